@@ -1,0 +1,87 @@
+# The one vocabulary of tasks, for people, hooks and CI. `make` alone prints it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+READY := .venv/.ready
+SOURCES := app stages ops tests
+HOST ?= 127.0.0.1
+PORT ?= 8000
+VERSION ?=
+export PYTHONUNBUFFERED := 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+
+help: ## print the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 18
+
+$(READY): requirements-dev.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not here; install Python 3.11, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --require-hashes --python $(BIN)/python requirements-dev.txt
+	@touch $@
+
+setup: $(READY) ## make .venv from the hash-locked requirements
+
+data: $(READY) ## fetch the raw tables and compare them with their pinned digests
+	@$(RUN) python -m stages.fetch
+
+repro: data ## make, track and register the model: dvc repro, then what came out
+	@$(RUN) python -m ops.summary --forget-foreign-receipt
+	@$(RUN) dvc repro
+	@$(RUN) python -m ops.summary
+
+verify: data ## prove that the committed state comes out again bit for bit, in a clone
+	@$(RUN) python -m ops.verify
+
+promote: $(READY) ## make Staging (or VERSION=n) the Production version, if the gate accepts it
+	@$(RUN) python -m ops.registry promote $(VERSION)
+
+compare: $(READY) ## show the last pipeline runs side by side
+	@$(RUN) python -m ops.registry compare
+
+serve: $(READY) ## start the API on the Production version (HOST, PORT)
+	@$(RUN) python -m ops.registry require
+	@$(RUN) ONTIME_HOST=$(HOST) ONTIME_PORT=$(PORT) exec python -m app
+
+demo: repro ## all the way: model, promotion when nothing is in Production, service, one request
+	@$(RUN) python -m ops.registry promote --if-none
+	@$(RUN) ONTIME_PORT=$(PORT) python -m ops.demo
+
+ui: $(READY) ## open MLflow's UI on the runs and the registry
+	@$(RUN) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
+
+test: $(READY) data ## run the tests
+	@$(RUN) python -m pytest
+
+load: $(READY) ## measure /predict under 16 concurrent connections
+	@$(RUN) python -m ops.load
+
+bench-pipeline: data ## compare the pipeline's time with one plain process, and its growth with the rows
+	@$(RUN) python -m ops.bench_pipeline
+
+lint: $(READY) ## check formatting, style, types and the direction of imports
+	@$(RUN) isort --check-only $(SOURCES)
+	@$(RUN) black --check --quiet $(SOURCES)
+	@$(RUN) pylint $(SOURCES)
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+
+format: $(READY) ## sort imports and format
+	@$(RUN) isort $(SOURCES)
+	@$(RUN) black --quiet $(SOURCES)
+
+lock: $(READY) ## lock the requirements anew from pyproject.toml
+	@$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.txt
+	@$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean: ## remove what was made, but not data, cache or MLflow
+	rm -rf build .pytest_cache .mypy_cache .hypothesis
+
+.PHONY: help setup data repro verify promote compare serve demo ui test load bench-pipeline lint format lock clean
