@@ -1,0 +1,209 @@
+"""Run the rules over the tables: a report of what was checked, what is broken and what is to be repaired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from pandera.errors import SchemaError, SchemaErrors
+
+from stages.data import RawTables
+from stages.errors import DataInvalid, ParamsInvalid
+from stages.params import Params
+from stages.rules import RULES, Flags, Severity
+from stages.schemas import COLUMNS, KEYS, schema, types
+
+SAMPLE = 5
+# What is done about the few rows that break these rules: a flight is dropped, or a cell of an hour is emptied.
+REPAIRS = {
+    "flights.distance": {"action": "drop"},
+    "flights.hour": {"action": "drop"},
+    "weather.wind_speed": {"action": "null", "column": "wind_speed"},
+    "weather.temp_spike": {"action": "null", "column": "temp"},
+    "weather.dewp_spike": {"action": "null", "column": "dewp"},
+}
+STATUS: dict[Severity, Literal["fail", "warn"]] = {"error": "fail", "warning": "warn"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule found in the tables: one flag per row that it checked, True where it is broken."""
+
+    name: str
+    severity: Severity
+    description: str
+    broken: Flags
+    tolerance: int
+
+    @property
+    def table(self) -> str:
+        """Return the table that the rule is about."""
+        return self.name.split(".", maxsplit=1)[0]
+
+    @property
+    def violating(self) -> int:
+        """Return the number of violations."""
+        return int(self.broken.sum())
+
+    @property
+    def status(self) -> Literal["pass", "warn", "fail"]:
+        """Return `pass` up to the tolerance, and what the severity says beyond."""
+        return STATUS[self.severity] if self.violating > self.tolerance else "pass"
+
+    def keys(self, tables: RawTables, most: int | None = None) -> list[dict[str, str]]:
+        """Return what identifies the first violations as text, the way `featurize.repair` looks for them."""
+        where = self.broken.index[self.broken.to_numpy(dtype=bool)][:most]
+        if None in where.names:  # rows of the table; a damaged one may lack a column of its own key
+            rows = getattr(tables, self.table).loc[where].reindex(columns=KEYS[self.table])
+        else:
+            rows = where.to_frame(index=False)
+        return [{str(name): str(value) for name, value in row.items()} for row in rows.astype(str).to_dict("records")]
+
+    def to_json(self, tables: RawTables) -> dict[str, Any]:
+        """Return the rule's part of the report."""
+        return {
+            "name": self.name,
+            "table": self.table,
+            "severity": self.severity,
+            "description": self.description,
+            "checked": len(self.broken),
+            "violating": self.violating,
+            "tolerance": self.tolerance,
+            "status": self.status,
+            "sample": [" ".join(f"{k}={v}" for k, v in key.items()) for key in self.keys(tables, SAMPLE)],
+        }
+
+
+def verify_names(p: Params) -> None:
+    """Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that there is none of."""
+    columns = {f"{table}.{column}" for table, names in COLUMNS.items() for column in names}
+    rules = columns | {f"{table}.{kind}" for table in COLUMNS for kind in ("columns", "rows")} | {r.name for r in RULES}
+    for key, names, known in (
+        ("tolerance", p.validate_.tolerance, rules),
+        ("missing_share", p.validate_.missing_share, columns),
+    ):
+        if unknown := sorted(set(names) - known):
+            raise ParamsInvalid(
+                f"params.yaml: validate.{key} names {', '.join(unknown)}, which does not exist. "
+                "The rules are in stages/rules.py, the columns in stages/schemas.py."
+            )
+
+
+def row_count(tables: RawTables, table: str, p: Params) -> Outcome:
+    """Check the number of rows."""
+    rows, (low, high) = len(getattr(tables, table)), getattr(p.validate_.rows, table)
+    flags = pd.Series([not low <= rows <= high], index=pd.Index([rows], name="rows"), dtype=bool)
+    return Outcome(f"{table}.rows", "error", f"There are {low} to {high} rows.", flags, 0)
+
+
+def column_set(frame: pd.DataFrame, table: str) -> Outcome:
+    """Check that the columns are those described, and no others."""
+    names = sorted({*COLUMNS[table], *map(str, frame.columns)})
+    flags = [(name in COLUMNS[table]) != (name in frame) for name in names]
+    index = pd.Index(names, name="column")
+    return Outcome(f"{table}.columns", "error", "The columns are those described.", pd.Series(flags, index), 0)
+
+
+def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
+    """Check the share of missing values of the columns that may have any."""
+    return [
+        Outcome(
+            f"{table}.{column}.missing",
+            "error",
+            f"At most {share:.1%} of the values are missing.",
+            frame[column].isna(),
+            int(share * len(frame)),
+        )
+        for column in COLUMNS[table]
+        if (share := p.validate_.missing_share.get(f"{table}.{column}")) is not None and column in frame
+    ]
+
+
+def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
+    """Check each column against its schema; of a column that is absent or of another type, every row is a violation."""
+    cases = pd.DataFrame(columns=["column", "index"])
+    try:
+        schema(table, p.validate_.missing_share).validate(frame, lazy=True)
+    except SchemaErrors as err:
+        cases = err.failure_cases
+    outcomes = []
+    for column, described in COLUMNS[table].items():
+        rows = cases.loc[cases["column"] == column, "index"]
+        whole = column not in frame or bool(rows.isna().any())
+        flags = pd.Series(frame.index.isin(rows) | whole, index=frame.index)
+        name = f"{table}.{column}"
+        outcomes.append(Outcome(name, "error", str(described.description), flags, p.validate_.tolerance.get(name, 0)))
+    return outcomes
+
+
+def structure(tables: RawTables, p: Params) -> list[Outcome]:
+    """Check rows and columns of each table by itself."""
+    outcomes = []
+    for table in COLUMNS:
+        frame = getattr(tables, table)
+        outcomes += [row_count(tables, table, p), column_set(frame, table)]
+        outcomes += [*column_values(frame, table, p), *missing_values(frame, table, p)]
+    return outcomes
+
+
+def is_sound(tables: RawTables) -> bool:
+    """Return whether every column is there and has its type, so that the rules between columns can run."""
+    try:
+        for table in COLUMNS:
+            types(table).validate(getattr(tables, table))
+    except SchemaError:
+        return False
+    return True
+
+
+def repairs(tables: RawTables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Return the repairs of rows that break a rule within its tolerance, each repair once."""
+    found: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        if outcome.name in REPAIRS and outcome.status == "pass":
+            for key in outcome.keys(tables):
+                repair = {"table": outcome.table, "key": key, **REPAIRS[outcome.name]}
+                if not any(repair.items() <= earlier.items() for earlier in found):
+                    found.append({"rule": outcome.name, **repair})
+    return found
+
+
+def check(tables: RawTables, p: Params) -> dict[str, Any]:
+    """Return the report on the tables, each with an index of unique labels.
+
+    The rules between columns and tables need every column with its type: without, they are not run, and the report
+    names them. Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that there is none of.
+    """
+    verify_names(p)
+    outcomes = structure(tables, p)
+    sound = is_sound(tables)
+    if sound:
+        tolerance = p.validate_.tolerance
+        outcomes += [
+            Outcome(r.name, r.severity, r.description, r.broken(tables, p), tolerance.get(r.name, 0)) for r in RULES
+        ]
+    return {
+        "failed": sum(outcome.status == "fail" for outcome in outcomes),
+        "warnings": sum(outcome.status == "warn" for outcome in outcomes),
+        "not_run": [] if sound else [rule.name for rule in RULES],
+        "repairs": repairs(tables, outcomes),
+        "rows": {table: len(getattr(tables, table)) for table in COLUMNS},
+        "rules": [outcome.to_json(tables) for outcome in outcomes],
+    }
+
+
+def enforce(report: dict[str, Any]) -> None:
+    """Raise DataInvalid when a rule of the report failed."""
+    failed = [rule for rule in report["rules"] if rule["status"] == "fail"]
+    if failed:
+        found = "; ".join(
+            f"{rule['name']} ({rule['violating']} of {rule['checked']}, at most {rule['tolerance']} allowed"
+            + "".join(f", like {key}" for key in rule["sample"][:1])
+            + ")"
+            for rule in failed
+        )
+        raise DataInvalid(
+            f"the raw data breaks {len(failed)} rule(s): {found}. See reports/validation.json. Restore the data with "
+            "`make data`, or if the new data is right, raise the rule's bound under validate in params.yaml."
+        )

@@ -1,0 +1,141 @@
+"""What each column must look like: its type, its range or pattern, and whether a value may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+import pandera.pandas as pa
+
+ORIGIN = r"^(?:EWR|JFK|LGA)$"
+AIRPORT = r"^[A-Z0-9]{3}$"
+CARRIER = r"^[A-Z0-9]{2}$"
+TAILNUM = r"^[ND][0-9A-Z]{3,5}$"
+UTC = pd.DatetimeTZDtype(unit="us", tz="UTC")
+
+# What identifies a row, in messages and in repairs.
+KEYS = {
+    "flights": ["year", "month", "day", "carrier", "flight", "origin"],
+    "weather": ["origin", "time_hour"],
+    "planes": ["tailnum"],
+    "airports": ["faa"],
+    "airlines": ["carrier"],
+}
+
+
+def number(kind: str, low: float, high: float, *more: pa.Check) -> pa.Column:
+    """Describe a column of numbers, both ends included."""
+    return pa.Column(kind, [pa.Check.in_range(low, high), *more], description=f"{kind}, {low:g} to {high:g}")
+
+
+def integer(low: int, high: int) -> pa.Column:
+    """Describe a column of whole numbers, both ends included."""
+    return number("int64", low, high)
+
+
+def real(low: float, high: float, step: float = 0) -> pa.Column:
+    """Describe a column of numbers that may have a fraction, or that are multiples of `step`."""
+    return number("float64", low, high, *([pa.Check(lambda values: values % step == 0)] if step else []))
+
+
+def clock(kind: str, low: int, high: int) -> pa.Column:
+    """Describe a column of clock times written as HHMM."""
+    column = number(kind, low, high, pa.Check(lambda values: values % 100 < 60))
+    column.description = f"{kind}, clock times from {low} to {high} written as HHMM"
+    return column
+
+
+def text(pattern: str = r"\S", unique: bool = False) -> pa.Column:
+    """Describe a column of text that matches a pattern, each value at most once if unique."""
+    description = f"text like {pattern}" + (", each once" if unique else "")
+    return pa.Column(str, pa.Check.str_contains(pattern), unique=unique, description=description)
+
+
+COLUMNS: dict[str, dict[str, pa.Column]] = {
+    "flights": {
+        "year": integer(1987, 2100),
+        "month": integer(1, 12),
+        "day": integer(1, 31),
+        "dep_time": clock("float64", 1, 2400),  # midnight is written as 2400
+        "sched_dep_time": clock("int64", 0, 2359),
+        "dep_delay": real(-45, 1440),
+        "arr_time": clock("float64", 1, 2400),
+        "sched_arr_time": clock("int64", 0, 2359),
+        "arr_delay": real(-90, 1440),
+        "carrier": text(CARRIER),
+        "flight": integer(1, 9999),
+        "tailnum": text(TAILNUM),
+        "origin": text(ORIGIN),
+        "dest": text(AIRPORT),
+        "air_time": real(10, 900),
+        "distance": integer(50, 6000),
+        "hour": integer(5, 23),
+        "minute": integer(0, 59),
+        "time_hour": pa.Column(UTC, description="times in UTC"),
+    },
+    "weather": {
+        "origin": text(ORIGIN),
+        "year": integer(1987, 2100),
+        "month": integer(1, 12),
+        "day": integer(1, 31),
+        "hour": integer(0, 23),
+        "temp": real(-30, 120),
+        "dewp": real(-50, 90),
+        "humid": real(0, 100),
+        "wind_dir": real(0, 360, step=10),
+        "wind_speed": real(0, 100),
+        "wind_gust": real(0, 150),
+        "precip": real(0, 5),
+        "pressure": real(940, 1060),
+        "visib": real(0, 10),
+        "time_hour": pa.Column(UTC, description="times in UTC"),
+    },
+    "planes": {
+        "tailnum": text(TAILNUM, unique=True),
+        "year": real(1930, 2100),
+        "type": text(),
+        "manufacturer": text(),
+        "model": text(),
+        "engines": integer(1, 8),
+        "seats": integer(1, 900),
+        "speed": real(50, 700),
+        "engine": text(),
+    },
+    "airports": {
+        "faa": text(AIRPORT, unique=True),
+        "name": text(),
+        "lat": real(-90, 90),
+        "lon": real(-180, 180),
+        "alt": integer(-300, 15000),
+        "tz": integer(-12, 14),
+        "dst": text(r"^[AUN]$"),
+        "tzone": text(r"^\w+/\w+"),
+    },
+    "airlines": {
+        "carrier": text(CARRIER, unique=True),
+        "name": text(),
+    },
+}
+
+
+def schema(table: str, nullable: Iterable[str]) -> pa.DataFrameSchema:
+    """Return the schema of a table; `nullable` names columns as `table.column`."""
+    may_lack = set(nullable)
+    columns = {
+        name: pa.Column(
+            column.dtype,
+            column.checks,
+            nullable=f"{table}.{name}" in may_lack,
+            unique=column.unique,
+            description=column.description,
+        )
+        for name, column in COLUMNS[table].items()
+    }
+    return pa.DataFrameSchema(columns, strict=True, name=table)
+
+
+def types(table: str) -> pa.DataFrameSchema:
+    """Return the schema of a table's types alone."""
+    return pa.DataFrameSchema(
+        {name: pa.Column(c.dtype, nullable=True) for name, c in COLUMNS[table].items()}, name=table
+    )

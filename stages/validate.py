@@ -1,0 +1,60 @@
+"""validate: pinned files in, a report of the rules that they keep or break out; a broken rule stops the pipeline."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.presets import DataSummaryPreset
+
+from stages import data, fetch, params, tracking
+from stages.checks import check, enforce
+from stages.errors import run
+from stages.files import write_json
+
+REPORT = Path("reports/validation.json")
+SUMMARY_ROWS = 20_000
+SUMMARY_SEED = 42
+
+
+def write_summary(frame: pd.DataFrame, name: str, directory: Path) -> Path:
+    """Write Evidently's summary of a sample of a table as HTML, a page for people: its ids are random."""
+    sample = frame.sample(min(SUMMARY_ROWS, len(frame)), random_state=SUMMARY_SEED).sort_index()
+    texts = [column for column in sample if not pd.api.types.is_numeric_dtype(sample[column]) and column != "time_hour"]
+    numbers = [column for column in sample if pd.api.types.is_numeric_dtype(sample[column])]
+    definition = DataDefinition(categorical_columns=texts, numerical_columns=numbers, datetime_columns=["time_hour"])
+    title = f"{name}: a sample of {len(sample):,} of {len(frame):,} rows, seed {SUMMARY_SEED}"
+    dataset = Dataset.from_pandas(sample, data_definition=definition)
+    page = directory / f"{name}-summary.html"
+    Report([DataSummaryPreset()]).run(dataset, None).save_html(str(page))
+    html = page.read_text(encoding="utf-8")
+    page.write_text(html.replace("<body>", f"<body><h1>{title}</h1>", 1), encoding="utf-8")
+    return page
+
+
+def main() -> None:
+    """Check data/ against its digests and the rules, and write reports/validation.json."""
+    p = params.load()
+    fetch.verify(fetch.DATA_DIR, p.data)
+    with tracking.stage_run("validate", p.validate_, inputs=["data"]) as log:
+        tables = data.load()
+        report = check(tables, p)
+        write_json(REPORT, report)
+        log.metrics(
+            rules=len(report["rules"]),
+            failed=report["failed"],
+            warnings=report["warnings"],
+            repairs=len(report["repairs"]),
+            **{f"rows_{table}": rows for table, rows in report["rows"].items()},
+        )
+        log.artifact(REPORT)
+        enforce(report)
+        with tempfile.TemporaryDirectory() as temporary:
+            for name in ("flights", "weather"):
+                log.artifact(write_summary(getattr(tables, name), name, Path(temporary)))
+
+
+if __name__ == "__main__":
+    run(main)

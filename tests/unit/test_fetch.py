@@ -1,0 +1,157 @@
+"""make data: it adds what is missing, and never overwrites what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from stages import fetch
+from stages.errors import DataInvalid
+from stages.params import DataParams
+
+TABLES = {"small.csv": b"a,b\n1,2\n", "zipped.csv": b"c\n3\n"}
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture(name="archive")
+def source_package(tmp_path: Path) -> Path:
+    """Return a source package with one plain and one zipped table."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as zipped:
+        zipped.writestr("zipped.csv", TABLES["zipped.csv"])
+    path = tmp_path / "pkg-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in (("small.csv", TABLES["small.csv"]), ("zipped.csv.zip", packed.getvalue())):
+            member = tarfile.TarInfo(f"pkg-1.0/pkg/data/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(name="p")
+def data_params(archive: Path) -> DataParams:
+    """Return the digests of that package and of its tables."""
+    files = {name: digest(content) for name, content in TABLES.items()}
+    return DataParams(package="pkg", version="1.0", sha256=digest(archive.read_bytes()), files=files)
+
+
+@pytest.fixture(name="directory")
+def data_directory(tmp_path: Path) -> Path:
+    """Return where the tables go; it does not exist yet."""
+    return tmp_path / "repo" / "data"
+
+
+@pytest.fixture(name="filled")
+def filled_directory(directory: Path, p: DataParams, archive: Path) -> Path:
+    """Return the directory with all tables in it."""
+    assert sorted(fetch.fetch(directory, p, archive)) == sorted(TABLES)
+    return directory
+
+
+def test_all_tables_are_unpacked_readable_and_nothing_else_is_left(filled: Path, p: DataParams) -> None:
+    assert {path.name: path.read_bytes() for path in filled.iterdir()} == TABLES
+    assert {path.stat().st_mode & 0o777 for path in filled.iterdir()} == {0o644}
+    assert [path.name for path in filled.parent.iterdir()] == ["data"]
+    fetch.verify(filled, p)
+
+
+def test_only_what_is_missing_is_fetched(filled: Path, p: DataParams, archive: Path) -> None:
+    kept = (filled / "small.csv").stat().st_mtime_ns
+    (filled / "zipped.csv").unlink()
+    assert fetch.fetch(filled, p, archive) == ["zipped.csv"]
+    assert (filled / "small.csv").stat().st_mtime_ns == kept
+
+
+def test_complete_data_need_neither_archive_nor_network(
+    filled: Path, p: DataParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(subprocess, "run")
+    assert fetch.fetch(filled, p) == []
+
+
+def test_a_changed_file_stops_with_its_name_and_the_way_out_and_stays_as_it_is(
+    filled: Path, p: DataParams, archive: Path
+) -> None:
+    (filled / "small.csv").write_bytes(b"a,b\n1,3\n")
+    (filled / "zipped.csv").unlink()
+    with pytest.raises(DataInvalid) as caught:
+        fetch.fetch(filled, p, archive)
+    message = str(caught.value)
+    for part in (
+        f"rm {filled / 'small.csv'} && make data",
+        "git checkout data.dvc",
+        "dvc add data",
+        digest(b"a,b\n1,3\n")[:12],
+    ):
+        assert part in message
+    assert p.files["small.csv"][:12] in message
+    assert {path.name: path.read_bytes() for path in filled.iterdir()} == {"small.csv": b"a,b\n1,3\n"}
+
+
+def test_an_extra_file_stops_with_its_name(filled: Path, p: DataParams) -> None:
+    (filled / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataInvalid, match=r"notes\.txt is not one of the files"):
+        fetch.verify(filled, p)
+    assert (filled / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_missing_file_is_named_with_the_command_that_fetches_it(filled: Path, p: DataParams) -> None:
+    (filled / "zipped.csv").unlink()
+    with pytest.raises(DataInvalid, match=r"lacks zipped\.csv\. `make data`"):
+        fetch.verify(filled, p)
+
+
+def test_an_archive_with_another_digest_is_refused_and_changes_nothing(
+    directory: Path, p: DataParams, archive: Path
+) -> None:
+    archive.write_bytes(archive.read_bytes() + b"\0")
+    with pytest.raises(DataInvalid, match=r"pkg-1\.0\.tar\.gz is not pkg 1\.0"):
+        fetch.fetch(directory, p, archive)
+    assert not list(directory.iterdir()) and [path.name for path in directory.parent.iterdir()] == ["data"]
+
+
+def test_a_table_in_the_archive_with_another_digest_is_refused(directory: Path, p: DataParams, archive: Path) -> None:
+    wrong = p.model_copy(update={"files": p.files | {"zipped.csv": "0" * 64}})
+    with pytest.raises(DataInvalid, match=r"zipped\.csv is not the file"):
+        fetch.fetch(directory, wrong, archive)
+    assert not list(directory.iterdir())
+
+
+def test_a_table_that_the_archive_lacks_is_named(directory: Path, p: DataParams, archive: Path) -> None:
+    wrong = p.model_copy(update={"files": p.files | {"other.csv": "0" * 64}})
+    with pytest.raises(DataInvalid, match=r"holds no pkg-1\.0/pkg/data/other\.csv"):
+        fetch.fetch(directory, wrong, archive)
+
+
+def test_a_failed_download_names_the_command_and_the_way_without_a_network(
+    directory: Path, p: DataParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", no_network)
+    with pytest.raises(
+        DataInvalid, match=r"pip download .* pkg==1\.0` failed with exit code 1.*--archive pkg-1\.0\.tar\.gz"
+    ):
+        fetch.fetch(directory, p)
+    assert not list(directory.iterdir())
+
+
+def test_the_real_data_is_verified_without_loading_pandas() -> None:
+    program = (
+        "import sys; from stages import fetch; sys.argv = ['fetch']; fetch.main(); assert 'pandas' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "5 files as params.yaml pins them, 0 of them fetched now" in result.stdout

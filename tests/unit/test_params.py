@@ -1,0 +1,65 @@
+"""params.yaml: strict, frozen, and an error names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from stages import params
+from stages.errors import ParamsInvalid
+
+
+@pytest.fixture(name="text")
+def real_text() -> str:
+    """Return the text of params.yaml."""
+    return params.PARAMS_FILE.read_text(encoding="utf-8")
+
+
+def load(tmp_path: Path, text: str) -> params.Params:
+    """Load parameters from a text."""
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return params.load(path)
+
+
+def test_the_real_file_is_valid_and_frozen() -> None:
+    p = params.load()
+    with pytest.raises(ValidationError):
+        p.train.rounds = 1
+
+
+@pytest.mark.parametrize(
+    "old, new, key",
+    [
+        ("\ntrain:\n", "\ntrain:\n  surprise: 1\n", r"train\.surprise"),
+        ("  rounds: ", "  rounds: many # ", r"train\.rounds"),
+        ("  rounds: ", '  rounds: "200" # ', r"train\.rounds"),
+        ("  rounds: ", "  round: ", r"train\.rounds.*train\.round:"),
+        ("  learning_rate: ", "  learning_rate: .nan # ", r"train\.learning_rate"),
+        ("flights: [336776, 336776]", 'flights: [336776, "x"]', r"validate\.rows\.flights"),
+        ("  first_date: ", "  first_date: soon #", r"validate\.first_date"),
+        ("    flights.distance: 1", "    flights.distance: -1", r"validate\.tolerance\.flights\.distance"),
+        ("    weather.pressure: 0.15", "    weather.pressure: 1.5", r"validate\.missing_share\.weather\.pressure"),
+        ("\nvalidate:\n", "\nvalidation:\n", r"validate: .*validation:"),
+    ],
+)
+def test_an_unknown_key_or_a_wrong_value_is_named(tmp_path: Path, text: str, old: str, new: str, key: str) -> None:
+    assert text.count(old) == 1
+    with pytest.raises(ParamsInvalid, match=rf"params\.yaml: .*{key}"):
+        load(tmp_path, text.replace(old, new))
+
+
+def test_a_missing_file_says_how_to_restore_it(tmp_path: Path) -> None:
+    with pytest.raises(ParamsInvalid, match=r"cannot be read.*git checkout"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_text_that_is_not_yaml_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(ParamsInvalid, match="cannot be read"):
+        load(tmp_path, "data: [1")
+
+
+def test_a_copy_of_the_file_loads_the_same(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, text) == params.load()

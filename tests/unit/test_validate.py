@@ -1,0 +1,307 @@
+"""validate: the real data passes with the known counts, and every rule has a damage that it catches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from stages import data, params
+from stages.checks import check, column_values, enforce, missing_values, row_count
+from stages.data import RawTables
+from stages.errors import DataInvalid, ParamsInvalid
+from stages.featurize import repair
+from stages.params import Params
+from stages.rules import RULES
+from stages.schemas import COLUMNS
+
+KNOWN = {  # what the real data breaks, each counted without these rules
+    "flights.distance": 1,
+    "flights.hour": 1,
+    "flights.dep_time.missing": 8255,
+    "flights.arr_delay.missing": 9430,
+    "flights.tailnum.missing": 2512,
+    "flights.dest_listed": 7602,
+    "flights.dest_frequent": 3,
+    "flights.tailnum_known": 50094,
+    "flights.plane_plausible": 2421,
+    "flights.one_origin": 48,
+    "flights.plane_in_one_place": 62,
+    "flights.ground_speed": 3,
+    "flights.long_delay": 39,
+    "flights.weather_known": 1556,
+    "weather.wind_speed": 1,
+    "weather.wind_gust.missing": 20778,
+    "weather.pressure.missing": 2729,
+    "weather.every_hour": 165,
+    "weather.local_hour_unique": 6,
+    "weather.temp_jump": 2,
+    "weather.temp_spike": 1,
+    "weather.dewp_spike": 1,
+    "airports.tzone.missing": 3,
+    "airports.in_america": 4,
+}
+Damage = Callable[[RawTables], RawTables]
+
+
+@pytest.fixture(scope="session", name="raw")
+def raw_tables() -> RawTables:
+    """Return the real tables; without them these tests are errors."""
+    return data.load()
+
+
+@pytest.fixture(scope="session", name="p")
+def real_params() -> Params:
+    """Return params.yaml."""
+    return params.load()
+
+
+@pytest.fixture(scope="session", name="real_report")
+def report_on_the_real_data(raw: RawTables, p: Params) -> dict[str, Any]:
+    """Return the report on the real tables."""
+    return check(raw, p)
+
+
+@pytest.fixture(scope="session", name="week")
+def one_week(raw: RawTables) -> RawTables:
+    """Return the tables with the flights and the weather of 16 to 22 January."""
+
+    def cut(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[(frame["month"] == 1) & frame["day"].between(16, 22)].reset_index(drop=True)
+
+    return replace(raw, flights=cut(raw.flights), weather=cut(raw.weather))
+
+
+@pytest.fixture(scope="session", name="week_params")
+def params_of_the_week(p: Params, week: RawTables) -> Params:
+    """Return params.yaml with the period and the numbers of rows of that week."""
+    rows = {table: (len(getattr(week, table)),) * 2 for table in COLUMNS}
+    period = {"first_date": date(2013, 1, 16), "last_date": date(2013, 1, 22)}
+    changed = {"rows": p.validate_.rows.model_copy(update=rows), **period}
+    return p.model_copy(update={"validate_": p.validate_.model_copy(update=changed)})
+
+
+def rule(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a rule's part of the report."""
+    (found,) = [r for r in report["rules"] if r["name"] == name]
+    return dict(found)
+
+
+def put(table: str, rows: int | slice, **values: Any) -> Damage:
+    """Return a damage that writes values into the first rows (or a slice of positions) of a table."""
+
+    def damage(t: RawTables) -> RawTables:
+        frame = getattr(t, table).copy()
+        for column, value in values.items():
+            frame.iloc[slice(rows) if isinstance(rows, int) else rows, frame.columns.get_loc(column)] = value
+        return replace(t, **{table: frame})
+
+    return damage
+
+
+def put_where(table: str, where: str, rows: int, **values: Any) -> Damage:
+    """Return a damage that writes values into the first rows in which the column `where` is not missing."""
+
+    def damage(t: RawTables) -> RawTables:
+        frame = getattr(t, table).copy()
+        frame.loc[frame.index[frame[where].notna()][:rows], list(values)] = list(values.values())
+        return replace(t, **{table: frame})
+
+    return damage
+
+
+def repeat(table: str, rows: int, **values: Any) -> Damage:
+    """Return a damage that appends the first rows again, with some other values."""
+
+    def damage(t: RawTables) -> RawTables:
+        frame = getattr(t, table)
+        return replace(t, **{table: pd.concat([frame, frame.head(rows).assign(**values)], ignore_index=True)})
+
+    return damage
+
+
+def lose(table: str, keep: str) -> Damage:
+    """Return a damage that keeps only the rows of a query."""
+    return lambda t: replace(t, **{table: getattr(t, table).query(keep).reset_index(drop=True)})
+
+
+def warm(column: str) -> Damage:
+    """Return a damage that makes two lone hours 60 °F warmer."""
+
+    def damage(t: RawTables) -> RawTables:
+        frame = t.weather.copy()
+        frame.loc[[10, 20], column] += 60
+        return replace(t, weather=frame)
+
+    return damage
+
+
+def shift(table: str) -> Damage:
+    """Return a damage that moves `time_hour` of three rows by five hours, as if local time were taken for UTC."""
+
+    def damage(t: RawTables) -> RawTables:
+        frame = getattr(t, table).copy()
+        frame.loc[:2, "time_hour"] -= pd.Timedelta(hours=5)
+        return replace(t, **{table: frame})
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Damage, int]] = {  # by rule: what breaks it, and in how many places
+    "flights.key_unique": (repeat("flights", 3), 3),
+    "flights.in_period": (put("flights", 3, month=2), 3),
+    "flights.every_day": (lose("flights", "day != 22"), 1),
+    "flights.day_size": (lose("flights", "day != 18 or flight < 1000"), 1),
+    "flights.time_zone": (shift("flights"), 3),
+    "flights.schedule_split": (put("flights", 3, sched_dep_time=2330), 3),
+    "flights.departure_delay": (put_where("flights", "dep_delay", 3, dep_delay=1234.0), 3),
+    "flights.arrival_delay": (put_where("flights", "arr_delay", 3, arr_delay=1234.0), 3),
+    "flights.departed_or_not": (put_where("flights", "dep_time", 3, dep_delay=None), 3),
+    "flights.arrived_or_not": (put_where("flights", "air_time", 3, air_time=None), 3),
+    "flights.arrival_order": (put_where("flights", "arr_time", 3, dep_time=None), 3),
+    "flights.tailnum_of_departed": (put_where("flights", "dep_time", 3, tailnum=None), 3),
+    "flights.carrier_known": (put("flights", 3, carrier="ZZ"), 3),
+    "flights.origin_known": (lose("airports", "faa != 'LGA'"), -1),
+    "flights.dest_known": (put("flights", 3, dest="XXX"), 3),
+    "flights.dest_placed": (put("flights", 3, dest="EEN"), 3),
+    "flights.route_length": (put("flights", 1, distance=5555), 1),
+    "flights.tailnum_known": (lose("planes", "tailnum == 'N10156'"), -1),
+    "flights.dest_listed": (put("flights", slice(None), dest="SJU"), -1),
+    "flights.dest_frequent": (put("flights", 3, dest="FCA"), -1),
+    "flights.plane_plausible": (put("planes", slice(None), seats=4), -1),
+    "flights.one_origin": (repeat("flights", 3, origin="LGA"), -1),
+    "flights.plane_in_one_place": (repeat("flights", 3, flight=9999), -1),
+    "flights.ground_speed": (put_where("flights", "air_time", 3, air_time=800.0), -1),
+    "flights.long_delay": (put("flights", 3, arr_delay=700.0), -1),
+    "flights.weather_known": (lose("weather", "day != 17"), -1),
+    "weather.hour_unique": (repeat("weather", 3), 3),
+    "weather.local_hour_unique": (repeat("weather", 3), 6),
+    "weather.local_time": (shift("weather"), 3),
+    "weather.within_period": (put("weather", 3, month=2), 3),
+    "weather.every_hour": (lose("weather", "day != 17"), 72),
+    "weather.dewp_below_temp": (put("weather", 3, dewp=80.0), 3),
+    "weather.gust_above_wind": (put("weather", 3, wind_gust=0.5, wind_speed=9.0), 3),
+    "weather.temp_jump": (warm("temp"), 4),
+    "weather.temp_spike": (warm("temp"), 2),
+    "weather.dewp_spike": (warm("dewp"), 2),
+    "planes.built_before": (put("planes", 3, year=2031.0), 3),
+    "airports.in_america": (put("airports", 3, tzone="Europe/Rome"), -1),
+}
+
+
+def test_the_real_data_keeps_every_rule_within_its_tolerance(real_report: dict[str, Any]) -> None:
+    enforce(real_report)
+    assert (real_report["failed"], real_report["not_run"]) == (0, [])
+
+
+def test_the_real_data_breaks_the_known_rules_as_often_as_known(real_report: dict[str, Any]) -> None:
+    assert {name: rule(real_report, name)["violating"] for name in KNOWN} == KNOWN
+
+
+def test_no_rule_is_broken_that_is_not_known_but_missing_values(real_report: dict[str, Any]) -> None:
+    broken = {r["name"] for r in real_report["rules"] if r["violating"] and not r["name"].endswith(".missing")}
+    assert broken <= KNOWN.keys()
+
+
+def test_each_repair_changes_exactly_one_row_and_leaves_nothing_to_repair(
+    raw: RawTables, p: Params, real_report: dict[str, Any]
+) -> None:
+    repaired = repair(raw, real_report["repairs"])
+    changed = {(r["table"], r["action"], r.get("column")) for r in real_report["repairs"]}
+    nulls = {("weather", "null", column) for column in ("wind_speed", "temp", "dewp")}
+    assert changed == {("flights", "drop", None)} | nulls and len(real_report["repairs"]) == 4
+    assert len(repaired.flights) == len(raw.flights) - 1
+    cells = repaired.weather.isna().sum().sum() - raw.weather.isna().sum().sum()
+    assert cells == 3
+    assert not check(repaired, p)["repairs"]
+
+
+def test_a_week_of_the_data_keeps_every_rule(week: RawTables, week_params: Params) -> None:
+    enforce(check(week, week_params))
+
+
+def test_every_rule_between_columns_has_a_damage() -> None:
+    assert {r.name for r in RULES} == DAMAGES.keys()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damage_is_caught_by_its_rule(week: RawTables, week_params: Params, name: str) -> None:
+    (broken,) = [r.broken for r in RULES if r.name == name]
+    damage, expected = DAMAGES[name]
+    before, after = int(broken(week, week_params).sum()), int(broken(damage(week), week_params).sum())
+    assert after == expected if expected >= 0 else after > before
+    assert before < after
+
+
+@pytest.mark.parametrize("name", [f"{table}.{column}" for table, names in COLUMNS.items() for column in names])
+def test_a_column_out_of_its_range_or_pattern_is_caught(week: RawTables, p: Params, name: str) -> None:
+    table, column = name.split(".")
+    frame = getattr(week, table).head(10)
+    spoilt = -9999 if pd.api.types.is_numeric_dtype(frame[column]) else None if column == "time_hour" else " "
+    frame = put(table, 5, **{column: spoilt})(replace(week, **{table: frame}))
+    (found,) = [o for o in column_values(getattr(frame, table), table, p) if o.name == name]
+    assert (found.status, found.violating) == ("fail", 5)
+
+
+@pytest.mark.parametrize("name", sorted(params.load().validate_.missing_share))
+def test_too_many_missing_values_are_caught(week: RawTables, p: Params, name: str) -> None:
+    table, column = name.split(".")
+    frame = getattr(put(table, slice(None), **{column: float("nan")})(week), table)
+    (found,) = [o for o in missing_values(frame, table, p) if o.name == f"{name}.missing"]
+    assert found.status == "fail"
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_a_lost_row_is_caught(week: RawTables, week_params: Params, table: str) -> None:
+    shorter = replace(week, **{table: getattr(week, table).iloc[1:]})
+    assert row_count(shorter, table, week_params).status == "fail"
+
+
+@pytest.mark.parametrize("column, change", [("carrier", "drop"), ("distance", "text"), ("distance", "extra")])
+def test_a_missing_mistyped_or_unknown_column_fails(
+    week: RawTables, week_params: Params, column: str, change: str
+) -> None:
+    flights = {
+        "drop": lambda f: f.drop(columns=column),
+        "text": lambda f: f.astype({column: str}),
+        "extra": lambda f: f.assign(extra=1),
+    }[change](week.flights)
+    report = check(replace(week, flights=flights), week_params)
+    expected = {
+        "drop": {"flights.columns", "flights.carrier"},
+        "text": {"flights.distance"},
+        "extra": {"flights.columns"},
+    }
+    assert {r["name"] for r in report["rules"] if r["status"] == "fail"} == expected[change]
+    assert bool(report["not_run"]) == (change != "extra")
+
+
+def test_more_violations_than_tolerated_fail_and_are_not_repaired(week: RawTables, week_params: Params) -> None:
+    report = check(put("weather", 2, wind_speed=1048.0)(week), week_params)
+    assert rule(report, "weather.wind_speed")["status"] == "fail" and not report["repairs"]
+    with pytest.raises(DataInvalid, match=r"weather\.wind_speed \(2 of 504, at most 1 allowed, like origin=EWR .*json"):
+        enforce(report)
+
+
+def test_as_many_violations_as_tolerated_pass_and_are_repaired(week: RawTables, week_params: Params) -> None:
+    damaged = put("weather", 1, wind_speed=1048.0)(week)
+    report = check(damaged, week_params)
+    assert rule(report, "weather.wind_speed")["status"] == "pass" and len(report["repairs"]) == 1
+    assert repair(damaged, report["repairs"]).weather["wind_speed"].isna().iloc[0]
+
+
+@pytest.mark.parametrize("key, value", [("tolerance", {"flights.typo": 1}), ("missing_share", {"flights.typo": 0.1})])
+def test_a_tolerance_for_an_unknown_rule_is_an_error_that_names_it(
+    week: RawTables, week_params: Params, key: str, value: dict[str, Any]
+) -> None:
+    wrong = week_params.model_copy(update={"validate_": week_params.validate_.model_copy(update={key: value})})
+    with pytest.raises(ParamsInvalid, match=rf"validate\.{key} names flights\.typo"):
+        check(week, wrong)
+
+
+def test_the_report_is_the_same_every_time(week: RawTables, week_params: Params) -> None:
+    assert check(week, week_params) == check(week, week_params)
