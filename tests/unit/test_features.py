@@ -1,0 +1,174 @@
+"""The feature function: its values by hand, and properties that hold for every flight."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.features import FEATURES, WEATHER, WEATHER_FEATURES, Tables, compute
+from app.model import Bundle, to_flights
+from app.schemas import EXAMPLE_FLIGHT, Flight
+
+HOUR = {
+    "temperature_f": 50.0,
+    "dew_point_f": 40.0,
+    "humidity_pct": 70.0,
+    "wind_direction_deg": 90.0,
+    "wind_speed_mph": 10.0,
+    "wind_gust_mph": None,
+    "precipitation_in": 0.1,
+    "pressure_mb": 1000.0,
+    "visibility_mi": 9.0,
+}
+BOUNDS = {
+    "temperature_f": (-60, 140),
+    "dew_point_f": (-80, 100),
+    "humidity_pct": (0, 100),
+    "wind_direction_deg": (0, 360),
+    "wind_speed_mph": (0, 200),
+    "wind_gust_mph": (0, 250),
+    "precipitation_in": (0, 20),
+    "pressure_mb": (850, 1100),
+    "visibility_mi": (0, 100),
+}
+
+
+def features_of(tables: Tables, **changes: Any) -> dict[str, float]:
+    """Return the features of the example flight with changes, by name."""
+    row = compute(to_flights([Flight.model_validate(EXAMPLE_FLIGHT | changes)]), tables)
+    assert row.shape == (1, len(FEATURES))
+    return dict(zip(FEATURES, row[0].tolist(), strict=True))
+
+
+@st.composite
+def flights(draw: st.DrawFn) -> dict[str, Any]:
+    """Any valid request."""
+    departure = draw(st.datetimes(datetime(2012, 1, 1), datetime(2040, 1, 1)))
+    hour = st.fixed_dictionaries(
+        {}, optional={n: st.none() | st.floats(low, high) for n, (low, high) in BOUNDS.items()}
+    )
+    return {
+        "carrier": draw(st.sampled_from(["AA", "UA", "ZZ"])),
+        "origin": draw(st.sampled_from(["EWR", "JFK", "LGA"])),
+        "dest": draw(st.sampled_from(["SFO", "PHX", "SJU", "XXX"])),
+        "scheduled_departure": departure.isoformat(),
+        "scheduled_arrival": (departure + timedelta(minutes=draw(st.integers(-1440, 1440)))).isoformat(),
+        "weather": draw(st.none() | st.lists(hour, min_size=1, max_size=7)),
+    }
+
+
+def test_schedule_features_of_a_flight_across_time_zones(tables: Tables) -> None:
+    row = features_of(tables, scheduled_departure="2013-07-03T18:15:00", scheduled_arrival="2013-07-03T21:29:00")
+    assert row["carrier"] == 2 and row["origin"] == 0 and row["dest"] == 1
+    assert row["departure_minute"] == 18 * 60 + 15 and row["arrival_minute"] == 21 * 60 + 29
+    assert row["block_minutes"] == 194 + 180
+    assert row["distance_mi"] == pytest.approx(2565, abs=10)
+    assert row["scheduled_mph"] == row["distance_mi"] / (374 / 60)
+    assert row["day_of_week"] == 2
+    assert row["holiday_distance_days"] == 1
+
+
+def test_block_minutes_follow_daylight_saving(tables: Tables) -> None:
+    summer = features_of(
+        tables, dest="PHX", scheduled_departure="2013-07-10T08:00:00", scheduled_arrival="2013-07-10T10:00:00"
+    )
+    winter = features_of(
+        tables, dest="PHX", scheduled_departure="2013-12-10T08:00:00", scheduled_arrival="2013-12-10T10:00:00"
+    )
+    assert (summer["block_minutes"], winter["block_minutes"]) == (300, 240)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "America/Los_Angeles", "America/Phoenix"])
+def test_offsets_are_those_of_the_time_zone_database(tables: Tables, zone: str) -> None:
+    airport = next(i for i, (_, _, name) in enumerate(tables.airports.values()) if name == zone)
+    hours = [datetime(2013, 1, 1) + timedelta(hours=h) for h in range(0, 2 * 365 * 24)]
+    minutes = np.array([int((hour - datetime(1970, 1, 1)).total_seconds()) // 60 for hour in hours])
+    expected = [ZoneInfo(zone).utcoffset(hour).total_seconds() / 60 for hour in hours]  # type: ignore[union-attr]
+    assert tables.utc_offset(np.full(len(hours), airport), minutes).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("day", "distance"),
+    [("2013-07-04", 0), ("2013-07-06", -2), ("2013-07-20", -3), ("2013-11-27", 1), ("2013-11-01", 3)],
+)
+def test_holiday_distance_is_signed_and_cut_off(tables: Tables, day: str, distance: float) -> None:
+    row = features_of(tables, scheduled_departure=f"{day}T12:00:00", scheduled_arrival=f"{day}T15:00:00")
+    assert row["holiday_distance_days"] == distance
+
+
+def test_a_day_outside_the_tables_has_no_holiday_distance(tables: Tables) -> None:
+    row = features_of(tables, scheduled_departure="2040-07-04T12:00:00", scheduled_arrival="2040-07-04T15:00:00")
+    assert np.isnan(row["holiday_distance_days"])
+
+
+def test_windows_look_back_from_the_hour_of_departure(tables: Tables) -> None:
+    hours = [
+        HOUR | {"precipitation_in": float(h), "visibility_mi": 9.0 - h, "pressure_mb": 1000.0 + h} for h in range(7)
+    ]
+    row = features_of(tables, weather=hours)
+    assert row["precipitation_in"] == 6
+    assert row["precipitation_3h_in"] == 4 + 5 + 6
+    assert row["precipitation_6h_in"] == 1 + 2 + 3 + 4 + 5 + 6
+    assert row["visibility_3h_mi"] == 3 and row["visibility_6h_mi"] == 3
+    assert row["pressure_change_6h_mb"] == 6
+    assert row["dew_point_spread_f"] == 10
+
+
+def test_no_gust_means_that_gusts_are_the_wind(tables: Tables) -> None:
+    row = features_of(tables, weather=[HOUR | {"wind_gust_mph": 30.0, "wind_speed_mph": 12.0}, HOUR])
+    assert row["wind_gust_mph"] == HOUR["wind_speed_mph"]
+    assert row["wind_gust_6h_mph"] == 30
+
+
+def test_windows_use_the_hours_that_are_there(tables: Tables) -> None:
+    row = features_of(tables, weather=[HOUR | {"precipitation_in": None}, HOUR])
+    assert row["precipitation_3h_in"] == pytest.approx(0.1)
+    assert np.isnan(row["pressure_change_6h_mb"])
+
+
+def test_without_weather_every_weather_feature_is_missing(tables: Tables) -> None:
+    row = features_of(tables, weather=None)
+    assert all(np.isnan(row[name]) for name in WEATHER_FEATURES)
+    assert not any(np.isnan(row[name]) for name in FEATURES if name not in WEATHER_FEATURES)
+
+
+def test_unknown_categories_are_missing_not_wrong(tables: Tables) -> None:
+    row = features_of(tables, carrier="ZZ", dest="XXX")
+    assert np.isnan([row["carrier"], row["dest"], row["block_minutes"], row["distance_mi"], row["scheduled_mph"]]).all()
+    assert row["origin"] == 0
+
+
+def test_the_weather_bounds_of_the_tests_are_those_of_the_schema() -> None:
+    assert set(BOUNDS) == set(WEATHER)
+
+
+@given(request=flights())
+def test_any_valid_request_has_a_finite_probability(bundle: Bundle, request: dict[str, Any]) -> None:
+    probability = bundle.probabilities(to_flights([Flight.model_validate(request)]))
+    assert probability.shape == (1,) and 0 <= probability[0] <= 1
+
+
+@given(requests=st.lists(flights(), min_size=2, max_size=8), data=st.data())
+def test_a_batch_is_its_singles_in_any_order(
+    bundle: Bundle, requests: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    flights_ = [Flight.model_validate(request) for request in requests]
+    singles = [float(bundle.probabilities(to_flights([flight]))[0]) for flight in flights_]
+    order = data.draw(st.permutations(range(len(flights_))))
+    batch = bundle.probabilities(to_flights([flights_[i] for i in order]))
+    assert batch.tolist() == [singles[i] for i in order]
+
+
+@given(requests=st.lists(flights(), min_size=2, max_size=8))
+def test_features_of_a_batch_are_those_of_its_singles_to_the_bit(
+    tables: Tables, requests: list[dict[str, Any]]
+) -> None:
+    flights_ = [Flight.model_validate(request) for request in requests]
+    singles = np.concatenate([compute(to_flights([flight]), tables) for flight in flights_])
+    assert compute(to_flights(flights_), tables).tobytes() == singles.tobytes()
