@@ -1,0 +1,113 @@
+"""The model bundle: one directory with LightGBM's text model and a JSON manifest; loaded, verified, and asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from app.errors import BundleInvalid
+from app.features import FEATURES, WEATHER, WEATHER_HOURS, Flights, Floats, Tables, compute
+from app.schemas import Flight
+
+MODEL_FILE = "model.lgb"
+MANIFEST_FILE = "manifest.json"
+REFERENCE_FILE = "reference.parquet"
+GOLDEN_TOLERANCE = 1e-9
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified model with all that it takes to answer a request."""
+
+    booster: lightgbm.Booster
+    tables: Tables
+    threshold: float
+    digest: str
+    manifest: dict[str, Any]
+
+    def probabilities(self, flights: Flights) -> Floats:
+        """Return the probability of not arriving on time of each flight, shape (n,)."""
+        return predict(self.booster, compute(flights, self.tables))
+
+
+def predict(booster: lightgbm.Booster, features: Floats) -> Floats:
+    """Return the probability of not arriving on time for each row of features."""
+    threads = 1 if len(features) < 100 else 0  # more threads only cost time on few rows
+    return np.asarray(booster.predict(features, num_threads=threads), dtype=np.float64)
+
+
+def to_flights(requests: Sequence[Flight]) -> Flights:
+    """Return requests as the columns that the feature function takes."""
+    weather = np.full((len(WEATHER), WEATHER_HOURS, len(requests)), np.nan)
+    for i, flight in enumerate(requests):
+        hours = flight.weather or []
+        for h, hour in enumerate(hours, start=WEATHER_HOURS - len(hours)):
+            weather[:, h, i] = [
+                np.nan if value is None else value for value in (getattr(hour, name) for name in WEATHER)
+            ]
+    return Flights(
+        carrier=[flight.carrier for flight in requests],
+        origin=[flight.origin for flight in requests],
+        dest=[flight.dest for flight in requests],
+        departure=np.array([_minutes(flight.scheduled_departure) for flight in requests], dtype=np.int64),
+        arrival=np.array([_minutes(flight.scheduled_arrival) for flight in requests], dtype=np.int64),
+        weather=weather,
+    )
+
+
+def _minutes(local: datetime) -> int:
+    return int((local - _EPOCH).total_seconds() // 60)
+
+
+def load(model: Path, manifest: Path) -> Bundle:
+    """Load a bundle; raise BundleInvalid unless its hash, its features and its golden answers are right."""
+    try:
+        content = manifest.read_bytes()
+        facts = json.loads(content)
+        model_text = model.read_bytes()
+    except (OSError, ValueError) as err:
+        raise BundleInvalid(f"{model.parent} is not a model bundle: {err}. `dvc repro train` makes one.") from err
+    found = hashlib.sha256(model_text).hexdigest()
+    if found != facts.get("model_sha256"):
+        raise BundleInvalid(
+            f"{model} is not the model of its manifest: SHA-256 {found[:12]}…, expected {str(facts.get('model_sha256'))[:12]}…. "
+            "`dvc checkout build/bundle` restores it."
+        )
+    if facts["features"] != list(FEATURES):
+        odd = sorted(set(facts["features"]) ^ set(FEATURES)) or ["another order"]
+        raise BundleInvalid(f"{manifest} asks for other features than app/features.py computes: {', '.join(odd)}.")
+    try:
+        booster = lightgbm.Booster(model_str=model_text.decode())
+    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
+        raise BundleInvalid(f"LightGBM cannot read {model}: {err}") from err
+    bundle = Bundle(
+        booster=booster,
+        tables=Tables.from_json(facts["tables"]),
+        threshold=facts["threshold"],
+        digest=hashlib.sha256(content).hexdigest(),
+        manifest=facts,
+    )
+    _replay(bundle, manifest)
+    return bundle
+
+
+def _replay(bundle: Bundle, manifest: Path) -> None:
+    """Ask the golden requests; the answers must be those that were given when the model was made."""
+    golden = bundle.manifest["golden"]
+    answers = bundle.probabilities(to_flights([Flight.model_validate(item["request"]) for item in golden]))
+    expected = np.array([item["probability"] for item in golden])
+    apart = np.abs(answers - expected)
+    if not len(golden) or not np.all(apart <= GOLDEN_TOLERANCE):
+        raise BundleInvalid(
+            f"{manifest}: golden request {int(np.argmax(apart))} is answered {apart.max():.3g} off. Not served."
+        )

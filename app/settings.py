@@ -1,0 +1,32 @@
+"""The service's settings, read from the environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+
+
+class Settings(BaseSettings):
+    """Settings of the service, each from the variable ONTIME_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="ONTIME_", frozen=True)
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+
+    model_name: str = "flight-delay"
+    """Name of the model in the registry."""
+
+    model_alias: str = "production"
+    """Alias of the version that is served."""
+
+    tracking_uri: str = Field(default=DEFAULT_TRACKING_URI, validation_alias="MLFLOW_TRACKING_URI")
+    """MLflow's address; the variable is MLflow's own."""
+
+    log_level: str = "info"
+    """Level of uvicorn's log."""

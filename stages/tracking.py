@@ -1,0 +1,186 @@
+"""MLflow: where it is, one parent run per state of the pipeline's inputs, one child run per stage."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import mlflow
+import mlflow.lightgbm
+import numpy
+import yaml
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+from pydantic import BaseModel
+
+from app import model
+from app.features import FEATURES
+from app.settings import DEFAULT_TRACKING_URI
+from stages.errors import TrackingUnavailable
+
+EXPERIMENT = "flight-delay"
+PIPELINE_TAG = "pipeline.inputs"
+STAGE_TAG = "pipeline.stage"
+DIGEST_TAG = "bundle.digest"
+MODEL_URI_TAG = "bundle.model_uri"
+PARENT_TAG = "mlflow.parentRunId"
+CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+INPUT_FILES = ("dvc.yaml", "params.yaml", "data.dvc")
+
+
+class _Dataset(MetaDataset):
+    """An input that DVC versions: its digest is DVC's MD5."""
+
+    profile = None
+
+
+@dataclass(frozen=True)
+class StageLog:
+    """The MLflow run of a stage that is under way."""
+
+    run_id: str
+    parent_id: str
+
+    def metrics(self, **values: float) -> None:
+        """Log metrics."""
+        mlflow.log_metrics(values)
+
+    def tags(self, values: dict[str, str]) -> None:
+        """Log tags."""
+        mlflow.set_tags(values)
+
+    def artifact(self, path: Path) -> None:
+        """Log a file or a folder."""
+        (mlflow.log_artifacts if path.is_dir() else mlflow.log_artifact)(str(path))
+
+
+def tracking_uri() -> str:
+    """Return MLflow's address: MLFLOW_TRACKING_URI, or a SQLite file beside the code."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+
+def connect() -> mlflow.MlflowClient:
+    """Return a client after making sure that MLflow answers; raise TrackingUnavailable when it does not."""
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = tracking_uri()
+    try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(EXPERIMENT)
+    except (MlflowException, OSError) as err:
+        raise TrackingUnavailable(
+            f"MLflow does not answer at {uri} ({str(err).splitlines()[0][:200]}). Start it, correct MLFLOW_TRACKING_URI, "
+            "or run without a server: `env -u MLFLOW_TRACKING_URI make repro`."
+        ) from err
+    return mlflow.MlflowClient()
+
+
+def git_commit() -> str:
+    """Return the commit that is checked out, or `none` outside a repository."""
+    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "none"
+
+
+def dvc_digests() -> dict[str, str]:
+    """Return the MD5 by path of all that data.dvc and dvc.lock know now."""
+    digests: dict[str, str] = {}
+    for path in (Path("data.dvc"), Path("dvc.lock")):
+        if path.exists():
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            for stage in [content, *content.get("stages", {}).values()]:
+                digests |= {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
+    return digests
+
+
+def find_runs(client: mlflow.MlflowClient, tags: dict[str, str]) -> list[Run]:
+    """Return the runs that have all these tags, newest first."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    terms = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    return list(client.search_runs([experiment.experiment_id], terms, order_by=["attributes.start_time DESC"]))
+
+
+def pipeline_run(client: mlflow.MlflowClient) -> str:
+    """Return the id of the parent run for the present commit, dvc.yaml, params.yaml and data.dvc; make it if need be."""
+    commit = git_commit()
+    content = [commit.encode()] + [Path(name).read_bytes() for name in INPUT_FILES if Path(name).exists()]
+    inputs = hashlib.sha256(b"\0".join(content)).hexdigest()
+    found = find_runs(client, {PIPELINE_TAG: inputs})
+    if found:
+        return str(found[0].info.run_id)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    name = f"pipeline {commit[:9]}"
+    run = client.create_run(
+        experiment.experiment_id,
+        run_name=name,
+        tags={PIPELINE_TAG: inputs, STAGE_TAG: "pipeline", "git.commit": commit},
+    )
+    client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+@contextmanager
+def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str] = ()) -> Iterator[StageLog]:
+    """Log a stage as a run under the pipeline's: parameters, inputs with their DVC MD5 as digest, duration, outcome."""
+    client = connect()
+    parent_id = pipeline_run(client)
+    started = time.perf_counter()
+    tags = {PARENT_TAG: parent_id, STAGE_TAG: stage, "git.commit": git_commit()}
+    digests = dvc_digests()
+    status = "FAILED"
+    try:
+        with mlflow.start_run(run_name=stage, tags=tags) as run:
+            if params is not None:
+                mlflow.log_params(params.model_dump(mode="json"))
+            for path in inputs:
+                digest = digests.get(path, "not-in-lock")
+                source = CodeDatasetSource({"dvc.path": path, "dvc.md5": digest})
+                mlflow.log_input(_Dataset(source, name=path, digest=digest.removesuffix(".dir")), context=stage)
+                mlflow.set_tag(f"dvc.md5.{path}", digest)
+            yield StageLog(run.info.run_id, parent_id)
+            mlflow.log_metric("duration_seconds", time.perf_counter() - started)
+        status = "FINISHED"
+    finally:
+        client.set_terminated(parent_id, status)
+
+
+def log_bundle(directory: Path) -> None:
+    """Log a bundle to the active run as a native LightGBM model, and tag the run with the bundle's digest."""
+    bundle = model.load(directory / model.MODEL_FILE, directory / model.MANIFEST_FILE)
+    numbers = Schema([ColSpec("double", name, required=False) for name in FEATURES])
+    info = mlflow.lightgbm.log_model(
+        bundle.booster,
+        name="model",
+        signature=ModelSignature(inputs=numbers, outputs=Schema([ColSpec("double")])),
+        extra_files=[str(directory / name) for name in (model.MANIFEST_FILE, model.REFERENCE_FILE)],
+        pip_requirements=[f"lightgbm=={lightgbm.__version__}", f"numpy=={numpy.__version__}"],
+    )
+    mlflow.set_tags({DIGEST_TAG: bundle.digest, MODEL_URI_TAG: info.model_uri})
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

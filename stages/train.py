@@ -1,0 +1,210 @@
+"""train: features in, a verified model bundle out, with a threshold chosen on rolling-origin predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from app import model
+from app.features import CATEGORICAL, FEATURES, WEATHER_FEATURES, Floats, Tables, compute
+from app.schemas import Flight
+from stages import featurize, params, tracking
+from stages.errors import DataInvalid, run
+from stages.featurize import DAY, TARGET
+from stages.files import write_json
+from stages.params import TrainParams
+
+BUNDLE_DIR = Path("build/bundle")
+ROLLING_FILE = Path("build/rolling.parquet")
+LOSS_FILE = Path("reports/plots/loss.csv")
+TRAINING_FILE = Path("reports/training.json")
+LOSS_STEP = 5
+
+
+def month_of(days: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Return the calendar month (1 to 12) of days since 1970-01-01."""
+    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) % 12 + 1
+
+
+def matrix(frame: pd.DataFrame) -> Floats:
+    """Return the features of a frame, shape (n, 26)."""
+    return np.asarray(frame[list(FEATURES)], dtype=np.float64)
+
+
+def without_weather(features: Floats) -> Floats:
+    """Return a copy in which all weather is missing."""
+    masked = features.copy()
+    masked[:, [FEATURES.index(name) for name in WEATHER_FEATURES]] = np.nan
+    return masked
+
+
+def lightgbm_params(p: TrainParams) -> dict[str, Any]:
+    """Return LightGBM's parameters; no number of threads among them, as it would be written into the model."""
+    ours = {"rounds", "weather_dropout", "fold_months", "threshold_rule", "threshold_value"}
+    return p.model_dump(exclude=ours) | {
+        "objective": "binary",
+        "metric": "binary_logloss",
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+
+
+def fit(features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = "") -> lightgbm.Booster:  # fmt: skip
+    """Train a booster on rows in a fixed order, the weather of a seeded share of them masked.
+
+    With `curve`, it receives the training loss by round.
+    """
+    masked = np.random.default_rng(p.seed).random(len(features)) < p.weather_dropout
+    data = lightgbm.Dataset(
+        np.where(masked[:, None], without_weather(features), features),
+        target,
+        feature_name=list(FEATURES),
+        categorical_feature=list(CATEGORICAL),
+    )
+    callbacks = [_progress(label, p.rounds)]
+    if curve is not None:
+        callbacks.append(lightgbm.record_evaluation(curve))
+    return lightgbm.train(
+        lightgbm_params(p),
+        data,
+        p.rounds,
+        valid_sets=[data] if curve is not None else None,
+        valid_names=["train"] if curve is not None else None,
+        callbacks=callbacks,
+    )
+
+
+def _progress(label: str, rounds: int) -> Any:
+    def report(env: lightgbm.callback.CallbackEnv) -> None:
+        done = env.iteration + 1
+        if sys.stderr.isatty():
+            print(f"\r{label}: round {done}/{rounds}", end="\n" if done == rounds else "", file=sys.stderr, flush=True)
+        elif done == rounds:
+            print(f"{label}: {rounds} rounds", file=sys.stderr, flush=True)
+
+    return report
+
+
+def rolling_origin(train: pd.DataFrame, p: TrainParams) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predict each fold's month by a model of all the months before it.
+
+    Returns the predictions (day, target, probability) and the loss on the fold's month by round.
+    """
+    features, target, month = matrix(train), train[TARGET].to_numpy(), month_of(train[DAY].to_numpy())
+    parts, losses = [], {}
+    for fold in p.fold_months:
+        before, now = month < fold, month == fold
+        if not before.any() or not now.any():
+            raise DataInvalid(f"train.fold_months: month {fold} or the months before it have no training rows.")
+        booster = fit(features[before], target[before], p, label=f"fold of month {fold}")
+        probability = model.predict(booster, features[now])
+        parts.append(train.loc[now, [DAY, TARGET]].assign(probability=probability.round(9), row=np.flatnonzero(now)))
+        losses[fold] = _loss_by_round(booster, features[now], target[now])
+    return pd.concat(parts, ignore_index=True), pd.DataFrame(losses)
+
+
+def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: npt.NDArray[np.int8]) -> list[float]:
+    """Return the log loss after every `LOSS_STEP` rounds, from one pass over the trees."""
+    rounds = range(LOSS_STEP, booster.current_iteration() + 1, LOSS_STEP)
+    raw = np.zeros(len(features))
+    losses = []
+    for last in rounds:
+        raw += np.asarray(
+            booster.predict(features, start_iteration=last - LOSS_STEP, num_iteration=LOSS_STEP, raw_score=True)
+        )
+        losses.append(float(np.mean(np.logaddexp(0, raw) - target * raw)))
+    return losses
+
+
+def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: str, value: float) -> float:
+    """Return the decision threshold by the rule in params.yaml, from out-of-fold predictions.
+
+    `precision`: the lowest threshold from which on alerts are right with at least this share;
+    `alert_share`: the threshold that this share of the flights reaches.
+    """
+    order = np.argsort(-probability, kind="stable")
+    if rule == "alert_share":
+        return float(np.round(np.quantile(probability, 1 - value), 6))
+    precision = np.cumsum(target[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(precision >= value)
+    if not enough.size:
+        raise DataInvalid(f"train.threshold_value: no threshold gives a precision of {value}; choose a lower one.")
+    return float(np.round(probability[order][enough[-1]], 6))
+
+
+def write_bundle(
+    booster: lightgbm.Booster, facts: dict[str, Any], requests: list[dict[str, Any]], directory: Path
+) -> None:
+    """Write model and manifest, with golden answers computed from the file that was written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    booster.save_model(directory / model.MODEL_FILE)
+    text = (directory / model.MODEL_FILE).read_bytes()
+    written = lightgbm.Booster(model_str=text.decode())
+    flights = model.to_flights([Flight.model_validate(request) for request in requests])
+    answers = model.predict(written, compute(flights, Tables.from_json(facts["tables"])))
+    golden = [{"request": r, "probability": round(float(a), 12)} for r, a in zip(requests, answers, strict=True)]
+    digest = hashlib.sha256(text).hexdigest()
+    write_json(
+        directory / model.MANIFEST_FILE, facts | {"model_sha256": digest, "features": list(FEATURES), "golden": golden}
+    )
+
+
+def main() -> None:
+    """Read build/features, write build/bundle, the rolling-origin predictions and the loss curves."""
+    p = params.load().train
+    with tracking.stage_run("train", p, inputs=["build/features"]) as log:
+        train = pd.read_parquet(featurize.OUT_DIR / "train.parquet")
+        rolling, fold_losses = rolling_origin(train, p)
+        threshold = choose_threshold(
+            rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), p.threshold_rule, p.threshold_value
+        )
+        curve: dict[str, Any] = {}
+        booster = fit(matrix(train), train[TARGET].to_numpy(), p, curve, label="final model")
+        shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
+        facts = {
+            "threshold": threshold,
+            "tables": json.loads((featurize.OUT_DIR / "tables.json").read_text(encoding="utf-8")),
+            "training_data_sha256": hashlib.sha256((featurize.OUT_DIR / "train.parquet").read_bytes()).hexdigest(),
+        }
+        requests = json.loads((featurize.OUT_DIR / "golden.json").read_text(encoding="utf-8"))
+        write_bundle(booster, facts, requests, BUNDLE_DIR)
+        reference = pd.read_parquet(featurize.OUT_DIR / "reference.parquet")
+        out_of_fold = rolling.set_index("row")["probability"]
+        reference.assign(probability=out_of_fold.reindex(reference.index)).to_parquet(
+            BUNDLE_DIR / model.REFERENCE_FILE, index=False
+        )
+        rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
+        _write_losses(curve["train"]["binary_logloss"], fold_losses)
+        measured = {
+            "threshold": threshold,
+            "train_log_loss": round(curve["train"]["binary_logloss"][-1], 6),
+            "rolling_log_loss": round(float(fold_losses.iloc[-1].mean()), 6),
+        }
+        write_json(TRAINING_FILE, measured)
+        log.metrics(**measured, model_bytes=(BUNDLE_DIR / model.MODEL_FILE).stat().st_size)
+        for path in (LOSS_FILE, TRAINING_FILE):
+            log.artifact(path)
+        tracking.log_bundle(BUNDLE_DIR)
+
+
+def _write_losses(train_loss: list[float], fold_losses: pd.DataFrame) -> None:
+    rounds = np.arange(LOSS_STEP, len(train_loss) + 1, LOSS_STEP)
+    table = pd.DataFrame(
+        {"round": rounds, "train": np.array(train_loss)[rounds - 1], "rolling": fold_losses.mean(axis=1)}
+    )
+    LOSS_FILE.parent.mkdir(parents=True, exist_ok=True)
+    table.round(6).to_csv(LOSS_FILE, index=False)
+
+
+if __name__ == "__main__":
+    run(main)
