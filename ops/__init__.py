@@ -1,0 +1,1 @@
+"""What surrounds pipeline and service: the registry's commands, gates, load and benchmarks."""

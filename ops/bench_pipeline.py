@@ -1,0 +1,113 @@
+"""`make bench-pipeline`: the pipeline's wall time beside one plain process, and how time and memory grow with the rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from app import model
+from stages import checks, data, evaluate, featurize, params, train, validate
+from stages.metrics import Settings
+
+CHILD = "--one-process"
+
+
+def one_process(times: int) -> dict[str, float]:
+    """Do what the stages do, without DVC and MLflow, on the data repeated `times` times; return seconds and peak memory."""
+    started = time.perf_counter()
+    p = params.load()
+    raw = data.load()
+    report = checks.check(raw, p)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("flights", "weather"):
+            validate.write_summary(getattr(raw, name), name, Path(folder))
+    raw = featurize.repair(raw, report["repairs"])
+    days = featurize.flight_days(raw.flights)
+    in_train, in_test = featurize.within(days, p.featurize.train), featurize.within(days, p.featurize.test)
+    tables = featurize.fit_tables(raw, in_train, p.featurize)
+    rows = pd.concat([raw.flights[in_train]] * times, ignore_index=True)
+    training = featurize.features(rows, raw.weather, tables, p.featurize)
+    for age in p.featurize.weather_age_hours:
+        featurize.features(raw.flights[in_test], raw.weather, tables, p.featurize, age)
+    test = featurize.features(raw.flights[in_test], raw.weather, tables, p.featurize)
+    rolling, _ = train.rolling_origin(training, p.train)
+    target, probability = rolling[featurize.TARGET].to_numpy(), rolling["probability"].to_numpy()
+    threshold = train.choose_threshold(target, probability, p.train.threshold_rule, p.train.threshold_value)
+    booster = train.fit(train.matrix(training), training[featurize.TARGET].to_numpy(), p.train, {})
+    bundle = model.Bundle(booster, tables, threshold, "", {})
+    scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
+    evaluate.backtest(rolling, scored, Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
+
+
+def in_a_process_of_its_own(times: int) -> dict[str, float]:
+    """Return what `one_process` measures, from a fresh interpreter, so that imports count and memory is its own."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "ops.bench_pipeline", CHILD, str(times)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def pipeline() -> dict[str, float]:
+    """Return the wall time of `dvc repro --force` in a clone of this working tree with an empty MLflow."""
+    with tempfile.TemporaryDirectory(prefix="on-time-bench-") as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        shutil.copytree("data", clone / "data")
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        started = time.perf_counter()
+        subprocess.run(
+            ["dvc", "repro", "--force"],
+            cwd=clone,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
+
+
+def main() -> None:
+    """Alternate the two, print both, their ratio, and the growth with the rows."""
+    parser = argparse.ArgumentParser(prog="python -m ops.bench_pipeline")
+    parser.add_argument(
+        CHILD, type=int, metavar="TIMES", dest="times", help="measure one process in this one, and print JSON"
+    )
+    parser.add_argument("--rounds", type=int, default=1)
+    arguments = parser.parse_args()
+    if arguments.times:
+        print(json.dumps(one_process(arguments.times)))
+        return
+    for _ in range(arguments.rounds):
+        piped, plain = pipeline(), in_a_process_of_its_own(1)
+        print(
+            f"dvc repro --force, MLflow on an empty SQLite: {piped['seconds']:6.1f} s, peak {piped['peak_mb']:,.0f} MB"
+        )
+        print(
+            f"one Python process, the same computations:    {plain['seconds']:6.1f} s, peak {plain['peak_mb']:,.0f} MB"
+        )
+        print(f"ratio {piped['seconds'] / plain['seconds']:.2f}", flush=True)
+    for times in (3, 10):
+        grown = in_a_process_of_its_own(times)
+        print(
+            f"training rows x{times:<2}: {grown['seconds']:6.1f} s ({grown['seconds'] / plain['seconds']:.1f} times), "
+            f"peak {grown['peak_mb']:,.0f} MB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

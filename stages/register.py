@@ -1,0 +1,97 @@
+"""register: the bundle as a version of the registered model, once; the alias `staging` points at it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from app import model
+from stages import params, tracking
+from stages.decision import Decision, decide_floors
+from stages.errors import run
+from stages.evaluate import METRICS_FILE
+from stages.files import write_json
+from stages.params import PARAMS_FILE, Params
+from stages.train import BUNDLE_DIR
+
+RECEIPT_FILE = Path("build/receipt.json")
+REGISTRATION_FILE = Path("build/registration.json")
+
+
+def training_run(client: MlflowClient, digest: str, p: Params) -> str:
+    """Return the run that trained this bundle; make one, marked as restored, where MLflow has none.
+
+    There is none when DVC took the bundle from its cache instead of training.
+    """
+    tags = {tracking.DIGEST_TAG: digest, tracking.STAGE_TAG: "train"}
+    found = tracking.find_runs(client, tags)
+    if found:
+        return str(found[0].info.run_id)
+    with tracking.stage_run("train", p.train, inputs=["build/features"]) as log:
+        log.tags({"restored": "true"})
+        tracking.log_bundle(BUNDLE_DIR)
+    return log.run_id
+
+
+def find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+    """Return the version that holds this bundle, if there is one."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{tracking.DIGEST_TAG}` = '{digest}'")
+    return found[0] if found else None
+
+
+def register(
+    client: MlflowClient, p: Params, digest: str, decision: Decision, measured: dict[str, float]
+) -> ModelVersion:
+    """Return the version of this bundle, made if need be, with alias `staging`."""
+    name = p.register_.model
+    version = find_version(client, name, digest)
+    if version is None:
+        run_id = training_run(client, digest, p)
+        version = mlflow.register_model(client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG], name)
+        client.set_model_version_tag(name, version.version, tracking.DIGEST_TAG, digest)
+    tags = {"git.commit": tracking.git_commit(), "floors": "passed" if decision.accepted else "failed"}
+    tags |= {f"dvc.md5.{path}": md5 for path, md5 in tracking.dvc_digests().items()}
+    tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    headline = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items())
+    client.update_model_version(name, version.version, f"November and December 2013: {headline}. Bundle {digest[:12]}.")
+    client.set_registered_model_alias(name, "staging", version.version)
+    return version
+
+
+def main() -> None:
+    """Read the bundle and its metrics, write a receipt that is the same everywhere, and which version it became here."""
+    p = params.load()
+    digest = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE).digest
+    measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+    decision = decide_floors(measured, p.gate)
+    client = tracking.connect()
+    if not find_version(client, p.register_.model, digest):
+        training_run(client, digest, p)
+    with tracking.stage_run("register", p.register_, inputs=[str(BUNDLE_DIR)]) as log:
+        version = register(client, p, digest, decision, measured["test"])
+        log.tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
+        _complete_pipeline_run(client, log.parent_id, measured["test"], str(version.version))
+    write_json(RECEIPT_FILE, {"model": p.register_.model, "bundle_digest": digest, "floors": decision.accepted})
+    registration = {"uri": tracking.tracking_uri(), "version": str(version.version), "run_id": version.run_id}
+    write_json(REGISTRATION_FILE, registration)
+
+
+def _complete_pipeline_run(client: MlflowClient, run_id: str, measured: dict[str, float], version: str) -> None:
+    """Give the pipeline's run all parameters and the test metrics, whether or not its stages executed here."""
+    known = client.get_run(run_id).data.params
+    for key, value in tracking.flatten(params.as_dict(PARAMS_FILE)).items():
+        if key not in known:
+            client.log_param(run_id, key, value)
+    for metric, value in measured.items():
+        client.log_metric(run_id, f"test.{metric}", value)
+    client.set_tag(run_id, "model.version", version)
+
+
+if __name__ == "__main__":
+    run(main)

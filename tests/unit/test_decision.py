@@ -1,0 +1,64 @@
+"""The floors: what reaches them is accepted, what misses one, lacks one or is no number is refused by name."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from stages.decision import Decision, decide_floors
+from stages.params import GateParams
+
+POLICY = GateParams(
+    floors={"roc_auc": 0.7, "pr_auc": 0.5, "log_loss": 0.54, "brier": 0.18, "ece": 0.03, "top_precision": 0.6},
+    leak_roc_auc=0.77,
+    brier_skill=0.12,
+    log_loss_gain=0.01,
+)
+GOOD: dict[str, dict[str, float]] = {
+    "test": {"roc_auc": 0.72, "pr_auc": 0.55, "log_loss": 0.52, "brier": 0.17, "ece": 0.02, "top_precision": 0.7},
+    "constant": {"brier": 0.2},
+    "logistic": {"log_loss": 0.535},
+}
+
+
+def changed(group: str, metric: str, value: Any) -> dict[str, dict[str, float]]:
+    """Return the good metrics with one of them changed, or left out."""
+    metrics = deepcopy(GOOD)
+    metrics[group][metric] = value
+    if value is None:
+        del metrics[group][metric]
+    return metrics
+
+
+def test_accepts_a_model_that_reaches_every_floor() -> None:
+    decision = decide_floors(GOOD, POLICY)
+    assert decision.accepted and not decision.reasons
+
+
+@pytest.mark.parametrize(
+    ("group", "metric", "value", "reason"),
+    [
+        ("test", "roc_auc", 0.69, "roc_auc is 0.69"),
+        ("test", "roc_auc", 0.78, "leak ceiling"),
+        ("test", "pr_auc", None, "pr_auc is nan"),
+        ("test", "log_loss", float("nan"), "log_loss is nan"),
+        ("test", "ece", float("-inf"), "ece is -inf"),
+        ("test", "ece", 0.031, "ece is 0.031"),
+        ("test", "top_precision", 0.59, "top_precision is 0.59"),
+        ("test", "brier", 0.1799, "brier skill"),
+        ("constant", "brier", None, "brier skill"),
+        ("logistic", "log_loss", 0.525, "logistic regression"),
+        ("logistic", "log_loss", None, "logistic regression"),
+    ],
+)
+def test_refuses_a_model_by_name_of_the_check(group: str, metric: str, value: Any, reason: str) -> None:
+    decision = decide_floors(changed(group, metric, value), POLICY)
+    assert not decision.accepted
+    assert any(reason in line for line in decision.reasons)
+
+
+def test_refuses_when_there_is_no_evidence() -> None:
+    assert not decide_floors({}, POLICY).accepted
+    assert not Decision(()).accepted and Decision(()).reasons
