@@ -1,0 +1,66 @@
+"""From an alias in MLflow's registry to a model that can be served."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import yaml
+from mlflow.exceptions import MlflowException
+
+from app import model
+from app.errors import BundleInvalid, ModelUnavailable
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A registered version, loaded and verified."""
+
+    name: str
+    version: str
+    alias: str
+    run_id: str | None
+    bundle: model.Bundle
+
+
+def load_alias(settings: Settings) -> ServedModel:
+    """Load the version that the alias names; raise ModelUnavailable or BundleInvalid, with the reason."""
+    name, alias, uri = settings.model_name, settings.model_alias, settings.tracking_uri
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient(uri)
+    try:
+        version = client.get_model_version_by_alias(name, alias)
+        with tempfile.TemporaryDirectory() as folder:
+            source = f"models:/{name}/{version.version}"
+            artifacts = mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=uri)
+            bundle = load_artifacts(Path(artifacts))
+    except MlflowException as err:
+        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise ModelUnavailable(
+                f"no version of {name} is {alias} in {uri}. `make repro` registers one, `make promote` makes it Production."
+            ) from err
+        raise ModelUnavailable(f"MLflow does not answer at {uri}: {str(err).splitlines()[0][:200]}") from err
+    expected = version.tags.get("bundle.digest")
+    if bundle.digest != expected:
+        raise BundleInvalid(
+            f"version {version.version} of {name} is not what was registered: its manifest has SHA-256 {bundle.digest[:12]}…, "
+            f"the registry says {str(expected)[:12]}…."
+        )
+    return ServedModel(name, str(version.version), alias, version.run_id, bundle)
+
+
+def load_artifacts(folder: Path) -> model.Bundle:
+    """Load the bundle in a downloaded MLflow model; refuse one that asks for other code than LightGBM's own loader."""
+    try:
+        flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+        native, loader = flavors["lightgbm"], flavors["python_function"]["loader_module"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as err:
+        raise BundleInvalid(f"{folder} holds no MLflow model of the LightGBM flavour.") from err
+    if loader != "mlflow.lightgbm" or native.get("data") != model.MODEL_FILE or native.get("code"):
+        raise BundleInvalid(
+            f"the model is loaded by {loader} from {native.get('data')}: only LightGBM's text format is served."
+        )
+    return model.load(folder / model.MODEL_FILE, folder / "extra_files" / model.MANIFEST_FILE)

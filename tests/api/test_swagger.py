@@ -1,0 +1,63 @@
+"""Swagger UI in a real browser, with every address but the service's refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine (Debian: apt install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def page(service: str) -> Iterator[Page]:
+    """A browser on the service's Swagger UI, which cannot reach anything else."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        tab = browser.new_page(viewport={"width": 1200, "height": 1400})
+        foreign: list[str] = []
+        tab.on("request", lambda r: None if r.url.startswith((service, "data:")) else foreign.append(r.url))
+        tab.goto(f"{service}/docs")
+        tab.wait_for_selector("#operations-predictions-predict_predict_post")
+        yield tab
+        assert not foreign
+        browser.close()
+
+
+def execute(page: Page, body: str | None = None) -> tuple[str, str]:
+    """Press Execute on POST /predict, with a body or the one that stands there; return status and answer."""
+    operation = page.locator("#operations-predictions-predict_predict_post")
+    if operation.locator(".execute").count() == 0:
+        operation.locator(".opblock-summary").click()
+    if body is not None:
+        operation.locator("textarea.body-param__text").fill(body)
+    if operation.locator(".btn-clear").count():
+        operation.locator(".btn-clear").click()
+    operation.locator(".execute").click()
+    answer = operation.locator(".live-responses-table .response")
+    answer.wait_for()
+    return (
+        answer.locator(".response-col_status").inner_text().split()[0],
+        answer.locator(".microlight").first.inner_text(),
+    )
+
+
+def test_the_example_is_answered_as_it_stands(page: Page) -> None:
+    status, answer = execute(page)
+    assert status == "200"
+    assert 0 < json.loads(answer)["probability"] < 1
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/swagger.png", full_page=True)
+
+
+def test_a_bad_value_is_answered_with_its_field(page: Page) -> None:
+    status, answer = execute(page, '{"carrier": "UA", "origin": "BOS"}')
+    assert status == "422" and '"origin"' in answer

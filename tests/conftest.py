@@ -1,0 +1,179 @@
+"""What the tests share: a small model made in a second, and the whole pipeline run once in a clone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import httpx
+import lightgbm
+import numpy as np
+import pytest
+
+from app import model
+from app.features import FEATURES, Tables
+from app.schemas import EXAMPLE_FLIGHT
+from stages.featurize import time_zone_offsets
+from stages.train import write_bundle
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60
+
+
+@pytest.fixture(scope="session")
+def tables() -> Tables:
+    """Tables with a few airlines and airports, in four time zones, one without daylight saving."""
+    airports = {
+        "EWR": (40.6925, -74.1687, "America/New_York"),
+        "JFK": (40.6398, -73.7789, "America/New_York"),
+        "LGA": (40.7772, -73.8726, "America/New_York"),
+        "SFO": (37.6190, -122.3749, "America/Los_Angeles"),
+        "PHX": (33.4343, -112.0116, "America/Phoenix"),
+        "SJU": (18.4394, -66.0018, "America/Puerto_Rico"),
+    }
+    zones = sorted({zone for _, _, zone in airports.values()})
+    return Tables(
+        vocabularies={"carrier": ["AA", "B6", "UA"], "origin": ["EWR", "JFK", "LGA"], "dest": ["PHX", "SFO", "SJU"]},
+        airports=airports,
+        zones={zone: time_zone_offsets(zone, (2012, 2030)) for zone in zones},
+        holidays=[date(2012, 1, 1), date(2013, 1, 1), date(2013, 7, 4), date(2013, 11, 28), date(2030, 12, 25)],
+        holiday_reach_days=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose model knows that rain and the evening are bad."""
+    rng = np.random.default_rng(0)
+    features = rng.random((4000, len(FEATURES)))
+    features[:, :3] = rng.integers(0, 3, (4000, 3))
+    features[:, FEATURES.index("departure_minute")] *= 1440
+    risk = features[:, FEATURES.index("precipitation_in")] + features[:, FEATURES.index("departure_minute")] / 1440
+    target = (risk + rng.normal(0, 0.3, 4000) > 1).astype(np.int8)
+    data = lightgbm.Dataset(features, target, feature_name=list(FEATURES), categorical_feature=[0, 1, 2])
+    booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_leaves": 7, "seed": 1}, data, 20)
+    folder = tmp_path_factory.mktemp("bundle")
+    facts = {"threshold": 0.5, "tables": tables.to_json(), "training_data_sha256": "0" * 64}
+    write_bundle(booster, facts, [EXAMPLE_FLIGHT, EXAMPLE_FLIGHT | {"weather": None}], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_dir: Path) -> model.Bundle:
+    """The small bundle, loaded."""
+    return model.load(bundle_dir / model.MODEL_FILE, bundle_dir / model.MANIFEST_FILE)
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A copy of this working tree, committed to a repository of its own, with its own DVC cache and MLflow."""
+
+    path: Path
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone, with this environment's programs."""
+        env = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "PYTEST_CURRENT_TEST")}
+        env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "DVC_NO_ANALYTICS": "1"} | environment
+        done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, check=False)
+        assert (
+            not check or done.returncode == 0
+        ), f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def git_status(self) -> str:
+        """Return what git sees changed."""
+        return self.run("git", "status", "--porcelain").stdout
+
+
+def make_clone(path: Path) -> Clone:
+    """Copy all files that git knows or would add, and the raw data, and commit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    shutil.copytree(ROOT / "data", path / "data")
+    clone = Clone(path)
+    clone.run("git", "init", "--quiet", "--initial-branch=main")
+    clone.run("git", "add", "--all")
+    clone.run(
+        "git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "-m", "The working tree"
+    )
+    return clone
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which the whole pipeline has run on the real data."""
+    clone = make_clone(tmp_path_factory.mktemp("pipeline"))
+    print(clone.run("dvc", "repro").stdout)
+    return clone
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], url: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a server until the block ends; the block starts when the URL answers 200."""
+    with subprocess.Popen(
+        command, cwd=cwd, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not _answers(url):
+                assert server.poll() is None and time.monotonic() < deadline, f"{command} does not answer at {url}"
+                time.sleep(0.1)
+            yield server
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def service(pipeline: Clone) -> Iterator[str]:
+    """The address of the real service on the model of the real pipeline, promoted."""
+    pipeline.run("python", "-m", "ops.registry", "promote")
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    uri = f"sqlite:///{pipeline.path}/mlflow.db"
+    settings = {"ONTIME_PORT": str(port), "MLFLOW_TRACKING_URI": uri}
+    with running([sys.executable, "-m", "app"], f"{base}/readyz", ROOT, **settings):
+        yield base
+
+
+@pytest.fixture
+def damaged(bundle_dir: Path, tmp_path: Path) -> Callable[[str, bytes, bytes], Path]:
+    """Return a function that copies the small bundle and replaces bytes in one of its files."""
+
+    def damage(name: str, old: bytes, new: bytes) -> Path:
+        folder = tmp_path / "bundle"
+        shutil.copytree(bundle_dir, folder)
+        content = (folder / name).read_bytes()
+        assert old in content
+        (folder / name).write_bytes(content.replace(old, new, 1))
+        return folder
+
+    return damage

@@ -1,0 +1,124 @@
+"""The whole pipeline on the real data, in a clone: what it leaves behind, and how good the model is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import mlflow
+import pytest
+
+from stages.metrics import HIGHER_IS_BETTER
+from tests.conftest import Clone
+
+RECOMMENDED = {"roc_auc": 0.723, "pr_auc": 0.552, "log_loss": 0.5174, "top_precision": 0.70}
+"""What the study of this data set reached on the test months with its recommended set-up."""
+
+
+@pytest.fixture(scope="module")
+def client(pipeline: Clone) -> mlflow.MlflowClient:
+    """A client of the MLflow that the pipeline wrote to."""
+    return mlflow.MlflowClient(f"sqlite:///{pipeline.path}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def evaluation(pipeline: Clone) -> dict[str, Any]:
+    """The evaluation that the pipeline wrote."""
+    content: dict[str, Any] = json.loads((pipeline.path / "reports/evaluation.json").read_text())
+    return content
+
+
+def test_the_committed_lock_and_reports_are_what_comes_out(pipeline: Clone) -> None:
+    assert pipeline.git_status() == ""
+    assert "up to date" in pipeline.run("dvc", "status").stdout
+
+
+def test_mlflow_holds_one_run_per_stage_under_one_parent(client: mlflow.MlflowClient) -> None:
+    experiment = client.get_experiment_by_name("flight-delay")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [
+        run
+        for run in runs
+        if run.data.tags.get("pipeline.stage") in ("validate", "featurize", "train", "evaluate", "register")
+    ]
+    assert [run.data.tags["pipeline.stage"] for run in parents] == ["pipeline"]
+    assert sorted(run.data.tags["pipeline.stage"] for run in children) == [
+        "evaluate",
+        "featurize",
+        "register",
+        "train",
+        "validate",
+    ]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert all(run.info.status == "FINISHED" for run in runs)
+    assert all("duration_seconds" in run.data.metrics for run in children)
+
+
+def test_runs_are_tied_to_the_commit_and_to_the_lock(client: mlflow.MlflowClient, pipeline: Clone) -> None:
+    commit = pipeline.run("git", "rev-parse", "HEAD").stdout.strip()
+    version = client.get_model_version_by_alias("flight-delay", "staging")
+    train = client.get_run(version.run_id or "")
+    assert train.data.tags["git.commit"] == version.tags["git.commit"] == commit
+    lock = (pipeline.path / "dvc.lock").read_text()
+    assert version.tags["dvc.md5.build/bundle"] in lock
+    assert [item.dataset.digest + ".dir" in lock for item in train.inputs.dataset_inputs] == [True]
+
+
+def test_version_1_is_staging_and_holds_the_bundle_of_the_receipt(client: mlflow.MlflowClient, pipeline: Clone) -> None:
+    version = client.get_model_version_by_alias("flight-delay", "staging")
+    receipt = json.loads((pipeline.path / "build/receipt.json").read_text())
+    assert str(version.version) == "1"
+    assert version.tags["bundle.digest"] == receipt["bundle_digest"]
+    assert receipt["floors"] is True
+
+
+def test_a_second_repro_runs_no_stage(pipeline: Clone) -> None:
+    again = pipeline.run("dvc", "repro").stdout
+    assert "Running stage" not in again and "up to date" in again
+
+
+def test_registering_again_makes_no_second_version(pipeline: Clone, client: mlflow.MlflowClient) -> None:
+    (pipeline.path / "build/receipt.json").unlink()
+    assert "Running stage 'register'" in pipeline.run("dvc", "repro").stdout
+    assert len(client.search_model_versions("name = 'flight-delay'")) == 1
+    assert pipeline.git_status() == ""
+
+
+def test_a_clone_with_a_warm_cache_registers_a_restored_run(pipeline: Clone) -> None:
+    database = pipeline.path / "other.db"
+    uri = f"sqlite:///{database}"
+    (pipeline.path / "build/receipt.json").unlink()
+    pipeline.run("dvc", "repro", MLFLOW_TRACKING_URI=uri)
+    other = mlflow.MlflowClient(uri)
+    version = other.get_model_version_by_alias("flight-delay", "staging")
+    run = other.get_run(version.run_id or "")
+    database.unlink()
+    assert run.data.tags["restored"] == "true" and run.data.tags["pipeline.stage"] == "train"
+
+
+def test_metrics_can_be_shown_and_compared(pipeline: Clone) -> None:
+    shown = json.loads(pipeline.run("dvc", "metrics", "show", "--json").stdout)
+    assert shown[""]["data"]["reports/metrics.json"]["data"]["test"].keys() == HIGHER_IS_BETTER.keys()
+    assert "error" not in pipeline.run("dvc", "plots", "diff", "HEAD").stdout.lower()
+
+
+@pytest.mark.parametrize("name", RECOMMENDED)
+def test_the_model_is_as_good_as_the_recommended_set_up(evaluation: dict[str, Any], name: str) -> None:
+    sign = 1 if HIGHER_IS_BETTER[name] else -1
+    assert sign * evaluation["test"][name] >= sign * RECOMMENDED[name]
+
+
+@pytest.mark.parametrize("baseline", ["logistic", "constant"])
+def test_the_model_beats_its_baselines(evaluation: dict[str, Any], baseline: str) -> None:
+    for name in RECOMMENDED:
+        sign = 1 if HIGHER_IS_BETTER[name] else -1
+        assert sign * evaluation["test"][name] > sign * evaluation["baselines"][baseline][name], name
+
+
+def test_the_model_is_calibrated_and_its_intervals_hold_the_estimate(evaluation: dict[str, Any]) -> None:
+    assert evaluation["test"]["ece"] <= 0.03
+    for name in set(HIGHER_IS_BETTER) - {"ece"}:  # ECE is biased upwards under resampling
+        low, high = evaluation["intervals"][name]
+        assert low < evaluation["test"][name] < high
