@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, reduce
+from itertools import accumulate
 from typing import Any, Self
 
 import numpy as np
@@ -141,7 +142,7 @@ class Tables:
         return np.asarray(np.round(2 * EARTH_RADIUS_MI * np.arcsin(np.sqrt(chord))))
 
     def holiday_distance(self, day: Ints) -> Floats:
-        """Return days to the nearest holiday, negative after it, cut off at the table's reach; NaN outside the years of the table."""
+        """Return days to the nearest holiday, negative after it, NaN farther away than the reach."""
         first, distances = self._holiday_distances
         position = day - first
         known = (position >= 0) & (position < len(distances))
@@ -183,7 +184,7 @@ class Tables:
         last = day_number(date(self.holidays[-1].year, 12, 31))
         gaps = holidays[None, :] - np.arange(first, last + 1)[:, None]
         nearest = gaps[np.arange(len(gaps)), np.abs(gaps).argmin(axis=1)]
-        return first, np.clip(nearest, -self.holiday_reach_days, self.holiday_reach_days).astype(np.float64)
+        return first, np.where(np.abs(nearest) <= self.holiday_reach_days, nearest, np.nan)
 
 
 def compute(flights: Flights, tables: Tables) -> Floats:
@@ -218,10 +219,15 @@ def block_minutes(departure: Ints, arrival: Ints, origin: Ints, dest: Ints, tabl
 
 
 def _weather(weather: Floats) -> list[Floats]:
-    hours: dict[str, Floats] = dict(zip(WEATHER, weather, strict=True))
-    gust = np.where(np.isnan(hours["wind_gust_mph"]), hours["wind_speed_mph"], hours["wind_gust_mph"])
-    now = {name: values[-1] for name, values in hours.items()} | {"wind_gust_mph": gust[-1]}
-    precipitation, visibility, pressure = hours["precipitation_in"], hours["visibility_mi"], hours["pressure_mb"]
+    """Return the weather features; gaps are filled from other hours, only precipitation counts as it is."""
+    hours = {name: list(values) for name, values in zip(WEATHER, weather, strict=True)}
+    filled = {name: values if name == "precipitation_in" else _fill(values) for name, values in hours.items()}
+    wind, gust = filled["wind_speed_mph"], filled["wind_gust_mph"]
+    filled["wind_gust_mph"] = gust = [np.where(np.isnan(g), w, g) for g, w in zip(gust, wind, strict=True)]
+    precipitation, visibility, pressure = (
+        filled[name] for name in ("precipitation_in", "visibility_mi", "pressure_mb")
+    )
+    now = {name: values[-1] for name, values in filled.items()}
     return [
         *now.values(),
         _sum(precipitation[-3:]),
@@ -234,7 +240,13 @@ def _weather(weather: Floats) -> list[Floats]:
     ]
 
 
-def _sum(hours: Floats) -> Floats:
+def _fill(hours: list[Floats]) -> list[Floats]:
+    """Return the hours, each gap filled with the last value before it, or else with the first one after it."""
+    filled = list(accumulate(hours, lambda before, now: np.where(np.isnan(now), before, now)))
+    return list(accumulate(filled[::-1], lambda after, now: np.where(np.isnan(now), after, now)))[::-1]
+
+
+def _sum(hours: list[Floats]) -> Floats:
     """Return the sum over the hours that are there, NaN where none is; in a fixed order, so that no bit depends on SIMD."""
-    total = reduce(np.add, np.where(np.isnan(hours), 0.0, hours))
-    return np.where(reduce(np.logical_and, np.isnan(hours)), np.nan, total)
+    total = reduce(np.add, [np.where(np.isnan(hour), 0.0, hour) for hour in hours])
+    return np.where(reduce(np.logical_and, [np.isnan(hour) for hour in hours]), np.nan, total)

@@ -16,10 +16,19 @@ from pathlib import Path
 import pandas as pd
 
 from app import model
+from app.features import Tables
 from stages import checks, data, evaluate, featurize, params, train, validate
+from stages.data import RawTables
 from stages.metrics import Settings
+from stages.params import FeaturizeParams
 
-CHILD = "--one-process"
+# The stages import MLflow through stages.tracking: the plain process gets an empty module in its place.
+CHILD = """
+import json, sys, types
+sys.modules["stages.tracking"] = types.ModuleType("stages.tracking")
+from ops import bench_pipeline
+print(json.dumps(bench_pipeline.one_process(int(sys.argv[1]))))
+"""
 
 
 def one_process(times: int) -> dict[str, float]:
@@ -31,30 +40,36 @@ def one_process(times: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("flights", "weather"):
             validate.write_summary(getattr(raw, name), name, Path(folder))
-    raw = featurize.repair(raw, report["repairs"])
-    days = featurize.flight_days(raw.flights)
-    in_train, in_test = featurize.within(days, p.featurize.train), featurize.within(days, p.featurize.test)
-    tables = featurize.fit_tables(raw, in_train, p.featurize)
-    rows = pd.concat([raw.flights[in_train]] * times, ignore_index=True)
-    training = featurize.features(rows, raw.weather, tables, p.featurize)
-    for age in p.featurize.weather_age_hours:
-        featurize.features(raw.flights[in_test], raw.weather, tables, p.featurize, age)
-    test = featurize.features(raw.flights[in_test], raw.weather, tables, p.featurize)
+    tables, training, test = _features(featurize.repair(raw, report["repairs"]), p.featurize, times)
     rolling, _ = train.rolling_origin(training, p.train)
-    target, probability = rolling[featurize.TARGET].to_numpy(), rolling["probability"].to_numpy()
-    threshold = train.choose_threshold(target, probability, p.train.threshold_rule, p.train.threshold_value)
+    threshold = train.choose_threshold(
+        rolling[featurize.TARGET].to_numpy(),
+        rolling["probability"].to_numpy(),
+        p.train.threshold_rule,
+        p.train.threshold_value,
+    )
     booster = train.fit(train.matrix(training), training[featurize.TARGET].to_numpy(), p.train, {})
-    bundle = model.Bundle(booster, tables, threshold, "", {})
-    scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
+    scored, _ = evaluate.evaluate(training, test, model.Bundle(booster, tables, threshold, "", {}), p.evaluate)
     evaluate.backtest(rolling, scored, Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
 
 
+def _features(raw: RawTables, p: FeaturizeParams, times: int) -> tuple[Tables, pd.DataFrame, pd.DataFrame]:
+    days = featurize.flight_days(raw.flights)
+    in_train, in_test = featurize.within(days, p.train), featurize.within(days, p.test)
+    tables = featurize.fit_tables(raw, in_train, p)
+    rows = pd.concat([raw.flights[in_train]] * times, ignore_index=True)
+    training = featurize.features(rows, raw.weather, tables, p)
+    for age in p.weather_age_hours:
+        featurize.features(raw.flights[in_test], raw.weather, tables, p, age)
+    return tables, training, featurize.features(raw.flights[in_test], raw.weather, tables, p)
+
+
 def in_a_process_of_its_own(times: int) -> dict[str, float]:
     """Return what `one_process` measures, from a fresh interpreter, so that imports count and memory is its own."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "ops.bench_pipeline", CHILD, str(times)]
+    command = [sys.executable, "-c", CHILD, str(times)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured | {"seconds": round(time.perf_counter() - started, 1)}
@@ -83,15 +98,8 @@ def pipeline() -> dict[str, float]:
 def main() -> None:
     """Alternate the two, print both, their ratio, and the growth with the rows."""
     parser = argparse.ArgumentParser(prog="python -m ops.bench_pipeline")
-    parser.add_argument(
-        CHILD, type=int, metavar="TIMES", dest="times", help="measure one process in this one, and print JSON"
-    )
     parser.add_argument("--rounds", type=int, default=1)
-    arguments = parser.parse_args()
-    if arguments.times:
-        print(json.dumps(one_process(arguments.times)))
-        return
-    for _ in range(arguments.rounds):
+    for _ in range(parser.parse_args().rounds):
         piped, plain = pipeline(), in_a_process_of_its_own(1)
         print(
             f"dvc repro --force, MLflow on an empty SQLite: {piped['seconds']:6.1f} s, peak {piped['peak_mb']:,.0f} MB"

@@ -53,6 +53,7 @@ def register(
         run_id = training_run(client, digest, p)
         version = mlflow.register_model(client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG], name)
         client.set_model_version_tag(name, version.version, tracking.DIGEST_TAG, digest)
+        client.log_artifact(run_id, str(METRICS_FILE))
     tags = {"git.commit": tracking.git_commit(), "floors": "passed" if decision.accepted else "failed"}
     tags |= {f"dvc.md5.{path}": md5 for path, md5 in tracking.dvc_digests().items()}
     tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
