@@ -43,14 +43,14 @@ WEATHER_COLUMNS = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust
 
 
 def repair(tables: RawTables, repairs: list[dict[str, Any]]) -> RawTables:
-    """Return the tables after the repairs that the validation report lists: rows dropped, cells emptied."""
+    """Return the tables after the repairs that `validate` lists: rows dropped, cells emptied."""
     frames = {name: getattr(tables, name) for name in ("flights", "weather")}
     for item in repairs:
         frame = frames[item["table"]]
         rows = np.logical_and.reduce([frame[column].astype(str) == value for column, value in item["key"].items()])
         if rows.sum() != 1:
             raise DataInvalid(
-                f"reports/validation.json repairs {item['table']} {item['key']}, which is {rows.sum()} rows. "
+                f"build/repairs.json repairs {item['table']} {item['key']}, which is {rows.sum()} rows. "
                 "`dvc repro validate` writes the report anew."
             )
         if item["action"] == "drop":
@@ -206,11 +206,11 @@ def golden_requests(flights: pd.DataFrame, weather: pd.DataFrame, tables: Tables
 
 
 def main() -> None:
-    """Read raw tables and validation report, write features, tables and samples to build/features."""
+    """Read raw tables and repairs, write features, tables and samples to build/features."""
     p = params.load().featurize
-    report = json.loads(Path("reports/validation.json").read_text(encoding="utf-8"))
+    repairs = json.loads(Path("build/repairs.json").read_text(encoding="utf-8"))
     with tracking.stage_run("featurize", p, inputs=["data"]) as log:
-        raw = repair(data.load(), report["repairs"])
+        raw = repair(data.load(), repairs)
         days = flight_days(raw.flights)
         in_train, in_test = within(days, p.train), within(days, p.test)
         tables = fit_tables(raw, in_train, p)
@@ -227,7 +227,7 @@ def main() -> None:
         log.metrics(
             train_rows=int(in_train.sum()),
             test_rows=int(in_test.sum()),
-            repairs=len(report["repairs"]),
+            repairs=len(repairs),
             train_rate=float(train[TARGET].mean()),
         )
         log.artifact(OUT_DIR / "tables.json")

@@ -15,6 +15,7 @@ from stages.errors import run
 from stages.files import write_json
 
 REPORT = Path("reports/validation.json")
+REPAIRS = Path("build/repairs.json")
 SUMMARY_ROWS = 20_000
 SUMMARY_SEED = 42
 
@@ -51,6 +52,7 @@ def main() -> None:
         )
         log.artifact(REPORT)
         enforce(report)
+        write_json(REPAIRS, report["repairs"])
         with tempfile.TemporaryDirectory() as temporary:
             for name in ("flights", "weather"):
                 log.artifact(write_summary(getattr(tables, name), name, Path(temporary)))

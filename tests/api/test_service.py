@@ -26,7 +26,7 @@ def api(service: str) -> httpx.Client:
 
 def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, pipeline: Clone) -> None:
     p = params.load(pipeline.path / "params.yaml").featurize
-    repairs = json.loads((pipeline.path / "reports/validation.json").read_text())["repairs"]
+    repairs = json.loads((pipeline.path / "build/repairs.json").read_text())
     raw = repair(data.load(pipeline.path / "data"), repairs)
     test_rows = within(flight_days(raw.flights), p.test)
     tables = fit_tables(raw, within(flight_days(raw.flights), p.train), p)

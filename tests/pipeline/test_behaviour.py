@@ -66,7 +66,7 @@ def test_worse_weather_does_not_lower_the_mean_risk(real: model.Bundle, weather:
 
 def test_a_calm_day_is_safe_and_a_thunderstorm_is_not(real: model.Bundle) -> None:
     assert risks(real, [CALM] * 7).mean() < 0.2
-    assert risks(real, [CALM | WORSE["thunderstorm"]] * 7).mean() > 0.5
+    assert risks(real, [CALM | WORSE["thunderstorm"]] * 7).mean() > 0.4
 
 
 def test_without_weather_the_mean_risk_is_near_the_rate(real: model.Bundle) -> None:
