@@ -1,4 +1,4 @@
-"""`make bench-pipeline`: the pipeline's wall time beside one plain process, and how time and memory grow with the rows."""
+"""`make bench-pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(json.dumps(bench_pipeline.one_process(int(sys.argv[1]))))
 
 
 def one_process(times: int) -> dict[str, float]:
-    """Do what the stages do, without DVC and MLflow, on the data repeated `times` times; return seconds and peak memory."""
+    """Do what the stages do, without DVC and MLflow, on repeated training rows; return seconds and peak memory."""
     started = time.perf_counter()
     p = params.load()
     raw = data.load()

@@ -18,11 +18,14 @@ def cut(clone: Clone) -> None:
     """Keep a quarter of the flights of January to March, and commit parameters that fit."""
     flights = pd.read_csv(clone.path / "data/flights.csv", dtype=str, keep_default_na=False)
     kept = flights[flights["month"].isin(["1", "2", "3"])].iloc[::4]
-    kept.to_csv(clone.path / "data/flights.csv", index=False)
+    weather = pd.read_csv(clone.path / "data/weather.csv", dtype=str, keep_default_na=False)
+    hours = weather[weather["month"].isin(["1", "2", "3"])]
     p = yaml.safe_load((clone.path / "params.yaml").read_text())
-    p["data"]["files"]["flights.csv"] = hashlib.sha256((clone.path / "data/flights.csv").read_bytes()).hexdigest()
+    for name, table in (("flights.csv", kept), ("weather.csv", hours)):
+        table.to_csv(clone.path / "data" / name, index=False)
+        p["data"]["files"][name] = hashlib.sha256((clone.path / "data" / name).read_bytes()).hexdigest()
     p["validate"] |= {"first_date": FIRST, "last_date": LAST, "flights_per_day": [1, 400]}
-    p["validate"]["rows"]["flights"] = [len(kept), len(kept)]
+    p["validate"]["rows"] |= {"flights": [len(kept), len(kept)], "weather": [len(hours), len(hours)]}
     p["validate"]["missing_share"] |= {
         name: 0.1 for name in p["validate"]["missing_share"] if name.startswith("flights.")
     }
@@ -121,7 +124,7 @@ def test_a_tampered_bundle_is_not_registered(small: Clone) -> None:
 
 def test_a_weak_model_is_registered_but_not_promoted(small: Clone) -> None:
     done = small.run("python", "-m", "ops.registry", "promote", check=False)
-    assert done.returncode == 8 and "is refused" in done.stderr and "roc_auc" in done.stderr
+    assert done.returncode == 8 and "is refused" in done.stderr and "brier skill" in done.stderr
     assert json.loads((small.path / "build/receipt.json").read_bytes())["floors"] is False
 
 
