@@ -247,6 +247,6 @@ def _fill(hours: list[Floats]) -> list[Floats]:
 
 
 def _sum(hours: list[Floats]) -> Floats:
-    """Return the sum over the hours that are there, NaN where none is; in a fixed order, so that no bit depends on SIMD."""
+    """Return the sum over the hours that are there, NaN where none is; the order is fixed, whatever SIMD there is."""
     total = reduce(np.add, [np.where(np.isnan(hour), 0.0, hour) for hour in hours])
     return np.where(reduce(np.logical_and, [np.isnan(hour) for hour in hours]), np.nan, total)

@@ -72,42 +72,38 @@ def _minutes(local: datetime) -> int:
 def load(model: Path, manifest: Path) -> Bundle:
     """Load a bundle; raise BundleInvalid unless its hash, its features and its golden answers are right."""
     try:
-        content = manifest.read_bytes()
+        text, content = model.read_bytes(), manifest.read_bytes()
         facts = json.loads(content)
-        model_text = model.read_bytes()
-    except (OSError, ValueError) as err:
-        raise BundleInvalid(f"{model.parent} is not a model bundle: {err}. `dvc repro train` makes one.") from err
-    found = hashlib.sha256(model_text).hexdigest()
-    if found != facts.get("model_sha256"):
+        expected, features, threshold = facts["model_sha256"], facts["features"], float(facts["threshold"])
+        tables = Tables.from_json(facts["tables"])
+        golden = [(Flight.model_validate(item["request"]), float(item["probability"])) for item in facts["golden"]]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise BundleInvalid(f"{model.parent} is not a model bundle: {err!r}. `dvc repro train` makes one.") from err
+    found = hashlib.sha256(text).hexdigest()
+    if found != expected:
         raise BundleInvalid(
-            f"{model} is not the model of its manifest: SHA-256 {found[:12]}…, expected {str(facts.get('model_sha256'))[:12]}…. "
+            f"{model} is not the model of its manifest: SHA-256 {found[:12]}…, expected {str(expected)[:12]}…. "
             "`dvc checkout build/bundle` restores it."
         )
-    if facts["features"] != list(FEATURES):
-        odd = sorted(set(facts["features"]) ^ set(FEATURES)) or ["another order"]
+    if features != list(FEATURES):
+        odd = sorted(set(features) ^ set(FEATURES)) or ["another order"]
         raise BundleInvalid(f"{manifest} asks for other features than app/features.py computes: {', '.join(odd)}.")
     try:
-        booster = lightgbm.Booster(model_str=model_text.decode())
+        booster = lightgbm.Booster(model_str=text.decode())
     except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
         raise BundleInvalid(f"LightGBM cannot read {model}: {err}") from err
-    bundle = Bundle(
-        booster=booster,
-        tables=Tables.from_json(facts["tables"]),
-        threshold=facts["threshold"],
-        digest=hashlib.sha256(content).hexdigest(),
-        manifest=facts,
-    )
-    _replay(bundle, manifest)
+    bundle = Bundle(booster, tables, threshold, hashlib.sha256(content).hexdigest(), facts)
+    _replay(bundle, golden, manifest)
     return bundle
 
 
-def _replay(bundle: Bundle, manifest: Path) -> None:
+def _replay(bundle: Bundle, golden: list[tuple[Flight, float]], manifest: Path) -> None:
     """Ask the golden requests; the answers must be those that were given when the model was made."""
-    golden = bundle.manifest["golden"]
-    answers = bundle.probabilities(to_flights([Flight.model_validate(item["request"]) for item in golden]))
-    expected = np.array([item["probability"] for item in golden])
-    apart = np.abs(answers - expected)
-    if not len(golden) or not np.all(apart <= GOLDEN_TOLERANCE):
+    if not golden:
+        raise BundleInvalid(f"{manifest} has no golden requests to try the model with.")
+    answers = bundle.probabilities(to_flights([request for request, _ in golden]))
+    apart = np.abs(answers - np.array([probability for _, probability in golden]))
+    if not np.all(apart <= GOLDEN_TOLERANCE):
         raise BundleInvalid(
-            f"{manifest}: golden request {int(np.argmax(apart))} is answered {apart.max():.3g} off. Not served."
+            f"{manifest}: golden request {int(np.argmax(apart))} is answered {apart.max():.3g} off. It is not served."
         )

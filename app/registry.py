@@ -40,14 +40,15 @@ def load_alias(settings: Settings) -> ServedModel:
     except MlflowException as err:
         if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise ModelUnavailable(
-                f"no version of {name} is {alias} in {uri}. `make repro` registers one, `make promote` makes it Production."
+                f"no version of {name} is {alias} in {uri}. "
+                "`make repro` registers one, `make promote` makes it Production."
             ) from err
         raise ModelUnavailable(f"MLflow does not answer at {uri}: {str(err).splitlines()[0][:200]}") from err
     expected = version.tags.get("bundle.digest")
     if bundle.digest != expected:
         raise BundleInvalid(
-            f"version {version.version} of {name} is not what was registered: its manifest has SHA-256 {bundle.digest[:12]}…, "
-            f"the registry says {str(expected)[:12]}…."
+            f"version {version.version} of {name} is not what was registered: "
+            f"its manifest has SHA-256 {bundle.digest[:12]}…, the registry says {str(expected)[:12]}…."
         )
     return ServedModel(name, str(version.version), alias, version.run_id, bundle)
 

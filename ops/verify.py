@@ -1,4 +1,4 @@
-"""`make verify`: a clone of the committed state, everything run anew with another number of threads, must give the same bytes."""
+"""`make verify`: a rerun of the committed state with another number of threads must give the same bytes."""
 
 from __future__ import annotations
 

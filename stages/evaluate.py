@@ -34,7 +34,7 @@ MIN_SLICE_ROWS = 200
 
 
 def logistic_regression(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
-    """Return the test probabilities of a logistic regression on the same features, categories one-hot, medians for gaps."""
+    """Return the test probabilities of a logistic regression on the same features, medians in their gaps."""
     numeric = [name for name in FEATURES if name not in CATEGORICAL]
     columns = ColumnTransformer(
         [
@@ -78,7 +78,7 @@ def intervals(scored: Scored, p: EvaluateParams, settings: Settings) -> dict[str
 
 
 def backtest(rolling: pd.DataFrame, test: Scored, settings: Settings) -> dict[str, Any]:
-    """Return the metrics by month: rolling-origin predictions for the training months, the final model's for the test."""
+    """Return the metrics by month: rolling-origin predictions in the training months, then the final model's."""
     past = Scored(rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), rolling[DAY].to_numpy())
     return {
         f"{month:02d}": describe(scored.where(month_of(scored.day) == month), settings)
@@ -99,7 +99,9 @@ def weather_scenarios(bundle: model.Bundle, test: Scored, ages: list[int], setti
     }
 
 
-def evaluate(train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams) -> tuple[Scored, dict[str, Any]]:  # fmt: skip
+def evaluate(
+    train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams
+) -> tuple[Scored, dict[str, Any]]:
     """Return the model's scores on the test months, and all that is measured from them."""
     settings = Settings(p.ece_bins, p.riskiest_share)
     target, day = test[TARGET].to_numpy(), test[DAY].to_numpy()

@@ -1,4 +1,4 @@
-"""featurize: repaired tables in, features and target by day out, with the tables that the service needs for the same."""
+"""featurize: repaired tables in; features, target and the tables that the service needs for the same out."""
 
 from __future__ import annotations
 
@@ -156,7 +156,9 @@ def target(flights: pd.DataFrame, late_minutes: int) -> npt.NDArray[np.int8]:
     return np.asarray(np.isnan(delay) | (delay >= late_minutes), dtype=np.int8)
 
 
-def features(flights: pd.DataFrame, weather: pd.DataFrame, tables: Tables, p: FeaturizeParams, age_hours: int = 0) -> pd.DataFrame:  # fmt: skip
+def features(
+    flights: pd.DataFrame, weather: pd.DataFrame, tables: Tables, p: FeaturizeParams, age_hours: int = 0
+) -> pd.DataFrame:
     """Return features, target and day of each flight, computed in chunks so that memory stays bounded."""
 
     def chunks() -> Iterator[npt.NDArray[np.float64]]:
@@ -196,7 +198,9 @@ def within(days: Ints, period: tuple[date, date]) -> npt.NDArray[np.bool_]:
     return (days >= day_number(period[0])) & (days <= day_number(period[1]))
 
 
-def golden_requests(flights: pd.DataFrame, weather: pd.DataFrame, tables: Tables, p: FeaturizeParams) -> list[dict[str, Any]]:  # fmt: skip
+def golden_requests(
+    flights: pd.DataFrame, weather: pd.DataFrame, tables: Tables, p: FeaturizeParams
+) -> list[dict[str, Any]]:
     """Return requests drawn from `flights`; the last ones lack weather and have an unknown carrier and destination."""
     rows = flights.sample(p.golden_rows, random_state=p.seed).sort_index()
     requests = as_requests(as_columns(rows, weather, tables))

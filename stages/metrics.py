@@ -1,4 +1,4 @@
-"""The metrics, each computed for many weightings of the days at once: the point estimate and the bootstrap are one code."""
+"""The metrics, computed for many weightings of the days at once: estimate and bootstrap are one code."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ HIGHER_IS_BETTER = {
 }
 """All metrics, with their direction: the one list that reports and gates share."""
 
+Weights = npt.NDArray[np.int32]
+Flags = npt.NDArray[np.bool_]
+
 CHUNK_CELLS = 4_000_000
 CLIP = 1e-15
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions with their outcomes: 0 or 1, probability, and the day, by which rows are resampled; each of shape (n,)."""
+    """Outcomes (0 or 1), probabilities, and the days by which rows are resampled; each of shape (n,)."""
 
     target: npt.NDArray[np.int8]
     probability: Floats
@@ -59,7 +62,7 @@ def measure(scored: Scored, settings: Settings) -> dict[str, float]:
 
 
 def measure_weighted(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -> dict[str, Floats]:
-    """Return each metric for each row of `counts`: the weights of the distinct days in ascending order, shape (B, days).
+    """Return each metric for each row of `counts`, the weights of the distinct days in ascending order, (B, days).
 
     ROC AUC counts ties as half; PR AUC is the average precision; ECE has bins of equal width.
     """
@@ -110,7 +113,7 @@ def _chunks(counts: npt.NDArray[np.int32], rows: int) -> Iterator[npt.NDArray[np
         yield counts[start : start + size]
 
 
-def _ranked_chunk(weight: npt.NDArray[np.int32], positive: npt.NDArray[np.bool_], last_of_tie: npt.NDArray[np.bool_], share: float) -> dict[str, Floats]:  # fmt: skip
+def _ranked_chunk(weight: Weights, positive: Flags, last_of_tie: Flags, share: float) -> dict[str, Floats]:
     """Return ROC AUC, average precision and precision of the riskiest share; weights (B, n), riskiest row first."""
     seen = np.cumsum(weight, axis=1, dtype=np.int32)
     hits = np.cumsum(weight * positive, axis=1, dtype=np.int32)

@@ -66,7 +66,7 @@ def register(
 
 
 def main() -> None:
-    """Read the bundle and its metrics, write a receipt that is the same everywhere, and which version it became here."""
+    """Read bundle and metrics, write a receipt that is the same everywhere, and which version it became here."""
     p = params.load()
     digest = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE).digest
     measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))

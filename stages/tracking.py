@@ -88,8 +88,8 @@ def connect() -> mlflow.MlflowClient:
         mlflow.set_experiment(EXPERIMENT)
     except (MlflowException, OSError) as err:
         raise TrackingUnavailable(
-            f"MLflow does not answer at {uri} ({str(err).splitlines()[0][:200]}). Start it, correct MLFLOW_TRACKING_URI, "
-            "or run without a server: `env -u MLFLOW_TRACKING_URI make repro`."
+            f"MLflow does not answer at {uri} ({str(err).splitlines()[0][:200]}). Start it, "
+            "correct MLFLOW_TRACKING_URI, or run without a server: `env -u MLFLOW_TRACKING_URI make repro`."
         ) from err
     return mlflow.MlflowClient()
 
@@ -120,7 +120,7 @@ def find_runs(client: mlflow.MlflowClient, tags: dict[str, str]) -> list[Run]:
 
 
 def pipeline_run(client: mlflow.MlflowClient) -> str:
-    """Return the id of the parent run for the present commit, dvc.yaml, params.yaml and data.dvc; make it if need be."""
+    """Return the parent run of the present commit, dvc.yaml, params.yaml and data.dvc; make it if need be."""
     commit = git_commit()
     content = [commit.encode()] + [Path(name).read_bytes() for name in INPUT_FILES if Path(name).exists()]
     inputs = hashlib.sha256(b"\0".join(content)).hexdigest()

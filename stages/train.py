@@ -59,7 +59,9 @@ def lightgbm_params(p: TrainParams) -> dict[str, Any]:
     }
 
 
-def fit(features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = "") -> lightgbm.Booster:  # fmt: skip
+def fit(
+    features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = ""
+) -> lightgbm.Booster:
     """Train a booster on rows in a fixed order, the weather of a seeded share of them masked.
 
     With `curve`, it receives the training loss by round.

@@ -44,6 +44,12 @@ def test_refuses_a_truncated_manifest(damaged: Damage) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("key", ["golden", "threshold", "tables", "model_sha256"])
+def test_refuses_a_manifest_that_lacks_a_part(damaged: Damage, key: str) -> None:
+    with pytest.raises(BundleInvalid, match=key):
+        load(damaged(model.MANIFEST_FILE, f'"{key}":'.encode(), f'"no_{key}":'.encode()))
+
+
 def test_refuses_a_folder_without_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleInvalid, match=str(tmp_path)):
         load(tmp_path)
