@@ -71,7 +71,7 @@ lint: $(READY) ## check formatting, style, types and the direction of imports
 	@$(RUN) black --check --quiet $(SOURCES)
 	@$(RUN) pylint $(SOURCES)
 	@$(RUN) mypy
-	@$(RUN) lint-imports
+	@$(RUN) lint-imports --no-logo
 
 format: $(READY) ## sort imports and format
 	@$(RUN) isort $(SOURCES)
