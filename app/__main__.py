@@ -6,14 +6,19 @@ import socket
 import sys
 
 import uvicorn
+from pydantic import ValidationError
 
 from app.main import create_app
 from app.settings import Settings
 
 
 def main() -> None:
-    """Serve until told to stop; a port that is taken ends with what to do."""
-    settings = Settings()
+    """Serve until told to stop; a wrong setting or a port that is taken ends with what to do."""
+    try:
+        settings = Settings()
+    except ValidationError as err:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors())
+        sys.exit(f"error: the environment has a wrong setting (ONTIME_…): {wrong}. app/settings.py lists them.")
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

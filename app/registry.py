@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from app import model
 from app.errors import BundleInvalid, ModelUnavailable
-from app.settings import Settings
+from app.settings import MLFLOW_CLIENT, Settings
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ServedModel:
 def load_alias(settings: Settings) -> ServedModel:
     """Load the version that the alias names; raise ModelUnavailable or BundleInvalid, with the reason."""
     name, alias, uri = settings.model_name, settings.model_alias, settings.tracking_uri
+    for variable, value in MLFLOW_CLIENT.items():
+        os.environ.setdefault(variable, value)
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri)
     try:

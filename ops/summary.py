@@ -10,6 +10,7 @@ from pathlib import Path
 RECEIPT = Path("build/receipt.json")
 REGISTRATION = Path("build/registration.json")
 METRICS = Path("reports/metrics.json")
+NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
 DEFAULT_URI = "sqlite:///mlflow.db"  # as in app/settings.py, which takes too long to import here
 
 
@@ -27,8 +28,10 @@ def text() -> str:
     metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     registration = json.loads(REGISTRATION.read_text(encoding="utf-8"))
     receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
-    lines = [f"{'November and December':<22}" + "".join(f"{model:>10}" for model in metrics)]
-    lines += [f"{name:<22}" + "".join(f"{m[name]:>10.4f}" for m in metrics.values()) for name in metrics["test"]]
+    lines = [f"{'November and December':<22}" + "".join(f"{label:>10}" for label in NAMES.values())]
+    lines += [
+        f"{name:<22}" + "".join(f"{metrics[column][name]:>10.4f}" for column in NAMES) for name in metrics["test"]
+    ]
     floors = "reaches" if receipt["floors"] else "does not reach"
     lines += [
         "",

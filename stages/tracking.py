@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from app import model
 from app.features import FEATURES
-from app.settings import DEFAULT_TRACKING_URI
+from app.settings import DEFAULT_TRACKING_URI, MLFLOW_CLIENT
 from stages.errors import TrackingUnavailable
 
 EXPERIMENT = "flight-delay"
@@ -37,12 +37,6 @@ STAGE_TAG = "pipeline.stage"
 DIGEST_TAG = "bundle.digest"
 MODEL_URI_TAG = "bundle.model_uri"
 PARENT_TAG = "mlflow.parentRunId"
-CLIENT_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 INPUT_FILES = ("dvc.yaml", "params.yaml", "data.dvc")
 
 
@@ -79,7 +73,7 @@ def tracking_uri() -> str:
 
 def connect() -> mlflow.MlflowClient:
     """Return a client after making sure that MLflow answers; raise TrackingUnavailable when it does not."""
-    for name, value in CLIENT_SETTINGS.items():
+    for name, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri()

@@ -32,6 +32,20 @@ def test_a_port_in_use_is_named_with_the_way_out() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_wrong_setting_is_named() -> None:
+    environment = {"ONTIME_PORT": "99999", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and "PORT" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_path: Path) -> None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
