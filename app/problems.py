@@ -13,6 +13,19 @@ from starlette.exceptions import HTTPException
 from app.schemas import FieldError, Problem
 
 MEDIA_TYPE = "application/problem+json"
+FAILED = "The service failed on this request; the log has the reason."
+EXAMPLES = {
+    status: {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | errors
+    for status, detail, errors in (
+        (
+            422,
+            "origin: Input should be 'EWR', 'JFK' or 'LGA'",
+            {"errors": [{"field": "origin", "message": "Input should be 'EWR', 'JFK' or 'LGA'"}]},
+        ),
+        (500, FAILED, {}),
+        (503, "No model is loaded (ModelUnavailable); the log has the reason.", {}),
+    )
+}
 log = logging.getLogger("app")
 
 
@@ -24,8 +37,13 @@ def response(status: int, detail: str, errors: list[FieldError] | None = None, h
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entries of these error statuses."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": EXAMPLES[status]}},
+        }
+        for status in statuses
+    }
 
 
 def _field(location: tuple[int | str, ...]) -> str:
@@ -50,4 +68,4 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, err: Exception) -> Response:
         log.error("unhandled error in %s %s", request.method, request.url.path, exc_info=err)
-        return response(500, "The service failed on this request; the log has the reason.")
+        return response(500, FAILED)

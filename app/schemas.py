@@ -59,9 +59,6 @@ class WeatherHour(Strict):
     visibility_mi: float | None = _optional("Visibility, miles; 10 is unlimited.", 0, 100)
 
 
-LocalTime = Annotated[datetime, Field(strict=False)]
-
-
 class Flight(Strict):
     """A flight that is scheduled to leave New York."""
 
@@ -110,10 +107,13 @@ class Prediction(BaseModel):
 
     prediction_id: str = Field(description="Identifies this answer.", examples=["0190b6c2f8c94e4f9d0f6f4f3d2b1a00"])
     probability: float = Field(
-        description="Probability of not arriving on time: 15 or more minutes late, cancelled or diverted.", ge=0, le=1
+        description="Probability of not arriving on time: 15 or more minutes late, cancelled or diverted.",
+        ge=0,
+        le=1,
+        examples=[0.62],
     )
-    alert: bool = Field(description="Whether the probability reaches the threshold.")
-    threshold: float = Field(description="The model's decision threshold.", ge=0, le=1)
+    alert: bool = Field(description="Whether the probability reaches the threshold.", examples=[True])
+    threshold: float = Field(description="The model's decision threshold.", ge=0, le=1, examples=[0.35])
     model: ModelVersion
 
 
@@ -158,7 +158,7 @@ class Problem(BaseModel):
     """An error, as RFC 9457 has it."""
 
     type: str = Field(default="about:blank")
-    title: str = Field(examples=["Unprocessable Content"])
-    status: int = Field(examples=[422])
-    detail: str = Field(examples=["weather.0.humidity_pct: Input should be less than or equal to 100"])
+    title: str = Field(description="The status in words.")
+    status: int = Field(description="The status of the answer.")
+    detail: str = Field(description="What is wrong, and where.")
     errors: list[FieldError] | None = Field(default=None, description="By field, when the request is at fault.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -20,6 +19,7 @@ from app.schemas import Flight
 from stages import featurize, params, tracking
 from stages.errors import DataInvalid, run
 from stages.featurize import DAY, TARGET
+from stages.fetch import sha256
 from stages.files import write_json
 from stages.params import TrainParams
 
@@ -144,21 +144,26 @@ def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: st
     return float(np.round(probability[order][enough[-1]], 6))
 
 
+def write_reference(rolling: pd.DataFrame, path: Path) -> None:
+    """Write the sample that drift is measured against, with out-of-fold probabilities (NaN before the first fold)."""
+    reference = pd.read_parquet(featurize.OUT_DIR / "reference.parquet")
+    probability = rolling.set_index("row")["probability"].reindex(reference.index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reference.assign(probability=probability).to_parquet(path, index=False)
+
+
 def write_bundle(
     booster: lightgbm.Booster, facts: dict[str, Any], requests: list[dict[str, Any]], directory: Path
 ) -> None:
     """Write model and manifest, with golden answers computed from the file that was written."""
     directory.mkdir(parents=True, exist_ok=True)
     booster.save_model(directory / model.MODEL_FILE)
-    text = (directory / model.MODEL_FILE).read_bytes()
-    written = lightgbm.Booster(model_str=text.decode())
+    written = lightgbm.Booster(model_file=directory / model.MODEL_FILE)
     flights = model.to_flights([Flight.model_validate(request) for request in requests])
     answers = model.predict(written, compute(flights, Tables.from_json(facts["tables"])))
     golden = [{"request": r, "probability": round(float(a), 12)} for r, a in zip(requests, answers, strict=True)]
-    digest = hashlib.sha256(text).hexdigest()
-    write_json(
-        directory / model.MANIFEST_FILE, facts | {"model_sha256": digest, "features": list(FEATURES), "golden": golden}
-    )
+    facts |= {"model_sha256": sha256(directory / model.MODEL_FILE), "features": list(FEATURES), "golden": golden}
+    write_json(directory / model.MANIFEST_FILE, facts)
 
 
 def main() -> None:
@@ -173,18 +178,15 @@ def main() -> None:
         curve: dict[str, Any] = {}
         booster = fit(matrix(train), train[TARGET].to_numpy(), p, curve, label="final model")
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
+        write_reference(rolling, BUNDLE_DIR / model.REFERENCE_FILE)
         facts = {
             "threshold": threshold,
             "tables": json.loads((featurize.OUT_DIR / "tables.json").read_text(encoding="utf-8")),
-            "training_data_sha256": hashlib.sha256((featurize.OUT_DIR / "train.parquet").read_bytes()).hexdigest(),
+            "training_data_sha256": sha256(featurize.OUT_DIR / "train.parquet"),
+            "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }
         requests = json.loads((featurize.OUT_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(booster, facts, requests, BUNDLE_DIR)
-        reference = pd.read_parquet(featurize.OUT_DIR / "reference.parquet")
-        out_of_fold = rolling.set_index("row")["probability"]
-        reference.assign(probability=out_of_fold.reindex(reference.index)).to_parquet(
-            BUNDLE_DIR / model.REFERENCE_FILE, index=False
-        )
         rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
         _write_losses(curve["train"]["binary_logloss"], fold_losses)
         measured = {
