@@ -12,6 +12,7 @@ SOURCES := app stages ops tests
 HOST ?= 127.0.0.1
 PORT ?= 8000
 VERSION ?=
+BASE ?= origin/main
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -36,6 +37,9 @@ repro: data ## make, track and register the model: dvc repro, then what came out
 	@$(RUN) python -m ops.summary --forget-foreign-receipt
 	@$(RUN) dvc repro
 	@$(RUN) python -m ops.summary
+
+gate: $(READY) ## judge the metrics against the merge base with BASE; prints a Markdown table
+	@$(RUN) python -m ops.gate --base $(BASE)
 
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
 	@$(RUN) python -m ops.verify
