@@ -35,7 +35,7 @@ class BaseUnknown(OnTimeError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of both models on the same rows; `lower` bounds the challenger's advantage from below, good is positive."""
+    """One metric of both models on the same rows; `lower` bounds the challenger's advantage (good: positive)."""
 
     challenger: float
     champion: float
@@ -46,10 +46,12 @@ class Comparison:
 class Evidence:
     """What a promotion is judged by; `challenger` is laid out as reports/metrics.json.
 
-    Without a champion only `challenger` is filled. `slices` holds log loss.
+    Without a champion only `challenger` is filled; `unusable` says why a bundle was not loaded.
+    `slices` holds log loss.
     """
 
     challenger: Nested
+    unusable: str = ""
     has_champion: bool = False
     metrics: Mapping[str, Comparison] = field(default_factory=dict)
     slices: Mapping[str, Comparison] = field(default_factory=dict)
@@ -67,7 +69,9 @@ def advantage(metric: str, challenger: float, champion: float) -> float:
     return -worsening(metric, challenger, champion)
 
 
-def decide_pull_request(now: Nested, base: Nested | None, slices: Nested, base_slices: Nested, policy: GateParams) -> Decision:  # fmt: skip
+def decide_pull_request(
+    now: Nested, base: Nested | None, slices: Nested, base_slices: Nested, policy: GateParams
+) -> Decision:
     """Judge reports/metrics.json and the slices of reports/evaluation.json against those of the merge base.
 
     With `base` None there is nothing to compare with: the floors alone decide.
@@ -95,6 +99,8 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
 
     A challenger that is better by no guarded metric is a tie, which is refused unless `allow_equal`.
     """
+    if evidence.unusable:
+        return Decision((Check.at_least(f"bundle that the service can load ({evidence.unusable})", 0, 1),))
     floors = decide_floors(evidence.challenger, policy)
     if not evidence.has_champion:
         return floors
