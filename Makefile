@@ -12,6 +12,11 @@ SOURCES := app stages ops tests
 HOST ?= 127.0.0.1
 PORT ?= 8000
 VERSION ?=
+BASE ?= origin/main
+VERSIONS ?=
+ALLOW_EQUAL ?=
+REASON ?=
+export REASON
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -37,14 +42,26 @@ repro: data ## make, track and register the model: dvc repro, then what came out
 	@$(RUN) dvc repro
 	@$(RUN) python -m ops.summary
 
+gate: $(READY) ## judge the metrics against the merge base with BASE; prints a Markdown table
+	@$(RUN) python -m ops.gate --base $(BASE)
+
+gate-selftest: $(READY) ## measure how often the promotion gate is wrong: A/A pairs and power (about 15 minutes)
+	@$(RUN) python -m ops.gate_selftest
+
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
 	@$(RUN) python -m ops.verify
 
-promote: $(READY) ## make Staging (or VERSION=n) the Production version, if the gate accepts it
-	@$(RUN) python -m ops.registry promote $(VERSION)
+promote: $(READY) ## make Staging (or VERSION=n) the Production version, if the gate accepts it (a tie: ALLOW_EQUAL=1)
+	@$(RUN) python -m ops.registry promote $(VERSION) $(if $(ALLOW_EQUAL),--allow-equal)
 
-compare: $(READY) ## show the last pipeline runs side by side
-	@$(RUN) python -m ops.registry compare
+rollback: $(READY) ## make the previous version (or VERSION=n) Production again; REASON="..." is recorded
+	@$(RUN) python -m ops.registry rollback $(VERSION) --reason "$$REASON"
+
+history: $(READY) ## show who was Production, from when to when, and why
+	@$(RUN) python -m ops.registry history
+
+compare: $(READY) ## show the last pipeline runs, or those behind VERSIONS="1 2", side by side
+	@$(RUN) python -m ops.registry compare $(VERSIONS)
 
 serve: $(READY) ## start the API on the Production version (HOST, PORT)
 	@$(RUN) python -m ops.registry require
@@ -84,4 +101,4 @@ lock: $(READY) ## lock the requirements anew from pyproject.toml
 clean: ## remove what was made, but not data, cache or MLflow
 	rm -rf build .pytest_cache .mypy_cache .hypothesis
 
-.PHONY: help setup data repro verify promote compare serve demo ui test load bench-pipeline lint format lock clean
+.PHONY: help setup data repro gate gate-selftest verify promote rollback history compare serve demo ui test load bench-pipeline lint format lock clean

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import yaml
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from app import model
@@ -37,9 +38,7 @@ def load_alias(settings: Settings) -> ServedModel:
     try:
         version = client.get_model_version_by_alias(name, alias)
         with tempfile.TemporaryDirectory() as folder:
-            source = f"models:/{name}/{version.version}"
-            artifacts = mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=uri)
-            bundle = load_artifacts(Path(artifacts))
+            bundle = fetch(version, uri, Path(folder))
     except MlflowException as err:
         if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise ModelUnavailable(
@@ -47,13 +46,20 @@ def load_alias(settings: Settings) -> ServedModel:
                 "`make repro` registers one, `make promote` makes it Production."
             ) from err
         raise ModelUnavailable(f"MLflow does not answer at {uri}: {str(err).splitlines()[0][:200]}") from err
+    return ServedModel(name, str(version.version), alias, version.run_id, bundle)
+
+
+def fetch(version: ModelVersion, uri: str, folder: Path) -> model.Bundle:
+    """Download a version into a folder and load it; raise BundleInvalid unless it is what was registered."""
+    source = f"models:/{version.name}/{version.version}"
+    bundle = load_artifacts(Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder), tracking_uri=uri)))
     expected = version.tags.get("bundle.digest")
     if bundle.digest != expected:
         raise BundleInvalid(
-            f"version {version.version} of {name} is not what was registered: "
-            f"its manifest has SHA-256 {bundle.digest[:12]}…, the registry says {str(expected)[:12]}…."
+            f"version {version.version} of {version.name} is not what was registered: its manifest has SHA-256 "
+            f"{bundle.digest[:12]}…, the registry says {str(expected)[:12]}…."
         )
-    return ServedModel(name, str(version.version), alias, version.run_id, bundle)
+    return bundle
 
 
 def load_artifacts(folder: Path) -> model.Bundle:

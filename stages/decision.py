@@ -5,31 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from stages.metrics import HIGHER_IS_BETTER
 from stages.params import GateParams
 
 
+def number(value: object) -> float:
+    """Return a measured value as a float; NaN for one that is missing or not a number."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
 @dataclass(frozen=True)
 class Check:
-    """One comparison of a value with a bound."""
+    """One comparison of a value with a bound; `now` and `base` are what a value with a base was computed from."""
 
     name: str
     value: float
     bound: float
     passed: bool
+    sense: Literal["≥", "≤"] = "≥"
+    now: float = math.nan
+    base: float = math.nan
 
     @classmethod
-    def at_least(cls, name: str, value: float | None, bound: float) -> Check:
+    def at_least(cls, name: str, value: object, bound: float, now: object = None, base: object = None) -> Check:
         """Check that a value reaches a bound; a missing or non-finite value does not."""
-        number = math.nan if value is None else float(value)
-        return cls(name, number, bound, math.isfinite(number) and number >= bound)
+        found = number(value)
+        passed = math.isfinite(found) and found >= bound
+        return cls(name, found, bound, passed, "≥", found if now is None else number(now), number(base))
 
     @classmethod
-    def at_most(cls, name: str, value: float | None, bound: float) -> Check:
+    def at_most(cls, name: str, value: object, bound: float, now: object = None, base: object = None) -> Check:
         """Check that a value stays within a bound; a missing or non-finite value does not."""
-        number = math.nan if value is None else float(value)
-        return cls(name, number, bound, math.isfinite(number) and number <= bound)
+        found = number(value)
+        passed = math.isfinite(found) and found <= bound
+        return cls(name, found, bound, passed, "≤", found if now is None else number(now), number(base))
 
 
 @dataclass(frozen=True)
@@ -48,22 +59,28 @@ class Decision:
         """Return one line for each check that failed."""
         if not self.checks:
             return ["nothing was checked"]
-        return [f"{c.name} is {c.value:.6g}, bound {c.bound:.6g}" for c in self.checks if not c.passed]
+        return [f"{c.name} is {c.value:.6g}, must be {c.sense} {c.bound:.6g}" for c in self.checks if not c.passed]
+
+    def __add__(self, other: Decision) -> Decision:
+        """Return the decision that asks for both."""
+        return Decision(self.checks + other.checks)
 
 
-def decide_floors(measured: Mapping[str, Mapping[str, float]], policy: GateParams) -> Decision:
+def floor(name: str, metric: str, value: object, bound: float, base: object = None) -> Check:
+    """Check a metric against its absolute bound, in the metric's own direction."""
+    return (Check.at_least if HIGHER_IS_BETTER[metric] else Check.at_most)(name, value, bound, value, base)
+
+
+def decide_floors(measured: Mapping[str, Mapping[str, object]], policy: GateParams) -> Decision:
     """Judge reports/metrics.json (`test`, `constant` and `logistic`) by the absolute floors of the policy.
 
     A ROC AUC above the leak ceiling fails as well: no honest model of this data gets there.
     """
     test, constant, logistic = (measured.get(name, {}) for name in ("test", "constant", "logistic"))
-    checks = [
-        (Check.at_least if HIGHER_IS_BETTER[name] else Check.at_most)(name, test.get(name), bound)
-        for name, bound in policy.floors.items()
-    ]
+    checks = [floor(name, name, test.get(name), bound) for name, bound in policy.floors.items()]
     checks.append(Check.at_most("roc_auc (leak ceiling)", test.get("roc_auc"), policy.leak_roc_auc))
-    skill = 1 - test.get("brier", math.nan) / constant.get("brier", math.nan)
+    skill = 1 - number(test.get("brier")) / (number(constant.get("brier")) or math.nan)
     checks.append(Check.at_least("brier skill against constant", skill, policy.brier_skill))
-    gain = logistic.get("log_loss", math.nan) - test.get("log_loss", math.nan)
+    gain = number(logistic.get("log_loss")) - number(test.get("log_loss"))
     checks.append(Check.at_least("log loss gained on logistic regression", gain, policy.log_loss_gain))
     return Decision(tuple(checks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,7 @@ HIGHER_IS_BETTER = {
 }
 """All metrics, with their direction: the one list that reports and gates share."""
 
-Weights = npt.NDArray[np.int32]
-Flags = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int32]
 
 CHUNK_CELLS = 4_000_000
 CLIP = 1e-15
@@ -95,42 +93,62 @@ def _ece(scored: Scored, counts: npt.NDArray[np.int64], bins: int) -> Floats:
 
 
 def _ranked(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -> dict[str, Floats]:
-    """Return the metrics that depend on the order of the scores."""
+    """Return the metrics that depend on the order of the scores, riskiest row first.
+
+    What is counted above a row is a weighted sum of counts by day: each replicate costs a product of matrices, no sort.
+    Days that every replicate weighs alike are one.
+    """
+    weights, merged = np.unique(counts, axis=1, return_inverse=True)
     order = np.argsort(-scored.probability, kind="stable")
-    day = np.unique(scored.day, return_inverse=True)[1][order]
+    day = merged.ravel()[np.unique(scored.day, return_inverse=True)[1][order]]
     positive = scored.target[order] == 1
-    last_of_tie = np.append(np.diff(scored.probability[order]) != 0, True)
-    parts = [
-        _ranked_chunk(part[:, day], positive, last_of_tie, settings.riskiest_share)
-        for part in _chunks(counts.astype(np.int32), len(day))
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in ("roc_auc", "pr_auc", "top_precision")}
-
-
-def _chunks(counts: npt.NDArray[np.int32], rows: int) -> Iterator[npt.NDArray[np.int32]]:
-    size = max(1, CHUNK_CELLS // rows)
-    for start in range(0, len(counts), size):
-        yield counts[start : start + size]
-
-
-def _ranked_chunk(weight: Weights, positive: Flags, last_of_tie: Flags, share: float) -> dict[str, Floats]:
-    """Return ROC AUC, average precision and precision of the riskiest share; weights (B, n), riskiest row first."""
-    seen = np.cumsum(weight, axis=1, dtype=np.int32)
-    hits = np.cumsum(weight * positive, axis=1, dtype=np.int32)
-    cut = (seen < np.ceil(share * seen[:, -1:])).sum(axis=1, keepdims=True)
-    top_precision = np.take_along_axis(hits, cut, axis=1) / np.take_along_axis(seen, cut, axis=1)
-    true_positive = hits[:, last_of_tie].astype(np.float64)
-    alerts = seen[:, last_of_tie].astype(np.float64)
-    false_positive = alerts - true_positive
-    gain = np.diff(true_positive, axis=1, prepend=0)
+    rows = np.arange(len(day))
+    seen, hits = (np.zeros((weights.shape[1], len(day)), dtype=np.int32) for _ in range(2))
+    seen[day, rows], hits[day, rows] = 1, positive
+    seen, hits = (part.cumsum(axis=1, dtype=np.int32) for part in (seen, hits))
+    last_of_tie = np.flatnonzero(np.append(np.diff(scored.probability[order]) != 0, True))
+    exact = weights.astype(np.float64)  # counts stay far below 2^53
     with np.errstate(divide="ignore", invalid="ignore"):
-        area = (np.diff(false_positive, axis=1, prepend=0) * (true_positive - gain / 2)).sum(axis=1)
-        precision = np.where(alerts > 0, true_positive / alerts, 0.0)
         return {
-            "roc_auc": area / (true_positive[:, -1] * false_positive[:, -1]),
-            "pr_auc": (gain * precision).sum(axis=1) / true_positive[:, -1],
-            "top_precision": top_precision[:, 0],
+            "roc_auc": _roc_auc(exact, seen[:, last_of_tie], hits[:, last_of_tie]),
+            "pr_auc": _average_precision(exact, seen[:, last_of_tie], hits[:, last_of_tie]),
+            "top_precision": _top_precision(exact, seen, hits, settings.riskiest_share),
         }
+
+
+def _roc_auc(weights: Floats, seen: Counts, hits: Counts) -> Floats:
+    """Return ROC AUC from the pairs of a positive of one day and a negative of another that are in the right order."""
+    gain = np.diff(hits, axis=1, prepend=0).astype(np.float64)
+    negatives = seen - hits
+    below = negatives[:, -1:] - (negatives - np.diff(negatives, axis=1, prepend=0) / 2)
+    pairs = gain @ below.T
+    total = (weights @ hits[:, -1]) * (weights @ negatives[:, -1])
+    return np.asarray(((weights @ pairs) * weights).sum(axis=1) / total)
+
+
+def _average_precision(weights: Floats, seen: Counts, hits: Counts) -> Floats:
+    found = np.flatnonzero(np.diff(hits.sum(axis=0), prepend=0))  # precision counts only where a positive is
+    total, before = np.zeros(len(weights)), np.zeros((len(weights), 1))
+    size = max(1, CHUNK_CELLS // len(weights))
+    for start in range(0, len(found), size):
+        columns = found[start : start + size]
+        true_positive = weights @ hits[:, columns]
+        alerts = weights @ seen[:, columns]
+        gain = np.diff(true_positive, axis=1, prepend=before)
+        total += (gain * np.where(alerts > 0, true_positive / alerts, 0.0)).sum(axis=1)
+        before = true_positive[:, -1:]
+    return np.asarray(total / (weights @ hits[:, -1]))
+
+
+def _top_precision(weights: Floats, seen: Counts, hits: Counts, share: float) -> Floats:
+    """Return the precision down to the first row at which `share` of the rows is reached, found by bisection."""
+    wanted = np.ceil(share * (weights @ seen[:, -1]))
+    low, high = np.zeros(len(weights), dtype=np.int64), np.full(len(weights), seen.shape[1] - 1)
+    while np.any(low < high):
+        middle = (low + high) // 2
+        enough = (weights * seen[:, middle].T).sum(axis=1) >= wanted
+        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+    return np.asarray((weights * hits[:, low].T).sum(axis=1) / (weights * seen[:, low].T).sum(axis=1))
 
 
 def interval(values: Floats) -> tuple[float, float]:

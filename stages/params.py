@@ -16,6 +16,7 @@ PARAMS_FILE = Path("params.yaml")
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece", "top_precision"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -112,13 +113,37 @@ class RegisterParams(Section):
     model: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 
 
+class PullRequestParams(Section):
+    """How much worse than the merge base a pull request may make the model, and the floors of its slices."""
+
+    max_regression: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
+    slice_floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
+    slice_max_regression: dict[MetricName, NonNegative]
+
+
+class PromotionParams(Section):
+    """How much worse than the champion a challenger may be, and how surely that is known."""
+
+    margins: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
+    slice_margin: NonNegative
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap: Positive
+    seed: Annotated[int, Field(ge=0)]
+    latency_calls: Positive
+    max_latency_ratio: Ratio
+    max_size_ratio: Ratio
+
+
 class GateParams(Section):
     """What a model has to reach."""
 
-    floors: dict[MetricName, Finite]
+    floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
     leak_roc_auc: Share
     brier_skill: Share
     log_loss_gain: NonNegative
+    slices: Annotated[list[str], Field(min_length=1)]
+    pull_request: PullRequestParams
+    promotion: PromotionParams
 
 
 class Params(Section):

@@ -60,7 +60,9 @@ def register(
     for key, value in tags.items():
         client.set_model_version_tag(name, version.version, key, value)
     headline = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items())
-    client.update_model_version(name, version.version, f"November and December 2013: {headline}. Bundle {digest[:12]}.")
+    decisions = (version.description or "").partition("\n")[2]  # what promotions and rollbacks have added
+    lines = [f"November and December 2013: {headline}. Bundle {digest[:12]}.", *filter(None, [decisions])]
+    client.update_model_version(name, version.version, "\n".join(lines))
     client.set_registered_model_alias(name, "staging", version.version)
     return version
 

@@ -113,6 +113,13 @@ def find_runs(client: mlflow.MlflowClient, tags: dict[str, str]) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id], terms, order_by=["attributes.start_time DESC"]))
 
 
+def experiment_id() -> str:
+    """Return the id of the experiment that holds all runs."""
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return str(experiment.experiment_id)
+
+
 def pipeline_run(client: mlflow.MlflowClient) -> str:
     """Return the parent run of the present commit, dvc.yaml, params.yaml and data.dvc; make it if need be."""
     commit = git_commit()

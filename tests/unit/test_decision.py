@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 
+from stages import params
 from stages.decision import Decision, decide_floors
-from stages.params import GateParams
+from tests.conftest import ROOT
 
-POLICY = GateParams(
-    floors={"roc_auc": 0.7, "pr_auc": 0.5, "log_loss": 0.54, "brier": 0.18, "ece": 0.03, "top_precision": 0.6},
-    leak_roc_auc=0.77,
-    brier_skill=0.12,
-    log_loss_gain=0.01,
-)
+POLICY = params.load(ROOT / "params.yaml").gate
 GOOD: dict[str, dict[str, float]] = {
     "test": {"roc_auc": 0.72, "pr_auc": 0.55, "log_loss": 0.52, "brier": 0.17, "ece": 0.02, "top_precision": 0.7},
     "constant": {"brier": 0.2},

@@ -1,0 +1,198 @@
+"""The Production pointer: moved by one caller at a time, through an intent that the next call completes.
+
+MLflow has no transaction over two aliases. A registered model's name is unique, though, so making one is a
+compare-and-set that works over SQLite and HTTP alike: that is the lock. Under it, what is going to happen is written
+first (the intent), then done step by step, each step harmless when repeated. Whoever comes after an interruption
+finds the intent and completes it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from app.errors import OnTimeError
+from stages import tracking
+
+STAGING, PRODUCTION, PREVIOUS = "staging", "production", "previous"
+INTENT_TAG = "promotion.intent"
+PROMOTED_TAG = "promoted.by"
+TOKEN_TAG = "token"
+LEASE_SECONDS = 30.0
+"""A lock that the same holder has had for this long is a dead one's: the pointer is moved in about a second."""
+
+
+class PointerMoved(OnTimeError):
+    """Production changed while the decision was made."""
+
+    exit_code = 9
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A move of Production: from which version to which, what is `previous` then, by which run, why, when (ms)."""
+
+    action: str
+    to: str
+    origin: str | None
+    previous: str | None
+    run_id: str
+    reason: str
+    at: int
+
+
+def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """Return the version that an alias names, if it names one."""
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as err:
+        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _holder(client: MlflowClient, held: str) -> str | None:
+    try:
+        return str(client.get_registered_model(held).tags.get(TOKEN_TAG, ""))
+    except MlflowException as err:
+        if err.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _acquire(client: MlflowClient, held: str, token: str) -> bool:
+    try:
+        client.create_registered_model(held, tags={TOKEN_TAG: token}, description="Held while Production moves.")
+        return True
+    except MlflowException as err:
+        if err.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return _holder(client, held) == token  # the answer to a request that was repeated had been lost
+
+
+def _break(client: MlflowClient, held: str, token: str) -> str | None:
+    """Take a dead holder's lock away; the name that it gets exists once, so only one of those who wait succeeds."""
+    grave = f"{held}-{token}"
+    try:
+        client.rename_registered_model(held, grave)
+        return grave
+    except MlflowException as err:
+        if err.error_code in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
+            return None
+        raise
+
+
+@contextmanager
+def lock(client: MlflowClient, name: str) -> Iterator[None]:
+    """Hold the pointer of a model until the block ends; wait while another caller holds it."""
+    held, token = f"{name}-pointer-lock", uuid.uuid4().hex
+    graves: list[str | None] = []
+    watched, since = None, time.monotonic()
+    while not _acquire(client, held, token):
+        holder = _holder(client, held)
+        if holder != watched:
+            watched, since = holder, time.monotonic()
+        elif holder is not None and time.monotonic() - since > LEASE_SECONDS:
+            graves.append(_break(client, held, holder))
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        for lock_name in [*filter(None, graves), *([held] if _holder(client, held) == token else [])]:
+            client.delete_registered_model(lock_name)
+
+
+def settle(client: MlflowClient, name: str) -> str | None:
+    """Complete the move that an interrupted call left, and return what was done; to be called under the lock."""
+    text = client.get_registered_model(name).tags.get(INTENT_TAG)
+    if not text:
+        return None
+    intent = Intent(**json.loads(text))
+    try:
+        client.get_model_version(name, intent.to)
+    except MlflowException as err:
+        if err.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.delete_registered_model_tag(name, INTENT_TAG)
+        return f"An interrupted {intent.action} is undone: version {intent.to} is gone."
+    _apply(client, name, intent)
+    return f"An interrupted {intent.action} is completed: version {intent.to} is Production."
+
+
+def settled(client: MlflowClient, name: str) -> str | None:
+    """Take the lock and complete what an interrupted call left."""
+    with lock(client, name):
+        return settle(client, name)
+
+
+def move(client: MlflowClient, name: str, intent: Intent) -> None:
+    """Make `intent.to` Production if `intent.origin` still is; raise PointerMoved otherwise."""
+    with lock(client, name):
+        settle(client, name)
+        found = by_alias(client, name, PRODUCTION)
+        now = str(found.version) if found else None
+        if now != intent.origin:
+            client.set_tag(intent.run_id, "decision", "outdated")
+            raise PointerMoved(
+                f"Production of {name} moved from {intent.origin or 'none'} to {now or 'none'} while version "
+                f"{intent.to} was judged; nothing was changed. Run the command again."
+            )
+        client.set_registered_model_tag(name, INTENT_TAG, json.dumps(asdict(intent)))
+        _apply(client, name, intent)
+
+
+def _apply(client: MlflowClient, name: str, intent: Intent) -> None:
+    """Do what the intent says; every step may be repeated."""
+    if intent.previous is not None:
+        client.set_registered_model_alias(name, PREVIOUS, intent.previous)
+    elif by_alias(client, name, PREVIOUS) is not None:
+        client.delete_registered_model_alias(name, PREVIOUS)
+    client.set_registered_model_alias(name, PRODUCTION, intent.to)
+    facts = {"action": intent.action, "to": intent.to, "from": intent.origin or "", "at": intent.at}
+    facts |= {"why": intent.reason, "model": name}
+    for key, value in facts.items():  # `model` last: the move is read by it
+        client.set_tag(intent.run_id, f"moved.{key}", str(value))
+    if intent.action == "promote":
+        client.set_model_version_tag(name, intent.to, PROMOTED_TAG, intent.run_id)
+    client.delete_registered_model_tag(name, INTENT_TAG)
+
+
+def moves(client: MlflowClient, name: str) -> list[dict[str, str]]:
+    """Return the moves of Production, oldest first: action, from, to, at (ms), why and the decision's run id."""
+    runs = tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "moved.model": name})
+    found = []
+    for run in runs:
+        tags = {k.removeprefix("moved."): v for k, v in run.data.tags.items() if k.startswith("moved.")}
+        found.append(tags | {"run_id": run.info.run_id})
+    return sorted(found, key=lambda tags: int(tags["at"]))
+
+
+def before(client: MlflowClient, name: str, version: str) -> str | None:
+    """Return what was Production before a version was last promoted."""
+    promotions = [m for m in moves(client, name) if m["to"] == version and m["action"] == "promote"]
+    return promotions[-1]["from"] or None if promotions else None
+
+
+def link(run_id: str) -> str:
+    """Return the place of a run in MLflow's UI."""
+    uri, experiment = tracking.tracking_uri(), tracking.experiment_id()
+    base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def describe(client: MlflowClient, version: ModelVersion, run_id: str, text: str) -> None:
+    """Add a decision to a version's tags and description, where it links to the decision's run."""
+    client.set_model_version_tag(version.name, version.version, "decision.run", run_id)
+    now = client.get_model_version(version.name, version.version).description or ""
+    day = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    entry = f"- {day}: {text} ([decision {run_id[:8]}](#/experiments/{tracking.experiment_id()}/runs/{run_id}))"
+    client.update_model_version(version.name, version.version, f"{now}\n{entry}".strip())

@@ -1,0 +1,237 @@
+"""Promotion, rollback and history, on SQLite and on a real MLflow server; two at once; interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from app import model
+from ops import history, pointer, registry
+from ops.pointer import PREVIOUS, PRODUCTION, Intent, PointerMoved, by_alias
+from ops.promotion import compare, latencies
+from ops.registry import PromotionRefused
+from stages import metrics, params, tracking
+from stages.metrics import Scored, Settings
+from tests.conftest import ROOT
+from tests.ops.conftest import Bench, decision_of
+
+NAME = "flight-delay"
+POLICY = params.load(ROOT / "params.yaml").gate.promotion
+
+
+def aliases(client: MlflowClient) -> tuple[str | None, str | None]:
+    """Return the versions that are Production and previous."""
+    found = [by_alias(client, NAME, alias) for alias in (PRODUCTION, PREVIOUS)]
+    return (str(found[0].version) if found[0] else None, str(found[1].version) if found[1] else None)
+
+
+def decisions(client: MlflowClient) -> list[Any]:
+    """Return the decision runs, newest first."""
+    return tracking.find_runs(client, {tracking.STAGE_TAG: "decision"})
+
+
+def assert_settled(client: MlflowClient) -> None:
+    """Assert that aliases, history and registry tell one story, and nothing is under way."""
+    last = pointer.moves(client, NAME)[-1]
+    assert aliases(client) == (last["to"], last["from"] or None)
+    assert pointer.INTENT_TAG not in client.get_registered_model(NAME).tags
+    assert [found.name for found in client.search_registered_models()] == [NAME]
+
+
+def whole_life(bench: Bench) -> None:
+    """Promote, promote, refuse, roll back twice: aliases, evidence and history at each step."""
+    client, p, v = bench.client, bench.params, bench.versions
+    assert "no champion" in registry.promote(client, p, v["weak"])
+    assert aliases(client) == (v["weak"], None)
+    assert "is Production" in registry.promote(client, p, v["good"])
+    assert aliases(client) == (v["good"], v["weak"])
+    run = decisions(client)[0]
+    assert {"bootstrap.png", "decision.json", "decision.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
+    checks = {check["name"]: check for check in decision_of(client, run.info.run_id)["checks"]}
+    assert checks["roc_auc (not worse)"]["now"] > checks["roc_auc (not worse)"]["base"]
+    for name in ("weak", "good"):
+        version = client.get_model_version(NAME, v[name])
+        assert version.tags["decision.run"] == run.info.run_id and run.info.run_id in version.description
+    with pytest.raises(PromotionRefused, match="not worse"):
+        registry.promote(client, p, v["weak"])
+    assert decisions(client)[0].data.tags["decision"] == "refused" and aliases(client)[0] == v["good"]
+    assert "Production already" in registry.promote(client, p, v["good"])
+    registry.promote(client, p, v["better"])
+    assert "again" in registry.rollback(client, p, None, "late alerts")
+    assert aliases(client) == (v["good"], v["weak"])
+    registry.rollback(client, p, None, "still late")
+    assert aliases(client) == (v["weak"], None)
+    text = history.text(client, NAME).splitlines()[1:]
+    assert [line.split()[0] for line in text] == [v[n] for n in ("weak", "good", "better", "good", "weak")]
+    assert "late alerts" in text[3] and "roc_auc" in text[1] and text[-1].count("UTC") == 1
+
+
+def test_promotion_rollback_and_history_on_sqlite(bench: Bench) -> None:
+    whole_life(bench)
+
+
+def test_promotion_rollback_and_history_on_a_real_server_and_two_at_once(served: Bench) -> None:
+    whole_life(served)
+    two_at_once(served)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("shuffled", "roc_auc is"), ("broken slice", "carrier=UA log_loss (not worse)"), ("equal", "better than the")],
+)
+def test_a_worse_model_is_refused_by_name_and_production_stays(bench: Bench, name: str, reason: str) -> None:
+    champion = "weak" if name == "equal" else "good"
+    registry.promote(bench.client, bench.params, bench.versions[champion])
+    with pytest.raises(PromotionRefused) as refusal:
+        registry.promote(bench.client, bench.params, bench.versions[name])
+    assert reason in str(refusal.value) and aliases(bench.client) == (bench.versions[champion], None)
+
+
+def test_a_tie_is_promoted_when_that_is_allowed(bench: Bench) -> None:
+    registry.promote(bench.client, bench.params, bench.versions["weak"])
+    registry.promote(bench.client, bench.params, bench.versions["equal"], allow_equal=True)
+    assert_settled(bench.client)
+
+
+@pytest.mark.parametrize("action", ["promote", "rollback"])
+def test_a_version_that_is_not_what_was_registered_does_not_become_production(bench: Bench, action: str) -> None:
+    client, p, v = bench.client, bench.params, bench.versions
+    registry.promote(client, p, v["weak"])
+    if action == "rollback":
+        registry.promote(client, p, v["good"])
+    before = aliases(client)
+    victim = v["weak"] if action == "rollback" else v["good"]
+    client.set_model_version_tag(NAME, victim, tracking.DIGEST_TAG, "0" * 64)
+    with pytest.raises(PromotionRefused, match="not what was registered"):
+        if action == "rollback":
+            registry.rollback(client, p, None, "a reason")
+        else:
+            registry.promote(client, p, victim)
+    assert aliases(client) == before and decisions(client)[0].data.tags["decision"] == "refused"
+
+
+def test_a_rollback_needs_a_reason_and_a_version_that_was_promoted(bench: Bench) -> None:
+    client, p, v = bench.client, bench.params, bench.versions
+    registry.promote(client, p, v["good"])
+    with pytest.raises(PromotionRefused, match="REASON"):
+        registry.rollback(client, p, v["weak"], " ")
+    with pytest.raises(PromotionRefused, match="promoted before"):
+        registry.rollback(client, p, v["weak"], "around the gate")
+    assert aliases(client) == (v["good"], None)
+
+
+def two_at_once(bench: Bench) -> None:
+    """Promote two versions over the first by two processes at the same time."""
+    bench.client.set_registered_model_alias(NAME, PRODUCTION, bench.versions["weak"])
+    started = [bench.command("promote", bench.versions[name]) for name in ("good", "better")]
+    ended = [(process.communicate(timeout=120), process.returncode) for process in started]
+    codes = sorted(code for _, code in ended)
+    assert codes in ([0, 0], [0, 8], [0, 9]), ended
+    assert_settled(bench.client)
+
+
+def test_two_promotions_at_once_end_in_one_state(bench: Bench) -> None:
+    registry.promote(bench.client, bench.params, bench.versions["weak"])
+    two_at_once(bench)
+
+
+def test_production_that_moved_meanwhile_is_not_overwritten(bench: Bench) -> None:
+    client, p, v = bench.client, bench.params, bench.versions
+    registry.promote(client, p, v["weak"])
+    run_id = decisions(client)[0].info.run_id
+    with pytest.raises(PointerMoved, match="Run the command again"):
+        pointer.move(client, NAME, Intent("promote", v["good"], v["better"], v["better"], run_id, "late", 1))
+    assert_settled(client)
+
+
+class Interrupted(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["set_registered_model_alias", "set_tag", "delete_registered_model_tag"])
+def test_an_interrupted_promotion_is_completed_by_the_next_call(
+    bench: Bench, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, p, v = bench.client, bench.params, bench.versions
+    registry.promote(client, p, v["weak"])
+    original: Callable[..., Any] = getattr(MlflowClient, step)
+
+    def stop(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        if step == "set_tag" and not arguments[1].startswith("moved."):
+            return original(self, *arguments, **options)
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, stop)
+        with pytest.raises(Interrupted):
+            registry.promote(client, p, v["good"])
+    assert pointer.INTENT_TAG in client.get_registered_model(NAME).tags
+    assert "completed" in str(pointer.settled(client, NAME))
+    assert aliases(client) == (v["good"], v["weak"])
+    assert_settled(client)
+
+
+def test_an_intent_to_a_version_that_is_gone_is_undone(bench: Bench) -> None:
+    client, p, v = bench.client, bench.params, bench.versions
+    registry.promote(client, p, v["weak"])
+    intent = Intent("promote", "99", v["weak"], v["weak"], decisions(client)[0].info.run_id, "gone", 1)
+    client.set_registered_model_tag(NAME, pointer.INTENT_TAG, json.dumps(asdict(intent)))
+    assert "undone" in str(pointer.settled(client, NAME))
+    assert_settled(client)
+
+
+def test_the_lock_of_a_dead_process_is_broken_after_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = bench.client
+    client.create_registered_model(f"{NAME}-pointer-lock", tags={pointer.TOKEN_TAG: "dead"})
+    monkeypatch.setattr(pointer, "LEASE_SECONDS", 0.2)
+    assert pointer.settled(client, NAME) is None
+    assert [found.name for found in client.search_registered_models()] == [NAME]
+
+
+def test_the_same_predictions_have_no_advantage_and_a_slice_without_rows_is_left_out() -> None:
+    rng = np.random.default_rng(0)
+    scored = Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), np.repeat(np.arange(20), 200))
+    slices = {"all": np.ones(4000, bool), "empty": np.zeros(4000, bool), "few": np.arange(4000) < 50}
+    p = POLICY
+    whole, parts, _ = compare(scored, scored, slices, p, Settings(10, 0.1))
+    assert {pair.lower for pair in whole.values()} == {0.0} and list(parts) == ["all"]
+
+
+def test_the_bootstrap_of_a_slice_is_that_of_its_rows() -> None:
+    rng = np.random.default_rng(0)
+    day = np.repeat(np.arange(20), 200)
+    ours, theirs = (Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), day) for _ in range(2))
+    rows = rng.random(4000) < 0.5
+    p = POLICY
+    _, parts, replicates = compare(ours, theirs, {"half": rows}, p, Settings(10, 0.1))
+    drawn = metrics.resample_days(day, p.bootstrap, p.seed)[3]
+    weight = drawn[day[rows]]
+    losses = [np.average(metrics.pointwise(s.where(rows))["log_loss"], weights=weight) for s in (ours, theirs)]
+    assert replicates.slices["half"][3] == pytest.approx(losses[1] - losses[0])
+    assert parts["half"].lower == pytest.approx(np.quantile(replicates.slices["half"], 1 - p.confidence))
+
+
+def test_a_slower_model_is_measured_as_slower(bundle: model.Bundle) -> None:
+    quick, slow = latencies([bundle, replace(bundle)], 30)
+    assert slow < 3 * quick
+    quick, slow = latencies([bundle, _Slow(**vars(bundle))], 30)
+    assert slow > 3 * quick
+
+
+class _Slow(model.Bundle):
+    """A model that takes its time."""
+
+    def probabilities(self, flights: Any) -> Any:
+        for _ in range(9):
+            super().probabilities(flights)
+        return super().probabilities(flights)
+
+
+def test_a_comparison_without_complete_runs_says_so(bench: Bench) -> None:
+    assert "no complete" in history.compare(bench.client, ["1"])

@@ -1,0 +1,163 @@
+"""The gates' decisions: what is good enough passes, and every way to be worse, or unproven, is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from app import model
+from ops.gate import Comparison, Evidence, decide_promotion, decide_pull_request, markdown, read_slices
+from stages import params
+from stages.errors import ParamsInvalid
+from tests.conftest import ROOT
+
+POLICY = params.load(ROOT / "params.yaml").gate
+NOW = json.loads((ROOT / "reports/metrics.json").read_bytes())
+SLICES = json.loads((ROOT / "reports/evaluation.json").read_bytes())["slices"]
+NAN = float("nan")
+
+
+def evidence(**changes: Any) -> Evidence:
+    """Return a challenger that is a little better than its champion, with changes."""
+    pairs = {"roc_auc": 0.71, "pr_auc": 0.53, "log_loss": 0.525, "brier": 0.173}
+    good = {name: Comparison(v + (0.002 if "auc" in name else -0.002), v, 0.0) for name, v in pairs.items()}
+    parts = {name: Comparison(0.52, 0.521, -0.001) for name in POLICY.slices}
+    return replace(Evidence(NOW, "", True, good, parts, (2e-4, 2e-4), (1e6, 1e6)), **changes)
+
+
+def changed(name: str, **values: float) -> dict[str, Comparison]:
+    """Return the good metrics with one of them changed."""
+    metrics = dict(evidence().metrics)
+    return metrics | {name: replace(metrics[name], **values)}
+
+
+def without(mapping: Any, name: str) -> dict[str, Any]:
+    """Return a mapping without one of its keys."""
+    return {key: value for key, value in mapping.items() if key != name}
+
+
+def test_a_model_that_is_as_good_as_its_base_passes_the_pull_request() -> None:
+    decision = decide_pull_request(NOW, NOW, SLICES, SLICES, POLICY)
+    assert decision.accepted and markdown(decision).count("| pass |") == len(decision.checks)
+
+
+def test_a_first_run_is_judged_by_the_floors_alone() -> None:
+    decision = decide_pull_request(NOW, None, SLICES, {}, POLICY)
+    assert decision.accepted and not any("(regression)" in check.name for check in decision.checks)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "reason"),
+    [
+        ("roc_auc", 0.706, "roc_auc (regression) is 0.006"),
+        ("log_loss", 0.5252 + 0.004, "log_loss (regression)"),
+        ("roc_auc", NAN, "roc_auc (regression) is nan"),
+        ("roc_auc", None, "roc_auc is nan"),
+        ("roc_auc", "0.75", "roc_auc is nan"),
+        ("roc_auc", math.inf, "roc_auc is inf"),
+        ("roc_auc", True, "roc_auc is nan"),
+        ("top_precision", 0.65, "top_precision (regression)"),
+        ("ece", 0.031, "ece is 0.031"),
+    ],
+)
+def test_a_pull_request_is_refused_by_the_name_of_the_metric(metric: str, value: Any, reason: str) -> None:
+    now = deepcopy(NOW)
+    now["test"][metric] = value
+    decision = decide_pull_request(now, NOW, SLICES, SLICES, POLICY)
+    assert not decision.accepted and any(reason in line for line in decision.reasons)
+    assert "**FAIL**" in markdown(decision)
+
+
+def test_a_metric_that_the_base_lacks_is_refused() -> None:
+    base = {"test": without(NOW["test"], "pr_auc")}
+    assert "pr_auc (regression) is nan" in decide_pull_request(NOW, base, SLICES, SLICES, POLICY).reasons[0]
+
+
+@pytest.mark.parametrize("part", [{"rows": 0}, {}, SLICES["carrier=UA"] | {"roc_auc": 0.5}])
+@pytest.mark.parametrize("base", [NOW, None])
+def test_an_empty_or_broken_slice_is_refused_with_and_without_a_base(part: dict[str, Any], base: Any) -> None:
+    decision = decide_pull_request(NOW, base, SLICES | {"carrier=UA": part}, SLICES, POLICY)
+    assert not decision.accepted and "carrier=UA roc_auc" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"slices": 3}', '{"slices": {"carrier=UA": 1}}'])
+def test_a_damaged_evaluation_is_no_evidence(text: str | None) -> None:
+    assert not decide_pull_request(NOW, NOW, read_slices(text), SLICES, POLICY).accepted
+
+
+def test_a_better_challenger_is_promoted() -> None:
+    assert decide_promotion(evidence(), POLICY).accepted
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"metrics": changed("roc_auc", lower=-0.0121)}, "roc_auc (not worse)"),
+        ({"metrics": changed("log_loss", lower=NAN)}, "log_loss (not worse) is nan"),
+        ({"metrics": without(evidence().metrics, "brier")}, "brier (not worse) is nan"),
+        ({"metrics": {}}, "roc_auc (not worse) is nan"),
+        ({"slices": without(evidence().slices, "carrier=UA")}, "carrier=UA log_loss (not worse) is nan"),
+        ({"slices": evidence().slices | {"carrier=UA": Comparison(0.585, 0.55, -0.04)}}, "carrier=UA log_loss"),
+        ({"latency": (4e-4, 2e-4)}, "latency ratio is 2"),
+        ({"latency": (NAN, 2e-4)}, "latency ratio is nan"),
+        ({"latency": (2e-4, 0.0)}, "latency ratio is nan"),
+        ({"size": (3e6, 1e6)}, "size ratio is 3"),
+        ({"challenger": NOW | {"test": NOW["test"] | {"roc_auc": 0.78}}}, "leak ceiling"),
+        ({"challenger": {"test": NOW["test"]}}, "brier skill against constant is nan"),
+        ({"unusable": "asks for other features: dep_delay"}, "dep_delay"),
+    ],
+)
+def test_a_promotion_is_refused_by_the_name_of_the_check(changes: dict[str, Any], reason: str) -> None:
+    decision = decide_promotion(evidence(**changes), POLICY, allow_equal=True)
+    assert not decision.accepted and any(reason in line for line in decision.reasons)
+
+
+def test_a_tie_is_promoted_only_when_that_is_allowed() -> None:
+    equal = {name: Comparison(pair.champion, pair.champion, 0.0) for name, pair in evidence().metrics.items()}
+    refused = decide_promotion(evidence(metrics=equal), POLICY)
+    assert refused.reasons == ["metrics better than the champion's is 0, must be ≥ 1"]
+    assert decide_promotion(evidence(metrics=equal), POLICY, allow_equal=True).accepted
+
+
+def test_without_a_champion_the_floors_decide() -> None:
+    assert decide_promotion(Evidence(NOW), POLICY).accepted
+    assert not decide_promotion(Evidence({}), POLICY).accepted
+
+
+def test_a_bundle_that_asks_for_what_is_known_after_departure_is_not_loaded(damaged: Any) -> None:
+    folder = damaged(model.MANIFEST_FILE, b'"dew_point_spread_f"', b'"dep_delay"')
+    with pytest.raises(model.BundleInvalid, match="dep_delay"):
+        model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("promotion", "margins", "roc_auc"), -0.01),
+        (("promotion", "margins", "roc_auc"), NAN),
+        (("promotion", "margins", "accuracy"), 0.01),
+        (("promotion", "margins"), {}),
+        (("promotion", "slice_margin"), math.inf),
+        (("promotion", "confidence"), 1.0),
+        (("promotion", "max_latency_ratio"), 0.0),
+        (("pull_request", "max_regression", "roc_auc"), -math.inf),
+        (("pull_request", "slice_floors"), {}),
+        (("slices",), []),
+        (("floors", "f1"), 0.5),
+    ],
+)
+def test_a_policy_that_could_not_refuse_is_refused_itself(keys: tuple[str, ...], value: Any, tmp_path: Any) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    section = content["gate"]
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsInvalid, match=r"gate\." + keys[0]):
+        params.load(tmp_path / "params.yaml")
