@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import random
 import re
 import tempfile
 import time
@@ -24,6 +25,8 @@ from stages.decision import Check, Decision
 from stages.errors import run
 from stages.files import write_json
 from stages.params import Params
+
+ATTEMPTS = 5
 
 
 class PromotionRefused(OnTimeError):
@@ -188,8 +191,19 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run one command of the registry."""
+    """Run one command of the registry; start it again while SQLite is busy with another one's writing."""
     arguments = _arguments()
+    for attempt in range(ATTEMPTS):
+        try:
+            _run(arguments)
+            break
+        except MlflowException as err:
+            if err.error_code != "TEMPORARILY_UNAVAILABLE" or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.2, 1))  # both would come back at once
+
+
+def _run(arguments: argparse.Namespace) -> None:
     p, client = params.load(), tracking.connect()
     if arguments.command == "compare":
         print(history.compare(client, arguments.versions))

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,13 +136,18 @@ def free_port() -> int:
 @contextmanager
 def running(command: list[str], url: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run a server until the block ends; the block starts when the URL answers 200."""
-    with subprocess.Popen(
-        command, cwd=cwd, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, cwd=cwd, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT, text=True
+        ) as server,
+    ):
         try:
             deadline = time.monotonic() + START_SECONDS
             while not _answers(url):
-                assert server.poll() is None and time.monotonic() < deadline, f"{command} does not answer at {url}"
+                if server.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    pytest.fail(f"{command} does not answer at {url}:\n{log.read()[-3000:]}")
                 time.sleep(0.1)
             yield server
         finally:

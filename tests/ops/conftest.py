@@ -125,13 +125,13 @@ def fill(path: Path, names: list[str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def filled(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+def filled(folder: Path) -> tuple[Path, dict[str, str]]:
     """A SQLite file in which every bundle is registered; nothing is promoted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         versions = fill(folder, ["weak", "good", "better", "equal", "shuffled", "broken slice"])
-        yield folder / "mlflow.db", versions
+    return folder / "mlflow.db", versions
 
 
 @pytest.fixture
@@ -155,7 +155,6 @@ def served(
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path)]
-    command += ["--uvicorn-opts", "--log-level warning"]  # nobody reads its log: a full pipe would stop it
     with running(command, f"{uri}/health", tmp_path):
         monkeypatch.chdir(folder)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
