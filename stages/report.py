@@ -114,7 +114,8 @@ cancelled or diverted, the definition of the US Department of Transportation. It
 schedule and on up to seven hours of weather at the origin.
 
 **Data.** {facts["rows"]["train"]:,} flights of January to October 2013 to train on ({facts["rate"]["train"]:.1%} not on time),
-{facts["rows"]["test"]:,} of November and December 2013 to test on ({facts["rate"]["test"]:.1%}). Nothing was chosen on the test months.
+{facts["rows"]["test"]:,} of November and December 2013 to test on ({facts["rate"]["test"]:.1%}). The test
+months are not wholly unseen: docs/model.md says what was looked at while features were chosen.
 
 ## On the test months
 
