@@ -1,4 +1,4 @@
-"""evaluate: the model on the untouched test months, beside its baselines, with intervals, slices, plots and a card."""
+"""evaluate: the model on the test months, beside its baselines, with intervals, slices, plots and a card."""
 
 from __future__ import annotations
 
