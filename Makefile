@@ -101,4 +101,4 @@ lock: $(READY) ## lock the requirements anew from pyproject.toml
 clean: ## remove what was made, but not data, cache or MLflow
 	rm -rf build .pytest_cache .mypy_cache .hypothesis
 
-.PHONY: help setup data repro gate gate-selftest verify promote rollback history compare serve demo ui test load bench-pipeline lint format lock clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(MAKEFILE_LIST))
