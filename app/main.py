@@ -19,9 +19,10 @@ from app import problems
 from app.errors import OnTimeError
 from app.metrics import Metrics
 from app.model import to_flights
-from app.registry import ServedModel, load_alias
+from app.registry import ServedModel
 from app.schemas import Batch, BatchPrediction, Flight, Live, ModelVersion, Prediction, Problem, Ready, Version
 from app.settings import Settings
+from app.watch import first_model
 
 VERSION_HEADER = "X-Model-Version"
 DESCRIPTION = """The probability that a flight leaving New York will not arrive on time:
@@ -60,7 +61,7 @@ def answer(served: ServedModel, flights: list[Flight], measured: Metrics) -> lis
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model; without one, stay alive and say why on /readyz."""
     try:
-        app.state.served = await asyncio.to_thread(load_alias, app.state.settings)
+        app.state.served = await asyncio.to_thread(first_model, app.state.settings)
         app.state.metrics.serving(app.state.served)
         log.info("serving version %s of %s", app.state.served.version, app.state.served.name)
     except OnTimeError as err:
@@ -119,6 +120,7 @@ def _routes(app: FastAPI) -> None:
         return Version(
             model=ModelVersion(name=served.name, version=served.version),
             alias=served.alias,
+            source=served.source,
             run_id=served.run_id,
             bundle_digest=served.bundle.digest,
             threshold=served.bundle.threshold,

@@ -141,6 +141,7 @@ class Version(BaseModel):
 
     model: ModelVersion
     alias: str = Field(description="Alias that named this version when it was loaded.")
+    source: Literal["registry", "baked"] = Field(description="Where it was loaded from: the registry, or the image.")
     run_id: str | None = Field(description="MLflow run that made the model.")
     bundle_digest: str = Field(description="SHA-256 of the bundle's manifest.")
     threshold: float

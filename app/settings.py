@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -33,8 +35,16 @@ class Settings(BaseSettings):
     model_alias: str = "production"
     """Alias of the version that is served."""
 
-    tracking_uri: str = Field(default=DEFAULT_TRACKING_URI, validation_alias="MLFLOW_TRACKING_URI")
-    """MLflow's address; the variable is MLflow's own."""
+    tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
+    """MLflow's address; the variable is MLflow's own. Without it, `registry_uri` says which is asked."""
+
+    baked_model: Path | None = None
+    """Folder with a copy of a registered version, served until the registry answers, or where there is none."""
 
     log_level: str = "info"
     """Level of uvicorn's log."""
+
+    @property
+    def registry_uri(self) -> str:
+        """Where the alias is looked up; empty when the baked copy is all there is."""
+        return self.tracking_uri or ("" if self.baked_model else DEFAULT_TRACKING_URI)
