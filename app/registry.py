@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -14,18 +13,8 @@ from mlflow.exceptions import MlflowException
 
 from app import model
 from app.errors import BundleInvalid, ModelUnavailable
+from app.served import ServedModel
 from app.settings import MLFLOW_CLIENT, Settings
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A registered version, loaded and verified."""
-
-    name: str
-    version: str
-    alias: str
-    run_id: str | None
-    bundle: model.Bundle
 
 
 def load_alias(settings: Settings) -> ServedModel:
@@ -46,7 +35,8 @@ def load_alias(settings: Settings) -> ServedModel:
                 "`make repro` registers one, `make promote` makes it Production."
             ) from err
         raise ModelUnavailable(f"MLflow does not answer at {uri}: {str(err).splitlines()[0][:200]}") from err
-    return ServedModel(name, str(version.version), alias, version.run_id, bundle)
+    created = version.creation_timestamp / 1000
+    return ServedModel(name, str(version.version), alias, version.run_id, bundle, "registry", created)
 
 
 def fetch(version: ModelVersion, uri: str, folder: Path) -> model.Bundle:
