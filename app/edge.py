@@ -8,7 +8,7 @@ import hmac
 import logging
 import re
 import time
-from http import HTTPStatus
+from collections.abc import Mapping
 
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
@@ -17,10 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import problems
 from app.answers import new_id
 from app.logs import request_id
-from app.metrics import Metrics
+from app.metrics import HttpMetrics
 from app.settings import Settings
 
 MAX_BODY = 1 << 20
+MAX_BODIES = {"/predict/batch": 2 << 20}  # 1,000 flights with seven hours of weather are 1.5 MB
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 HEALTH = ("/livez", "/readyz", "/metrics")
 DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
@@ -59,7 +60,7 @@ class Edge:
         """Wrap the application whose state this is; `allowed` is the Allow header of each path that there is."""
         self.app, self.state, self.allowed = app, state, allowed
         self.settings: Settings = state.settings
-        self.metrics: Metrics = state.metrics
+        self.metrics: HttpMetrics = state.metrics.http
         self.keys = [bytes.fromhex(digest) for digest in self.settings.api_keys]
         self.in_flight = 0
 
@@ -72,70 +73,67 @@ class Edge:
         token = request_id.set(exchange.id.decode())
         counted = not scope["path"].startswith(HEALTH)
         self.in_flight += counted
-        self.metrics.http.in_flight.inc(counted)
+        self.metrics.in_flight.inc(counted)
         try:
-            await self._serve(exchange, scope)
+            refused = self._refused(exchange, scope)
+            if refused:
+                await self._refuse(exchange, scope, refused)
+            else:
+                await self._serve(exchange, scope)
         finally:
             self.in_flight -= counted
-            self.metrics.http.in_flight.dec(counted)
+            self.metrics.in_flight.dec(counted)
             request_id.reset(token)
-
-    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
-        budget = asyncio.timeout(self.settings.request_seconds)
-        try:
-            async with budget:
-                self._admit(exchange, scope)
-                await self.app(scope, exchange.receive, exchange.send)
-        except Refused as err:
-            await self._refuse(exchange, scope, err)
-        except TimeoutError:
-            if not budget.expired():
-                await self._fail(exchange, scope)
-            elif not exchange.status:
-                seconds = self.settings.request_seconds
-                detail = f"The request took more than {seconds:g} seconds."
-                await self._refuse(exchange, scope, Refused(504, "timeout", detail))
-        except Exception:  # pylint: disable=broad-exception-caught # the last place that can answer and log
-            await self._fail(exchange, scope)
         if exchange.status >= 400 or log.isEnabledFor(logging.DEBUG):
             exchange.log()
 
-    def _admit(self, exchange: Exchange, scope: Scope) -> None:
+    def _refused(self, exchange: Exchange, scope: Scope) -> Refused | None:
+        """Return why the request is not let in, if it is not."""
         path, method = scope["path"], scope["method"]
         if method not in METHODS:
             allow = {"Allow": self.allowed.get(path, "GET, POST")}
-            raise Refused(405, "method", "There is no such method here.", allow)
+            return Refused(405, "method", "There is no such method here.", allow)
         if path.startswith(HEALTH):
-            return
+            return None
         if self.in_flight > self.settings.max_in_flight:
             detail = f"More than {self.settings.max_in_flight} requests are being worked on."
-            raise Refused(503, "too_many_in_flight", detail, {"Retry-After": "1"})
+            return Refused(503, "too_many_in_flight", detail, {"Retry-After": "1"})
         if self.keys and not path.startswith(DOCS) and not self._known(exchange.headers.get(KEY_HEADER, b"")):
             detail = "X-API-Key is missing, or is no key of this service."
-            raise Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
+            return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
         length = exchange.headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > MAX_BODY:
-            raise too_large()
+        return exchange.too_large() if length.isdigit() and int(length) > exchange.max_body else None
+
+    async def _refuse(self, exchange: Exchange, scope: Scope, why: Refused) -> None:
+        self.metrics.rejected.labels(why.reason).inc()
+        if why.reason != "method":  # any word can be a method: it would be a label of its own
+            handler = scope["path"] if scope["path"] in self.allowed else "none"
+            self.metrics.request(handler, scope["method"], f"{why.status_code // 100}xx", exchange.seconds())
+        await exchange.respond(why.status_code, why.detail, why.headers)
+
+    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
+        """Let the application answer; it counts the request, also one that is cut short here."""
+        budget = asyncio.timeout(self.settings.request_seconds)
+        try:
+            async with budget:
+                await self.app(scope, exchange.receive, exchange.send)
+        except Exception as err:  # pylint: disable=broad-exception-caught # nothing is left that could answer and log
+            late = budget.expired()
+            if late:
+                self.metrics.rejected.labels("timeout").inc()
+            else:
+                log.exception("unhandled error in %s %s", scope["method"], scope["path"])
+            if exchange.status:
+                raise err  # an answer has begun: the server can only close the connection
+            if late:
+                detail = f"The request took more than {self.settings.request_seconds:g} seconds."
+                await exchange.respond(504, detail, {"Connection": "close"})  # the rest of its body may be on its way
+            else:
+                await exchange.respond(500, problems.FAILED)
 
     def _known(self, key: bytes) -> bool:
         digest = hashlib.sha256(key).digest()
         return sum(hmac.compare_digest(digest, known) for known in self.keys) > 0  # all are compared, in any case
-
-    async def _refuse(self, exchange: Exchange, scope: Scope, err: Refused) -> None:
-        self.metrics.http.rejected.labels(err.reason).inc()
-        if err.reason != "method":  # any word can be a method: it would be a label of its own
-            handler = scope["path"] if scope["path"] in self.allowed else "none"
-            self.metrics.http.request(handler, scope["method"], f"{err.status_code // 100}xx", exchange.seconds())
-        response = problems.response(err.status_code, err.detail, headers=err.headers)
-        await response(scope, exchange.receive, exchange.send)
-
-    async def _fail(self, exchange: Exchange, scope: Scope) -> None:
-        log.exception("unhandled error in %s %s", scope["method"], scope["path"])
-        if exchange.status:
-            raise  # pylint: disable=misplaced-bare-raise # an answer has begun: the server closes the connection
-        await problems.response(HTTPStatus.INTERNAL_SERVER_ERROR, problems.FAILED)(
-            scope, exchange.receive, exchange.send
-        )
 
 
 class Exchange:
@@ -146,17 +144,27 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started = time.perf_counter()
         self.status = 0
-        self.received = 0
+        self.received, self.max_body = 0, MAX_BODIES.get(scope["path"], MAX_BODY)
         given = self.headers.get(ID_HEADER, b"")
         self.id = given if _CLIENT_ID.fullmatch(given) else new_id().encode()
 
     async def receive(self) -> Message:
         """Receive a part of the body; raise Refused when there is too much of it."""
-        message = await self._receive()
-        self.received += len(message.get("body", b""))
-        if self.received > MAX_BODY:
-            raise too_large()
-        return message
+        if self.received <= self.max_body:
+            message = await self._receive()
+            self.received += len(message.get("body", b""))
+            if self.received <= self.max_body:
+                return message
+            self.edge.metrics.rejected.labels("body_too_large").inc()
+        raise self.too_large()
+
+    def too_large(self) -> Refused:
+        """Return the refusal of a body that is too long."""
+        return Refused(413, "body_too_large", f"The body has more than {self.max_body} bytes.")
+
+    async def respond(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with a problem."""
+        await problems.response(status, detail, headers=headers)(self.scope, self.receive, self.send)
 
     async def send(self, message: Message) -> None:
         """Send, with the headers that every answer has."""
@@ -180,8 +188,3 @@ class Exchange:
         method, path = self.scope["method"], self.scope["path"]
         extra = {"method": method, "path": path, "status": self.status, "ms": round(self.seconds() * 1000, 3)}
         log.log(level, "%s %s: %d", method, path, self.status, extra=extra)
-
-
-def too_large() -> Refused:
-    """Return the refusal of a body that is too long."""
-    return Refused(413, "body_too_large", f"The body has more than {MAX_BODY} bytes.")

@@ -22,6 +22,7 @@ from app.answers import Answer, Answers
 from app.answers import explain as explanation_of
 from app.edge import Edge
 from app.errors import OnTimeError
+from app.hot import HotPath
 from app.metrics import Metrics
 from app.registry import load_alias
 from app.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Problem, Ready, Version
@@ -108,6 +109,7 @@ def _middleware(app: FastAPI) -> None:
     state = app.state
     allowed = {route.path: ", ".join(sorted(route.methods or ())) for route in app.routes if isinstance(route, Route)}
     state.metrics.instrumentator().instrument(app)
+    app.add_middleware(HotPath, state=state)
     app.add_middleware(Edge, state=state, allowed=allowed)
 
 

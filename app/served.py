@@ -31,6 +31,14 @@ class ServedModel:
         """Return name and version as the answers have them."""
         return ModelVersion(name=self.name, version=self.version)
 
+    def headers(self, length: int) -> list[tuple[bytes, bytes]]:
+        """Return the headers of an answer of this model."""
+        return [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % length),
+            (b"x-model-version", self.version.encode()),
+        ]
+
     @cached_property
     def json_tail(self) -> str:
         """Return the part of each prediction's JSON that only the model decides."""
