@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import logging.config
+import os
+import signal
 import socket
 import sys
+import tempfile
 
 import uvicorn
 from pydantic import ValidationError
+from uvicorn.supervisors import Multiprocess
 
-from app.main import create_app
-from app.settings import Settings
+from app.logs import configuration
+from app.settings import WORKERS_FOLDER, Settings
 
 
 def main() -> None:
     """Serve until told to stop; a wrong setting or a port that is taken ends with what to do."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # also what uvicorn raises again once it has stopped
     try:
         settings = Settings()
     except ValidationError as err:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors())
         sys.exit(f"error: the environment has a wrong setting (ONTIME_…): {wrong}. app/settings.py lists them.")
+    listener = _listen(settings)
+    logging.config.dictConfig(configuration(settings.log_level))
+    host, port = listener.getsockname()
+    logging.getLogger("app").info("listening on http://%s:%d, see /docs", host, port)
+    config = uvicorn.Config(
+        "app.main:create_app",
+        factory=True,
+        workers=settings.workers,
+        log_config=configuration(settings.log_level),
+        access_log=False,
+        server_header=False,
+        ws="none",
+        backlog=2048,
+    )
+    if settings.workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+        return
+    with tempfile.TemporaryDirectory() as folder:  # empty at every start, as prometheus_client asks for
+        os.environ[WORKERS_FOLDER] = folder
+        Multiprocess(config, sockets=[listener]).run()
+
+
+def _listen(settings: Settings) -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -26,9 +55,8 @@ def main() -> None:
     except OSError as err:
         reason = f"{settings.host}:{settings.port} cannot be listened on: {err.strerror}"
         sys.exit(f"error: {reason}. Choose another port: `make serve PORT={settings.port + 1}`.")
-    host, port = listener.getsockname()
-    print(f"On-time: http://{host}:{port}/docs", flush=True)
-    uvicorn.Server(uvicorn.Config(create_app(settings), log_level=settings.log_level)).run(sockets=[listener])
+    listener.set_inheritable(True)
+    return listener
 
 
 if __name__ == "__main__":

@@ -15,10 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from app import model
 from app.errors import BundleInvalid, ModelUnavailable
-from app.registry import VERSION_FILE, Registered
+from app.registry import DIGEST_TAG, VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
-
-DIGEST_TAG = "bundle.digest"
 
 
 def connect(uri: str) -> mlflow.MlflowClient:

@@ -1,13 +1,19 @@
-"""The one feature function, used by the pipeline on every row and by the service on each request."""
+"""The one feature function, used by the pipeline on every row and by the service on each request.
+
+A formula is written once. It takes columns, or the plain numbers of a single flight: NumPy takes as long for an
+array of one as for an array of a hundred. Where the two must do different things, to look something up and to
+see whether a value is missing, `Tables` has the method for columns and `SingleTables` the same for numbers.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, reduce
 from itertools import accumulate
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +88,17 @@ class Flights:
     weather: Floats
 
 
+class SingleFlight(NamedTuple):
+    """One flight, as `Flights` has many; `weather` is `WEATHER` by hour, 9 times 7 numbers."""
+
+    carrier: str
+    origin: str
+    dest: str
+    departure: int
+    arrival: int
+    weather: Sequence[Sequence[float]]
+
+
 @dataclass(frozen=True)
 class Tables:
     """What features need beyond the flight itself: fitted by `featurize`, carried in the model bundle.
@@ -148,6 +165,32 @@ class Tables:
         known = (position >= 0) & (position < len(distances))
         return np.where(known, distances[np.where(known, position, 0)], np.nan)
 
+    @staticmethod
+    def known(value: Any, other: Any) -> Any:
+        """Return the value, or the other one where it is missing."""
+        return np.where(np.isnan(value), other, value)
+
+    @staticmethod
+    def least(one: Any, other: Any) -> Any:
+        """Return the lesser one; where one is missing, the other."""
+        return np.fmin(one, other)
+
+    @staticmethod
+    def greatest(one: Any, other: Any) -> Any:
+        """Return the greater one; where one is missing, the other."""
+        return np.fmax(one, other)
+
+    @staticmethod
+    def quotient(value: Any, by: Any) -> Any:
+        """Return the quotient where the divisor is positive, NaN elsewhere."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(by > 0, value / by, np.nan)
+
+    @cached_property
+    def single(self) -> SingleTables:
+        """Return the same tables for the numbers of a single flight."""
+        return SingleTables(self)
+
     @cached_property
     def _vocabulary_index(self) -> dict[str, dict[str, int]]:
         return {column: {value: i for i, value in enumerate(words)} for column, words in self.vocabularies.items()}
@@ -187,17 +230,81 @@ class Tables:
         return first, np.where(np.abs(nearest) <= self.holiday_reach_days, nearest, np.nan)
 
 
+class SingleTables:
+    """What `Tables` does, for plain numbers instead of columns; it gives the same bits."""
+
+    def __init__(self, tables: Tables) -> None:
+        # pylint: disable=protected-access # the same tables in the containers that are fastest for one value
+        self._tables = tables
+        self._codes, self._airports = tables._vocabulary_index, tables._airport_index
+        self._zones = tables._zone_of_airport.tolist()
+        self._starts, self._offsets = (table.tolist() for table in tables._offsets)
+        self._first_day, distances = tables._holiday_distances
+        self._holiday_distances = distances.tolist()
+        self._miles: dict[tuple[int, int], float] = {}
+
+    def codes(self, column: str, value: str) -> float:
+        """See `Tables.codes`."""
+        return self._codes[column].get(value, np.nan)
+
+    def airport_index(self, code: str) -> int:
+        """See `Tables.airport_index`."""
+        return self._airports.get(code, -1)
+
+    def utc_offset(self, airport: int, local: int) -> float:
+        """See `Tables.utc_offset`."""
+        return float(self._offsets[bisect_right(self._starts, self._zones[airport] * _ZONE_STRIDE + local) - 1])
+
+    def distance(self, origin: int, dest: int) -> float:
+        """See `Tables.distance`, which computes each pair of airports once."""
+        miles = self._miles.get((origin, dest))
+        if miles is None:
+            miles = self._miles[origin, dest] = float(self._tables.distance(np.array(origin), np.array(dest)))
+        return miles
+
+    def holiday_distance(self, day: int) -> float:
+        """See `Tables.holiday_distance`."""
+        position = day - self._first_day
+        return float(self._holiday_distances[position]) if 0 <= position < len(self._holiday_distances) else np.nan
+
+    # A number that is missing is the only one that differs from itself.
+    # pylint: disable=comparison-with-itself
+
+    @staticmethod
+    def known(value: float, other: float) -> float:
+        """See `Tables.known`."""
+        return value if value == value else other
+
+    @staticmethod
+    def least(one: float, other: float) -> float:
+        """See `Tables.least`."""
+        return other if one != one or other < one else one
+
+    @staticmethod
+    def greatest(one: float, other: float) -> float:
+        """See `Tables.greatest`."""
+        return other if one != one or other > one else one
+
+    @staticmethod
+    def quotient(value: float, by: float) -> float:
+        """See `Tables.quotient`."""
+        return value / by if by > 0 else np.nan
+
+
 def compute(flights: Flights, tables: Tables) -> Floats:
     """Return the features of `flights`, shape (n, 26), columns as in `FEATURES`, NaN where one is missing."""
-    return np.column_stack([*_schedule(flights, tables), *_weather(flights.weather)])
+    return np.column_stack([*_schedule(flights, tables), *_weather(flights.weather, tables)])
 
 
-def _schedule(flights: Flights, tables: Tables) -> list[npt.NDArray[Any]]:
+def compute_single(flight: SingleFlight, tables: Tables) -> list[float]:
+    """Return the features of one flight, those that `compute` gives to the bit."""
+    return [*map(float, _schedule(flight, tables.single)), *_weather(flight.weather, tables.single)]
+
+
+def _schedule(flights: Flights | SingleFlight, tables: Any) -> list[Any]:
     origin, dest = tables.airport_index(flights.origin), tables.airport_index(flights.dest)
     block = block_minutes(flights.departure, flights.arrival, origin, dest, tables)
     distance = tables.distance(origin, dest)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mph = np.where(block > 0, distance / (block / 60), np.nan)
     day = flights.departure // MINUTES_PER_DAY
     return [
         tables.codes("carrier", flights.carrier),
@@ -207,46 +314,44 @@ def _schedule(flights: Flights, tables: Tables) -> list[npt.NDArray[Any]]:
         flights.arrival % MINUTES_PER_DAY,
         block,
         distance,
-        mph,
+        tables.quotient(distance, block / 60),
         (day + EPOCH_WEEKDAY) % 7,
         tables.holiday_distance(day),
     ]
 
 
-def block_minutes(departure: Ints, arrival: Ints, origin: Ints, dest: Ints, tables: Tables) -> Floats:
+def block_minutes(departure: Any, arrival: Any, origin: Any, dest: Any, tables: Any) -> Any:
     """Return scheduled minutes from gate to gate; airports by `Tables.airport_index`, times by local clocks."""
     return (arrival - tables.utc_offset(dest, arrival)) - (departure - tables.utc_offset(origin, departure))
 
 
-def _weather(weather: Floats) -> list[Floats]:
+def _weather(weather: Any, tables: Any) -> list[Any]:
     """Return the weather features; gaps are filled from other hours, only precipitation counts as it is."""
-    hours = {name: list(values) for name, values in zip(WEATHER, weather, strict=True)}
-    filled = {name: values if name == "precipitation_in" else _fill(values) for name, values in hours.items()}
-    wind, gust = filled["wind_speed_mph"], filled["wind_gust_mph"]
-    filled["wind_gust_mph"] = gust = [np.where(np.isnan(g), w, g) for g, w in zip(gust, wind, strict=True)]
-    precipitation, visibility, pressure = (
-        filled[name] for name in ("precipitation_in", "visibility_mi", "pressure_mb")
-    )
+    hours = dict(zip(WEATHER, weather, strict=True))
+    filled = {name: hours[name] if name == "precipitation_in" else _fill(hours[name], tables) for name in WEATHER}
+    gust = filled["wind_gust_mph"] = [*map(tables.known, filled["wind_gust_mph"], filled["wind_speed_mph"])]
+    precipitation, visibility, pressure = filled["precipitation_in"], filled["visibility_mi"], filled["pressure_mb"]
     now = {name: values[-1] for name, values in filled.items()}
+
+    def total(one: Any, other: Any) -> Any:
+        return tables.known(one + other, tables.known(one, other))
+
     return [
         *now.values(),
-        _sum(precipitation[-3:]),
-        _sum(precipitation[-6:]),
-        reduce(np.fmin, visibility[-3:]),
-        reduce(np.fmin, visibility[-6:]),
-        reduce(np.fmax, gust[-6:]),
+        reduce(total, precipitation[-3:]),
+        reduce(total, precipitation[-6:]),
+        reduce(tables.least, visibility[-3:]),
+        reduce(tables.least, visibility[-6:]),
+        reduce(tables.greatest, gust[-6:]),
         pressure[-1] - pressure[0],
         now["temperature_f"] - now["dew_point_f"],
     ]
 
 
-def _fill(hours: list[Floats]) -> list[Floats]:
+def _fill(hours: Sequence[Any], tables: Any) -> list[Any]:
     """Return the hours, each gap filled with the last value before it, or else with the first one after it."""
-    filled = list(accumulate(hours, lambda before, now: np.where(np.isnan(now), before, now)))
-    return list(accumulate(filled[::-1], lambda after, now: np.where(np.isnan(now), after, now)))[::-1]
 
+    def carry(neighbour: Any, value: Any) -> Any:
+        return tables.known(value, neighbour)
 
-def _sum(hours: list[Floats]) -> Floats:
-    """Return the sum over the hours that are there, NaN where none is; the order is fixed, whatever SIMD there is."""
-    total = reduce(np.add, [np.where(np.isnan(hour), 0.0, hour) for hour in hours])
-    return np.where(reduce(np.logical_and, [np.isnan(hour) for hour in hours]), np.nan, total)
+    return list(accumulate(list(accumulate(hours, carry))[::-1], carry))[::-1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import uuid
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -13,14 +13,19 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic.json_schema import models_json_schema
+from starlette.routing import Route
 
 from app import problems
+from app.answers import Answer, Answers
+from app.answers import explain as explanation_of
+from app.edge import Edge
 from app.errors import OnTimeError
+from app.hot import HotPath
 from app.metrics import Metrics
-from app.model import to_flights
-from app.registry import ServedModel
-from app.schemas import Batch, BatchPrediction, Flight, Live, ModelVersion, Prediction, Problem, Ready, Version
+from app.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Problem, Ready, Version
+from app.served import ServedModel
 from app.settings import Settings
 from app.watch import first_model
 
@@ -42,27 +47,13 @@ def served_model(request: Request) -> ServedModel:
 Served = Annotated[ServedModel, Depends(served_model)]
 
 
-def answer(served: ServedModel, flights: list[Flight], measured: Metrics) -> list[Prediction]:
-    """Return the predictions of these flights, in their order."""
-    started = time.perf_counter()
-    probabilities = served.bundle.probabilities(to_flights(flights)).tolist()
-    seconds = time.perf_counter() - started
-    threshold, version = served.bundle.threshold, ModelVersion(name=served.name, version=served.version)
-    measured.answered(served.version, seconds, sum(p >= threshold for p in probabilities), len(probabilities))
-    return [
-        Prediction(
-            prediction_id=uuid.uuid4().hex, probability=p, alert=p >= threshold, threshold=threshold, model=version
-        )
-        for p in probabilities
-    ]
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model; without one, stay alive and say why on /readyz."""
+    _drain_on_sigterm(app)
     try:
         app.state.served = await asyncio.to_thread(first_model, app.state.settings)
-        app.state.metrics.serving(app.state.served)
+        app.state.metrics.model.serving(app.state.served)
         log.info("serving version %s of %s", app.state.served.version, app.state.served.name)
     except OnTimeError as err:
         log.error("no model is served: %s", err)
@@ -70,40 +61,85 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
 
 
+def _drain_on_sigterm(app: FastAPI) -> None:
+    """Let SIGTERM turn /readyz to 503 first, and stop the server when balancers have had time to see it."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    seconds: float = app.state.settings.drain_seconds
+
+    def drain(number: int, _: Any) -> None:
+        log.info("SIGTERM: not ready from now on, stopping in %g s", seconds)
+        app.state.draining = True
+        if callable(stop):
+            loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
+
+    signal.signal(signal.SIGTERM, drain)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application; it loads the model when it starts."""
-    app = FastAPIOffline(
-        title="On-time",
-        description=DESCRIPTION,
-        version="1",
-        lifespan=lifespan,
-        responses=problems.documented(500),
-        swagger_ui_parameters={"tryItOutEnabled": True},
-    )
-    app.state.settings, app.state.served, app.state.reason = settings or Settings(), None, "The model is being loaded."
-    app.state.metrics = Metrics()
+    settings = settings or Settings()
+    description: dict[str, Any] = {
+        "title": "On-time",
+        "description": DESCRIPTION,
+        "version": "1",
+        "lifespan": lifespan,
+        "responses": problems.documented(500),
+        "redoc_url": None,
+    }
+    if settings.docs:
+        app = FastAPIOffline(swagger_ui_parameters={"tryItOutEnabled": True}, **description)
+    else:
+        app = FastAPI(openapi_url=None, docs_url=None, **description)
+    state = app.state
+    state.settings, state.served, state.reason, state.draining = settings, None, "The model is being loaded.", False
+    state.metrics = Metrics()
+    state.answers = Answers(state.metrics)
     problems.install(app)
     _routes(app)
-    app.state.metrics.instrumentator().instrument(app).expose(app, include_in_schema=False)
+    _health(app)
+    _middleware(app)
     _document_problems(app)
     return app
 
 
+def _middleware(app: FastAPI) -> None:
+    """Wrap all routes; the last one that is added is the first to see a request."""
+    state = app.state
+    allowed = {route.path: ", ".join(sorted(route.methods or ())) for route in app.routes if isinstance(route, Route)}
+    state.metrics.instrumentator().instrument(app)
+    app.add_middleware(HotPath, state=state)
+    app.add_middleware(Edge, state=state, allowed=allowed)
+
+
+def _respond(answer: Answer, body: str) -> Response:
+    return Response(body, media_type="application/json", headers={VERSION_HEADER: answer.served.version})
+
+
 def _routes(app: FastAPI) -> None:
-    measured: Metrics = app.state.metrics
+    answers: Answers = app.state.answers
 
-    @app.post("/predict", tags=["predictions"], responses=problems.documented(422, 503))
-    async def predict(flight: Flight, served: Served, response: Response) -> Prediction:
-        """Predict one flight."""
-        response.headers[VERSION_HEADER] = served.version
-        return answer(served, [flight], measured)[0]
+    @app.post("/predict", tags=["predictions"], responses=problems.documented(422, 503), response_model=Prediction)
+    async def predict(flight: Flight, served: Served, explain: bool = False) -> Response:
+        """Predict one flight; on demand, with the contribution of each feature."""
+        answer = answers.single(served, flight)
+        body = answer.json()[0]
+        if explain:
+            explanation = await run_in_threadpool(explanation_of, served.bundle, answer.rows[0])
+            body = f'{body[:-1]},"explanation":{explanation.model_dump_json()}}}'
+        return _respond(answer, body)
 
-    @app.post("/predict/batch", tags=["predictions"], responses=problems.documented(422, 503))
-    async def predict_batch(batch: Batch, served: Served, response: Response) -> BatchPrediction:
+    @app.post(
+        "/predict/batch", tags=["predictions"], responses=problems.documented(422, 503), response_model=BatchPrediction
+    )
+    async def predict_batch(batch: Batch, served: Served) -> Response:
         """Predict 1 to 1,000 flights."""
-        response.headers[VERSION_HEADER] = served.version
-        return BatchPrediction(predictions=await run_in_threadpool(answer, served, batch.flights, measured))
+        answer = await run_in_threadpool(answers.many, served, batch.flights)
+        return _respond(answer, f'{{"predictions":[{",".join(answer.json())}]}}')
 
+
+def _health(app: FastAPI) -> None:
     @app.get("/livez", tags=["health"])
     async def livez() -> Live:
         """Tell that the process runs, with or without a model."""
@@ -111,21 +147,28 @@ def _routes(app: FastAPI) -> None:
 
     @app.get("/readyz", tags=["health"], responses=problems.documented(503))
     async def readyz(served: Served) -> Ready:
-        """Tell whether a verified model is loaded."""
-        return Ready(model=ModelVersion(name=served.name, version=served.version))
+        """Tell whether a verified model is loaded, and the service is not about to stop."""
+        if app.state.draining:
+            raise HTTPException(503, "The service is about to stop.")
+        return Ready(model=served.label)
 
     @app.get("/version", tags=["health"], responses=problems.documented(503))
     async def version(served: Served) -> Version:
         """Tell which model is served, and where it comes from."""
         return Version(
-            model=ModelVersion(name=served.name, version=served.version),
+            model=served.label,
             alias=served.alias,
             source=served.source,
             run_id=served.run_id,
             bundle_digest=served.bundle.digest,
             threshold=served.bundle.threshold,
             training_data_sha256=served.bundle.manifest["training_data_sha256"],
+            commit=app.state.settings.commit,
         )
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        return Response(app.state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -1,35 +1,172 @@
-"""What Prometheus scrapes: the instrumentator's HTTP metrics with buckets that fit, and the model's own."""
+"""What Prometheus scrapes: the HTTP metrics with buckets that fit, and those of the model and of the journal."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_fastapi_instrumentator import Instrumentator, metrics
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
-from app.registry import ServedModel
-
-LATENCY_BUCKETS = (
-    0.001,
-    0.002,
-    0.003,
-    0.005,
-    0.0075,
-    0.01,
-    0.015,
-    0.025,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
 )
-HANDLER_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-INFERENCE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
-OUTSIDE_OF_METRICS = ["^/metrics$", "^/livez$", "^/readyz$", "^/static-offline-docs"]
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator.metrics import Info
+
+from app.features import CATEGORICAL, FEATURES
+from app.served import ServedModel
+from app.settings import WORKERS_FOLDER
+
+# fmt: off
+LATENCY_BUCKETS = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10,
+)
+HANDLER_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+INFERENCE_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+PROBABILITY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+# fmt: on
+OUTSIDE_OF_METRICS = ("/metrics", "/livez", "/readyz", "/static-offline-docs")
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each of the others, which nothing reads
+
+REJECTIONS = ("body_too_large", "too_many_in_flight", "timeout", "unauthorized", "method")
+
+
+class Family:
+    """Makes metrics in one registry, right for one worker and for several."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, text: str, **labels: Sequence[str]) -> Counter:
+        """Return a counter, with a series of zero for each value of a label that is known beforehand."""
+        counter = Counter(name, text, list(labels), registry=self._registry)
+        if len(labels) == 1:
+            for value in next(iter(labels.values())):
+                counter.labels(value)
+        return counter
+
+    def gauge(
+        self, name: str, text: str, *labels: str, workers: Literal["livesum", "livemin", "livemax"] = "livemax"
+    ) -> Gauge:
+        """Return a gauge; `workers` says how the values of several workers become one."""
+        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode=workers)
+
+    def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        """Return a histogram."""
+        return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
+
+
+class HttpMetrics(Family):
+    """Requests, with the names and labels of the instrumentator."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self._requests = self.counter("http_requests", "Requests answered.", handler=(), method=(), status=())
+        self._latency = self.histogram(
+            "http_request_duration_highr_seconds", "Time to answer, all routes.", buckets=LATENCY_BUCKETS
+        )
+        self._latency_by_handler = self.histogram(
+            "http_request_duration_seconds", "Time to answer.", "handler", "method", buckets=HANDLER_BUCKETS
+        )
+        self.in_flight = self.gauge("http_requests_in_flight", "Requests being worked on.", workers="livesum")
+        self.rejected = self.counter("http_requests_rejected", "Requests refused.", reason=REJECTIONS)
+        self._recorders: dict[tuple[str, str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
+
+    def request(self, handler: str, method: str, status: str, seconds: float) -> None:
+        """Count one answered request; the status is its class, as in 2xx."""
+        key = (handler, method, status)
+        if key not in self._recorders:
+            by_handler = self._latency_by_handler.labels(handler, method)
+            self._recorders[key] = self._requests.labels(*key).inc, by_handler.observe
+        count, observe = self._recorders[key]
+        count()
+        observe(seconds)
+        self._latency.observe(seconds)
+
+
+class ModelMetrics(Family):
+    """The model that is served, and what it answered."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self._inference = self.histogram(
+            "model_inference_seconds", "From valid request to answer.", "model_version", buckets=INFERENCE_BUCKETS
+        )
+        self._predictions = self.counter("model_predictions", "Flights answered.", model_version=(), outcome=())
+        self._probability = self.histogram(
+            "model_probability", "Probabilities answered.", "model_version", buckets=PROBABILITY_BUCKETS
+        )
+        known, other = CATEGORICAL, [name for name in FEATURES if name not in CATEGORICAL]
+        unseen = self.counter("model_feature_unseen", "Categories that the model does not know.", feature=known)
+        missing = self.counter("model_feature_missing", "Features without a value.", feature=other)
+        self._gaps = [(unseen if name in CATEGORICAL else missing).labels(name) for name in FEATURES]
+        self._info = self.gauge(
+            "model_info", "1 for the version that is served.", "name", "version", "alias", "run_id", "source"
+        )
+        self._ready = self.gauge("model_ready", "Whether a verified model is loaded.", workers="livemin")
+        self._loaded = self.gauge("model_loaded_timestamp_seconds", "When the model was loaded.")
+        self._created = self.gauge("model_created_timestamp_seconds", "When the version was registered.")
+        self._served: tuple[str, ...] | None = None
+
+    def serving(self, served: ServedModel) -> None:
+        """Say which version is served; its counters exist from now on, so that rates start at zero."""
+        if self._served:
+            self._info.labels(*self._served).set(0)  # among several workers a series cannot go away
+            if WORKERS_FOLDER not in os.environ:
+                self._info.clear()
+        self._served = (served.name, served.version, served.alias, served.run_id or "", served.source)
+        self._info.labels(*self._served).set(1)
+        self._ready.set(1)
+        self._loaded.set(served.loaded)
+        self._created.set(served.created or 0)
+        for outcome in ("alert", "no_alert"):
+            self._predictions.labels(served.version, outcome)
+
+    def answered(
+        self, served: ServedModel, seconds: float, rows: Sequence[Sequence[float]], risks: list[float]
+    ) -> None:
+        """Count the predictions of one request: their features, shape (n, 26), and probabilities."""
+        version, threshold = served.version, served.bundle.threshold
+        self._inference.labels(version).observe(seconds)
+        alerts = sum(risk >= threshold for risk in risks)
+        self._predictions.labels(version, "alert").inc(alerts)
+        self._predictions.labels(version, "no_alert").inc(len(risks) - alerts)
+        observe = self._probability.labels(version).observe
+        for row, risk in zip(rows, risks, strict=True):
+            observe(risk)
+            for value, gaps in zip(row, self._gaps, strict=True):
+                if value != value:  # pylint: disable=comparison-with-itself
+                    gaps.inc()
+
+
+class ReloadMetrics(Family):
+    """Looks at the alias."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        results = ("swapped", "failed", "unchanged")
+        self.results = self.counter("model_reloads", "Looks at the alias.", result=results)
+        self.last_success = self.gauge("model_reload_last_success_timestamp_seconds", "Last look that worked.")
+
+
+class JournalMetrics(Family):
+    """The journal's queue, and the outcomes that clients report."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.depth = self.gauge("journal_queue_depth", "Predictions that wait to be written.", workers="livesum")
+        self.capacity = self.gauge("journal_queue_capacity", "Predictions that may wait.", workers="livesum")
+        self.written = self.counter("journal_written", "Predictions written.")
+        self.dropped = self.counter("journal_dropped", "Predictions that found the queue full.")
+        self.up = self.gauge("journal_up", "Whether the last write worked.", workers="livemin")
+        self.outcomes = self.counter("model_outcomes", "Outcomes reported.", outcome=("on_time", "not_on_time"))
 
 
 class Metrics:
@@ -37,39 +174,42 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.inference_seconds = Histogram(
-            "model_inference_seconds",
-            "Time from parsed request to probabilities.",
-            ["model_version"],
-            buckets=INFERENCE_BUCKETS,
-            registry=self.registry,
-        )
-        self.predictions = Counter(
-            "model_predictions", "Flights answered, by outcome.", ["model_version", "outcome"], registry=self.registry
-        )
-        self.info = Gauge(
-            "model_info", "The version that is served.", ["name", "version", "alias", "run_id"], registry=self.registry
-        )
+        self.http = HttpMetrics(self.registry)
+        self.model = ModelMetrics(self.registry)
+        self.reloads = ReloadMetrics(self.registry)
+        self.journal = JournalMetrics(self.registry)
+        if WORKERS_FOLDER not in os.environ:
+            ProcessCollector(registry=self.registry)
 
     def instrumentator(self) -> Instrumentator:
-        """Return the instrumentator of the HTTP layer."""
-        instrumentator = Instrumentator(excluded_handlers=OUTSIDE_OF_METRICS, registry=self.registry)
-        instrumentator.add(
-            metrics.default(
-                latency_highr_buckets=LATENCY_BUCKETS, latency_lowr_buckets=HANDLER_BUCKETS, registry=self.registry
-            )
-        )
-        return instrumentator
+        """Return the instrumentator of the ordinary routes; it counts as all others do."""
+        excluded = [f"^{path}" for path in OUTSIDE_OF_METRICS]
+        instrumentator = Instrumentator(excluded_handlers=excluded, registry=self.registry)
 
-    def serving(self, served: ServedModel) -> None:
-        """Say which version is served; its counters exist from now on, so that rates start at zero."""
-        self.info.clear()
-        self.info.labels(served.name, served.version, served.alias, served.run_id or "").set(1)
-        for outcome in ("alert", "no_alert"):
-            self.predictions.labels(served.version, outcome)
+        def count(info: Info) -> None:
+            self.http.request(info.modified_handler, info.method, info.modified_status, info.modified_duration)
 
-    def answered(self, version: str, seconds: float, alerts: int, flights: int) -> None:
-        """Count one answer."""
-        self.inference_seconds.labels(version).observe(seconds)
-        self.predictions.labels(version, "alert").inc(alerts)
-        self.predictions.labels(version, "no_alert").inc(flights - alerts)
+        return instrumentator.add(count)
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus scrapes: of this process, or of all workers."""
+        folder = os.environ.get(WORKERS_FOLDER)
+        if folder is None:
+            return generate_latest(self.registry)
+        for file in os.listdir(folder):
+            pid = file.rpartition("_")[2].removesuffix(".db")
+            if file.startswith("gauge_live") and not os.path.exists(f"/proc/{pid}"):
+                mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+        registry = CollectorRegistry()
+        _Workers(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+class _Workers(MultiProcessCollector):
+    """The values of all workers, without the versions that were served before."""
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in super().collect():  # type: ignore[no-untyped-call]
+            if metric.name == "model_info":
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 
+from app.booster import Booster
 from app.errors import BundleInvalid
-from app.features import FEATURES, WEATHER, WEATHER_HOURS, Flights, Floats, Tables, compute
+from app.features import CATEGORICAL, FEATURES, WEATHER, WEATHER_HOURS, Flights, Floats, SingleFlight, Tables, compute
 from app.schemas import Flight
 
 MODEL_FILE = "model.lgb"
@@ -23,13 +25,15 @@ REFERENCE_FILE = "reference.parquet"
 GOLDEN_TOLERANCE = 1e-9
 
 _EPOCH = datetime(1970, 1, 1)
+_weather_of = attrgetter(*WEATHER)
+_NO_WEATHER = (np.nan,) * len(WEATHER)
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A verified model with all that it takes to answer a request."""
 
-    booster: lightgbm.Booster
+    booster: Booster
     tables: Tables
     threshold: float
     digest: str
@@ -39,34 +43,57 @@ class Bundle:
         """Return the probability of not arriving on time of each flight, shape (n,)."""
         return predict(self.booster, compute(flights, self.tables))
 
+    def values(self, row: Sequence[float]) -> dict[str, float | str | None]:
+        """Return what a row of features says: categories by name, None where a value is missing."""
+        decoded: dict[str, float | str | None] = {}
+        for name, value in zip(FEATURES, row, strict=True):
+            if math.isnan(value):
+                decoded[name] = None
+            else:
+                decoded[name] = self.tables.vocabularies[name][int(value)] if name in CATEGORICAL else value
+        return decoded
 
-def predict(booster: lightgbm.Booster, features: Floats) -> Floats:
-    """Return the probability of not arriving on time for each row of features."""
+
+def predict(booster: Any, features: Floats) -> Floats:
+    """Return the probability of not arriving on time for each row of features, by our booster or LightGBM's own."""
     threads = 1 if len(features) < 100 else 0  # more threads only cost time on few rows
     return np.asarray(booster.predict(features, num_threads=threads), dtype=np.float64)
 
 
 def to_flights(requests: Sequence[Flight]) -> Flights:
     """Return requests as the columns that the feature function takes."""
-    weather = np.full((len(WEATHER), WEATHER_HOURS, len(requests)), np.nan)
-    for i, flight in enumerate(requests):
-        hours = flight.weather or []
-        for h, hour in enumerate(hours, start=WEATHER_HOURS - len(hours)):
-            weather[:, h, i] = [
-                np.nan if value is None else value for value in (getattr(hour, name) for name in WEATHER)
-            ]
+    hours = [_weather_of(hour) for flight in requests for hour in flight.weather or ()]
+    counts = np.array([len(flight.weather or ()) for flight in requests], dtype=np.int64)
+    weather = np.full((len(requests), WEATHER_HOURS, len(WEATHER)), np.nan)
+    weather[np.arange(WEATHER_HOURS) >= WEATHER_HOURS - counts[:, None]] = np.array(hours, dtype=np.float64).reshape(
+        -1, len(WEATHER)
+    )  # None becomes NaN
     return Flights(
         carrier=[flight.carrier for flight in requests],
         origin=[flight.origin for flight in requests],
         dest=[flight.dest for flight in requests],
         departure=np.array([_minutes(flight.scheduled_departure) for flight in requests], dtype=np.int64),
         arrival=np.array([_minutes(flight.scheduled_arrival) for flight in requests], dtype=np.int64),
-        weather=weather,
+        weather=weather.transpose(2, 1, 0),
+    )
+
+
+def to_single(flight: Flight) -> SingleFlight:
+    """Return one request as the numbers that the feature function takes."""
+    hours = [[np.nan if value is None else value for value in _weather_of(hour)] for hour in flight.weather or ()]
+    return SingleFlight(
+        carrier=flight.carrier,
+        origin=flight.origin,
+        dest=flight.dest,
+        departure=_minutes(flight.scheduled_departure),
+        arrival=_minutes(flight.scheduled_arrival),
+        weather=[*zip(*[_NO_WEATHER] * (WEATHER_HOURS - len(hours)), *hours, strict=True)],
     )
 
 
 def _minutes(local: datetime) -> int:
-    return int((local - _EPOCH).total_seconds() // 60)
+    since = local - _EPOCH
+    return since.days * 1440 + since.seconds // 60
 
 
 def load(model: Path, manifest: Path) -> Bundle:
@@ -88,11 +115,7 @@ def load(model: Path, manifest: Path) -> Bundle:
     if features != list(FEATURES):
         odd = sorted(set(features) ^ set(FEATURES)) or ["another order"]
         raise BundleInvalid(f"{manifest} asks for other features than app/features.py computes: {', '.join(odd)}.")
-    try:
-        booster = lightgbm.Booster(model_str=text.decode())
-    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
-        raise BundleInvalid(f"LightGBM cannot read {model}: {err}") from err
-    bundle = Bundle(booster, tables, threshold, hashlib.sha256(content).hexdigest(), facts)
+    bundle = Bundle(Booster(text), tables, threshold, hashlib.sha256(content).hexdigest(), facts)
     _replay(bundle, golden, manifest)
     return bundle
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -22,11 +21,14 @@ EXAMPLES = {
             "origin: Input should be 'EWR', 'JFK' or 'LGA'",
             {"errors": [{"field": "origin", "message": "Input should be 'EWR', 'JFK' or 'LGA'"}]},
         ),
+        (400, "There was an error parsing the body", {}),
+        (401, "X-API-Key is missing, or is no key of this service.", {}),
+        (413, "The body has more than 1048576 bytes.", {}),
         (500, FAILED, {}),
         (503, "No model is loaded (ModelUnavailable); the log has the reason.", {}),
+        (504, "The request took more than 2 seconds.", {}),
     )
 }
-log = logging.getLogger("app")
 
 
 def response(status: int, detail: str, errors: list[FieldError] | None = None, headers: Any = None) -> Response:
@@ -64,8 +66,3 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(_: Request, err: HTTPException) -> Response:
         return response(err.status_code, str(err.detail), headers=err.headers)
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, err: Exception) -> Response:
-        log.error("unhandled error in %s %s", request.method, request.url.path, exc_info=err)
-        return response(500, FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app import model
 from app.errors import BundleInvalid
+from app.served import ServedModel
 
 VERSION_FILE = "version.json"
+DIGEST_TAG = "bundle.digest"
+"""The tag of a version that has the SHA-256 of its bundle's manifest."""
 Source = Literal["registry", "baked"]
 
 
@@ -31,19 +33,6 @@ class Registered(BaseModel):
     """When it was registered, seconds since 1970."""
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """A registered version, loaded and verified."""
-
-    name: str
-    version: str
-    alias: str
-    run_id: str | None
-    created: float | None
-    source: Source
-    bundle: model.Bundle
-
-
 def load(folder: Path, source: Source) -> ServedModel:
     """Load a folder that `app.download.export` wrote; raise BundleInvalid unless it is what was registered."""
     try:
@@ -60,4 +49,4 @@ def load(folder: Path, source: Source) -> ServedModel:
             f"version {known.version} of {known.name} is not what was registered: its manifest has SHA-256 "
             f"{bundle.digest[:12]}…, the registry says {known.bundle_digest[:12]}…."
         )
-    return ServedModel(known.name, known.version, known.alias, known.run_id, known.created, source, bundle)
+    return ServedModel(known.name, known.version, known.alias, known.run_id, bundle, source, known.created)

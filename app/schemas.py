@@ -102,6 +102,22 @@ class ModelVersion(BaseModel):
     version: str = Field(description="Version in the registry.", examples=["1"])
 
 
+class Contribution(BaseModel):
+    """What one feature did to a prediction."""
+
+    feature: str = Field(examples=["precipitation_in"])
+    value: float | str | None = Field(description="The value that the model saw; null where it had none.")
+    contribution: float = Field(description="What it added to the log-odds.", examples=[0.41])
+
+
+class Explanation(BaseModel):
+    """How the log-odds of the probability came about: the baseline and all contributions add up to them."""
+
+    log_odds: float = Field(description="ln(p / (1 - p)) of the probability.", examples=[1.87])
+    baseline: float = Field(description="The log-odds before anything is known of the flight.", examples=[-1.05])
+    contributions: list[Contribution] = Field(description="Of every feature, those that mattered most first.")
+
+
 class Prediction(BaseModel):
     """The risk of one flight."""
 
@@ -115,6 +131,7 @@ class Prediction(BaseModel):
     alert: bool = Field(description="Whether the probability reaches the threshold.", examples=[True])
     threshold: float = Field(description="The model's decision threshold.", ge=0, le=1, examples=[0.35])
     model: ModelVersion
+    explanation: Explanation | None = Field(default=None, description="There when it was asked for.")
 
 
 class BatchPrediction(BaseModel):
@@ -146,6 +163,7 @@ class Version(BaseModel):
     bundle_digest: str = Field(description="SHA-256 of the bundle's manifest.")
     threshold: float
     training_data_sha256: str = Field(description="SHA-256 of the rows that the model was trained on.")
+    commit: str | None = Field(description="Git commit of the service's code.")
 
 
 class FieldError(BaseModel):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+
+WORKERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable of prometheus_client: where several workers keep their values, so that each can show all."""
 
 MLFLOW_CLIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -29,6 +34,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
 
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that answer; each has a model of its own."""
+
     model_name: str = "flight-delay"
     """Name of the model in the registry."""
 
@@ -41,10 +49,50 @@ class Settings(BaseSettings):
     baked_model: Path | None = None
     """Folder with a copy of a registered version, served until the registry answers, or where there is none."""
 
-    log_level: str = "info"
-    """Level of uvicorn's log."""
+    refresh_seconds: float = Field(default=30, ge=0)
+    """How often the alias is looked up again; 0 is never."""
+
+    journal_url: str = "sqlite:///journal.db"
+    """Database that predictions are written to; empty for none."""
+
+    journal_queue: int = Field(default=10_000, ge=1)
+    """Predictions that may wait to be written; what comes on top is dropped, and counted."""
+
+    journal_retention_days: int = Field(default=90, ge=1)
+    """Age at which journal rows are deleted."""
+
+    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    """SHA-256 (hex) of each key that X-API-Key may hold, separated by commas; empty is open to all."""
+
+    max_in_flight: int = Field(default=512, ge=1)
+    """Requests that are worked on at once; the next one is answered 503 with Retry-After."""
+
+    request_seconds: float = Field(default=2, gt=0)
+    """Time a request may take, reading its body included, before it is answered 504."""
+
+    drain_seconds: float = Field(default=5, ge=0)
+    """How long /readyz is 503 after SIGTERM before the server stops."""
+
+    docs: bool = True
+    """Whether /docs and /openapi.json are there."""
+
+    commit: str | None = None
+    """Git commit of the code, shown by /version."""
+
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error|critical)$")
+    """Level of the log, which is JSON, a line an event."""
 
     @property
     def registry_uri(self) -> str:
         """Where the alias is looked up; empty when the baked copy is all there is."""
         return self.tracking_uri or ("" if self.baked_model else DEFAULT_TRACKING_URI)
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _digests(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        digests = tuple(digest.strip().lower() for digest in value.split(",") if digest.strip())
+        if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+            raise ValueError("each must be the SHA-256 of a key, 64 hex digits: `printf %s KEY | sha256sum`")
+        return digests

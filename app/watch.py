@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from app import registry
-from app.registry import ServedModel
+from app.served import ServedModel
 from app.settings import Settings
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from app import model
+from app.booster import Booster
 from app.features import Tables
 from stages import checks, data, evaluate, featurize, params, train, validate
 from stages.data import RawTables
@@ -49,7 +50,8 @@ def one_process(times: int) -> dict[str, float]:
         p.train.threshold_value,
     )
     booster = train.fit(train.matrix(training), training[featurize.TARGET].to_numpy(), p.train, {})
-    scored, _ = evaluate.evaluate(training, test, model.Bundle(booster, tables, threshold, "", {}), p.evaluate)
+    bundle = model.Bundle(Booster(booster.model_to_string().encode()), tables, threshold, "", {})
+    scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
     evaluate.backtest(rolling, scored, Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -147,7 +148,7 @@ def main() -> None:
         test[[DAY, TARGET]].assign(probability=scored.probability).to_parquet(PREDICTIONS_FILE, index=False)
         write_json(METRICS_FILE, {"test": facts["test"], **facts["baselines"]})
         write_json(EVALUATION_FILE, facts)
-        report.write_plots(scored, facts, bundle.booster, settings)
+        report.write_plots(scored, facts, lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), settings)
         CARD_FILE.write_text(report.model_card(facts), encoding="utf-8")
         log.metrics(**facts["test"])
         for path in (METRICS_FILE, EVALUATION_FILE, CARD_FILE, report.PLOTS_DIR):

@@ -170,7 +170,7 @@ def log_bundle(directory: Path) -> None:
     bundle = model.load(directory / model.MODEL_FILE, directory / model.MANIFEST_FILE)
     numbers = Schema([ColSpec("double", name, required=False) for name in FEATURES])
     info = mlflow.lightgbm.log_model(
-        bundle.booster,
+        lightgbm.Booster(model_file=directory / model.MODEL_FILE),
         name="model",
         signature=ModelSignature(inputs=numbers, outputs=Schema([ColSpec("double")])),
         extra_files=[str(directory / name) for name in (model.MANIFEST_FILE, model.REFERENCE_FILE)],
