@@ -1,4 +1,4 @@
-"""What OpenAPI says beyond what FastAPI finds out by itself; openapi.json at the top of the repository is the contract."""
+"""What OpenAPI says beyond what FastAPI finds out by itself; openapi.json in the repository is the contract."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ from app.edge import Edge
 from app.errors import OnTimeError
 from app.hot import HotPath
 from app.metrics import Metrics
-from app.registry import load_alias
 from app.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Ready, Version
 from app.served import ServedModel
 from app.settings import Settings
+from app.watch import first_model
 
 VERSION_HEADER = "X-Model-Version"
 DESCRIPTION = """The probability that a flight leaving New York will not arrive on time:
@@ -51,7 +51,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model; without one, stay alive and say why on /readyz."""
     _drain_on_sigterm(app)
     try:
-        app.state.served = await asyncio.to_thread(load_alias, app.state.settings)
+        app.state.served = await asyncio.to_thread(first_model, app.state.settings)
         app.state.metrics.model.serving(app.state.served)
         log.info("serving version %s of %s", app.state.served.version, app.state.served.name)
     except OnTimeError as err:

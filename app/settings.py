@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -42,11 +43,11 @@ class Settings(BaseSettings):
     model_alias: str = "production"
     """Alias of the version that is served."""
 
-    tracking_uri: str = Field(default=DEFAULT_TRACKING_URI, validation_alias="MLFLOW_TRACKING_URI")
-    """MLflow's address; the variable is MLflow's own."""
+    tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
+    """MLflow's address; the variable is MLflow's own. Without it, `registry_uri` says which is asked."""
 
-    baked_model: str | None = None
-    """Folder with a copy of a registered version: model.lgb, manifest.json, version.json."""
+    baked_model: Path | None = None
+    """Folder with a copy of a registered version, served until the registry answers, or where there is none."""
 
     refresh_seconds: float = Field(default=30, ge=0)
     """How often the alias is looked up again; 0 is never."""
@@ -80,6 +81,11 @@ class Settings(BaseSettings):
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error|critical)$")
     """Level of the log, which is JSON, a line an event."""
+
+    @property
+    def registry_uri(self) -> str:
+        """Where the alias is looked up; empty when the baked copy is all there is."""
+        return self.tracking_uri or ("" if self.baked_model else DEFAULT_TRACKING_URI)
 
     @field_validator("api_keys", mode="before")
     @classmethod

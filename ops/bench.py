@@ -1,6 +1,6 @@
 """`make bench`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run on one machine.
 
-The server has one core and the load generator (wrk) another; contestants take turns, so that what drifts drifts for all.
+The server has one core and the load generator (wrk) another; they take turns, so that what drifts drifts for all.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def save_for_mlflow(folder: Path) -> None:
 
 
 def measure(servers: list[Server], connections: Sequence[int], rounds: int, seconds: float, folder: Path) -> list[Any]:
-    """Return, for each number of connections, the medians over the rounds of each server, and its share of the floor."""
+    """Return, by number of connections and server, the medians over the rounds and the share of the floor."""
     scripts = {}
     for i, server in enumerate(servers):
         body, scripts[server.port] = folder / f"body{i}.json", folder / f"post{i}.lua"
@@ -226,7 +226,7 @@ def _per_second(call: Any, seconds: float) -> float:
 def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, float]) -> None:
     """Print what was measured."""
     print(
-        f"{'':30}{'conn':>5}{'req/s':>9}{'of floor':>9}{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'cpu µs':>8}{'errors':>7}"
+        f"{'':30}{'conn':>5}{'req/s':>9}{'of floor':>9}{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'cpu µs':>8}{'fail':>6}"
     )
     for row in table:
         print(

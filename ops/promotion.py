@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from app import model, registry
+from app import download, model, registry
 from app.errors import BundleInvalid
 from app.features import Floats, Tables
 from app.schemas import Flight
@@ -83,9 +83,10 @@ class TestRows:
 def candidate(version: ModelVersion) -> Iterator[Candidate]:
     """Download a version for as long as the block lasts; raise BundleInvalid unless it is what was registered."""
     with tempfile.TemporaryDirectory() as folder:
-        bundle = registry.fetch(version, tracking.tracking_uri(), Path(folder))
-        files = [path for name in (model.MODEL_FILE, model.MANIFEST_FILE) for path in Path(folder).rglob(name)]
-        yield Candidate(version, bundle, sum(path.stat().st_size for path in files))
+        path = Path(folder)
+        download.export(version, "", tracking.tracking_uri(), path)
+        size = sum((path / name).stat().st_size for name in (model.MODEL_FILE, model.MANIFEST_FILE))
+        yield Candidate(version, registry.load(path, "registry").bundle, size)
 
 
 def score(bundle: model.Bundle, rows: TestRows, p: FeaturizeParams) -> Scored:

@@ -1,4 +1,4 @@
-"""The registry's commands: promote, rollback, history, compare, require."""
+"""The registry's commands: promote, rollback, history, compare, require, export."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import math
 import random
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from app import download, registry
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
 from ops import history, pointer
 from ops.gate import Evidence, decide_promotion, markdown
@@ -173,6 +175,26 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     return f"{done} {pointer.link(run_id)}"
 
 
+def export(client: MlflowClient, p: Params, folder: Path, number: str | None) -> str:
+    """Write Production, or the version `number`, as a folder that the service can load; return what was done.
+
+    The folder is complete or not there at all; what was in it before is gone.
+    """
+    name = p.register_.model
+    version = find(client, name, number, "", "`make history` shows them") if number else require(client, p)
+    production = by_alias(client, name, PRODUCTION)
+    alias = PRODUCTION if production and production.version == version.version else ""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        copy = Path(scratch) / folder.name
+        download.export(version, alias, tracking.tracking_uri(), copy)
+        registry.load(copy, "baked")
+        if folder.exists():
+            shutil.rmtree(folder)
+        copy.rename(folder)
+    return f"Version {version.version} of {name} is in {folder}; ONTIME_BAKED_MODEL={folder} serves it."
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ops.registry")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -187,6 +209,9 @@ def _arguments() -> argparse.Namespace:
     back = commands.add_parser("rollback", help="the previous version, or a named one, to Production")
     back.add_argument("version", nargs="?")
     back.add_argument("--reason", default="")
+    copy = commands.add_parser("export", help="Production, or a named version, to a folder that the service can load")
+    copy.add_argument("folder", type=Path)
+    copy.add_argument("version", nargs="?")
     return parser.parse_args()
 
 
@@ -213,6 +238,8 @@ def _run(arguments: argparse.Namespace) -> None:
         require(client, p)
     elif arguments.command == "rollback":
         print(rollback(client, p, arguments.version, arguments.reason))
+    elif arguments.command == "export":
+        print(export(client, p, arguments.folder, arguments.version))
     elif not (arguments.if_none and by_alias(client, p.register_.model, PRODUCTION)):
         print(promote(client, p, arguments.version, arguments.allow_equal))
 

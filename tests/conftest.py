@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -21,7 +22,7 @@ import lightgbm
 import numpy as np
 import pytest
 
-from app import model
+from app import model, registry
 from app.features import FEATURES, Tables
 from app.schemas import EXAMPLE_FLIGHT
 from stages.featurize import time_zone_offsets
@@ -76,6 +77,22 @@ def bundle_dir(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path
 def bundle(bundle_dir: Path) -> model.Bundle:
     """The small bundle, loaded."""
     return model.load(bundle_dir / model.MODEL_FILE, bundle_dir / model.MANIFEST_FILE)
+
+
+def bake(bundle_dir: Path, version: str, folder: Path) -> Path:
+    """Write a bundle as the folder of a registered version."""
+    shutil.copytree(bundle_dir, folder)
+    digest = hashlib.sha256((folder / model.MANIFEST_FILE).read_bytes()).hexdigest()
+    facts = {"name": "flight-delay", "version": version, "alias": "production", "run_id": "0" * 32}
+    known = registry.Registered(**facts, bundle_digest=digest, created=1.0)
+    (folder / registry.VERSION_FILE).write_text(known.model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def baked(bundle_dir: Path, tmp_path: Path) -> Path:
+    """The small bundle as version 7, as it lies in an image."""
+    return bake(bundle_dir, "7", tmp_path / "baked")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.registry import load_alias
 from app.settings import Settings
+from app.watch import first_model
 from tests.conftest import Clone, free_port, running
 
 
@@ -40,6 +40,6 @@ def test_register_promote_and_load_through_an_mlflow_server(
         for module in (["stages.register"], ["ops.registry", "promote"]):
             pipeline.run("python", "-m", *module, MLFLOW_TRACKING_URI=uri)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        served = load_alias(Settings())
+        served = first_model(Settings())
     assert served.version == "1" and served.alias == "production"
     assert served.bundle.digest in (pipeline.path / "build/receipt.json").read_text()

@@ -1,0 +1,97 @@
+"""From MLflow's registry to a folder that can be served; the only module of the service that imports MLflow."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlflow
+import yaml
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from app import model
+from app.errors import BundleInvalid, ModelUnavailable
+from app.registry import DIGEST_TAG, VERSION_FILE, Registered
+from app.settings import MLFLOW_CLIENT
+
+
+def connect(uri: str) -> mlflow.MlflowClient:
+    """Return a client that fails soon and stays quiet."""
+    for variable, value in MLFLOW_CLIENT.items():
+        os.environ.setdefault(variable, value)
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient(uri)
+
+
+def find(uri: str, name: str, alias: str) -> ModelVersion:
+    """Return the version that the alias names; raise ModelUnavailable, with the reason."""
+    try:
+        return connect(uri).get_model_version_by_alias(name, alias)
+    except MlflowException as err:
+        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise ModelUnavailable(
+                f"no version of {name} is {alias} in {without_password(uri)}. "
+                "`make repro` registers one, `make promote` makes it Production."
+            ) from err
+        raise _silent(uri, err) from err
+
+
+def registered(version: ModelVersion, alias: str) -> Registered:
+    """Return what the registry says of a version."""
+    return Registered(
+        name=version.name,
+        version=str(version.version),
+        alias=alias,
+        run_id=version.run_id,
+        bundle_digest=version.tags.get(DIGEST_TAG, ""),
+        created=version.creation_timestamp / 1000,
+    )
+
+
+def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registered:
+    """Download a version into a folder as model.lgb, manifest.json and version.json; `app.registry.load` verifies it.
+
+    Raises ModelUnavailable when MLflow does not answer, BundleInvalid when what it has is no bundle.
+    """
+    source = f"models:/{version.name}/{version.version}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            found = Path(mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=uri))
+        except (MlflowException, OSError) as err:
+            raise _silent(uri, err) from err
+        _refuse_foreign(found)
+        for name in (model.MODEL_FILE, f"extra_files/{model.MANIFEST_FILE}"):
+            if not (found / name).is_file():
+                raise BundleInvalid(f"version {version.version} of {version.name} has no {name}.")
+            shutil.copyfile(found / name, folder / Path(name).name)
+    known = registered(version, alias)
+    (folder / VERSION_FILE).write_text(known.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return known
+
+
+def _silent(uri: str, err: Exception) -> ModelUnavailable:
+    reason = (str(err) or repr(err)).splitlines()[0][:200]
+    return ModelUnavailable(without_password(f"MLflow at {uri} does not give it: {reason}"))
+
+
+def without_password(text: str) -> str:
+    """Return the text with users and passwords taken out of its URLs."""
+    return re.sub(r"://[^@/\s]+@", "://", text)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a model that asks for other code than LightGBM's own loader."""
+    try:
+        flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+        native, loader = flavors["lightgbm"], flavors["python_function"]["loader_module"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as err:
+        raise BundleInvalid(f"{folder} holds no MLflow model of the LightGBM flavour.") from err
+    if loader != "mlflow.lightgbm" or native.get("data") != model.MODEL_FILE or native.get("code"):
+        raise BundleInvalid(
+            f"the model is loaded by {loader} from {native.get('data')}: only LightGBM's text format is served."
+        )

@@ -1,0 +1,51 @@
+"""A version as a folder, and the service on that folder with no registry."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app import registry
+from app.errors import ModelUnavailable
+from app.schemas import EXAMPLE_FLIGHT
+from ops import registry as commands
+from tests.conftest import ROOT, free_port, running
+from tests.ops.conftest import Bench
+
+FILES = ["manifest.json", "model.lgb", "version.json"]
+
+
+def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: Bench, tmp_path: Path) -> None:
+    commands.promote(bench.client, bench.params, bench.versions["good"])
+    folder = tmp_path / "deep" / "copy"
+    process = bench.command("export", str(folder))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and str(folder) in out, err
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    settings = {"ONTIME_PORT": str(port), "ONTIME_BAKED_MODEL": str(folder), "MLFLOW_TRACKING_URI": ""}
+    with running([sys.executable, "-m", "app"], f"{base}/readyz", tmp_path, PYTHONPATH=str(ROOT), **settings):
+        answer = httpx.post(f"{base}/predict", json=EXAMPLE_FLIGHT).json()
+        version = httpx.get(f"{base}/version").json()
+    kept = registry.load(folder, "baked")
+    assert answer["model"] == version["model"] == {"name": "flight-delay", "version": bench.versions["good"]}
+    assert (version["source"], version["alias"]) == ("baked", "production")
+    assert version["run_id"] == kept.run_id == bench.client.get_model_version(kept.name, kept.version).run_id
+    assert version["bundle_digest"] == json.loads((folder / "version.json").read_text())["bundle_digest"]
+    assert sorted(f.name for f in folder.iterdir()) == FILES
+
+
+def test_a_version_that_is_not_production_is_exported_only_by_its_number(bench: Bench, tmp_path: Path) -> None:
+    client, p = bench.client, bench.params
+    with pytest.raises(ModelUnavailable, match="is Production"):
+        commands.export(client, p, tmp_path / "copy", None)
+    with pytest.raises(ModelUnavailable, match="no version 99"):
+        commands.export(client, p, tmp_path / "copy", "99")
+    assert not (tmp_path / "copy").exists()
+    commands.export(client, p, tmp_path / "copy", bench.versions["weak"])
+    kept = registry.load(tmp_path / "copy", "baked")
+    assert (kept.version, kept.alias) == (bench.versions["weak"], "")
