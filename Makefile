@@ -80,8 +80,11 @@ ui: $(READY) ## open MLflow's UI on the runs and the registry
 test: $(READY) data ## run the tests
 	@$(RUN) python -m pytest
 
-load: $(READY) ## measure /predict under 16 concurrent connections
-	@$(RUN) python -m ops.load
+openapi: $(READY) ## write openapi.json, the contract with clients, after a change of the API
+	@$(RUN) python -m ops.openapi
+
+bench: $(READY) ## measure the service beside an empty FastAPI endpoint and `mlflow models serve` (about 5 minutes)
+	@$(RUN) python -m ops.bench
 
 bench-pipeline: data ## compare the pipeline's time with one plain process, and its growth with the rows
 	@$(RUN) python -m ops.bench_pipeline

@@ -14,17 +14,16 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic.json_schema import models_json_schema
 from starlette.routing import Route
 
-from app import problems
+from app import contract, problems
 from app.answers import Answer, Answers
 from app.answers import explain as explanation_of
 from app.edge import Edge
 from app.errors import OnTimeError
 from app.hot import HotPath
 from app.metrics import Metrics
-from app.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Problem, Ready, Version
+from app.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Ready, Version
 from app.served import ServedModel
 from app.settings import Settings
 from app.watch import first_model
@@ -85,7 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "description": DESCRIPTION,
         "version": "1",
         "lifespan": lifespan,
-        "responses": problems.documented(500),
+        "responses": problems.documented(401, 500, 503, 504),
         "redoc_url": None,
     }
     if settings.docs:
@@ -100,7 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _routes(app)
     _health(app)
     _middleware(app)
-    _document_problems(app)
+    contract.install(app, keys=bool(settings.api_keys))
     return app
 
 
@@ -120,7 +119,7 @@ def _respond(answer: Answer, body: str) -> Response:
 def _routes(app: FastAPI) -> None:
     answers: Answers = app.state.answers
 
-    @app.post("/predict", tags=["predictions"], responses=problems.documented(422, 503), response_model=Prediction)
+    @app.post("/predict", tags=["predictions"], responses=problems.documented(400, 413, 422), response_model=Prediction)
     async def predict(flight: Flight, served: Served, explain: bool = False) -> Response:
         """Predict one flight; on demand, with the contribution of each feature."""
         answer = answers.single(served, flight)
@@ -131,7 +130,10 @@ def _routes(app: FastAPI) -> None:
         return _respond(answer, body)
 
     @app.post(
-        "/predict/batch", tags=["predictions"], responses=problems.documented(422, 503), response_model=BatchPrediction
+        "/predict/batch",
+        tags=["predictions"],
+        responses=problems.documented(400, 413, 422),
+        response_model=BatchPrediction,
     )
     async def predict_batch(batch: Batch, served: Served) -> Response:
         """Predict 1 to 1,000 flights."""
@@ -145,14 +147,14 @@ def _health(app: FastAPI) -> None:
         """Tell that the process runs, with or without a model."""
         return Live()
 
-    @app.get("/readyz", tags=["health"], responses=problems.documented(503))
+    @app.get("/readyz", tags=["health"])
     async def readyz(served: Served) -> Ready:
         """Tell whether a verified model is loaded, and the service is not about to stop."""
         if app.state.draining:
             raise HTTPException(503, "The service is about to stop.")
         return Ready(model=served.label)
 
-    @app.get("/version", tags=["health"], responses=problems.documented(503))
+    @app.get("/version", tags=["health"])
     async def version(served: Served) -> Version:
         """Tell which model is served, and where it comes from."""
         return Version(
@@ -169,19 +171,3 @@ def _health(app: FastAPI) -> None:
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
         return Response(app.state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _document_problems(app: FastAPI) -> None:
-    """Put the problem's schema into OpenAPI, where FastAPI would describe an error body that is never sent."""
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if not app.openapi_schema:
-            schemas = make()["components"]["schemas"]
-            _, extra = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-            schemas |= extra["$defs"]
-            for unused in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(unused, None)
-        return make()
-
-    app.openapi = openapi  # type: ignore[method-assign]
