@@ -1,18 +1,49 @@
-# The service: app/ and what requirements.txt locks. The model comes from the registry at MLFLOW_TRACKING_URI.
-FROM python:3.11-slim-bookworm AS packages
-COPY requirements.txt /tmp/
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/requirements.txt
+# The service (the last target) and the drift monitor (`--target monitor`). `make image` makes the context: the files of
+# one commit, and in model/ one version from the registry. The same context gives the same files in every layer: logs
+# and caches go, and bytecode knows its source by hash, not by time.
+ARG BASE=python:3.11-slim-bookworm
 
-FROM python:3.11-slim-bookworm
-# LightGBM needs OpenMP's runtime
+FROM ${BASE} AS runtime
+# LightGBM needs OpenMP's runtime. It is not pinned: Debian's mirrors keep only the newest version.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libgomp1 \
- && rm -rf /var/lib/apt/lists/*
-COPY --from=packages /opt/venv /opt/venv
-COPY app /srv/app
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+ENV PATH=/opt/venv/bin:$PATH
+
+# The locked packages, without pip, tests, stubs and symbols (the libraries in *.libs do not survive strip)
+FROM runtime AS packages
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
+COPY requirements.txt /tmp/
+RUN python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --no-deps --require-hashes \
+      --requirement /tmp/requirements.txt \
+ && find /opt/venv \( -type d -name tests -o -name '*.pyi' \) -prune -exec rm -rf {} + \
+ && find /opt/venv -type d -name '*.libs' -prune -o -type f -name '*.so*' -exec strip --strip-unneeded {} + \
+ && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+
+# The code and the model. A model that is not what the registry has recorded, or that does not answer its golden
+# requests as it did when it was made, stops the build.
+FROM packages AS code
+ARG BUNDLE_DIGEST
 WORKDIR /srv
-ENV PATH=/opt/venv/bin:$PATH HOME=/tmp ONTIME_HOST=0.0.0.0 PYTHONDONTWRITEBYTECODE=1
+COPY app app
+COPY model model
+RUN python -B -c "from app.registry import load; from pathlib import Path; \
+found = load(Path('model'), 'baked').bundle.digest; \
+assert found == '$BUNDLE_DIGEST', f'model/ is not what the registry has recorded: {found}'" \
+ && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash app
+
+FROM runtime AS service
+COPY --from=packages /opt/venv /opt/venv
+COPY --from=code /srv /srv
+WORKDIR /srv
+ARG COMMIT
+ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1 \
+    ONTIME_HOST=0.0.0.0 ONTIME_PORT=8000 ONTIME_BAKED_MODEL=/srv/model ONTIME_JOURNAL_URL= ONTIME_COMMIT=$COMMIT
 USER 10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 CMD ["python", "-m", "app"]

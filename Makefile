@@ -14,9 +14,16 @@ PORT ?= 8000
 VERSION ?=
 BASE ?= origin/main
 VERSIONS ?=
+AT_HOST = $(if $(filter-out 127.0.0.1,$(HOST)),--host $(HOST)) $(if $(SOAK),--soak $(SOAK)) $(if $(WATCH),--watch $(WATCH))
 ALLOW_EQUAL ?=
+SOAK ?=
+WATCH ?=
+IMAGE ?=
+IMAGE_NAME ?= on-time
+BASE_IMAGE ?= python:3.11-slim-bookworm
+DOCKER_BUILD_FLAGS ?=
 REASON ?=
-export REASON
+export REASON IMAGE_NAME BASE_IMAGE DOCKER_BUILD_FLAGS
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -70,6 +77,21 @@ serve: $(READY) ## start the API on the Production version (HOST, PORT)
 	@$(RUN) python -m ops.registry require
 	@$(RUN) ONTIME_HOST=$(HOST) ONTIME_PORT=$(PORT) exec python -m app
 
+image: $(READY) ## build the image of the Production version (or VERSION=n), named after it; never `latest`
+	@$(RUN) python -m ops.image build $(VERSION)
+
+image-again: $(READY) ## build IMAGE a second time without cache, and compare every file
+	@$(RUN) python -m ops.image again $(IMAGE)
+
+smoke: $(READY) ## run IMAGE as production does, without network, and compare it with its tag, its labels and the registry
+	@$(RUN) python -m ops.smoke $(IMAGE) $(if $(VERSION),--any-version)
+
+deploy: $(READY) ## bring IMAGE into service, blue/green, here or at HOST=user@machine; on any failure the old one serves on
+	@$(RUN) python -m ops.deploy to $(IMAGE) $(AT_HOST)
+
+undeploy-to: $(READY) ## bring the image of VERSION=n back into service and into Production; REASON="..." is recorded
+	@$(RUN) python -m ops.deploy back $(VERSION) --reason "$$REASON" $(AT_HOST)
+
 demo: repro ## all the way: model, promotion when nothing is in Production, service, one request
 	@$(RUN) python -m ops.registry promote --if-none
 	@$(RUN) ONTIME_PORT=$(PORT) python -m ops.demo
@@ -89,12 +111,13 @@ bench: $(READY) ## measure the service beside an empty FastAPI endpoint and `mlf
 bench-pipeline: data ## compare the pipeline's time with one plain process, and its growth with the rows
 	@$(RUN) python -m ops.bench_pipeline
 
-lint: $(READY) ## check formatting, style, types and the direction of imports
+lint: $(READY) ## check formatting, style, types, the direction of imports and the Dockerfile
 	@$(RUN) isort --check-only $(SOURCES)
 	@$(RUN) black --check --quiet $(SOURCES)
 	@$(RUN) pylint $(SOURCES)
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-logo
+	@$(RUN) hadolint Dockerfile
 
 format: $(READY) ## sort imports and format
 	@$(RUN) isort $(SOURCES)

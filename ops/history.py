@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,14 +15,38 @@ from stages.metrics import HIGHER_IS_BETTER
 
 
 def text(client: MlflowClient, name: str) -> str:
-    """Return who was Production, from when to when, and why."""
+    """Return who was Production, from when to when, and why; and what was deployed where."""
     moves = pointer.moves(client, name)
     if not moves:
         return f"No version of {name} has been Production yet: `make promote` makes one."
+    deployed = deployments(client, name)
+    return _production(moves) + (f"\n\n{deployed}" if deployed else "")
+
+
+def _production(moves: list[dict[str, str]]) -> str:
     rows = [["version", "from", "until", "by", "decision", "why"]]
     ends = [_clock(move["at"]) for move in moves[1:]] + ["now"]
     for move, end in zip(moves, ends, strict=True):
         rows.append([move["to"], _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
+    return table(rows)
+
+
+def record_deployment(client: MlflowClient, run_id: str, name: str, image: str, host: str) -> None:
+    """Add to a decision's run what was to be deployed, and where."""
+    facts = {"image": image, "host": host, "at": str(int(time.time() * 1000)), "model": name}
+    for key, value in facts.items():  # `model` last: the deployment is found by it
+        client.set_tag(run_id, f"deployed.{key}", value)
+
+
+def deployments(client: MlflowClient, name: str) -> str:
+    """Return every deployment that was tried, oldest first; empty without one."""
+    runs = tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "deployed.model": name})
+    if not runs:
+        return ""
+    rows = [["image", "host", "at", "by", "verdict", "decision", "why"]]
+    for tags, run_id in sorted(((r.data.tags, r.info.run_id) for r in runs), key=lambda r: int(r[0]["deployed.at"])):
+        facts = [tags["deployed.image"], tags["deployed.host"], _clock(tags["deployed.at"])]
+        rows.append([*facts, tags["action"], tags["decision"], run_id[:8], tags["reasons"][:200]])
     return table(rows)
 
 

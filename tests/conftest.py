@@ -116,8 +116,8 @@ class Clone:
         return self.run("git", "status", "--porcelain").stdout
 
 
-def make_clone(path: Path) -> Clone:
-    """Copy all files that git knows or would add, and the raw data, and commit."""
+def make_clone(path: Path, data: bool = True) -> Clone:
+    """Copy all files that git knows or would add, and the raw data if wanted, and commit."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -125,7 +125,8 @@ def make_clone(path: Path) -> Clone:
         if (ROOT / name).is_file():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, path / name)
-    shutil.copytree(ROOT / "data", path / "data")
+    if data:
+        shutil.copytree(ROOT / "data", path / "data")
     clone = Clone(path)
     clone.run("git", "init", "--quiet", "--initial-branch=main")
     clone.run("git", "add", "--all")

@@ -31,7 +31,8 @@ from stages.files import write_json
 from stages.params import Params
 from stages.register import register
 from stages.train import matrix, write_bundle
-from tests.conftest import ROOT, free_port, running
+from tests.conftest import ROOT, free_port, make_clone, running
+from tests.ops.release import Release, has_engine
 
 DAYS, PER_DAY = 40, 300
 FIRST_DAY = 16010  # 2013-11-01
@@ -160,6 +161,28 @@ def served(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         yield Bench(folder, uri, fill(folder, ["weak", "good", "better"]))
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """A clone whose registry holds two small models, version 1 in Production, and the image of that version."""
+    if not has_engine() and not os.environ.get("CI"):
+        pytest.skip("no Docker engine answers on this machine")
+    clone = make_clone(tmp_path_factory.mktemp("release"), data=False)
+    clone.run("git", "remote", "add", "origin", "https://user:token@git.example.com/team/on-time.git")
+    uri = f"sqlite:///{clone.path}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(clone.path)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        fill(folder, ["good", "better"])
+    repository = f"on-time-test-{os.getpid()}"
+    commit = clone.run("git", "rev-parse", "HEAD").stdout.strip()
+    made = Release(clone.path, uri, commit, repository)
+    made.promote("1")
+    done = made.run("ops.image", "build")
+    assert done.returncode == 0, done.stderr[-3000:]
+    yield made
+    made.remove()
 
 
 def decision_of(client: MlflowClient, run_id: str) -> dict[str, Any]:
