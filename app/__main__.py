@@ -38,6 +38,7 @@ def main() -> None:
         server_header=False,
         ws="none",
         backlog=2048,
+        timeout_keep_alive=75,  # longer than proxies keep theirs, or they would reuse one that is being closed
     )
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])

@@ -40,13 +40,12 @@ class Booster:
 
     def __init__(self, text: bytes) -> None:
         """Load the model; raise BundleInvalid when LightGBM cannot read it."""
-        self._handle = ctypes.c_void_p()
+        self._handle, self._single = ctypes.c_void_p(), ctypes.c_void_p()
         _call("LGBM_BoosterLoadModelFromString", text, ctypes.byref(ctypes.c_int()), ctypes.byref(self._handle))
         features = ctypes.c_int()
         _call("LGBM_BoosterGetNumFeature", self._handle, ctypes.byref(features))
         if features.value != len(FEATURES):
             raise BundleInvalid(f"The model takes {features.value} features, not {len(FEATURES)}.")
-        self._single = ctypes.c_void_p()
         setting = (_PROBABILITY, 0, _ALL_TREES, _FLOAT64, len(FEATURES), _ONE_THREAD)
         _call("LGBM_BoosterPredictForMatSingleRowFastInit", self._handle, *setting, ctypes.byref(self._single))
         self._row, self._answer = (ctypes.c_double * len(FEATURES))(), ctypes.c_double()
@@ -55,8 +54,9 @@ class Booster:
         self._arguments = self._single, ctypes.byref(self._row), *answer
 
     def __del__(self) -> None:
-        if self._handle:
+        if self._single:
             _library().LGBM_FastConfigFree(self._single)
+        if self._handle:
             _library().LGBM_BoosterFree(self._handle)
 
     def predict(self, features: Floats, num_threads: int = 0) -> Floats:

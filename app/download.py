@@ -1,10 +1,13 @@
-"""From MLflow's registry to a folder that can be served; the only module of the service that imports MLflow."""
+"""From MLflow's registry to a folder that can be served; as a process, it does so for the service (app/watch.py)."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from app import model
-from app.errors import BundleInvalid, ModelUnavailable
+from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
 from app.registry import DIGEST_TAG, VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
 
@@ -23,6 +26,7 @@ def connect(uri: str) -> mlflow.MlflowClient:
     """Return a client that fails soon and stays quiet."""
     for variable, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(variable, value)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
 
@@ -95,3 +99,30 @@ def _refuse_foreign(folder: Path) -> None:
         raise BundleInvalid(
             f"the model is loaded by {loader} from {native.get('data')}: only LightGBM's text format is served."
         )
+
+
+def _answer(command: str, uri: str, name: str, *rest: str) -> Registered:
+    if command == "find":
+        return registered(find(uri, name, rest[0]), rest[0])
+    version, alias, folder = rest
+    try:
+        found = connect(uri).get_model_version(name, version)
+    except MlflowException as err:
+        raise _silent(uri, err) from err
+    return export(found, alias, uri, Path(folder))
+
+
+def main() -> None:
+    """Answer each line of stdin, `[command, argument, ...]`, by a line of JSON, until there are no more."""
+    out, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no answer
+    os.nice(10)  # requests come first
+    for line in sys.stdin:
+        try:
+            answer = _answer(*json.loads(line)).model_dump_json()
+        except OnTimeError as err:
+            answer = json.dumps({"error": type(err).__name__, "reason": str(err)})
+        print(answer, file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

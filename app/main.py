@@ -16,17 +16,17 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route
 
-from app import contract, problems
+from app import contract, outcomes, problems
 from app.answers import Answer, Answers
 from app.answers import explain as explanation_of
 from app.edge import Edge
-from app.errors import OnTimeError
 from app.hot import HotPath
+from app.journal import Journal
 from app.metrics import Metrics
 from app.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Ready, Version
 from app.served import ServedModel
 from app.settings import Settings
-from app.watch import first_model
+from app.watch import Watcher
 
 VERSION_HEADER = "X-Model-Version"
 DESCRIPTION = """The probability that a flight leaving New York will not arrive on time:
@@ -48,16 +48,15 @@ Served = Annotated[ServedModel, Depends(served_model)]
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load the model; without one, stay alive and say why on /readyz."""
+    """Serve the baked copy, watch the alias, keep the journal; at the end, write what waits in its queue."""
     _drain_on_sigterm(app)
-    try:
-        app.state.served = await asyncio.to_thread(first_model, app.state.settings)
-        app.state.metrics.model.serving(app.state.served)
-        log.info("serving version %s of %s", app.state.served.version, app.state.served.name)
-    except OnTimeError as err:
-        log.error("no model is served: %s", err)
-        app.state.reason = f"No model is loaded ({type(err).__name__}); the log has the reason."
+    watching, journal = app.state.watcher.start(), app.state.journal
+    if journal:
+        journal.start()
     yield
+    watching.cancel()
+    if journal:
+        await asyncio.to_thread(journal.close)
 
 
 def _drain_on_sigterm(app: FastAPI) -> None:
@@ -77,7 +76,7 @@ def _drain_on_sigterm(app: FastAPI) -> None:
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the application; it loads the model when it starts."""
+    """Return the application; it loads a model when it starts, and whenever the alias moves."""
     settings = settings or Settings()
     description: dict[str, Any] = {
         "title": "On-time",
@@ -95,8 +94,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.settings, state.served, state.reason, state.draining = settings, None, "The model is being loaded.", False
     state.metrics = Metrics()
     state.answers = Answers(state.metrics)
+    state.watcher, state.journal = Watcher(state), None
+    if settings.journal_url:
+        state.journal = state.answers.journal = Journal(settings, state.metrics.journal)
     problems.install(app)
     _routes(app)
+    outcomes.install(app)
     _health(app)
     _middleware(app)
     contract.install(app, keys=bool(settings.api_keys))

@@ -23,6 +23,7 @@ EXAMPLES = {
         ),
         (400, "There was an error parsing the body", {}),
         (401, "X-API-Key is missing, or is no key of this service.", {}),
+        (404, "There is no such prediction in the journal; it may be too old.", {}),
         (413, "The body has more than 1048576 bytes.", {}),
         (500, FAILED, {}),
         (503, "No model is loaded (ModelUnavailable); the log has the reason.", {}),

@@ -87,6 +87,13 @@ class Settings(BaseSettings):
         """Where the alias is looked up; empty when the baked copy is all there is."""
         return self.tracking_uri or ("" if self.baked_model else DEFAULT_TRACKING_URI)
 
+    @field_validator("journal_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if value and not re.match(r"(sqlite|postgresql)(\+\w+)?://", value):
+            raise ValueError("must be sqlite:///file.db or postgresql://user@host/database, or empty")
+        return value
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _digests(cls, value: Any) -> Any:

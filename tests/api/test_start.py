@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import ROOT, Clone, free_port, running
+from app.schemas import EXAMPLE_FLIGHT
+from tests.api.conftest import Start, eventually
+from tests.conftest import ROOT, Clone
 
 
 def test_a_port_in_use_is_named_with_the_way_out() -> None:
@@ -46,17 +48,27 @@ def test_a_wrong_setting_is_named() -> None:
     assert done.returncode == 1 and "PORT" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_path: Path) -> None:
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
-    settings = {"ONTIME_PORT": str(port), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    with running([sys.executable, "-m", "app"], f"{base}/livez", ROOT, **settings):
-        for method, path in (("GET", "/readyz"), ("GET", "/version"), ("POST", "/predict")):
-            answer = httpx.request(method, base + path, json={"carrier": "UA"} if method == "POST" else None)
-            assert answer.status_code in (422, 503), path
-        ready = httpx.get(f"{base}/readyz")
-    assert ready.status_code == 503 and ready.headers["Content-Type"] == "application/problem+json"
-    assert "ModelUnavailable" in ready.json()["detail"] and str(tmp_path) not in ready.text
+def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_path: Path, start: Start) -> None:
+    base = start(ready="livez", mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db").base
+    for method, path in (("GET", "/readyz"), ("GET", "/version"), ("POST", "/predict")):
+        answer = httpx.request(method, base + path, json=EXAMPLE_FLIGHT if method == "POST" else None)
+        assert answer.status_code == 503 and answer.headers["Content-Type"] == "application/problem+json", path
+    eventually(lambda: "ModelUnavailable" in httpx.get(f"{base}/readyz").json()["detail"], "the reason is known")
+    assert str(tmp_path) not in httpx.get(f"{base}/readyz").text
+
+
+def test_a_copy_that_is_damaged_is_not_served(image: Path, start: Start) -> None:
+    (image / "model.lgb").write_bytes(b"")
+    base = start(ready="livez", baked_model=image).base
+    ready = httpx.get(f"{base}/readyz")
+    assert ready.status_code == 503 and "BundleInvalid" in ready.json()["detail"]
+
+
+def test_a_journal_of_no_known_kind_is_refused() -> None:
+    environment = {"ONTIME_JOURNAL_URL": "mongodb://here", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "app"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "JOURNAL_URL" in done.stderr and "postgresql://" in done.stderr
 
 
 def test_serving_nothing_in_production_names_the_command(pipeline: Clone, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features import FEATURES, SCHEDULE_FEATURES, WEATHER, WEATHER_FEATURES, Tables, compute
-from app.model import Bundle, to_flights
+from app.features import FEATURES, SCHEDULE_FEATURES, WEATHER, WEATHER_FEATURES, Tables, compute, compute_single
+from app.model import Bundle, to_flights, to_single
 from app.schemas import EXAMPLE_FLIGHT, Flight
 
 HOUR = {
@@ -155,7 +155,8 @@ def test_a_batch_is_its_singles_in_any_order(
     bundle: Bundle, requests: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     flights_ = [Flight.model_validate(request) for request in requests]
-    singles = [float(bundle.probabilities(to_flights([flight]))[0]) for flight in flights_]
+    rows = [compute_single(to_single(flight), bundle.tables) for flight in flights_]
+    singles = [bundle.booster.predict_single(row) for row in rows]
     order = data.draw(st.permutations(range(len(flights_))))
     batch = bundle.probabilities(to_flights([flights_[i] for i in order]))
     assert batch.tolist() == [singles[i] for i in order]
@@ -166,5 +167,6 @@ def test_features_of_a_batch_are_those_of_its_singles_to_the_bit(
     tables: Tables, requests: list[dict[str, Any]]
 ) -> None:
     flights_ = [Flight.model_validate(request) for request in requests]
-    singles = np.concatenate([compute(to_flights([flight]), tables) for flight in flights_])
-    assert compute(to_flights(flights_), tables).tobytes() == singles.tobytes()
+    batch = compute(to_flights(flights_), tables)
+    assert np.array([compute_single(to_single(flight), tables) for flight in flights_]).tobytes() == batch.tobytes()
+    assert np.concatenate([compute(to_flights([flight]), tables) for flight in flights_]).tobytes() == batch.tobytes()

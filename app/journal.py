@@ -1,0 +1,283 @@
+"""The journal: every prediction, and what came of it, in SQLite or PostgreSQL; written off the request path.
+
+There are two tables that only grow and age, so that no migration tool is in the image: the journal writes down the
+version of its schema and refuses a database that has another one. A change that adds a column raises the version and
+says here how older tables get it; old and new services write side by side during a deployment.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    create_engine,
+    delete,
+    event,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from app.answers import Answer
+from app.errors import OnTimeError
+from app.metrics import JournalMetrics
+from app.settings import Settings
+
+SCHEMA = 1
+FLUSH_SECONDS = 0.1
+RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 5.0
+EXPIRE_SECONDS = 3600.0
+ROWS = 500
+"""Rows in one transaction; small enough that the requests of the same process do not wait for it."""
+
+CONNECT: dict[str, dict[str, Any]] = {
+    "sqlite": {"timeout": 1},
+    "postgresql": {"connect_timeout": 3, "tcp_user_timeout": 5000, "options": "-c statement_timeout=5000"},
+}
+"""A database that does not answer is one that is down."""
+
+log = logging.getLogger("app.journal")
+
+
+class JournalInvalid(OnTimeError):
+    """The database holds a journal of another schema."""
+
+
+class _Time(TypeDecorator[datetime]):  # pylint: disable=too-many-ancestors # SQLAlchemy's
+    """A time with its zone; SQLite, which has none, keeps and gives UTC."""
+
+    # pylint: disable=unused-argument # the names are SQLAlchemy's
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+metadata = MetaData()
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", _Time, nullable=False, index=True),
+    Column("model_version", Text, nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("features", JSON, nullable=False, comment="By name, as the model saw them; null is missing or unseen."),
+)
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("prediction_id", Text, primary_key=True),
+    Column("received_at", _Time, nullable=False),
+    Column("delay_minutes", Integer),
+    Column("status", Text, nullable=False, comment="arrived, cancelled or diverted"),
+    Column("not_on_time", Boolean, nullable=False),
+)
+schema = Table("journal_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+Upsert = sqlite.Insert | postgresql.Insert
+
+
+def connect(url: str) -> Engine:
+    """Return an engine for a journal, which connects when it is first used."""
+    dialect = make_url(url).get_backend_name()
+    engine = create_engine(
+        url,
+        connect_args=CONNECT[dialect],
+        pool_pre_ping=True,
+        pool_timeout=2,
+        json_serializer=lambda value: to_json(value).decode(),
+    )
+    if dialect == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def settings(connection: Any, _: Any) -> None:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")  # what is written outlives the process, killed or not
+
+    return engine
+
+
+def upsert(engine: Engine, table: Table) -> Upsert:
+    """Return an insert that can say what happens to a row that is there already."""
+    return sqlite.insert(table) if engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def prepare(engine: Engine) -> None:
+    """Make the tables where there are none; raise JournalInvalid if there are those of another schema."""
+    with engine.begin() as connection:
+        for table in metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
+        found = connection.scalar(select(schema.c.version))
+        if found is None:
+            connection.execute(upsert(engine, schema).values(version=SCHEMA).on_conflict_do_nothing())
+    if found not in (None, SCHEMA):
+        raise JournalInvalid(
+            f"the journal at {engine.url!r} has schema {found}, this service writes {SCHEMA}: "
+            "serve the release that fits, or give ONTIME_JOURNAL_URL another database."
+        )
+
+
+def rows(answer: Answer) -> Iterator[dict[str, Any]]:
+    """Return the rows of `predictions` that an answer makes."""
+    created, served = datetime.fromtimestamp(answer.created, UTC), answer.served
+    for name, row, probability in zip(answer.ids, answer.rows, answer.probabilities, strict=True):
+        yield {
+            "id": name,
+            "created_at": created,
+            "model_version": served.version,
+            "probability": probability,
+            "features": served.bundle.values(row),
+        }
+
+
+class Journal:
+    """A bounded queue of answers, and the thread that writes them.
+
+    A database that is slow or gone delays no request: answers wait in the queue, what finds it full is dropped and
+    counted, and writing goes on when the database is back.
+    """
+
+    def __init__(self, settings: Settings, metrics: JournalMetrics) -> None:
+        self.engine, self.metrics = connect(settings.journal_url), metrics
+        self._capacity, self._retention = settings.journal_queue, timedelta(days=settings.journal_retention_days)
+        self._queue: deque[Answer] = deque()
+        self._depth = 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._prepared, self._up, self._expire_at = False, True, 0.0
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        metrics.capacity.set(self._capacity)
+
+    def start(self) -> None:
+        """Start writing."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, for a few seconds at most; the rest is dropped."""
+        self._stop.set()
+        self._thread.join(CLOSE_SECONDS)
+        if self._depth:
+            log.error("%d predictions are not in the journal: it did not answer in time", self._depth)
+            self.metrics.dropped.inc(self._depth)
+        self.engine.dispose()
+
+    def record(self, answer: Answer) -> None:
+        """Take the predictions of one answer without waiting; all are dropped where not all have room."""
+        count = len(answer.ids)
+        with self._lock:
+            room = self._depth + count <= self._capacity
+            if room:
+                self._queue.append(answer)
+                self._depth += count
+        if not room:
+            self.metrics.dropped.inc(count)
+
+    def waiting(self, ids: Iterable[str]) -> set[str]:
+        """Return those of these predictions that are not written yet."""
+        wanted = set(ids)
+        with self._lock:
+            return {name for answer in self._queue for name in answer.ids if name in wanted}
+
+    def _run(self) -> None:
+        pause = 0.0  # the tables are made at once
+        while True:
+            stopping = self._stop.wait(pause)
+            try:
+                self._work()
+                self._say(None)
+                pause = FLUSH_SECONDS
+            except (SQLAlchemyError, JournalInvalid) as err:
+                self._say(err)
+                pause = RETRY_SECONDS
+            if stopping and not self._queue:
+                return
+            if stopping:
+                time.sleep(FLUSH_SECONDS)  # `close` waits for as long as it wants to
+
+    def _work(self) -> None:
+        if not self._prepared:
+            prepare(self.engine)
+            self._prepared = True
+        while self._write(self._next()) >= ROWS:
+            pass
+        if time.monotonic() >= self._expire_at:
+            expire(self.engine, datetime.now(UTC) - self._retention)
+            self._expire_at = time.monotonic() + EXPIRE_SECONDS
+
+    def _write(self, part: list[Answer]) -> int:
+        """Write answers in one transaction, take them off the queue, and return how many rows they made."""
+        if not part:
+            return 0
+        # The commit of a connection that broke may have succeeded: the same rows again do no harm.
+        statement = upsert(self.engine, predictions).on_conflict_do_nothing()
+        with self.engine.begin() as connection:
+            connection.execute(statement, [row for answer in part for row in rows(answer)])
+        count = sum(len(answer.ids) for answer in part)
+        with self._lock:
+            for _ in part:
+                self._queue.popleft()
+            self._depth -= count
+        self.metrics.written.inc(count)
+        return count
+
+    def _next(self) -> list[Answer]:
+        """Return the oldest answers, about as many as fit in one transaction."""
+        part: list[Answer] = []
+        count = 0
+        with self._lock:
+            for answer in self._queue:
+                part.append(answer)
+                count += len(answer.ids)
+                if count >= ROWS:
+                    break
+        return part
+
+    def _say(self, err: Exception | None) -> None:
+        """Keep the metrics true, and log when the database goes and when it comes back."""
+        self.metrics.up.set(err is None)
+        self.metrics.depth.set(self._depth)
+        if err and self._up:
+            log.error("the journal cannot be written, predictions wait in the queue: %s", str(err).splitlines()[0])
+        elif not err and not self._up:
+            log.info("the journal is written again")
+        self._up = err is None
+
+
+def expire(engine: Engine, before: datetime) -> None:
+    """Delete predictions made before a time, with their outcomes, in small transactions."""
+    old = select(predictions.c.id).where(predictions.c.created_at < before).limit(ROWS)
+    while True:
+        with engine.begin() as connection:
+            ids = connection.scalars(old).all()
+            connection.execute(delete(outcomes).where(outcomes.c.prediction_id.in_(ids)))
+            connection.execute(delete(predictions).where(predictions.c.id.in_(ids)))
+        if len(ids) < ROWS:
+            return

@@ -1,0 +1,13 @@
+"""openapi.json is what clients build on: it changes when somebody means it to."""
+
+from __future__ import annotations
+
+from app.contract import text
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import ROOT
+
+
+def test_the_committed_contract_is_that_of_the_code() -> None:
+    committed = (ROOT / "openapi.json").read_text(encoding="utf-8")
+    assert text(create_app(Settings())) == committed, "the API changed: `make openapi`, and commit what it writes"

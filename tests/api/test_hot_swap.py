@@ -1,0 +1,117 @@
+"""Versions change and registries fail under traffic: no request fails, and none is answered by another version."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app import model
+from tests.api.conftest import NAME, Registry, Service, Start, Traffic, eventually
+from tests.conftest import free_port
+
+QUICK = 0.05
+
+
+def assert_sound(traffic: Traffic, registry: Registry) -> None:
+    """Assert that no request failed, and each answer is that of the version in its header and its body."""
+    assert not traffic.failed and len(traffic.answers) > 20
+    for header, body, _, probability in traffic.answers:
+        assert header == body and probability == registry.versions[header]
+
+
+@pytest.fixture
+def following(mlflow_registry: Registry, start: Start) -> Service:
+    """A service that follows the alias, which names version 1."""
+    mlflow_registry.point("1")
+    return start(mlflow_uri=mlflow_registry.uri, refresh_seconds=QUICK, journal_url="")
+
+
+def test_50_swaps_under_load(following: Service, mlflow_registry: Registry) -> None:
+    with Traffic(following.base) as traffic:
+        for i in range(50):
+            version = str((i + 1) % 3 + 1)
+            mlflow_registry.point(version)
+            eventually(lambda v=version: following.serves(v), f"version {version} is served")
+    assert_sound(traffic, mlflow_registry)
+    assert traffic.versions() == {"1", "2", "3"}
+    assert following.metric('model_reloads_total{result="swapped"}') >= 50
+    assert following.metric('model_reloads_total{result="failed"}') == 0
+
+
+def test_two_versions_promoted_within_a_second(following: Service, mlflow_registry: Registry) -> None:
+    with Traffic(following.base) as traffic:
+        mlflow_registry.point("2")
+        mlflow_registry.point("3")
+        eventually(lambda: following.serves("3"), "the last one is served")
+        time.sleep(20 * QUICK)
+        assert following.serves("3")
+    assert_sound(traffic, mlflow_registry)
+
+
+def broken(kind: str, bundle: Path, folder: Path, registry: Registry) -> str:
+    """Register a version that must not be served, and return it."""
+    if kind == "wrong hash":
+        return registry.publish(bundle, digest="0" * 64)
+    if kind == "unknown feature":
+        folder.mkdir()
+        manifest = json.loads((bundle / model.MANIFEST_FILE).read_text())
+        version = registry.publish(bundle)
+        manifest["features"][-1] = "moon_phase"
+        replace(registry, version, model.MANIFEST_FILE, json.dumps(manifest).encode())
+        return version
+    version = registry.publish(bundle)
+    text = (bundle / model.MODEL_FILE).read_bytes()
+    replace(registry, version, model.MODEL_FILE, text[: len(text) // 2])
+    return version
+
+
+def replace(registry: Registry, version: str, name: str, content: bytes) -> None:
+    """Overwrite a file of a version in the artifact store."""
+    source = registry.client.get_model_version(NAME, version).source.removeprefix("models:/")
+    found = [path for path in (registry.folder / "store").rglob(name) if source in str(path)]
+    assert len(found) == 1, found
+    found[0].write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["wrong hash", "truncated", "unknown feature"])
+def test_a_version_that_is_damaged_is_not_served_and_the_old_one_stays(
+    kind: str, following: Service, mlflow_registry: Registry, bundles: list[Path], tmp_path: Path
+) -> None:
+    bad = broken(kind, bundles[1], tmp_path / "bad", mlflow_registry)
+    with Traffic(following.base) as traffic:
+        mlflow_registry.point(bad)
+        eventually(lambda: following.metric('model_reloads_total{result="failed"}') >= 5, "it is refused")
+        assert following.serves("1") and httpx.get(f"{following.base}/readyz").status_code == 200
+        mlflow_registry.point("3")
+        eventually(lambda: following.serves("3"), "the next good version is served")
+    assert_sound(traffic, mlflow_registry)
+    assert traffic.versions() == {"1", "3"}
+
+
+def test_a_registry_that_goes_and_comes_back(bundles: list[Path], tmp_path: Path, start: Start, image: Path) -> None:
+    port = free_port()
+    (tmp_path / "mlflow").mkdir()
+    registry = Registry(tmp_path / "mlflow", f"http://127.0.0.1:{port}", {"1": 0.0, "2": 0.0})
+    settings = {"mlflow_uri": registry.uri, "refresh_seconds": QUICK, "journal_url": ""}
+    baked = start(baked_model=image, **settings)
+    bare = start(ready="livez", **settings)
+    eventually(lambda: bare.metric('model_reloads_total{result="failed"}'), "the first look")
+    refusal = httpx.get(f"{bare.base}/readyz")
+    assert refusal.status_code == 503 and "ModelUnavailable" in refusal.json()["detail"]
+    assert baked.version()["source"] == "baked"
+    with Traffic(baked.base) as traffic:
+        with registry.server(port):
+            for path in bundles[:2]:
+                registry.publish(path)
+            registry.point("2")
+            for service in (baked, bare):
+                eventually(lambda s=service: s.serves("2"), "the registry's version is served")
+                assert service.version()["source"] == "registry"
+        failures = baked.metric('model_reloads_total{result="failed"}')
+        eventually(lambda: baked.metric('model_reloads_total{result="failed"}') > failures, "the registry is gone")
+        assert baked.serves("2") and bare.serves("2")
+    assert not traffic.failed and traffic.versions() == {"1", "2"}

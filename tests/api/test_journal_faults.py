@@ -1,0 +1,189 @@
+"""The journal's database fails, and processes are killed, under traffic: what was answered is there, or is counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from app.journal import connect, predictions
+from app.schemas import EXAMPLE_FLIGHT
+from tests.api.conftest import Service, Start, Traffic, eventually
+from tests.conftest import Postgres
+
+GONE_SECONDS = 10
+CLIENT = """
+import httpx, json, sys
+with httpx.Client() as client:
+    while True:
+        answer = client.post(sys.argv[1] + "/predict", json=json.loads(sys.argv[2])).raise_for_status()
+        print(answer.json()["prediction_id"], flush=True)
+"""
+
+
+def written(url: str) -> set[str]:
+    """Return the ids in the journal."""
+    engine = connect(url)
+    with engine.connect() as connection:
+        found = set(connection.scalars(select(predictions.c.id)))
+    engine.dispose()
+    return found
+
+
+def assert_kept(service: Service, url: str, ids: set[str], dropped: int = 0) -> None:
+    """Assert that these predictions are in the journal, but for as many as the metric says were dropped."""
+    eventually(lambda: service.metric("journal_queue_depth") == 0 and service.metric("journal_up") == 1, "all written")
+    assert service.metric("journal_dropped_total") == dropped
+    assert len(ids - written(url)) == dropped
+    assert service.metric("journal_written_total") == len(written(url))
+
+
+def locked(url: str) -> Callable[[], AbstractContextManager[None]]:
+    """Return a block during which another process holds the SQLite database."""
+
+    @contextmanager
+    def outage() -> Iterator[None]:
+        with sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            yield
+            other.execute("ROLLBACK")
+        other.close()
+
+    return outage
+
+
+def stopped(postgres: Postgres) -> Callable[[], AbstractContextManager[None]]:
+    """Return a block during which PostgreSQL does not run."""
+
+    @contextmanager
+    def outage() -> Iterator[None]:
+        postgres.stop()
+        try:
+            yield
+        finally:
+            postgres.start()
+
+    return outage
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_database_that_is_gone_for_10_seconds(
+    database: str, start: Start, image: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if database == "sqlite":
+        url = f"sqlite:///{tmp_path}/journal.db"
+        outage = locked(url)
+    else:
+        postgres = request.getfixturevalue("postgres")
+        url, outage = postgres.database(), stopped(postgres)
+    service = start(baked_model=image, journal_url=url)
+    with Traffic(service.base) as traffic:
+        eventually(lambda: service.metric("journal_written_total"), "the journal is written")
+        with outage():
+            quick = traffic.slowest
+            traffic.slowest = 0.0
+            before = service.metric("journal_written_total")
+            time.sleep(GONE_SECONDS)
+            assert service.metric("journal_up") == 0 and service.metric("journal_queue_depth") > 0
+            assert service.metric("journal_written_total") - before <= 500  # one transaction was under way
+            assert traffic.slowest < max(1.0, 5 * quick)  # nobody waits for the database
+        eventually(lambda: service.metric("journal_up") == 1, "the journal is written again")
+    assert not traffic.failed
+    assert_kept(service, url, traffic.ids())
+
+
+def test_a_queue_that_is_too_short_for_an_outage_drops_and_counts(start: Start, image: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/journal.db"
+    service = start(baked_model=image, journal_url=url, journal_queue=50)
+    eventually(lambda: service.metric("journal_up") == 1 and (tmp_path / "journal.db").exists(), "the journal is there")
+    with Traffic(service.base) as traffic:
+        with locked(url)():
+            eventually(lambda: service.metric("journal_dropped_total") > 20, "the queue is full")
+        eventually(lambda: service.metric("journal_up") == 1, "the journal is written again")
+    assert not traffic.failed
+    dropped = int(service.metric("journal_dropped_total"))
+    assert_kept(service, url, traffic.ids(), dropped)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB, which only root can make."""
+    if os.geteuid() != 0 and not os.environ.get("CI"):
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode and not os.environ.get("CI"):
+        pytest.skip("this machine lets nobody mount a file system")
+    assert folder.is_mount()
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full(start: Start, image: Path, small_disk: Path) -> None:
+    url = f"sqlite:///{small_disk}/journal.db"
+    service = start(baked_model=image, journal_url=url)
+    eventually(lambda: service.metric("journal_up") == 1 and (small_disk / "journal.db").exists(), "the journal")
+    with (small_disk / "other").open("wb", buffering=0) as other:
+        with pytest.raises(OSError):
+            while True:
+                other.write(b"0" * 4096)
+    with Traffic(service.base) as traffic:
+        eventually(lambda: service.metric("journal_up") == 0, "the disk is full")
+        answered = len(traffic.answers)
+        eventually(lambda: len(traffic.answers) > answered + 50, "requests are answered all the same")
+        (small_disk / "other").unlink()
+        eventually(lambda: service.metric("journal_up") == 1, "there is room again")
+    assert not traffic.failed
+    assert_kept(service, url, traffic.ids())
+
+
+def test_all_that_a_killed_client_was_answered_is_there(start: Start, image: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/journal.db"
+    service = start(baked_model=image, journal_url=url)
+    with client(service, tmp_path) as (process, ids):
+        eventually(lambda: len(ids()) > 200, "the client is answered")
+        process.kill()
+        process.wait()
+        assert_kept(service, url, ids())
+
+
+@contextmanager
+def client(service: Service, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], set[str]]]]:
+    """Run a process that asks and writes down what it was answered, until the block ends."""
+    file = folder / "answered"
+    command = [sys.executable, "-c", CLIENT, service.base, httpx.Request("POST", "/", json=EXAMPLE_FLIGHT).content]
+    with file.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL) as process:
+        yield process, lambda: {line for line in file.read_text().splitlines() if len(line) == 32}
+        process.kill()
+
+
+def test_at_most_the_queue_is_missing_after_the_server_was_killed(start: Start, image: Path, tmp_path: Path) -> None:
+    queue, url = 100, f"sqlite:///{tmp_path}/journal.db"
+    service = start(baked_model=image, journal_url=url, journal_queue=queue)
+    with client(service, tmp_path) as (process, ids):
+        eventually(lambda: len(ids()) > 5 * queue, "the client is answered")
+        assert service.metric("journal_dropped_total") == 0
+        os.kill(service.pid, signal.SIGKILL)
+        process.wait()
+        answered = ids()
+    assert len(answered) > 5 * queue and len(answered - written(url)) <= queue
+
+
+def test_what_waits_is_written_when_the_service_stops(start: Start, image: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/journal.db"
+    service = start(baked_model=image, journal_url=url)
+    answers = [httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).json() for _ in range(20)]
+    os.kill(service.pid, signal.SIGTERM)
+    eventually(lambda: not Path(f"/proc/{service.pid}/cmdline").read_bytes(), "the process has ended")
+    assert {answer["prediction_id"] for answer in answers} == written(url)

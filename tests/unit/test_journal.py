@@ -1,0 +1,261 @@
+"""The journal on SQLite and on PostgreSQL: what is written, what waits, what is dropped, and what ages."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import HTTPException
+from pydantic import ValidationError
+from sqlalchemy import Table, func, select
+
+from app import journal as journals
+from app.answers import Answer, new_id
+from app.features import CATEGORICAL, FEATURES
+from app.journal import Journal, JournalInvalid, connect, expire, outcomes, predictions, prepare
+from app.metrics import Metrics
+from app.model import Bundle
+from app.outcomes import LATE_MINUTES, Outcome, record
+from app.served import ServedModel
+from app.settings import Settings
+from stages import params
+from tests.conftest import ROOT
+
+CAPACITY = 1000
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
+    """The URL of a new database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/journal.db"
+    return str(request.getfixturevalue("postgres").database())
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """The metrics of one application."""
+    return Metrics()
+
+
+def keep(url: str, metrics: Metrics) -> Journal:
+    """Return a journal that is not started."""
+    return Journal(Settings(journal_url=url, journal_queue=CAPACITY), metrics.journal)
+
+
+@pytest.fixture
+def journal(url: str, metrics: Metrics) -> Iterator[Journal]:
+    """A journal that is not started."""
+    made = keep(url, metrics)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def answer(bundle: Bundle) -> Callable[..., Answer]:
+    """Return a function that makes an answer to some flights."""
+    served = ServedModel("flight-delay", "7", "production", None, bundle)
+
+    def make(count: int = 1, at: float | None = None) -> Answer:
+        row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURES)) / 3.0]
+        return Answer(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
+
+    return make
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """Return the value of a metric."""
+    found = metrics.registry.get_sample_value(name, labels)
+    assert found is not None
+    return found
+
+
+def count(journal: Journal, table: Table) -> int:
+    """Return how many rows a table has."""
+    with journal.engine.connect() as connection:
+        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
+
+
+def test_a_prediction_is_written_as_the_model_saw_it(
+    journal: Journal, answer: Callable[..., Answer], metrics: Metrics
+) -> None:
+    given = answer(at=1_800_000_000.25)
+    journal.record(given)
+    journal.start()
+    journal.close()
+    with journal.engine.connect() as connection:
+        row = connection.execute(select(predictions)).one()
+    assert (row.id, row.model_version, row.probability) == (given.ids[0], "7", 0.25)
+    assert row.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
+    assert row.features == dict(zip(FEATURES, ["B6", "LGA", None, *given.rows[0][3:]], strict=True))
+    assert list(CATEGORICAL) == list(FEATURES[:3])
+    assert value(metrics, "journal_written_total") == 1 and value(metrics, "journal_up") == 1
+    assert value(metrics, "journal_queue_capacity") == CAPACITY and value(metrics, "journal_queue_depth") == 0
+
+
+def test_what_finds_the_queue_full_is_dropped_and_counted(
+    journal: Journal, answer: Callable[..., Answer], metrics: Metrics
+) -> None:
+    for _ in range(CAPACITY - 5):
+        journal.record(answer())
+    journal.record(answer(6))  # has no room as a whole
+    journal.record(answer(5))
+    journal.record(answer())
+    assert value(metrics, "journal_dropped_total") == 7
+    journal.start()
+    journal.close()
+    assert count(journal, predictions) == CAPACITY == value(metrics, "journal_written_total")
+
+
+def test_the_same_prediction_twice_is_one_row(journal: Journal, answer: Callable[..., Answer]) -> None:
+    given = answer(3)
+    journal.record(given)
+    journal.record(given)
+    journal.start()
+    journal.close()
+    assert count(journal, predictions) == 3
+
+
+def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Callable[..., Answer]) -> None:
+    several = [keep(url, metrics) for _ in range(4)]
+    for each in several:
+        each.start()
+    threads = [threading.Thread(target=lambda j=j: [j.record(answer()) for _ in range(200)]) for j in several]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for each in several:
+        each.close()
+    assert count(several[0], predictions) == 800 and value(metrics, "journal_dropped_total") == 0
+
+
+def test_a_journal_that_cannot_be_written_at_the_end_counts_what_is_lost(
+    answer: Callable[..., Answer], metrics: Metrics, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "CLOSE_SECONDS", 0.5)
+    journal = keep(f"sqlite:///{tmp_path}/missing/journal.db", metrics)
+    journal.start()
+    journal.record(answer(7))
+    journal.close()
+    assert value(metrics, "journal_dropped_total") == 7 and value(metrics, "journal_up") == 0
+
+
+def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
+    prepare(journal.engine)
+    prepare(journal.engine)  # a second time is no harm
+    with journal.engine.begin() as connection:
+        connection.execute(journals.schema.update().values(version=2))
+    with pytest.raises(JournalInvalid, match=r"schema 2, this service writes 1.*ONTIME_JOURNAL_URL"):
+        prepare(journal.engine)
+
+
+def test_a_password_is_not_in_a_message() -> None:
+    assert "secret" not in repr(connect("postgresql://user:secret@localhost/db").url)
+
+
+def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callable[..., Answer]) -> None:
+    prepare(journal.engine)
+    now = time.time()
+    old, young = answer(700, now - 91 * 86400), answer(3, now - 89 * 86400)
+    for given in (old, young):
+        journal.record(given)
+    journal.start()  # its first turn removes what is too old
+    journal.close()
+    assert count(journal, predictions) == 3
+    reported = [Outcome(prediction_id=name, delay_minutes=0) for name in young.ids]
+    assert asyncio.run(record(journal, reported)) == set()
+    expire(journal.engine, datetime.now(UTC) - timedelta(days=80))
+    assert count(journal, predictions) == count(journal, outcomes) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "not_on_time"),
+    [
+        ({"delay_minutes": 14}, False),
+        ({"delay_minutes": 15}, True),
+        ({"delay_minutes": -20}, False),
+        ({"status": "cancelled"}, True),
+        ({"status": "diverted"}, True),
+    ],
+)
+def test_an_outcome_is_judged_as_the_target_is(fields: dict[str, Any], not_on_time: bool) -> None:
+    assert Outcome.model_validate({"prediction_id": "0" * 32} | fields).not_on_time is not_on_time
+    assert LATE_MINUTES == params.load(ROOT / "params.yaml").featurize.late_minutes
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"status": "diverted", "delay_minutes": 3}, {"delay_minutes": 2.5}, {"status": "lost"}]
+)
+def test_an_outcome_that_is_none_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Outcome.model_validate({"prediction_id": "0" * 32} | fields)
+
+
+def test_outcomes_are_recorded_once_corrected_and_refused(
+    journal: Journal, answer: Callable[..., Answer], metrics: Metrics
+) -> None:
+    given = answer(2)
+    prepare(journal.engine)
+    journal.start()
+    journal.record(given)  # still in the queue when the outcome arrives
+
+    def report(name: str, **fields: Any) -> set[str]:
+        return asyncio.run(record(journal, [Outcome(prediction_id=name, **fields)]))
+
+    assert report(given.ids[0], delay_minutes=3) == set()
+    first = rows(journal)
+    assert report(given.ids[0], delay_minutes=3) == set() and rows(journal) == first
+    assert report(given.ids[0], status="cancelled") == set()
+    row = rows(journal)[0]
+    assert (row.status, row.delay_minutes, row.not_on_time) == ("cancelled", None, True)
+    assert report("f" * 32, delay_minutes=3) == {"f" * 32}
+    assert report(given.ids[1], delay_minutes=300) == set() and len(rows(journal)) == 2
+    assert value(metrics, "model_outcomes_total", outcome="on_time") == 1  # the correction is not counted again
+    assert value(metrics, "model_outcomes_total", outcome="not_on_time") == 1
+    journal.close()
+
+
+def rows(journal: Journal) -> list[Any]:
+    """Return the outcomes in the journal."""
+    with journal.engine.connect() as connection:
+        return list(connection.execute(select(outcomes).order_by(outcomes.c.prediction_id)).all())
+
+
+def test_an_outcome_of_a_prediction_that_waits_too_long_is_to_be_reported_again(
+    answer: Callable[..., Answer], metrics: Metrics, tmp_path: Any
+) -> None:
+    journal = keep(f"sqlite:///{tmp_path}/journal.db", metrics)
+    prepare(journal.engine)  # and no writer runs
+    given = answer()
+    journal.record(given)
+    with pytest.raises(HTTPException) as refusal:
+        asyncio.run(record(journal, [Outcome(prediction_id=given.ids[0], delay_minutes=3)]))
+    assert refusal.value.status_code == 503 and refusal.value.headers == {"Retry-After": "1"}
+    journal.engine.dispose()
+
+
+def test_a_locked_database_is_waited_for(answer: Callable[..., Answer], metrics: Metrics, tmp_path: Any) -> None:
+    journal = keep(f"sqlite:///{tmp_path}/journal.db", metrics)
+    prepare(journal.engine)
+    with sqlite3.connect(tmp_path / "journal.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        journal.start()
+        started = time.perf_counter()
+        for _ in range(100):
+            journal.record(answer())
+        assert time.perf_counter() - started < 1  # nobody waits for the database
+        while value(metrics, "journal_up"):
+            time.sleep(0.05)
+        assert value(metrics, "journal_written_total") == 0
+        other.execute("ROLLBACK")
+    journal.close()
+    assert count(journal, predictions) == 100 and value(metrics, "journal_dropped_total") == 0
+    other.close()
