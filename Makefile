@@ -12,6 +12,8 @@ SOURCES := app stages ops tests
 HOST ?= 127.0.0.1
 PORT ?= 8000
 VERSION ?=
+MINUTES ?= 10
+SECONDS ?= 60
 BASE ?= origin/main
 VERSIONS ?=
 AT_HOST = $(if $(filter-out 127.0.0.1,$(HOST)),--host $(HOST)) $(if $(SOAK),--soak $(SOAK)) $(if $(WATCH),--watch $(WATCH))
@@ -104,6 +106,12 @@ test: $(READY) data ## run the tests
 
 openapi: $(READY) ## write openapi.json, the contract with clients, after a change of the API
 	@$(RUN) python -m ops.openapi
+
+fuzz: $(READY) ## send nearly right bodies for MINUTES: none may end in 500, or differ from the ordinary route
+	@$(RUN) FUZZ_SECONDS=$$(( 60 * $(MINUTES) )) python -m pytest tests/api/test_hot.py -q -k whatever
+
+soak: $(READY) ## 300 connections for SECONDS without an error, then 20,000 requests without a leak
+	@$(RUN) SOAK_SECONDS=$(SECONDS) SOAK_REQUESTS=20000 python -m pytest tests/api/test_soak.py -q -s
 
 bench: $(READY) ## measure the service beside an empty FastAPI endpoint and `mlflow models serve` (about 5 minutes)
 	@$(RUN) python -m ops.bench

@@ -36,6 +36,7 @@ def main() -> None:
         log_config=configuration(settings.log_level),
         access_log=False,
         server_header=False,
+        http="app.protocol:HeadTimeout",
         ws="none",
         backlog=2048,
         timeout_keep_alive=75,  # longer than proxies keep theirs, or they would reuse one that is being closed

@@ -1,0 +1,33 @@
+"""Many connections for a while, and memory that does not grow. `make soak` does it at full length."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import psutil
+
+from tests.api.conftest import Start
+from tests.api.wire import Load
+
+SECONDS = float(os.environ.get("SOAK_SECONDS", "5"))
+REQUESTS = int(os.environ.get("SOAK_REQUESTS", "4000"))
+CONNECTIONS = 300
+
+
+def test_300_connections_get_no_error_and_memory_does_not_grow(start: Start, baked: Path) -> None:
+    service = start(baked_model=baked, journal_url="sqlite:///journal.db", request_seconds=20)
+    port, process = int(service.base.rpartition(":")[2]), psutil.Process(service.pid)
+    crowd = Load(port, connections=CONNECTIONS)
+    asyncio.run(crowd.run(seconds=SECONDS))
+    assert crowd.failures == [] and set(crowd.answers) == {200} and crowd.answers[200] > CONNECTIONS
+    before = process.memory_info().rss
+    more = Load(port)
+    asyncio.run(more.run(requests=REQUESTS))
+    growth = process.memory_info().rss / before - 1
+    print(
+        f"{crowd.answers[200]} requests on {CONNECTIONS} connections without an error, {before / 1e6:.0f} MB; ", end=""
+    )
+    print(f"{more.answers[200]} requests later {growth:+.1%}")
+    assert more.failures == [] and growth < 0.05
