@@ -115,7 +115,7 @@ def _answer(command: str, uri: str, name: str, *rest: str) -> Registered:
 def main() -> None:
     """Answer each line of stdin, `[command, argument, ...]`, by a line of JSON, until there are no more."""
     out, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no answer
-    os.nice(10)  # requests come first
+    os.nice(5)  # requests come first
     for line in sys.stdin:
         try:
             answer = _answer(*json.loads(line)).model_dump_json()

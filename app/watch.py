@@ -2,7 +2,7 @@
 
 MLflow's client takes 2 s to import and 30 MB, holds the interpreter's lock meanwhile, and may hang on a server that
 does. So it lives in a process of its own (`python -m app.download`), which is there while there is something to
-download; a look at the alias of an HTTP registry is one plain request.
+download, and for a minute after; a look at the alias of an HTTP registry is one plain request.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from app.settings import Settings
 
 LOOK_SECONDS = 5
 DOWNLOAD_SECONDS = 120
+IDLE_SECONDS = 60
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 30, 3600
 """A version that could not be served is downloaded again after 30 s, then after twice as long each time."""
 
@@ -82,7 +83,7 @@ class Watcher:
     async def _follow(self) -> str:
         named, served = await self._named(), self.state.served
         if served and (named.version, named.bundle_digest) == (served.version, served.bundle.digest):
-            self.downloads.close()
+            self.downloads.rest()
             return "unchanged"
         if self._failed and self._failed[0] == named and time.monotonic() < self._retry_at:
             raise self._failed[1]
@@ -153,10 +154,11 @@ class Downloads:
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
+        self._asked = 0.0
 
     async def ask(self, *question: str) -> Registered:
         """Return the answer of `app.download`; raise what it raised, ModelUnavailable if it ends or does not answer."""
-        answer = None
+        answer, self._asked = None, time.monotonic()
         try:
             async with asyncio.timeout(DOWNLOAD_SECONDS):
                 self._process = process = self._process or await _start()
@@ -173,6 +175,11 @@ class Downloads:
         if "error" in answer:
             raise {err.__name__: err for err in (BundleInvalid, ModelUnavailable)}[answer["error"]](answer["reason"])
         return Registered.model_validate(answer)
+
+    def rest(self) -> None:
+        """End the process when it has had nothing to do for a while."""
+        if time.monotonic() - self._asked > IDLE_SECONDS:
+            self.close()
 
     def close(self) -> None:
         """End the process."""

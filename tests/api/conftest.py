@@ -26,7 +26,7 @@ from stages import tracking
 from tests.conftest import ROOT, bake, free_port, make_bundle, running
 
 NAME = "flight-delay"
-PATIENCE = 60
+PATIENCE = 120
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:
