@@ -1,4 +1,4 @@
-"""The same over a real MLflow server, on SQLite and on PostgreSQL: register, promote and serve, with nothing changed."""
+"""The same over a real MLflow server, on SQLite and on PostgreSQL: register, promote, serve, nothing changed."""
 
 from __future__ import annotations
 
