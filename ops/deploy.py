@@ -74,9 +74,8 @@ class Site:
 
     def live(self) -> str | None:
         """Return the colour that the proxy sends the traffic to, if its container runs."""
-        saved = docker("exec", self.proxy, "cat", "/config/caddy/autosave.json")
-        dials = re.findall(r'"dial":"(\w+):8000"', saved)
-        return dials[0] if dials and self.runs(dials[0]) else None
+        first = docker("exec", self.proxy, "sh", "-c", "cat /config/first || true").removesuffix(":8000")
+        return first if first and self.runs(first) else None
 
     def runs(self, colour: str) -> bool:
         """Return whether a colour's container runs and has never been started again."""
@@ -86,9 +85,9 @@ class Site:
 
     def route(self, *colours: str) -> None:
         """Send the traffic to the first of these colours, and to the next one while the first does not answer."""
-        upstreams = "ONTIME_UPSTREAMS=" + " ".join(f"{colour}:8000" for colour in colours)
-        reload = ["caddy", "reload", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
-        docker("exec", "--env", upstreams, self.proxy, *reload)
+        write = 'printf %s "$2" > "/config/$1.part" && mv "/config/$1.part" "/config/$1"'
+        for name, colour in (("first", colours[0]), ("next", colours[-1])):
+            docker("exec", self.proxy, "sh", "-c", write, "sh", name, f"{colour}:8000")
 
     def start(self, colour: str, image: str) -> str:
         """Start a colour on an image, in place of what is left of an earlier one; return its id."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -161,7 +160,11 @@ def test_a_good_release_takes_over_without_one_failed_request_and_goes_back_in_t
     [
         ("slow-a", "await asyncio.sleep(2)", "p95"),
         ("crashing-b", "threading.Timer(5, os._exit, (1,)).start()", "keeps running before traffic"),
-        ("failing-c", "scope['path'] = '/none' if scope['path'] == '/predict' else scope['path']", "wrong answers"),
+        (
+            "failing-c",
+            "scope['path'] = '/none' if scope.get('path') == '/predict' else scope.get('path')",
+            "wrong answers",
+        ),
     ],
 )
 def test_a_bad_release_never_gets_traffic(site: Site, name: str, line: str, reason: str) -> None:
@@ -216,7 +219,6 @@ def test_the_proxy_hides_metrics_and_comes_back_to_the_last_release(site: Site) 
     assert httpx.get(f"{site.url}/metrics", timeout=10).status_code == 404
     filters = f"label=com.docker.compose.project={site.environment['COMPOSE_PROJECT_NAME']}"
     proxy = docker("ps", "--quiet", "--filter", filters, "--filter", "label=com.docker.compose.service=proxy")
-    before = json.loads(docker("exec", proxy, "cat", "/config/caddy/autosave.json"))
     docker("restart", proxy)
     for _ in range(50):
         try:
@@ -225,4 +227,3 @@ def test_the_proxy_hides_metrics_and_comes_back_to_the_last_release(site: Site) 
         except (httpx.HTTPError, ValueError):
             time.sleep(0.2)
     assert site.serving() == "1"
-    assert json.loads(docker("exec", proxy, "cat", "/config/caddy/autosave.json")) == before
