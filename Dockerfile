@@ -15,13 +15,31 @@ ENV PATH=/opt/venv/bin:$PATH
 FROM runtime AS packages
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
-COPY requirements.txt /tmp/
+ARG REQUIREMENTS=requirements.txt
+COPY $REQUIREMENTS /tmp/requirements.txt
 RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --no-deps --require-hashes \
       --requirement /tmp/requirements.txt \
  && find /opt/venv \( -type d -name tests -o -name '*.pyi' \) -prune -exec rm -rf {} + \
  && find /opt/venv -type d -name '*.libs' -prune -o -type f -name '*.so*' -exec strip --strip-unneeded {} + \
  && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+
+# What watches: the drift monitor, the receiver of alerts, MLflow's server (REQUIREMENTS=requirements-monitor.txt)
+FROM runtime AS monitor
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends git \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+COPY --from=packages /opt/venv /opt/venv
+COPY app /srv/app
+COPY stages /srv/stages
+COPY ops /srv/ops
+COPY params.yaml data.dvc dvc.lock dvc.yaml /srv/
+WORKDIR /srv
+ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MLFLOW_DISABLE_TELEMETRY=true
+RUN install --directory --owner 10001 /reports
+USER 10001
+CMD ["python", "-m", "ops.drift"]
 
 # The code and the model. A model that is not what the registry has recorded, or that does not answer its golden
 # requests as it did when it was made, stops the build.

@@ -21,6 +21,7 @@ ALLOW_EQUAL ?=
 SOAK ?=
 WATCH ?=
 IMAGE ?=
+FROM ?=
 IMAGE_NAME ?= on-time
 BASE_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
@@ -82,6 +83,9 @@ serve: $(READY) ## start the API on the Production version (HOST, PORT)
 image: $(READY) ## build the image of the Production version (or VERSION=n), named after it; never `latest`
 	@$(RUN) python -m ops.image build $(VERSION)
 
+image-tools: $(READY) ## build the image of the drift monitor and of MLflow's server, named after the commit
+	@$(RUN) python -m ops.image tools
+
 image-again: $(READY) ## build IMAGE a second time without cache, and compare every file
 	@$(RUN) python -m ops.image again $(IMAGE)
 
@@ -93,6 +97,21 @@ deploy: $(READY) ## bring IMAGE into service, blue/green, here or at HOST=user@m
 
 undeploy-to: $(READY) ## bring the image of VERSION=n back into service and into Production; REASON="..." is recorded
 	@$(RUN) python -m ops.deploy back $(VERSION) --reason "$$REASON" $(AT_HOST)
+
+sbom: $(READY) ## write the CycloneDX list of what is in IMAGE to build/
+	@$(RUN) python -m ops.audit --sbom $(IMAGE)
+
+audit: $(READY) ## look the locked packages up in the vulnerability database; ops/audit-ignored.yml lets some pass for a time
+	@$(RUN) python -m ops.audit
+
+secrets: $(READY) ## write the secrets that ops/compose mounts, where they are missing
+	@$(RUN) python -m ops.secrets
+
+backup: $(READY) ## save MLflow's database and the journal to backup/<time>/
+	@$(RUN) python -m ops.backup save
+
+restore: $(READY) ## put the databases of FROM=backup/<time> in place of the present ones
+	@$(RUN) python -m ops.backup restore $(FROM)
 
 demo: repro ## all the way: model, promotion when nothing is in Production, service, one request
 	@$(RUN) python -m ops.registry promote --if-none
@@ -134,6 +153,7 @@ format: $(READY) ## sort imports and format
 lock: $(READY) ## lock the requirements anew from pyproject.toml
 	@$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.txt
 	@$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
+	@$(RUN) uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra pipeline -c requirements-dev.txt pyproject.toml -o requirements-monitor.txt
 
 clean: ## remove what was made, but not data, cache or MLflow
 	rm -rf build .pytest_cache .mypy_cache .hypothesis

@@ -32,7 +32,7 @@ from stages.params import Params
 BASE_IMAGE = "python:3.11-slim-bookworm"
 CONTEXT = (
     *("Dockerfile", ".dockerignore", "requirements.txt", "requirements-monitor.txt"),
-    *("app", "stages", "ops", "params.yaml", "pyproject.toml"),
+    *("app", "stages", "ops", "params.yaml", "data.dvc", "dvc.yaml", "dvc.lock", "pyproject.toml"),
 )
 OCI, OURS = "org.opencontainers.image.", "ai.on-time."
 
@@ -129,24 +129,39 @@ def build(
         folder = Path(scratch)
         context(folder, commit)
         registry.export(client, p, folder / "model", number)
-        facts = json.loads((folder / "model" / VERSION_FILE).read_text(encoding="utf-8"))
-        version = client.get_model_version(p.register_.model, facts["version"])
+        known = json.loads((folder / "model" / VERSION_FILE).read_text(encoding="utf-8"))
+        version = client.get_model_version(p.register_.model, known["version"])
         check_model(folder / "model", version)
         name = f"{REPOSITORY}:model-v{version.version}"
         tags = tags or [name, f"{name}-g{commit[:7]}"]
-        _docker_build(folder, tags, labels(version, commit, base), base, fresh)
+        facts = labels(version, commit, base)
+        arguments = {"BASE": base, "BUNDLE_DIGEST": facts[f"{OURS}model.bundle_digest"], "COMMIT": commit}
+        _docker_build(folder, "service", tags, facts, arguments, fresh)
     return tags[-1]
 
 
-def _docker_build(folder: Path, tags: list[str], facts: dict[str, str], base: str, fresh: bool) -> None:
+def build_tools() -> str:
+    """Build the image of the drift monitor and of MLflow's server; return its tag, which names the commit."""
+    commit = committed()
+    tag = f"{REPOSITORY}-tools:g{commit[:7]}"
+    facts = {f"{OCI}title": f"{REPOSITORY}-tools", f"{OCI}revision": commit, f"{OCI}source": source()}
+    with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
+        context(Path(scratch), commit)
+        arguments = {"BASE": os.environ.get("BASE_IMAGE") or BASE_IMAGE, "REQUIREMENTS": "requirements-monitor.txt"}
+        _docker_build(Path(scratch), "monitor", [tag], facts, arguments)
+    return tag
+
+
+def _docker_build(
+    folder: Path, target: str, tags: list[str], facts: dict[str, str], arguments: dict[str, str], fresh: bool = False
+) -> None:
     for path in folder.rglob("*"):  # the same modes, whatever the umask is
         path.chmod(0o755 if path.is_dir() else 0o644)
-    arguments = {"BASE": base, "BUNDLE_DIGEST": facts[f"{OURS}model.bundle_digest"], "COMMIT": facts[f"{OCI}revision"]}
     options = [f"--tag={tag}" for tag in tags] + ["--no-cache"] * fresh
     options += [f"--build-arg={key}={value}" for key, value in arguments.items()]
     options += [f"--label={key}={value}" for key, value in facts.items()]
     flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
-    docker("build", "--target=service", *flags, *options, str(folder), shown=True)
+    docker("build", f"--target={target}", *flags, *options, str(folder), shown=True)
 
 
 def layers(image: str) -> Iterator[dict[str, tuple[object, ...]]]:
@@ -248,9 +263,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("build", help="Production, or a version, as an image")
     making.add_argument("version", nargs="?")
+    commands.add_parser("tools", help="the image of the drift monitor and of MLflow's server")
     second = commands.add_parser("again", help="build an image again without cache and compare every file")
     second.add_argument("image")
     arguments = parser.parse_args()
+    if arguments.command == "tools":
+        print(f"{build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/compose.")
+        return
     p, client = params.load(), tracking.connect()
     if arguments.command == "again":
         print(again(client, p, arguments.image))

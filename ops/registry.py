@@ -90,7 +90,7 @@ def record(
         log.tags(tags)
         numbers: dict[str, float] = {}
         for check in decision.checks:
-            name = re.sub(r"[^\w./ -]", "", check.name.replace("=", " "))[:200]
+            name = re.sub(r"[^\w./ -]", "", check.name.partition(": ")[0].replace("=", " "))[:200].strip("/ ")
             numbers |= {name: check.value, f"{name}.now": check.now, f"{name}.base": check.base}
         log.metrics(**{name: value for name, value in numbers.items() if math.isfinite(value)})
         checks = [

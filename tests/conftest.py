@@ -203,7 +203,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], url: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: list[str], url: str, cwd: Path, seconds: float = START_SECONDS, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """Run a server until the block ends; the block starts when the URL answers 200."""
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -212,7 +214,7 @@ def running(command: list[str], url: str, cwd: Path, **environment: str) -> Iter
         ) as server,
     ):
         try:
-            deadline = time.monotonic() + START_SECONDS
+            deadline = time.monotonic() + seconds
             while not _answers(url):
                 if server.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)

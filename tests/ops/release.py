@@ -96,6 +96,7 @@ class Release:
         name = f"{self.repository}:{tag}"
         labels = [f"--label=org.opencontainers.image.revision={revision}"] * bool(revision)
         labels += [f"--label=ai.on-time.model.version={version}"] * bool(version)
+        lines += f"\nENV ONTIME_COMMIT={revision}" * bool(revision)
         text = f"FROM {base or self.image}\n{lines}\n".encode()
         subprocess.run(["docker", "build", "--tag", name, *labels, "-"], input=text, capture_output=True, check=True)
         return name

@@ -1,0 +1,255 @@
+"""MLflow on PostgreSQL and S3 behind its password, started by the very files that ops/compose mounts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import httpx
+import mlflow
+import psycopg
+import pytest
+from mlflow import MlflowClient
+
+from ops import secrets
+from tests.conftest import ROOT, running
+
+COMPOSE = ROOT / "ops" / "compose"
+PROGRAMS = [*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin"))), str(Path(sys.executable).parent)]
+PATH = os.pathsep.join([*PROGRAMS, os.environ["PATH"]])
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": PATH}
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("initdb", path=PATH) is None and not os.environ.get("CI"),
+    reason="no PostgreSQL on this machine (Debian: apt install postgresql)",
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on, and that have a free one 10,000 above (SeaweedFS takes it for gRPC)."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", 0))
+            port = low.getsockname()[1]
+            try:
+                high.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            found.append(port)
+    return found
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The addresses of the services, and the folder of their secrets."""
+
+    secrets: Path
+    postgres: int
+    storage: str
+    mlflow: str
+    gate: str
+
+    def secret(self, name: str) -> str:
+        """Return a secret."""
+        return (self.secrets / name).read_text()
+
+    @property
+    def s3(self) -> dict[str, str]:
+        """The variables of an S3 client."""
+        keys = {
+            "AWS_ACCESS_KEY_ID": self.secret("s3_access_key"),
+            "AWS_SECRET_ACCESS_KEY": self.secret("s3_secret_key"),
+        }
+        return keys | {"AWS_DEFAULT_REGION": "us-east-1"}
+
+    def sql(self, role: str, password: str, database: str, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement as a role of PostgreSQL."""
+        place = {"host": "127.0.0.1", "port": self.postgres, "user": role, "password": self.secret(password)}
+        with psycopg.connect(**place, dbname=database, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+
+def cluster(folder: Path, port: int, password: str, stack: ExitStack) -> None:
+    """Start PostgreSQL on a port, with a password for its superuser; stop it with the stack."""
+    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
+    (folder / "password").write_text(password)
+    for path in (folder, folder / "password"):
+        shutil.chown(path, "postgres" if prefix else None, os.getgid())
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*prefix, str(shutil.which(program, path=PATH)), "-D", f"{folder}/data", *arguments]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    run("initdb", "-U", "postgres", "-A", "scram-sha-256", "--pwfile", f"{folder}/password", "--no-sync")
+    run("pg_ctl", "start", "-w", "-l", f"{folder}/log", "-o", f"-p {port} -k {folder} -h 127.0.0.1 -c fsync=off")
+    stack.callback(run, "pg_ctl", "stop", "-w", "-m", "immediate")
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[Stack]:
+    """PostgreSQL, SeaweedFS, MLflow and the gate, each on loopback."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-stack-")))
+        patch.setenv("PATH", PATH)
+        secrets.write(root / "secrets")
+        database, s3, master, volume, filer, server, gate = free_ports(7)
+        made = Stack(
+            root / "secrets",
+            database,
+            f"http://127.0.0.1:{s3}",
+            f"http://127.0.0.1:{server}",
+            f"http://127.0.0.1:{gate}",
+        )
+        root.chmod(0o711)
+        for name in ("postgres", "storage"):
+            (root / name).mkdir()
+        cluster(root / "postgres", database, made.secret("postgres_password"), stack)
+        places = QUIET | {"SECRETS": str(made.secrets)}
+        admin = {"PGHOST": "127.0.0.1", "PGPORT": str(database), "PGPASSWORD": made.secret("postgres_password")}
+        subprocess.run(["sh", str(COMPOSE / "databases.sh")], env=os.environ | places | admin, check=True)
+
+        ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-ip=127.0.0.1"]
+        env = places | {"PORT": str(s3), "DATA": str(root / "storage"), "CONFIG": str(root / "s3.json")}
+        command = ["sh", str(COMPOSE / "storage.sh"), *ports]
+        stack.enter_context(running(command, f"{made.storage}/healthz", root, **env))
+
+        env = places | {"POSTGRES": f"127.0.0.1:{database}", "S3": made.storage, "PORT": str(server)}
+        env |= {"LISTEN": "127.0.0.1", "WORKERS": "1", "ALLOWED_HOSTS": f"127.0.0.1:{server}"}
+        stack.enter_context(running(["sh", str(COMPOSE / "mlflow.sh")], f"{made.mlflow}/health", root, 300, **env))
+
+        env = places | {"MLFLOW_SITE": made.gate, "MLFLOW": f"127.0.0.1:{server}", "HOME": str(root)}
+        command = ["caddy", "run", "--config", str(COMPOSE / "mlflow.Caddyfile"), "--adapter", "caddyfile"]
+        login = f"http://on-time:{made.secret('mlflow_password')}@127.0.0.1:{gate}/health"
+        stack.enter_context(running(command, login, root, **env))
+
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "on-time")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", made.secret("mlflow_password"))
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        mlflow.set_tracking_uri(made.gate)
+        yield made
+        mlflow.set_tracking_uri(None)
+
+
+def test_nothing_of_mlflow_is_seen_without_the_password(system: Stack) -> None:
+    for path in ("/", "/health", "/api/2.0/mlflow/experiments/search", "/ajax-api/2.0/mlflow/runs/search", "/graphql"):
+        assert httpx.get(system.gate + path).status_code == 401, path
+    assert httpx.get(f"{system.gate}/health", auth=("on-time", "password")).status_code == 401
+    assert httpx.get(f"{system.gate}/health", auth=("on-time", system.secret("mlflow_password"))).status_code == 200
+
+
+def test_mlflow_refuses_requests_for_another_host(system: Stack) -> None:
+    path = f"{system.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+    assert httpx.get(path).status_code == 200
+    assert httpx.get(path, headers={"Host": "evil.example.com"}).status_code == 403
+
+
+def test_the_artifacts_of_a_run_land_in_s3(system: Stack, tmp_path: Path) -> None:
+    mlflow.set_experiment("on the stack")
+    with mlflow.start_run() as run:
+        mlflow.log_metric("roc_auc", 0.7)
+        mlflow.log_text("a text", "folder/text.txt")
+    storage = boto3.client("s3", endpoint_url=system.storage, **_keys(system))
+    keys = [item["Key"] for item in storage.list_objects_v2(Bucket="mlflow")["Contents"]]
+    assert any(key.endswith(f"{run.info.run_id}/artifacts/folder/text.txt") for key in keys)
+    copy = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="folder", dst_path=str(tmp_path))
+    assert (Path(copy) / "text.txt").read_text() == "a text"
+    (row,) = system.sql("mlflow", "mlflow_db_password", "mlflow", "SELECT count(*) FROM runs")
+    assert row[0]
+
+
+def _keys(system: Stack) -> dict[str, str]:
+    return {
+        "aws_access_key_id": system.secret("s3_access_key"),
+        "aws_secret_access_key": system.secret("s3_secret_key"),
+    }
+
+
+def test_s3_is_closed_to_others(system: Stack) -> None:
+    assert httpx.get(f"{system.storage}/mlflow").status_code == 403
+
+
+def test_dvc_pushes_and_pulls(system: Stack, tmp_path: Path) -> None:
+    def run(*command: str) -> str:
+        env = os.environ | system.s3 | {"DVC_NO_ANALYTICS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "table.csv").write_text("a,b\n1,2\n")
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    run("dvc", "add", "data")
+    run("dvc", "remote", "add", "--default", "storage", "s3://dvc/on-time")
+    run("dvc", "remote", "modify", "storage", "endpointurl", system.storage)
+    assert "2 files pushed" in run("dvc", "push")
+    shutil.rmtree(tmp_path / "data")
+    shutil.rmtree(tmp_path / ".dvc" / "cache")
+    run("dvc", "pull")
+    assert (tmp_path / "data" / "table.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_roles_reach_their_own_database_only_and_the_monitor_only_reads(system: Stack) -> None:
+    system.sql("journal", "journal_db_password", "journal", "CREATE TABLE notes (text text)")
+    system.sql("journal", "journal_db_password", "journal", "INSERT INTO notes VALUES ('kept')")
+    assert system.sql("monitor", "monitor_db_password", "journal", "SELECT text FROM notes") == [("kept",)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        system.sql("monitor", "monitor_db_password", "journal", "INSERT INTO notes VALUES ('x')")
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        system.sql("journal", "journal_db_password", "mlflow", "SELECT 1")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        system.sql("journal", "mlflow_db_password", "journal", "SELECT 1")
+
+
+def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(system: Stack, tmp_path: Path) -> None:
+    env = {"PGHOST": "127.0.0.1", "PGPORT": str(system.postgres), "PGUSER": "postgres", "PYTHONPATH": str(ROOT)}
+    env |= {"PGPASSWORD": system.secret("postgres_password"), "PATH": PATH}
+
+    def backup(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ops.backup", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=os.environ | env, capture_output=True, text=True, check=False)
+
+    client = MlflowClient()
+    version = client.create_model_version(client.create_registered_model("kept").name, "s3://mlflow/none")
+    client.set_registered_model_alias("kept", "production", version.version)
+    system.sql("journal", "journal_db_password", "journal", "CREATE TABLE more AS SELECT 1 AS n")
+    saved = backup("save")
+    assert saved.returncode == 0, saved.stderr
+    folder = next((tmp_path / "backup").iterdir())
+    client.delete_registered_model("kept")
+    system.sql("journal", "journal_db_password", "journal", "UPDATE more SET n = 2")
+
+    dump = folder / "journal.dump"
+    content = dump.read_bytes()
+    dump.write_bytes(content[:-1] + b"x")
+    damaged = backup("restore", str(folder))
+    assert damaged.returncode == 14 and "journal.dump is damaged" in damaged.stderr
+    assert system.sql("journal", "journal_db_password", "journal", "SELECT n FROM more") == [(2,)]
+
+    dump.write_bytes(content)
+    back = backup("restore", str(folder))
+    assert back.returncode == 0, back.stderr
+    assert system.sql("journal", "journal_db_password", "journal", "SELECT n FROM more") == [(1,)]
+    assert MlflowClient().get_model_version_by_alias("kept", "production").version == version.version
+    assert system.sql("monitor", "monitor_db_password", "journal", "SELECT n FROM more") == [(1,)]
+
+
+def test_secrets_are_made_once_and_only_their_owner_gets_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", PATH)
+    folder = tmp_path / "secrets"
+    assert secrets.write(folder)
+    before = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert not secrets.write(folder) and folder.stat().st_mode & 0o777 == 0o700
+    assert before == {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert len(set(before.values())) == len(before) and all(len(value) > 40 for value in before.values())
