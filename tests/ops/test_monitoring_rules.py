@@ -71,7 +71,9 @@ def cases() -> dict[str, list[Case]]:
                 )
                 assert match and match[2] == test["name"].split(":")[0]
                 labels = [re.compile(rf'\b{label}="([^"]*)"') for label in match[1].split(", ")]
-                inputs = {tuple(map(str, (x.findall(item["series"]) for x in labels))) for item in test["input_series"]}
+                inputs = {
+                    tuple(map(str, (x.findall(item["series"]) for x in labels))) for item in test["input_series"] or []
+                }
                 found[match[2]].append(Case(test["name"], len(inputs), len(check["exp_samples"])))
     return found
 
