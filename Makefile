@@ -48,6 +48,9 @@ gate: $(READY) ## judge the metrics against the merge base with BASE; prints a M
 gate-selftest: $(READY) ## measure how often the promotion gate is wrong: A/A pairs and power (about 15 minutes)
 	@$(RUN) python -m ops.gate_selftest
 
+boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
+	@$(RUN) python -m ops.boards
+
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
 	@$(RUN) python -m ops.verify
 

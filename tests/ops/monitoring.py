@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -50,3 +51,19 @@ def rules() -> list[dict[str, Any]]:
 def alerts() -> list[dict[str, Any]]:
     """Return the alerting rules."""
     return [rule for rule in rules() if "alert" in rule]
+
+
+def boards() -> dict[str, dict[str, Any]]:
+    """Return the committed dashboards by their uid."""
+    files = sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json"))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def panels() -> dict[str, dict[str, Any]]:
+    """Return the panels of all dashboards, without headings, by `uid: title`."""
+    return {
+        f"{uid}: {panel['title']}": panel
+        for uid, board in boards().items()
+        for panel in board["panels"]
+        if panel["type"] != "row"
+    }
