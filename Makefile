@@ -27,6 +27,8 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
 REASON ?=
 PAIRS ?= 100
+TRIALS ?= 40
+APPLY ?=
 export REASON IMAGE_NAME BASE_IMAGE DOCKER_BUILD_FLAGS
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
@@ -61,6 +63,9 @@ gate-selftest: $(READY) ## measure how often the promotion gate is wrong, and wh
 
 boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 	@$(RUN) python -m ops.boards
+
+tune: $(READY) ## search the parameters of training on the training months (TRIALS=40 in all); APPLY=1 writes what is better
+	@$(RUN) python -m ops.tune --trials $(TRIALS) $(if $(APPLY),--apply)
 
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
 	@$(RUN) python -m ops.verify
