@@ -26,6 +26,9 @@ IMAGE_NAME ?= on-time
 BASE_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
 REASON ?=
+PAIRS ?= 100
+TRIALS ?= 40
+APPLY ?=
 export REASON IMAGE_NAME BASE_IMAGE DOCKER_BUILD_FLAGS
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
@@ -55,11 +58,14 @@ repro: data ## make, track and register the model: dvc repro, then what came out
 gate: $(READY) ## judge the metrics against the merge base with BASE; prints a Markdown table
 	@$(RUN) python -m ops.gate --base $(BASE)
 
-gate-selftest: $(READY) ## measure how often the promotion gate is wrong: A/A pairs and power (about 15 minutes)
-	@$(RUN) python -m ops.gate_selftest
+gate-selftest: $(READY) ## measure how often the promotion gate is wrong, and what it refuses (an hour or more; PAIRS=100)
+	@$(RUN) python -m ops.selftest --pairs $(PAIRS)
 
 boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 	@$(RUN) python -m ops.boards
+
+tune: $(READY) ## search the parameters of training on the training months (TRIALS=40 in all); APPLY=1 writes what is better
+	@$(RUN) python -m ops.tune --trials $(TRIALS) $(if $(APPLY),--apply)
 
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
 	@$(RUN) python -m ops.verify

@@ -47,14 +47,13 @@ class Evidence:
     """What a promotion is judged by; `challenger` is laid out as reports/metrics.json.
 
     Without a champion only `challenger` is filled; `unusable` says why a bundle was not loaded.
-    `slices` holds log loss.
     """
 
     challenger: Nested
     unusable: str = ""
     has_champion: bool = False
     metrics: Mapping[str, Comparison] = field(default_factory=dict)
-    slices: Mapping[str, Comparison] = field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
     latency: tuple[float, float] = (math.nan, math.nan)
     size: tuple[float, float] = (math.nan, math.nan)
 
@@ -105,25 +104,34 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
     if not evidence.has_champion:
         return floors
     rules = policy.promotion
-    unknown = Comparison(math.nan, math.nan, math.nan)
-    pairs = {metric: evidence.metrics.get(metric, unknown) for metric in rules.margins}
-    checks = [
-        Check.at_least(f"{m} (not worse)", pair.lower, -rules.margins[m], pair.challenger, pair.champion)
-        for m, pair in pairs.items()
-    ]
-    for name in policy.slices:
-        pair = evidence.slices.get(name, unknown)
-        check = f"{name} log_loss (not worse)"
-        checks.append(Check.at_least(check, pair.lower, -rules.slice_margin, pair.challenger, pair.champion))
+    checks = []
     for name, (ours, theirs), most in (
         ("latency", evidence.latency, rules.max_latency_ratio),
         ("size", evidence.size, rules.max_size_ratio),
     ):
         ratio = ours / theirs if theirs > 0 else math.nan
         checks.append(Check.at_most(f"{name} ratio", ratio, most, ours, theirs))
+    pairs = {m: evidence.metrics[m] for m in rules.margins if m in evidence.metrics}
     better = sum(advantage(m, pair.challenger, pair.champion) > 0 for m, pair in pairs.items())
     checks.append(Check.at_least("metrics better than the champion's", better, 0 if allow_equal else 1))
-    return floors + Decision(tuple(checks))
+    return floors + decide_not_worse(evidence.metrics, evidence.slices, policy) + Decision(tuple(checks))
+
+
+def decide_not_worse(
+    whole: Mapping[str, Comparison], parts: Mapping[str, Mapping[str, Comparison]], policy: GateParams
+) -> Decision:
+    """Judge whether a challenger is no worse than the champion by any guarded metric, nor on any watched slice."""
+    rules, unknown = policy.promotion, Comparison(math.nan, math.nan, math.nan)
+    guarded = {str(metric): (whole.get(metric, unknown), margin) for metric, margin in rules.margins.items()}
+    for name in policy.slices:
+        for metric, margin in rules.slice_margins.items():
+            guarded[f"{name} {metric}"] = parts.get(name, {}).get(metric, unknown), margin
+    return Decision(
+        tuple(
+            Check.at_least(f"{label} (not worse)", pair.lower, -margin, pair.challenger, pair.champion)
+            for label, (pair, margin) in guarded.items()
+        )
+    )
 
 
 def markdown(decision: Decision) -> str:

@@ -45,10 +45,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Replicates:
-    """The challenger's advantage in each resample of the days, by guarded metric and by slice (log loss)."""
+    """The challenger's advantage in each resample of the days, by guarded metric, whole and by slice."""
 
     metrics: dict[str, Floats] = field(default_factory=dict)
-    slices: dict[str, Floats] = field(default_factory=dict)
+    slices: dict[str, dict[str, Floats]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Each guarded metric of a model, whole and by slice: on the rows as they are, then by resample."""
+
+    metrics: dict[str, Floats]
+    slices: dict[str, dict[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -95,46 +103,47 @@ def score(bundle: model.Bundle, rows: TestRows, p: FeaturizeParams) -> Scored:
     return Scored(rows.frame[TARGET].to_numpy(), probability, rows.frame[DAY].to_numpy())
 
 
-def _compare(
-    names: list[str], pair: tuple[Scored, Scored], counts: npt.NDArray[np.int64], settings: Settings, confidence: float
-) -> tuple[dict[str, Comparison], dict[str, Floats]]:
-    """Return each metric of both, the lower bound of the advantage, and the advantage by replicate."""
-    ones = np.ones((1, counts.shape[1]), dtype=np.int64)
-    both = np.concatenate([ones, counts])  # the rows as they are, then the resamples
-    ranked = any(name not in ("log_loss", "brier") for name in names)
-    ours, theirs = (metrics.measure_weighted(s, both, settings) if ranked else metrics.day_means(s, both) for s in pair)
-    compared, replicates = {}, {}
-    for name in names:
-        replicates[name] = (ours[name][1:] - theirs[name][1:]) * (1 if HIGHER_IS_BETTER[name] else -1)
-        lower = float(np.quantile(replicates[name], 1 - confidence))
-        compared[name] = Comparison(float(ours[name][0]), float(theirs[name][0]), lower)
-    return compared, replicates
+def resampled(
+    scored: Scored, slices: dict[str, npt.NDArray[np.bool_]], p: PromotionParams, settings: Settings
+) -> Resampled:
+    """Measure a model on the rows as they are and on each resample of the days, the same for every model.
+
+    A slice with too few rows to be measured, or one outcome only, is left out: the gate misses it. In a slice, a
+    resample that has drawn one outcome only does not count.
+    """
+    counts = metrics.resample_days(scored.day, p.bootstrap, p.seed)
+    counts = np.concatenate([np.ones((1, counts.shape[1]), dtype=np.int64), counts])
+    whole = metrics.measure_weighted(scored, counts, settings)
+    days, parts = np.unique(scored.day), {}
+    for name, rows in slices.items():
+        part = scored.where(rows)
+        if rows.sum() >= evaluate.MIN_SLICE_ROWS and 0 < part.target.mean() < 1:
+            drawn = counts[:, np.isin(days, part.day)]
+            areas = metrics.roc_auc(part, drawn)
+            found = metrics.day_means(part, drawn[~np.isnan(areas)]) | {"roc_auc": areas[~np.isnan(areas)]}
+            parts[name] = {str(metric): found[metric] for metric in p.slice_margins}
+    return Resampled({str(metric): whole[metric] for metric in p.margins}, parts)
 
 
 def compare(
-    challenger: Scored,
-    champion: Scored,
-    slices: dict[str, npt.NDArray[np.bool_]],
-    p: PromotionParams,
-    settings: Settings,
-) -> tuple[dict[str, Comparison], dict[str, Comparison], Replicates]:
-    """Return the guarded metrics and the slices' log loss of both models by one paired bootstrap over days.
+    challenger: Resampled, champion: Resampled, p: PromotionParams
+) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Replicates]:
+    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over days."""
 
-    A slice with too few rows to be measured is left out: the gate misses it.
-    """
-    counts = metrics.resample_days(champion.day, p.bootstrap, p.seed)
-    whole, replicates = _compare(list(p.margins), (challenger, champion), counts, settings, p.confidence)
-    days = np.unique(champion.day)
-    parts, part_replicates = {}, {}
-    for name, rows in slices.items():
-        if rows.sum() < evaluate.MIN_SLICE_ROWS:
-            continue
-        present = np.isin(days, champion.day[rows])
-        pair = challenger.where(rows), champion.where(rows)
-        drawn = counts[:, present]
-        found, advantages = _compare(["log_loss"], pair, drawn[drawn.any(axis=1)], settings, p.confidence)
-        parts[name], part_replicates[name] = found["log_loss"], advantages["log_loss"]
-    return whole, parts, Replicates(replicates, part_replicates)
+    def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
+        return {m: (v[1:] - theirs[m][1:]) * (1 if HIGHER_IS_BETTER[m] else -1) for m, v in ours.items()}
+
+    def pairs(ours: dict[str, Floats], theirs: dict[str, Floats], gains: dict[str, Floats]) -> dict[str, Comparison]:
+        lower = {m: float(np.quantile(gain, 1 - p.confidence)) for m, gain in gains.items()}
+        return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), lower[m]) for m in ours}
+
+    whole = advantages(challenger.metrics, champion.metrics)
+    parts = {name: advantages(part, champion.slices[name]) for name, part in challenger.slices.items()}
+    return (
+        pairs(challenger.metrics, champion.metrics, whole),
+        {name: pairs(part, champion.slices[name], parts[name]) for name, part in challenger.slices.items()},
+        Replicates(whole, parts),
+    )
 
 
 def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
@@ -177,8 +186,9 @@ def collect(
         theirs = downloads.enter_context(candidate(champion))
         guarded = evaluate.slices(rows.frame, rows.tables)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
-        reference = score(theirs.bundle, rows, p.featurize)
-        whole, parts, replicates = compare(scored, reference, guarded, p.gate.promotion, settings)
+        both = (scored, score(theirs.bundle, rows, p.featurize))
+        measured = [resampled(one, guarded, p.gate.promotion, settings) for one in both]
+        whole, parts, replicates = compare(measured[0], measured[1], p.gate.promotion)
         times = latencies([ours.bundle, theirs.bundle], p.gate.promotion.latency_calls)
         sizes = (ours.size, theirs.size)
         return Evidence(known, "", True, whole, parts, (times[0], times[1]), sizes), replicates

@@ -39,7 +39,7 @@ def verify_present(directory: Path, p: DataParams) -> None:
     for path in sorted(directory.iterdir()) if directory.exists() else []:
         if path.name not in p.files:
             raise DataInvalid(
-                f"{path} is not one of the files that params.yaml names under data.files, and would change the data's "
+                f"{path} is not one of the files that params.yaml names under data.tables, and would change the data's "
                 f"digest. Move it out of {directory}/."
             )
         expected, actual = p.files[path.name], sha256(path)
@@ -47,7 +47,7 @@ def verify_present(directory: Path, p: DataParams) -> None:
             raise DataInvalid(
                 f"{path} is not the file that params.yaml pins: expected SHA-256 {expected[:12]}, found {actual[:12]}. "
                 f"Restore it with `rm {path} && make data`, and `git checkout data.dvc` if DVC has hashed it anew. "
-                "If the change is meant, put the new digest under data.files in params.yaml and run `dvc add data`."
+                "If the change is meant, put the new digest under data.tables in params.yaml and run `dvc add data`."
             )
 
 
@@ -88,7 +88,7 @@ def unpack(archive: Path, names: list[str], p: DataParams, target: Path) -> None
             member = f"{folder}/{name}" if f"{folder}/{name}" in inside else f"{folder}/{name}.zip"
             stream = tar.extractfile(member) if member in inside else None
             if stream is None:
-                raise DataInvalid(f"{archive.name} holds no {folder}/{name}. Correct data.files in params.yaml.")
+                raise DataInvalid(f"{archive.name} holds no {folder}/{name}. Correct data.tables in params.yaml.")
             content = stream.read()
             if member.endswith(".zip"):
                 with zipfile.ZipFile(io.BytesIO(content)) as zipped:

@@ -92,8 +92,26 @@ def _ece(scored: Scored, counts: npt.NDArray[np.int64], bins: int) -> Floats:
     return np.asarray(np.abs(counts @ gap.reshape(len(days), bins)).sum(axis=1) / (counts @ np.bincount(day)))
 
 
+def roc_auc(scored: Scored, counts: npt.NDArray[np.int64]) -> Floats:
+    """Return ROC AUC by replicate; NaN where the rows that are drawn have one outcome only."""
+    weights, seen, hits, last_of_tie = _in_order(scored, counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _roc_auc(weights, seen[:, last_of_tie], hits[:, last_of_tie])
+
+
 def _ranked(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -> dict[str, Floats]:
-    """Return the metrics that depend on the order of the scores, riskiest row first.
+    """Return the metrics that depend on the order of the scores."""
+    weights, seen, hits, last_of_tie = _in_order(scored, counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "roc_auc": _roc_auc(weights, seen[:, last_of_tie], hits[:, last_of_tie]),
+            "pr_auc": _average_precision(weights, seen[:, last_of_tie], hits[:, last_of_tie]),
+            "top_precision": _top_precision(weights, seen, hits, settings.riskiest_share),
+        }
+
+
+def _in_order(scored: Scored, counts: npt.NDArray[np.int64]) -> tuple[Floats, Counts, Counts, npt.NDArray[np.intp]]:
+    """Return weights of days, rows and positives seen by day down to each row, riskiest first, and the ends of ties.
 
     What is counted above a row is a weighted sum of counts by day: each replicate costs a product of matrices, no sort.
     Days that every replicate weighs alike are one.
@@ -107,13 +125,7 @@ def _ranked(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -
     seen[day, rows], hits[day, rows] = 1, positive
     seen, hits = (part.cumsum(axis=1, dtype=np.int32) for part in (seen, hits))
     last_of_tie = np.flatnonzero(np.append(np.diff(scored.probability[order]) != 0, True))
-    exact = weights.astype(np.float64)  # counts stay far below 2^53
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "roc_auc": _roc_auc(exact, seen[:, last_of_tie], hits[:, last_of_tie]),
-            "pr_auc": _average_precision(exact, seen[:, last_of_tie], hits[:, last_of_tie]),
-            "top_precision": _top_precision(exact, seen, hits, settings.riskiest_share),
-        }
+    return weights.astype(np.float64), seen, hits, last_of_tie  # counts stay far below 2^53
 
 
 def _roc_auc(weights: Floats, seen: Counts, hits: Counts) -> Floats:

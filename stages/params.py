@@ -19,6 +19,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece", "top_precision"]
+SliceMetricName = Literal["log_loss", "roc_auc"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Day = Annotated[date, Field(strict=False)]  # DVC reads no dates: they are quoted
 Period = Annotated[tuple[Day, Day], Field(strict=False)]
@@ -37,7 +38,12 @@ class DataParams(Section):
     package: str
     version: str
     sha256: Sha256
-    files: dict[str, Sha256]
+    tables: dict[str, Sha256]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Return the SHA-256 of each table by the name of its file."""
+        return {f"{name}.csv": digest for name, digest in self.tables.items()}
 
 
 class RowCounts(Section):
@@ -125,7 +131,7 @@ class PromotionParams(Section):
     """How much worse than the champion a challenger may be, and how surely that is known."""
 
     margins: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
-    slice_margin: NonNegative
+    slice_margins: Annotated[dict[SliceMetricName, NonNegative], Field(min_length=1)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Positive
     seed: Annotated[int, Field(ge=0)]

@@ -87,6 +87,7 @@ def folder(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
     p["gate"] |= {"floors": {"roc_auc": 0.6}, "leak_roc_auc": 1.0, "brier_skill": 0.0, "log_loss_gain": 0.0}
     p["gate"]["slices"] = ["origin=EWR", "carrier=UA", "hour=13-17"]
     p["gate"]["promotion"] |= {"bootstrap": 200, "latency_calls": 20, "max_latency_ratio": 50.0, "max_size_ratio": 50.0}
+    p["gate"]["promotion"]["margins"] = {"roc_auc": 0.01, "log_loss": 0.01}  # these models hardly differ by chance
     (path / "params.yaml").write_text(yaml.safe_dump(p))
     test, train = flights(1), flights(0)
     (path / OUT_DIR).mkdir(parents=True)

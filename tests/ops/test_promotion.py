@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from sklearn.metrics import roc_auc_score
 
 from app import model
 from ops import history, pointer, registry
 from ops.pointer import PREVIOUS, PRODUCTION, Intent, PointerMoved, by_alias
-from ops.promotion import compare, latencies
+from ops.promotion import compare, latencies, resampled
 from ops.registry import PromotionRefused
 from stages import metrics, params, tracking
 from stages.metrics import Scored, Settings
@@ -130,7 +131,7 @@ def two_at_once(bench: Bench) -> None:
     """Promote two versions over the first by two processes at the same time."""
     bench.client.set_registered_model_alias(NAME, PRODUCTION, bench.versions["weak"])
     started = [bench.command("promote", bench.versions[name]) for name in ("good", "better")]
-    ended = [(process.communicate(timeout=120), process.returncode) for process in started]
+    ended = [(process.communicate(timeout=600), process.returncode) for process in started]
     codes = sorted(code for _, code in ended)
     assert codes in ([0, 0], [0, 8], [0, 9]), ended
     assert_settled(bench.client)
@@ -199,7 +200,8 @@ def test_the_same_predictions_have_no_advantage_and_a_slice_without_rows_is_left
     scored = Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), np.repeat(np.arange(20), 200))
     slices = {"all": np.ones(4000, bool), "empty": np.zeros(4000, bool), "few": np.arange(4000) < 50}
     p = POLICY
-    whole, parts, _ = compare(scored, scored, slices, p, Settings(10, 0.1))
+    measured = resampled(scored, slices, p, Settings(10, 0.1))
+    whole, parts, _ = compare(measured, measured, p)
     assert {pair.lower for pair in whole.values()} == {0.0} and list(parts) == ["all"]
 
 
@@ -209,12 +211,30 @@ def test_the_bootstrap_of_a_slice_is_that_of_its_rows() -> None:
     ours, theirs = (Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), day) for _ in range(2))
     rows = rng.random(4000) < 0.5
     p = POLICY
-    _, parts, replicates = compare(ours, theirs, {"half": rows}, p, Settings(10, 0.1))
+    _, parts, replicates = compare(*(resampled(s, {"half": rows}, p, Settings(10, 0.1)) for s in (ours, theirs)), p)
     drawn = metrics.resample_days(day, p.bootstrap, p.seed)[3]
     weight = drawn[day[rows]]
     losses = [np.average(metrics.pointwise(s.where(rows))["log_loss"], weights=weight) for s in (ours, theirs)]
-    assert replicates.slices["half"][3] == pytest.approx(losses[1] - losses[0])
-    assert parts["half"].lower == pytest.approx(np.quantile(replicates.slices["half"], 1 - p.confidence))
+    areas = [roc_auc_score(s.target[rows], s.probability[rows], sample_weight=weight) for s in (ours, theirs)]
+    assert replicates.slices["half"]["log_loss"][3] == pytest.approx(losses[1] - losses[0])
+    assert replicates.slices["half"]["roc_auc"][3] == pytest.approx(areas[0] - areas[1])
+    for metric, pair in parts["half"].items():
+        assert pair.lower == pytest.approx(np.quantile(replicates.slices["half"][metric], 1 - p.confidence))
+
+
+def test_a_resample_that_has_drawn_one_outcome_only_does_not_count_in_a_slice() -> None:
+    rng = np.random.default_rng(0)
+    day = np.repeat(np.arange(4), 100)
+    target = np.where(day == 0, rng.integers(0, 2, 400), 0).astype(np.int8)  # only day 0 has both outcomes
+    rows = np.ones(400, bool)
+    measured = resampled(Scored(target, rng.random(400), day), {"all": rows}, POLICY, Settings(10, 0.1))
+    with_day_0 = metrics.resample_days(day, POLICY.bootstrap, POLICY.seed)[:, 0] > 0
+    for values in measured.slices["all"].values():
+        assert len(values) == 1 + with_day_0.sum() and np.isfinite(values).all()
+    one_class = resampled(
+        Scored(np.zeros(400, np.int8), rng.random(400), day), {"all": rows}, POLICY, Settings(10, 0.1)
+    )
+    assert not one_class.slices
 
 
 def test_a_slower_model_is_measured_as_slower(bundle: model.Bundle) -> None:

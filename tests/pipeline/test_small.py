@@ -21,9 +21,10 @@ def cut(clone: Clone) -> None:
     weather = pd.read_csv(clone.path / "data/weather.csv", dtype=str, keep_default_na=False)
     hours = weather[weather["month"].isin(["1", "2", "3"])]
     p = yaml.safe_load((clone.path / "params.yaml").read_text())
-    for name, table in (("flights.csv", kept), ("weather.csv", hours)):
-        table.to_csv(clone.path / "data" / name, index=False)
-        p["data"]["files"][name] = hashlib.sha256((clone.path / "data" / name).read_bytes()).hexdigest()
+    for name, table in (("flights", kept), ("weather", hours)):
+        path = clone.path / "data" / f"{name}.csv"
+        table.to_csv(path, index=False)
+        p["data"]["tables"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
     p["validate"] |= {"first_date": FIRST, "last_date": LAST, "flights_per_day": [1, 400]}
     p["validate"]["rows"] |= {"flights": [len(kept), len(kept)], "weather": [len(hours), len(hours)]}
     p["validate"]["missing_share"] |= {

@@ -42,8 +42,8 @@ def source_package(tmp_path: Path) -> Path:
 @pytest.fixture(name="p")
 def data_params(archive: Path) -> DataParams:
     """Return the digests of that package and of its tables."""
-    files = {name: digest(content) for name, content in TABLES.items()}
-    return DataParams(package="pkg", version="1.0", sha256=digest(archive.read_bytes()), files=files)
+    tables = {name.removesuffix(".csv"): digest(content) for name, content in TABLES.items()}
+    return DataParams(package="pkg", version="1.0", sha256=digest(archive.read_bytes()), tables=tables)
 
 
 @pytest.fixture(name="directory")
@@ -122,14 +122,14 @@ def test_an_archive_with_another_digest_is_refused_and_changes_nothing(
 
 
 def test_a_table_in_the_archive_with_another_digest_is_refused(directory: Path, p: DataParams, archive: Path) -> None:
-    wrong = p.model_copy(update={"files": p.files | {"zipped.csv": "0" * 64}})
+    wrong = p.model_copy(update={"tables": p.tables | {"zipped": "0" * 64}})
     with pytest.raises(DataInvalid, match=r"zipped\.csv is not the file"):
         fetch.fetch(directory, wrong, archive)
     assert not list(directory.iterdir())
 
 
 def test_a_table_that_the_archive_lacks_is_named(directory: Path, p: DataParams, archive: Path) -> None:
-    wrong = p.model_copy(update={"files": p.files | {"other.csv": "0" * 64}})
+    wrong = p.model_copy(update={"tables": p.tables | {"other": "0" * 64}})
     with pytest.raises(DataInvalid, match=r"holds no pkg-1\.0/pkg/data/other\.csv"):
         fetch.fetch(directory, wrong, archive)
 

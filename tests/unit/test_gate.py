@@ -27,7 +27,8 @@ def evidence(**changes: Any) -> Evidence:
     """Return a challenger that is a little better than its champion, with changes."""
     pairs = {"roc_auc": 0.71, "pr_auc": 0.53, "log_loss": 0.525, "brier": 0.173}
     good = {name: Comparison(v + (0.002 if "auc" in name else -0.002), v, 0.0) for name, v in pairs.items()}
-    parts = {name: Comparison(0.52, 0.521, -0.001) for name in POLICY.slices}
+    part = {"log_loss": Comparison(0.52, 0.521, -0.001), "roc_auc": Comparison(0.7, 0.7, -0.001)}
+    parts = dict.fromkeys(POLICY.slices, part)
     return replace(Evidence(NOW, "", True, good, parts, (2e-4, 2e-4), (1e6, 1e6)), **changes)
 
 
@@ -35,6 +36,11 @@ def changed(name: str, **values: float) -> dict[str, Comparison]:
     """Return the good metrics with one of them changed."""
     metrics = dict(evidence().metrics)
     return metrics | {name: replace(metrics[name], **values)}
+
+
+def in_united(metric: str, pair: Comparison) -> Any:
+    """Return the good slices with one metric of carrier UA changed."""
+    return evidence().slices | {"carrier=UA": evidence().slices["carrier=UA"] | {metric: pair}}
 
 
 def without(mapping: Any, name: str) -> dict[str, Any]:
@@ -98,12 +104,13 @@ def test_a_better_challenger_is_promoted() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"metrics": changed("roc_auc", lower=-0.0121)}, "roc_auc (not worse)"),
+        ({"metrics": changed("roc_auc", lower=-1.01 * POLICY.promotion.margins["roc_auc"])}, "roc_auc (not worse)"),
         ({"metrics": changed("log_loss", lower=NAN)}, "log_loss (not worse) is nan"),
         ({"metrics": without(evidence().metrics, "brier")}, "brier (not worse) is nan"),
         ({"metrics": {}}, "roc_auc (not worse) is nan"),
         ({"slices": without(evidence().slices, "carrier=UA")}, "carrier=UA log_loss (not worse) is nan"),
-        ({"slices": evidence().slices | {"carrier=UA": Comparison(0.585, 0.55, -0.04)}}, "carrier=UA log_loss"),
+        ({"slices": in_united("log_loss", Comparison(0.75, 0.55, -0.19))}, "carrier=UA log_loss (not worse) is -0.19"),
+        ({"slices": in_united("roc_auc", Comparison(0.5, 0.7, -0.21))}, "carrier=UA roc_auc (not worse) is -0.21"),
         ({"latency": (4e-4, 2e-4)}, "latency ratio is 2"),
         ({"latency": (NAN, 2e-4)}, "latency ratio is nan"),
         ({"latency": (2e-4, 0.0)}, "latency ratio is nan"),
@@ -143,7 +150,7 @@ def test_a_bundle_that_asks_for_what_is_known_after_departure_is_not_loaded(dama
         (("promotion", "margins", "roc_auc"), NAN),
         (("promotion", "margins", "accuracy"), 0.01),
         (("promotion", "margins"), {}),
-        (("promotion", "slice_margin"), math.inf),
+        (("promotion", "slice_margins", "log_loss"), math.inf),
         (("promotion", "confidence"), 1.0),
         (("promotion", "max_latency_ratio"), 0.0),
         (("pull_request", "max_regression", "roc_auc"), -math.inf),

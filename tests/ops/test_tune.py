@@ -1,0 +1,129 @@
+"""The search on made-up flights: it goes on where it was stopped, and proposes what is better, not what is equal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import optuna
+import pytest
+import yaml
+
+from app.features import Tables
+from ops import tune
+from ops.promotion import Resampled
+from stages import params, tracking
+from stages.featurize import DAY, OUT_DIR
+from stages.files import write_json
+from tests.conftest import ROOT
+from tests.ops.conftest import flights
+
+P = params.load(ROOT / "params.yaml")
+MAY_FIRST = 15826
+
+
+@pytest.fixture
+def folder(tables: Tables, tmp_path: Path) -> Path:
+    """A folder with made-up training flights of May to August, and parameters that learn next to nothing from them."""
+    (tmp_path / OUT_DIR).mkdir(parents=True)
+    train = flights(0).iloc[::3]
+    train[DAY] = (MAY_FIRST + np.arange(len(train)) * 120 // len(train)).astype(np.int32)
+    train.to_parquet(tmp_path / OUT_DIR / "train.parquet", index=False)
+    write_json(tmp_path / OUT_DIR / "tables.json", tables.to_json())
+    text = (ROOT / "params.yaml").read_text()
+    for old, new in (
+        ("rounds: 200", "rounds: 100"),
+        ("learning_rate: 0.05", "learning_rate: 0.02"),
+        ("num_leaves: 31", "num_leaves: 7"),
+        ("min_data_in_leaf: 200", "min_data_in_leaf: 1600"),
+        ("fold_months: [5, 6, 7, 8, 9, 10]", "fold_months: [7, 8]"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    slices = "\n".join(f"  - {name}" for name in P.gate.slices)
+    assert slices in text
+    (tmp_path / "params.yaml").write_text(text.replace(slices, "  - origin=EWR\n  - carrier=UA"))
+    return tmp_path
+
+
+def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_demand(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder / "params.yaml").read_text()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    command, pipe = [sys.executable, "-u", "-m", "ops.tune", "--trials", "4"], subprocess.PIPE
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=pipe, text=True) as stopped:
+        assert stopped.stderr is not None
+        seen = []
+        for line in stopped.stderr:
+            seen.append(line)
+            if line.startswith("trial 1 of 4"):
+                stopped.send_signal(signal.SIGINT)
+                break
+        stopped.communicate(timeout=300)
+    assert stopped.returncode != 0 and seen[-1].startswith("trial 1"), seen
+    for options in ([], ["--apply"]):
+        assert (folder / "params.yaml").read_text() == before
+        monkeypatch.setattr(sys, "argv", ["ops.tune", "--trials", "4", *options])
+        tune.main()
+        out, err = capsys.readouterr()
+        assert "-  num_leaves: 7" in out and "trial 1 of 4" not in err
+    after = (folder / "params.yaml").read_text()
+    changed = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert changed and {pair[0].split(":")[0].strip() for pair in changed} <= set(tune.SPACE)
+    params.load(folder / "params.yaml")
+
+    client = tracking.connect()
+    (parent,) = tracking.find_runs(client, {tracking.STAGE_TAG: "tune"})
+    trials = tracking.find_runs(client, {tracking.STAGE_TAG: "trial", tracking.PARENT_TAG: parent.info.run_id})
+    assert len(trials) == 4 and trials[-1].data.params["num_leaves"] == "7"
+    assert parent.data.tags["decision"] == "proposed" and parent.data.metrics["log_loss_gain"] > 0
+    mlflow.set_tracking_uri("")
+
+
+def test_the_first_trial_is_what_params_yaml_has_and_an_interrupted_one_comes_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    p = params.load().train
+    first = tune.open_study(p).ask(tune.SPACE)
+    assert first.params == tune.present(p)
+    study = tune.open_study(p)
+    assert study.ask(tune.SPACE).params == first.params
+    assert study.trials[first.number].state == optuna.trial.TrialState.FAIL
+
+
+def measured(log_loss: float, noise: float = 0.0, slice_loss: float = 0.5) -> Resampled:
+    """Return what a model of this log loss shows, its resamples scattered by `noise`."""
+    scatter = np.random.default_rng(0).normal(0, noise, 1001)
+    scatter[0] = 0
+    whole = {name: np.full(1001, 0.5) for name in P.gate.promotion.margins}
+    return Resampled(
+        whole | {"log_loss": log_loss + scatter},
+        {name: {"log_loss": np.full(1001, slice_loss), "roc_auc": np.full(1001, 0.7)} for name in P.gate.slices},
+    )
+
+
+@pytest.mark.parametrize(
+    ("challenger", "reason"),
+    [
+        (measured(0.501), "log_loss (gain)"),
+        (measured(0.499, noise=0.0005), "log_loss (gain)"),  # 2 standard deviations, of 40 trials the best
+        (measured(0.49, slice_loss=0.9), "log_loss (not worse)"),
+    ],
+)
+def test_no_parameters_are_proposed_that_are_worse_or_better_by_chance(challenger: Resampled, reason: str) -> None:
+    decision = tune.decide(challenger, measured(0.5), P, trials=40)
+    assert not decision.accepted and all(reason in text for text in decision.reasons)
+    assert tune.decide(measured(0.49, noise=0.0005), measured(0.5), P, trials=40).accepted
+
+
+def test_params_yaml_is_written_as_dvc_writes_it_so_that_only_the_numbers_change() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    assert tune.edited(text, {"num_leaves": yaml.safe_load(text)["train"]["num_leaves"]}) == text
