@@ -104,12 +104,16 @@ def baked(bundle_dir: Path, tmp_path: Path) -> Path:
 class Postgres:
     """A PostgreSQL cluster of its own on loopback, which can be stopped and started."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, password: str = "") -> None:
         self.programs, self.folder, self.port = programs, folder, free_port()
         self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
         if self._as:
             shutil.chown(folder, "postgres")
-        self._run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        access = ["-A", "trust"]
+        if password:
+            (folder / "password").write_text(password, encoding="utf-8")
+            access = ["-A", "scram-sha-256", "--pwfile", str(folder / "password")]
+        self._run("initdb", "-U", "postgres", *access, "-E", "UTF8", "--locale=C", "--no-sync")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as, str(self.programs / program), "-D", str(self.folder / "data"), *arguments]
@@ -132,15 +136,21 @@ class Postgres:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A running PostgreSQL; a test that stops it starts it again."""
+def postgres_programs() -> Path:
+    """Return the folder of PostgreSQL's programs; skip where there are none, outside CI."""
     found = [shutil.which("initdb"), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))]
     programs = [Path(path).parent for path in found if path]
     if not programs and not os.environ.get("CI"):
         pytest.skip("no PostgreSQL on this machine (Debian: apt install postgresql)")
+    return programs[-1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL; a test that stops it starts it again."""
+    programs = postgres_programs()
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
-        cluster = Postgres(programs[-1], Path(folder))
+        cluster = Postgres(programs, Path(folder))
         cluster.start()
         yield cluster
         cluster.stop()

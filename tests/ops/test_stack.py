@@ -21,17 +21,10 @@ import pytest
 from mlflow import MlflowClient
 
 from ops import secrets
-from tests.conftest import ROOT, running
+from tests.conftest import ROOT, Postgres, postgres_programs, running
 
 COMPOSE = ROOT / "ops" / "compose"
-PROGRAMS = [*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin"))), str(Path(sys.executable).parent)]
-PATH = os.pathsep.join([*PROGRAMS, os.environ["PATH"]])
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": PATH}
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("initdb", path=PATH) is None and not os.environ.get("CI"),
-    reason="no PostgreSQL on this machine (Debian: apt install postgresql)",
-)
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,43 +73,31 @@ class Stack:
             return cursor.fetchall() if cursor.description else []
 
 
-def cluster(folder: Path, port: int, password: str, stack: ExitStack) -> None:
-    """Start PostgreSQL on a port, with a password for its superuser; stop it with the stack."""
-    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses to run as root
-    (folder / "password").write_text(password)
-    for path in (folder, folder / "password"):
-        shutil.chown(path, "postgres" if prefix else None, os.getgid())
-
-    def run(program: str, *arguments: str) -> None:
-        command = [*prefix, str(shutil.which(program, path=PATH)), "-D", f"{folder}/data", *arguments]
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
-    run("initdb", "-U", "postgres", "-A", "scram-sha-256", "--pwfile", f"{folder}/password", "--no-sync")
-    run("pg_ctl", "start", "-w", "-l", f"{folder}/log", "-o", f"-p {port} -k {folder} -h 127.0.0.1 -c fsync=off")
-    stack.callback(run, "pg_ctl", "stop", "-w", "-m", "immediate")
-
-
 @pytest.fixture(scope="module")
 def system() -> Iterator[Stack]:
     """PostgreSQL, SeaweedFS, MLflow and the gate, each on loopback."""
+    programs = postgres_programs()
+    path = f"{programs}{os.pathsep}{PATH}"
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-stack-")))
-        patch.setenv("PATH", PATH)
+        patch.setenv("PATH", path)
         secrets.write(root / "secrets")
-        database, s3, master, volume, filer, server, gate = free_ports(7)
+        s3, master, volume, filer, server, gate = free_ports(6)
+        (root / "postgres").mkdir()
+        (root / "storage").mkdir()
+        root.chmod(0o711)  # PostgreSQL's user goes through it
+        cluster = Postgres(programs, root / "postgres", (root / "secrets" / "postgres_password").read_text())
+        cluster.start()
+        stack.callback(cluster.stop)
         made = Stack(
             root / "secrets",
-            database,
+            cluster.port,
             f"http://127.0.0.1:{s3}",
             f"http://127.0.0.1:{server}",
             f"http://127.0.0.1:{gate}",
         )
-        root.chmod(0o711)
-        for name in ("postgres", "storage"):
-            (root / name).mkdir()
-        cluster(root / "postgres", database, made.secret("postgres_password"), stack)
-        places = QUIET | {"SECRETS": str(made.secrets)}
-        admin = {"PGHOST": "127.0.0.1", "PGPORT": str(database), "PGPASSWORD": made.secret("postgres_password")}
+        places = {"SECRETS": str(made.secrets)}
+        admin = {"PGHOST": "127.0.0.1", "PGPORT": str(cluster.port), "PGPASSWORD": made.secret("postgres_password")}
         subprocess.run(["sh", str(COMPOSE / "databases.sh")], env=os.environ | places | admin, check=True)
 
         ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-ip=127.0.0.1"]
@@ -124,7 +105,7 @@ def system() -> Iterator[Stack]:
         command = ["sh", str(COMPOSE / "storage.sh"), *ports]
         stack.enter_context(running(command, f"{made.storage}/healthz", root, **env))
 
-        env = places | {"POSTGRES": f"127.0.0.1:{database}", "S3": made.storage, "PORT": str(server)}
+        env = places | {"POSTGRES": f"127.0.0.1:{cluster.port}", "S3": made.storage, "PORT": str(server)}
         env |= {"LISTEN": "127.0.0.1", "WORKERS": "1", "ALLOWED_HOSTS": f"127.0.0.1:{server}"}
         stack.enter_context(running(["sh", str(COMPOSE / "mlflow.sh")], f"{made.mlflow}/health", root, 300, **env))
 
@@ -212,7 +193,7 @@ def test_roles_reach_their_own_database_only_and_the_monitor_only_reads(system: 
 
 def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(system: Stack, tmp_path: Path) -> None:
     env = {"PGHOST": "127.0.0.1", "PGPORT": str(system.postgres), "PGUSER": "postgres", "PYTHONPATH": str(ROOT)}
-    env |= {"PGPASSWORD": system.secret("postgres_password"), "PATH": PATH}
+    env |= {"PGPASSWORD": system.secret("postgres_password")}
 
     def backup(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ops.backup", *arguments]
@@ -246,7 +227,7 @@ def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(sy
 def test_secrets_are_made_once_and_only_their_owner_gets_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", PATH)
+    monkeypatch.setenv("PATH", path)
     folder = tmp_path / "secrets"
     assert secrets.write(folder)
     before = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
