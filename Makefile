@@ -67,6 +67,9 @@ boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 tune: $(READY) ## search the parameters of training on the training months (TRIALS=40 in all); APPLY=1 writes what is better
 	@$(RUN) python -m ops.tune --trials $(TRIALS) $(if $(APPLY),--apply)
 
+boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
+	@$(RUN) python -m ops.boards
+
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
 	@$(RUN) python -m ops.verify
 

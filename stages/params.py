@@ -152,6 +152,35 @@ class GateParams(Section):
     promotion: PromotionParams
 
 
+class DriftParams(Section):
+    """What the drift monitor alarms on."""
+
+    min_rows: Positive
+    psi_factor: Ratio
+    psi_floor: Ratio
+    missing_margin: Share
+    unseen_share: Share
+    under_prediction: Share
+    over_prediction: Share
+    log_loss: Ratio
+
+
+class RetrainParams(Section):
+    """When a model is trained anew, and when that would not help."""
+
+    min_new_outcomes: Positive
+    cooldown_days: NonNegative
+    max_age_days: Positive
+    max_missing_features: Annotated[int, Field(ge=0)]
+
+
+class MonitorParams(Section):
+    """What is watched once the model serves."""
+
+    drift: DriftParams
+    retrain: RetrainParams
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -162,6 +191,7 @@ class Params(Section):
     evaluate: EvaluateParams
     register_: Annotated[RegisterParams, Field(alias="register")]
     gate: GateParams
+    monitor: MonitorParams
 
 
 def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:

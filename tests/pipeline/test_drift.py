@@ -1,0 +1,111 @@
+"""Drift on the real model: samples are silent, faults and the December storms are not, and a window is cheap."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sqlalchemy import insert
+
+from app.features import FEATURES
+from app.journal import connect, outcomes, predictions, prepare
+from app.model import Bundle
+from ops.drift import selftest
+from ops.drift.journal import outcomes_since, read
+from ops.drift.reference import SCORE, Reference
+from stages.featurize import TARGET
+from tests.conftest import Clone
+
+STORMS = ("2013-12-06", "2013-12-13", "2013-12-20")
+
+
+@pytest.fixture(scope="module")
+def real(pipeline: Clone) -> Iterator[tuple[Reference, Bundle]]:
+    """The reference and the model of the real pipeline, in whose folder the test runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(pipeline.path)
+        yield selftest.reference_of()
+
+
+def names(alarms: list[str]) -> set[str]:
+    """Return the alerts by name."""
+    return {alarm.split()[0] for alarm in alarms}
+
+
+def test_samples_of_the_reference_hardly_ever_alarm(real: tuple[Reference, Bundle]) -> None:
+    samples = selftest.resampled(real[0], 100, selftest.WINDOW_ROWS)
+    assert sum(bool(selftest.beyond(real[0], sample)) for sample in samples) <= 5
+
+
+def test_injected_faults_alarm(real: tuple[Reference, Bundle]) -> None:
+    found = {fault: names(selftest.beyond(real[0], window)) for fault, window in selftest.faults(real[0])}
+    assert found["departures in UTC instead of local time"] == {"FeatureDrift"}
+    assert found["an unknown airline in 2 % of the flights"] == {"UnseenCategory"}
+    assert found["half of the flights without pressure"] == {"InputMissing"}
+    assert found["all scores halved"] >= {"CalibrationOff"}
+
+
+def test_the_december_storms_alarm_and_november_does_not(real: tuple[Reference, Bundle]) -> None:
+    weeks = selftest.weeks(selftest.test_weeks(real[1]))
+    off = {week: "CalibrationOff" in names(selftest.beyond(real[0], rows)) for week, rows in weeks}
+    assert {week for week, alarm in off.items() if alarm} == set(STORMS)
+
+
+def test_ten_thousand_predictions_take_less_than_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
+    code = """
+import json, pathlib, resource, time
+from ops.drift import selftest, report
+reference, _ = selftest.reference_of()
+assert reference.psi_limits and reference.score_limit  # computed once for a model, not for each window
+(window,) = selftest.resampled(reference, 1, 10_000)
+started = time.process_time()
+selftest.beyond(reference, window)
+report.write_html(reference, window, pathlib.Path("build/drift"), 2)
+used = time.process_time() - started
+print(json.dumps([used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+    seconds, memory = json.loads(pipeline.run("python", "-c", code).stdout.splitlines()[-1])
+    assert seconds < 10
+    assert memory < 1e9
+
+
+def test_the_journal_is_read_as_it_was_written(real: tuple[Reference, Bundle], tmp_path: Path) -> None:
+    (window,) = selftest.resampled(real[0], 1, 600)
+    engine = connect(f"sqlite:///{tmp_path}/journal.db")
+    prepare(engine)
+    now = datetime.now(UTC)
+    values = json.loads(window[list(FEATURES)].to_json(orient="records"))
+    rows = [
+        {
+            "id": uuid.uuid4().hex,
+            "created_at": now - timedelta(seconds=i),
+            "model_version": "1",
+            "probability": p,
+            "features": f,
+        }
+        for i, (f, p) in enumerate(zip(values, window[SCORE], strict=True))
+    ]
+    others = [
+        rows[0] | {"id": "old", "created_at": now - timedelta(days=9)},
+        rows[0] | {"id": "v2", "model_version": "2"},
+    ]
+    known = [
+        {"prediction_id": row["id"], "received_at": now, "status": "arrived", "delay_minutes": 0, "not_on_time": late}
+        for row, late in zip(rows[:550], window[TARGET].astype(bool), strict=False)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(predictions), rows + others)
+        connection.execute(insert(outcomes), known)
+    got, labelled = read(engine, "1", hours=168, rows=10_000)
+    expected = window[[*FEATURES, SCORE]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(got, expected, check_dtype=False)
+    assert len(labelled) == 550 and labelled[TARGET].mean() == pytest.approx(window[TARGET].head(550).mean())
+    assert [len(frame) for frame in read(engine, "1", hours=168, rows=100)] == [100, 100]
+    assert [len(frame) for frame in read(engine, "3", hours=168, rows=100)] == [0, 0]
+    assert outcomes_since(engine, now.timestamp() - 1) == 550 and outcomes_since(engine, now.timestamp() + 60) == 0
+    assert selftest.beyond(real[0], got.assign(**{TARGET: window[TARGET].to_numpy()})) == []

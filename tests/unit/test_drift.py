@@ -1,0 +1,141 @@
+"""Drift: what alarms and what does not, on a made-up model; the numbers on the real one are in tests/pipeline."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from app.errors import BundleInvalid
+from app.features import CATEGORICAL, FEATURES, Tables
+from app.model import REFERENCE_FILE
+from ops.drift.compare import alarms, compare, quality
+from ops.drift.reference import SCORE, Reference, load, psi, words
+from ops.drift.report import write_html
+from stages.featurize import DAY, TARGET
+from stages.fetch import sha256
+from stages.params import DriftParams
+
+POLICY = DriftParams(
+    min_rows=500,
+    psi_factor=1.2,
+    psi_floor=0.25,
+    missing_margin=0.1,
+    unseen_share=0.01,
+    under_prediction=0.085,
+    over_prediction=0.15,
+    log_loss=0.65,
+)
+ROWS = 3000
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    """Features of 30 weeks whose temperature follows the season, with a calibrated score."""
+    rng = np.random.default_rng(0)
+    made = pd.DataFrame(rng.random((ROWS, len(FEATURES))), columns=list(FEATURES))
+    for name in CATEGORICAL:
+        made[name] = rng.integers(0, 3, ROWS).astype(float)
+    day = np.sort(rng.integers(0, 210, ROWS))
+    made["temperature_f"] = 50 + 30 * np.sin(day / 60) + rng.normal(0, 4, ROWS)
+    made.loc[rng.random(ROWS) < 0.2, "pressure_mb"] = np.nan
+    score = rng.beta(2, 6, ROWS)
+    return made.assign(**{SCORE: score, TARGET: (rng.random(ROWS) < score).astype(float), DAY: 15706 + day})
+
+
+@pytest.fixture(scope="module")
+def reference(frame: pd.DataFrame, tables: Tables) -> Reference:
+    """The reference, with categories as words."""
+    return Reference("1", words(frame, tables.vocabularies), POLICY)
+
+
+def found(reference: Reference, window: pd.DataFrame) -> list[str]:
+    """Return the alerts that a window raises."""
+    return sorted({alarm.split()[0] for alarm in alarms(reference, compare(reference, window, window))})
+
+
+def test_a_sample_of_the_reference_is_no_alarm(reference: Reference) -> None:
+    samples = [reference.frame.sample(1000, replace=True, random_state=i) for i in range(20)]
+    assert sum(bool(found(reference, sample)) for sample in samples) <= 1
+
+
+def test_a_season_that_the_reference_has_is_no_alarm(reference: Reference) -> None:
+    summer = reference.frame[(reference.frame[DAY] - 15706).between(85, 110)]
+    assert psi(reference.frame["temperature_f"], summer["temperature_f"]) > 1
+    assert "FeatureDrift" not in found(reference, summer)
+
+
+def test_what_matters_alarms(reference: Reference) -> None:
+    window = reference.frame.sample(2000, replace=True, random_state=1)
+    rare = np.arange(len(window)) % 50 == 0
+    assert found(reference, window.assign(departure_minute=window["departure_minute"] + 0.5)) == ["FeatureDrift"]
+    assert found(reference, window.assign(carrier=window["carrier"].mask(rare))) == ["UnseenCategory"]
+    assert found(reference, window.assign(pressure_mb=window["pressure_mb"].mask(rare | (window.index % 2 == 0)))) == [
+        "InputMissing"
+    ]
+    assert found(reference, window.assign(**{TARGET: 0.0})) == ["CalibrationOff"]
+    assert "ScoreDrift" in found(reference, window.assign(**{SCORE: window[SCORE] / 4}))
+    assert "LiveLossHigh" in found(reference, window.assign(**{TARGET: 1.0}))
+
+
+def test_a_little_below_a_threshold_is_no_alarm(reference: Reference) -> None:
+    window = reference.frame.sample(2000, replace=True, random_state=1)
+    few = np.arange(len(window)) % 125 == 0  # 0.8 %
+    assert not found(reference, window.assign(carrier=window["carrier"].mask(few)))
+    for gap, alarm in ((0.14, False), (0.16, True), (-0.08, False), (-0.09, True)):
+        late = round((window[SCORE].mean() - gap) * len(window))
+        raised = found(reference, window.assign(**{TARGET: np.arange(len(window)) < late}))
+        assert ("CalibrationOff" in raised) == alarm
+
+
+def test_columns_without_values_and_empty_windows_do_not_crash(reference: Reference, tmp_path: Path) -> None:
+    window = reference.frame.sample(600, random_state=2).assign(pressure_mb=np.nan, carrier=None)
+    raised = compare(reference, window, window)
+    assert math.isnan(raised.feature_psi["pressure_mb"]) and raised.missing["pressure_mb"] == 1
+    assert found(reference, window) == ["InputMissing", "UnseenCategory"]
+    assert write_html(reference, window, tmp_path, 2).stat().st_size > 100_000
+    nothing = compare(reference, reference.frame.head(0), reference.frame.head(0))
+    assert nothing.quality is None and math.isnan(nothing.score_psi)
+
+
+def test_quality_waits_for_enough_outcomes(reference: Reference) -> None:
+    assert compare(reference, reference.frame, reference.frame.head(499)).quality is None
+    judged = compare(reference, reference.frame, reference.frame.head(500)).quality
+    assert judged is not None and judged.rows == 500
+
+
+def test_quality_is_what_it_says() -> None:
+    judged = quality(pd.DataFrame({SCORE: [0.2, 0.8], TARGET: [0.0, 1.0]}))
+    assert judged.gap == 0 and judged.observed_rate == 0.5
+    assert judged.log_loss == pytest.approx(-math.log(0.8))
+    assert judged.constant_log_loss == pytest.approx(math.log(2))
+
+
+def test_only_the_newest_reports_are_kept(reference: Reference, tmp_path: Path) -> None:
+    for day in range(4):
+        (tmp_path / f"drift-2013010{day}T000000.html").write_text("old")
+    written = write_html(reference, reference.frame, tmp_path, 2)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["drift-20130103T000000.html", written.name]
+
+
+def test_a_reference_that_is_not_the_registered_one_is_refused(
+    frame: pd.DataFrame, tables: Tables, tmp_path: Path
+) -> None:
+    frame.to_parquet(tmp_path / REFERENCE_FILE)
+    facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "tables": tables.to_json()}
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    digest = sha256(tmp_path / "manifest.json")
+    read = load(tmp_path, "1", digest, POLICY)
+    assert set(read.frame["carrier"]) == set(tables.vocabularies["carrier"])
+    with pytest.raises(BundleInvalid, match="not what was registered"):
+        load(tmp_path, "1", "0" * 64, POLICY)
+    frame.head(9).to_parquet(tmp_path / REFERENCE_FILE)
+    with pytest.raises(BundleInvalid, match="not what was registered"):
+        load(tmp_path, "1", digest, POLICY)
+    (tmp_path / REFERENCE_FILE).unlink()
+    with pytest.raises(BundleInvalid, match="make repro"):
+        load(tmp_path, "1", digest, POLICY)

@@ -1,0 +1,121 @@
+"""The decision to retrain, the request for it, and the window that it moves."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from ops.retrain import Evidence, RetrainingFailed, Settings, Verdict, decide, dispatch, move_window
+from stages import params
+from tests.conftest import ROOT
+
+POLICY = params.load(ROOT / "params.yaml").monitor
+WELL = {"version": "3", "alarms": (), "missing_features": 0, "new_outcomes": 30_000, "age_days": 10.0}
+OFF = ("CalibrationOff -0.133",)
+
+
+def verdict(**evidence: object) -> Verdict:
+    """Return the verdict on a model that is well but for this."""
+    return decide(Evidence(**(WELL | {"days_since_retraining": math.inf} | evidence)), POLICY)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_well_is_left_alone() -> None:
+    assert verdict().action == "skip"
+    assert verdict(new_outcomes=0).action == "skip"
+
+
+@pytest.mark.parametrize(
+    "alarm", ["CalibrationOff -0.1", "LiveLossHigh 0.7", "ScoreDrift PSI 2", "UnseenCategory dest 3 %"]
+)
+def test_what_a_new_model_would_repair_is_a_cause(alarm: str) -> None:
+    assert verdict(alarms=(alarm,)) == Verdict("retrain", (alarm,))
+
+
+@pytest.mark.parametrize("alarm", ["FeatureDrift temperature_f PSI 9", "InputMissing pressure_mb 50 %"])
+def test_what_a_new_model_would_not_repair_is_none(alarm: str) -> None:
+    assert verdict(alarms=(alarm,)).action == "skip"
+
+
+def test_age_is_a_cause() -> None:
+    assert verdict(age_days=90.0).action == "skip"
+    assert verdict(age_days=90.1).action == "retrain"
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "word"),
+    [
+        ({"missing_features": 4}, "source"),
+        ({"new_outcomes": 9_999}, "10000"),
+        ({"days_since_retraining": 6.9}, "6.9 days"),
+    ],
+)
+def test_a_cause_with_an_obstacle_is_blocked_and_says_both(obstacle: dict[str, object], word: str) -> None:
+    blocked = verdict(alarms=OFF, **obstacle)
+    assert blocked.action == "block"
+    assert word in blocked.reasons[0] and blocked.reasons[-1] == OFF[0]
+
+
+def test_at_the_limits_there_is_no_obstacle() -> None:
+    assert verdict(alarms=OFF, missing_features=3, new_outcomes=10_000, days_since_retraining=7.0).action == "retrain"
+
+
+def test_numbers_that_are_missing_never_retrain() -> None:
+    assert verdict(alarms=OFF, days_since_retraining=math.nan).action == "block"
+    assert verdict(age_days=math.nan, new_outcomes=0).action == "block"
+
+
+def test_the_window_moves_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text((ROOT / "params.yaml").read_text())
+    before = params.load(file)
+    move_window(date(2013, 12, 15), file)
+    after = params.load(file)
+    assert after.featurize.train == (date(2013, 1, 1), date(2013, 11, 17))
+    assert after.featurize.test == (date(2013, 11, 18), date(2013, 12, 15))
+    assert after.model_copy(update={"featurize": before.featurize}) == before
+    assert "to measure on, not to choose on" in file.read_text()
+
+
+def test_a_window_that_is_written_otherwise_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text((ROOT / "params.yaml").read_text().replace('train: ["2013-01-01", ', 'train: [ "2013-01-01", '))
+    with pytest.raises(RetrainingFailed, match="by hand"):
+        move_window(date(2013, 12, 15), file)
+
+
+def test_github_is_asked_with_the_token_in_the_file(tmp_path: Path) -> None:
+    asked = []
+
+    class GitHub(BaseHTTPRequestHandler):
+        """Takes one request."""
+
+        def do_POST(self) -> None:  # pylint: disable=invalid-name
+            """Keep it, and answer as GitHub does."""
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append((self.path, self.headers["Authorization"], json.loads(body)))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:  # pylint: disable=arguments-differ
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), GitHub)
+    threading.Thread(target=server.handle_request, daemon=True).start()
+    (tmp_path / "token").write_text("the-token\n")
+    settings = Settings(
+        repository="owner/name", token_file=tmp_path / "token", api=f"http://127.0.0.1:{server.server_port}"
+    )
+    dispatch(settings, OFF)
+    server.server_close()
+    payload = {"event_type": "retrain", "client_payload": {"reasons": list(OFF)}}
+    assert asked == [("/repos/owner/name/dispatches", "Bearer the-token", payload)]
+    with pytest.raises(RetrainingFailed, match="make retrain-model"):
+        dispatch(settings, OFF)  # nobody answers any more
+    with pytest.raises(RetrainingFailed, match="TOKEN_FILE"):
+        dispatch(Settings(repository="owner/name", token_file=tmp_path / "none"), OFF)
