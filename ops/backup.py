@@ -1,4 +1,4 @@
-"""`make backup` and `make restore`: MLflow's database and the journal, by PostgreSQL's own tools.
+"""`make backup` and `make outputs`: MLflow's database and the journal, by PostgreSQL's own tools.
 
 The tools run in Compose's `postgres` container, or on this machine when PGHOST says where PostgreSQL is.
 """
@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "save":
         folder = save(FOLDER)
-        print(f"{folder} holds {' and '.join(DATABASES)}. `make restore FROM={folder}` brings them back.")
+        print(f"{folder} holds {' and '.join(DATABASES)}. `make outputs FROM={folder}` brings them back.")
     else:
         restore(arguments.folder)
         print(f"{' and '.join(DATABASES)} are as in {arguments.folder}.")

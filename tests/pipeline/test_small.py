@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
-import pandas as pd
 import pytest
-import yaml
 
+from ops.rehearsal import scratch
 from tests.conftest import Clone, make_clone
-
-FIRST, LAST = "2013-01-01", "2013-03-31"
-
-
-def cut(clone: Clone) -> None:
-    """Keep a quarter of the flights of January to March, and commit parameters that fit."""
-    flights = pd.read_csv(clone.path / "data/flights.csv", dtype=str, keep_default_na=False)
-    kept = flights[flights["month"].isin(["1", "2", "3"])].iloc[::4]
-    weather = pd.read_csv(clone.path / "data/weather.csv", dtype=str, keep_default_na=False)
-    hours = weather[weather["month"].isin(["1", "2", "3"])]
-    p = yaml.safe_load((clone.path / "params.yaml").read_text())
-    for name, table in (("flights", kept), ("weather", hours)):
-        path = clone.path / "data" / f"{name}.csv"
-        table.to_csv(path, index=False)
-        p["data"]["tables"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    p["validate"] |= {"first_date": FIRST, "last_date": LAST, "flights_per_day": [1, 400]}
-    p["validate"]["rows"] |= {"flights": [len(kept), len(kept)], "weather": [len(hours), len(hours)]}
-    p["validate"]["missing_share"] |= {
-        name: 0.1 for name in p["validate"]["missing_share"] if name.startswith("flights.")
-    }
-    p["featurize"] |= {"train": [FIRST, "2013-02-28"], "test": ["2013-03-01", LAST], "reference_rows": 500}
-    p["train"] |= {"rounds": 20, "fold_months": [2], "min_data_in_leaf": 20, "threshold_rule": "alert_share"}
-    p["evaluate"]["bootstrap"] = 50
-    (clone.path / "params.yaml").write_text(yaml.safe_dump(p, sort_keys=False))
-    clone.run("dvc", "add", "--quiet", "data")
-    clone.run("git", "add", "--all")
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone with the small cut, in which the pipeline has run."""
     clone = make_clone(tmp_path_factory.mktemp("small"))
-    cut(clone)
+    scratch.write_params(clone.path, scratch.cut(clone.path))
+    clone.run("dvc", "add", "--quiet", "data")
     clone.run("dvc", "repro")
-    clone.run("git", "add", "--all")
-    clone.run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "-m", "A small cut")
+    scratch.commit(clone.path, "A small cut")
     return clone
 
 

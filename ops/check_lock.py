@@ -1,0 +1,95 @@
+"""`make check-lock`: is the committed dvc.lock the one that this commit's code, parameters and data ask for?
+
+It needs no data and runs no stage: `make verify` proves that the lock's bytes come out, this says at once why not.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.errors import OnTimeError
+from stages.errors import run
+
+ABSENT = {"deleted", "not in cache"}
+HELP = "`make repro`, then commit dvc.lock and reports/ with the change that made them."
+
+
+class LockStale(OnTimeError):
+    """dvc.lock belongs to another state of the code, the parameters or the data."""
+
+    exit_code = 9
+
+
+def flatten(values: Any, prefix: str) -> dict[str, Any]:
+    """Return nested mappings as one, keys joined by dots."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}").items()}
+
+
+def ignored(path: str) -> bool:
+    """Return whether git ignores a path: a clone lacks it, which says nothing of the lock."""
+    return subprocess.run(["git", "check-ignore", "--quiet", path], check=False).returncode == 0
+
+
+def parameter(stage: str, key: str) -> list[str]:
+    """Return the values below a key that differ between dvc.lock and params.yaml."""
+    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][stage]["params"]["params.yaml"]
+    now: Any = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    for part in key.split("."):
+        now = now.get(part, {}) if isinstance(now, dict) else {}
+    before, after = flatten(lock.get(key, {}), key), flatten(now, key)
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return [f"params.yaml: {name}: {before.get(name, 'none')} → {after.get(name, 'none')}" for name in names]
+
+
+def differences(stage: str, entries: list[Any]) -> list[str]:
+    """Return what `dvc status` finds changed in a stage, without what a clone merely lacks."""
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            found.append(str(entry))  # "changed command", "always changed"
+            continue
+        for paths in entry.values():
+            for path, state in paths.items() if isinstance(paths, dict) else [(str(paths), "changed")]:
+                if isinstance(state, dict):  # the keys of params.yaml
+                    found += [line for key in state for line in parameter(stage, key)]
+                elif not (state in ABSENT and ignored(path)):
+                    found.append(f"{path}: {state}")
+    return [f"{stage}: {line}" for line in found]
+
+
+def broken_chain() -> list[str]:
+    """Return the dependencies whose digest is not that of the output they name, as after a bad merge."""
+    files = [yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in ("data.dvc", "dvc.lock")]
+    stages = files[1]["stages"]
+    outs = {out["path"]: out.get("md5") for stage in [files[0], *stages.values()] for out in stage.get("outs", [])}
+    return [
+        f"{name}: {dep['path']}: {dep.get('md5', 'none')[:9]}, but {outs[dep['path']][:9]} is what makes it"
+        for name, stage in stages.items()
+        for dep in stage.get("deps", [])
+        if dep["path"] in outs and dep.get("md5") != outs[dep["path"]]
+    ]
+
+
+def main() -> None:
+    """Print that the lock is up to date, or end with 9 and what differs."""
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LockStale(f"`dvc status` failed: {done.stderr.strip()[-500:]}")
+    changed = [line for stage, entries in json.loads(done.stdout).items() for line in differences(stage, entries)]
+    changed += broken_chain() if Path("dvc.lock").exists() else []
+    if changed:
+        raise LockStale("dvc.lock is not what this commit makes:\n  " + "\n  ".join(changed) + f"\nRun {HELP}")
+    print("dvc.lock is of this commit's code, parameters and data.")
+
+
+if __name__ == "__main__":
+    run(main)
