@@ -85,6 +85,7 @@ boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 
 tune: $(READY) ## search the parameters of training on the training months (TRIALS=40 in all); APPLY=1 writes what is better
 	@$(RUN) python -m ops.tune --trials $(TRIALS) $(if $(APPLY),--apply)
+
 report: $(READY) ## say what changes against the merge base with BASE: metrics, parameters, plots and gate, as Markdown
 	@$(RUN) python -m ops.report --base $(BASE)
 
@@ -105,12 +106,6 @@ trim-cache: $(READY) ## keep in DVC's cache only what this commit uses
 
 rehearse: $(READY) ## run the verbs of the workflows on clean clones, beside stand-ins for GitHub and the shared MLflow
 	@$(RUN) python -m ops.rehearsal $(SCENES)
-
-gate-selftest: $(READY) ## measure how often the promotion gate is wrong: A/A pairs and power (about 15 minutes)
-	@$(RUN) python -m ops.gate_selftest
-
-boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
-	@$(RUN) python -m ops.boards
 
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
 	@$(RUN) python -m ops.verify

@@ -1,4 +1,4 @@
-"""`make backup` and `make outputs`: MLflow's database and the journal, by PostgreSQL's own tools.
+"""`make backup` and `make restore`: MLflow's database and the journal, by PostgreSQL's own tools.
 
 The tools run in Compose's `postgres` container, or on this machine when PGHOST says where PostgreSQL is.
 """
@@ -62,7 +62,8 @@ def save(folder: Path) -> Path:
 def restore(folder: Path) -> None:
     """Put the dumps in place of the present contents, each database in one transaction; refuse damaged ones first."""
     try:
-        sums = dict(reversed(line.split()) for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: digest for digest, name in (line.split() for line in lines)}
         dumps = {name: (folder / f"{name}.dump").read_bytes() for name in DATABASES}
     except (OSError, ValueError) as err:
         raise BackupFailed(f"{folder} is not a complete backup: {err}. `ls {FOLDER}` shows which there are.") from err
@@ -86,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "save":
         folder = save(FOLDER)
-        print(f"{folder} holds {' and '.join(DATABASES)}. `make outputs FROM={folder}` brings them back.")
+        print(f"{folder} holds {' and '.join(DATABASES)}. `make restore FROM={folder}` brings them back.")
     else:
         restore(arguments.folder)
         print(f"{' and '.join(DATABASES)} are as in {arguments.folder}.")

@@ -132,7 +132,8 @@ def _say(rows: list[tuple[date, float, bool]], first: date) -> None:
     week = [(p, late) for day, p, late in rows if day >= first]
     mean, observed = np.mean([p for p, _ in week]), np.mean([late for _, late in week])
     print(
-        f"week of {first}: {len(week)} flights, predicted {mean:.3f}, observed {observed:.3f}, gap {mean - observed:+.3f}",
+        f"week of {first}: {len(week)} flights, "
+        f"predicted {mean:.3f}, observed {observed:.3f}, gap {mean - observed:+.3f}",
         flush=True,
     )
 

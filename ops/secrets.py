@@ -9,8 +9,10 @@ from pathlib import Path
 from stages.errors import run
 
 FOLDER = Path("ops/compose/secrets")
-RANDOM = ("postgres_password", "mlflow_db_password", "journal_db_password", "monitor_db_password")
-RANDOM += ("s3_access_key", "s3_secret_key", "mlflow_password", "grafana_password", "receiver_token")
+RANDOM = (
+    *("postgres_password", "mlflow_db_password", "journal_db_password", "monitor_db_password"),
+    *("s3_access_key", "s3_secret_key", "mlflow_password", "grafana_password", "receiver_token"),
+)
 DATABASE = "postgresql+psycopg://{role}:{password}@postgres:5432/journal"
 
 
@@ -28,7 +30,7 @@ def write(folder: Path) -> list[str]:
         made.append(_write(folder / part, "ONTIME_JOURNAL_URL", DATABASE.format(role=role, password=password)))
     if not (folder / "mlflow_users").exists():
         password = (folder / "mlflow_password").read_text(encoding="utf-8") + "\n"
-        command = ["caddy", "hash-password", "--algorithm", "bcrypt"]
+        command = ["caddy", "hash-password", "--algorithm", "bcrypt", "--bcrypt-cost", "10"]
         hashed = subprocess.run(command, input=password, capture_output=True, text=True, check=True).stdout.strip()
         made.append(_write(folder, "mlflow_users", f"on-time {hashed}\n"))
     return [name for name in made if name]

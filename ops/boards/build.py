@@ -176,7 +176,7 @@ def _stat(panel: Panel) -> Any:
     )
 
 
-def _bargauge(panel: Panel) -> Any:
+def _bargauge(_: Panel) -> Any:
     return (
         bargauge.Panel()
         .orientation(kinds.VizOrientation.HORIZONTAL)
@@ -201,7 +201,7 @@ def _table(panel: Panel) -> Any:
     )
 
 
-def _timeline(panel: Panel) -> Any:
+def _timeline(_: Panel) -> Any:
     return (
         statetimeline.Panel()
         .merge_values(True)

@@ -139,7 +139,8 @@ NETWORK = Row(
             "Share of each file system that is left. Below 10 % for 15 minutes: DiskFilling.",
             "percentunit",
             {
-                "{{mountpoint}}": f"min by (mountpoint) (node_filesystem_avail_bytes{DISKS} / node_filesystem_size_bytes{DISKS})"
+                "{{mountpoint}}": "min by (mountpoint) "
+                f"(node_filesystem_avail_bytes{DISKS} / node_filesystem_size_bytes{DISKS})"
             },
             kind="bargauge",
             steps=((0, "red"), (0.1, "orange"), (0.2, "green")),

@@ -30,7 +30,7 @@ def outside(low: float, high: float) -> Steps:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Panel:  # pylint: disable=too-many-instance-attributes # it is a form to fill in
     """One picture: `queries` by legend; `unit` as Grafana names it; `width` in 24ths of the board."""
 
     title: str

@@ -58,7 +58,7 @@ OBJECTIVES = Row(
             "Availability, 30 days",
             "Share of requests of 30 days that did not end in a 5xx, weighted by traffic. The objective is 99.5 %.",
             "percentunit",
-            {"": f'1 - max(job_slo:bad_requests:ratio_30d{{job=~"$job",slo="availability"}})'},
+            {"": '1 - max(job_slo:bad_requests:ratio_30d{job=~"$job",slo="availability"})'},
             kind="stat",
             steps=below(0.995),
             width=4,
@@ -92,7 +92,7 @@ OBJECTIVES = Row(
             "Latency within 0.1 s",
             "Share of the requests of the last five minutes that took 0.1 s or less. The objective is 99 %.",
             "percentunit",
-            {"": f'1 - max(job_slo:bad_requests:ratio_rate5m{{job=~"$job",slo="latency"}})'},
+            {"": '1 - max(job_slo:bad_requests:ratio_rate5m{job=~"$job",slo="latency"})'},
             kind="stat",
             steps=below(0.99),
             width=4,
@@ -136,7 +136,8 @@ RED = Row(
             "`none` is any path that does not exist.",
             "reqps",
             {
-                "{{handler}} {{status}}": f"sum by (handler, status) (rate(http_requests_total{JOB}[$__rate_interval]))",
+                "{{handler}} {{status}}": "sum by (handler, status) "
+                f"(rate(http_requests_total{JOB}[$__rate_interval]))",
             },
             stacked=True,
         ),
@@ -166,8 +167,8 @@ RED = Row(
         ),
         Panel(
             "Rejected by reason",
-            "Requests that were turned away before a model saw them: too large, too many at once (503), too slow (504), "
-            "without a key, with a strange method.",
+            "Requests that were turned away before a model saw them: too large, too many at once (503), too slow "
+            "(504), without a key, with a strange method.",
             "reqps",
             {"{{reason}}": f"sum by (reason) (rate(http_requests_rejected_total{JOB}[$__rate_interval]))"},
             stacked=True,

@@ -55,6 +55,7 @@ class Workshop:
         self.features, self.target = matrix(train), train[TARGET].to_numpy()
         self.month = month_of(train[DAY].to_numpy())
         self.champion = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
+        self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
         self.tables = self.champion.tables
 
     def fit(
@@ -117,7 +118,7 @@ def slower(shop: Workshop, folder: Path) -> None:
     more = (SLOW_TIMES - 1) * shop.p.train.rounds
     shop.write(
         folder,
-        lightgbm.train(lightgbm_params(shop.p.train) | changes, rows, more, init_model=shop.champion.booster),
+        lightgbm.train(lightgbm_params(shop.p.train) | changes, rows, more, init_model=shop.booster),
     )
 
 
@@ -128,7 +129,7 @@ def leaky(shop: Workshop, folder: Path) -> None:
     names = [*FEATURES, LEAK]
     columns = np.column_stack([shop.features, known.to_numpy(dtype=np.float64)[shop.rows]])
     rows = dataset(columns, shop.target, names)
-    shop.write(folder, shop.champion.booster)
+    shop.write(folder, shop.booster)
     lightgbm.train(lightgbm_params(shop.p.train), rows, shop.p.train.rounds).save_model(folder / model.MODEL_FILE)
     facts = json.loads((folder / model.MANIFEST_FILE).read_text(encoding="utf-8"))
     write_json(
@@ -138,7 +139,7 @@ def leaky(shop: Workshop, folder: Path) -> None:
 
 def as_good(shop: Workshop, folder: Path) -> None:
     """Take the champion itself, with another threshold."""
-    shop.write(folder, shop.champion.booster, threshold=shop.champion.threshold + 0.001)
+    shop.write(folder, shop.booster, threshold=shop.champion.threshold + 0.001)
 
 
 @dataclass(frozen=True)

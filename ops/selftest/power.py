@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
 
+import lightgbm
 import numpy as np
 
 from app import model
@@ -31,8 +32,7 @@ class Power:
     def __init__(self, p: Params) -> None:
         self.p, self.period = p, Period.test()
         self.features = matrix(self.period.scored)
-        bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
-        self.booster = bundle.booster
+        self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
         self.intact = model.predict(self.booster, self.features)
         self.after_rounds = cache(lambda rounds: np.asarray(self.booster.predict(self.features, num_iteration=rounds)))
 

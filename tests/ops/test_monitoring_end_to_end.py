@@ -50,7 +50,9 @@ class Scene:
 
     def lines(self, alert: str, status: str) -> int:
         """Return how often the receiver has been told this."""
-        found = [line for line in self.log.read_text().splitlines() if f'"alertname": "{alert}"' in line]
+        found = [
+            line for line in self.log.read_text(encoding="utf-8").splitlines() if f'"alertname": "{alert}"' in line
+        ]
         return sum(f'"status": "{status}"' in line for line in found)
 
     def wait(self, alert: str, status: str, after: int = 0, seconds: float = WAIT_SECONDS) -> float:
@@ -59,7 +61,7 @@ class Scene:
         while self.lines(alert, status) <= after:
             assert (
                 time.monotonic() - began < seconds
-            ), f"{alert} {status} did not arrive:\n{self.log.read_text()[-2000:]}"
+            ), f"{alert} {status} did not arrive:\n{self.log.read_text(encoding='utf-8')[-2000:]}"
             time.sleep(0.2)
         return time.monotonic() - began
 

@@ -166,7 +166,8 @@ def test_our_metrics_pass_promtool(target: str, site: Site, prometheus: Promethe
 def test_mlflow_has_the_drift_run_and_the_folder_its_report(site: Site, pipeline: Clone) -> None:
     assert list((site.folder / "reports").glob("drift-*.html"))
     code = (
-        "import mlflow, json; runs = mlflow.search_runs(experiment_names=['flight-delay-monitoring'], output_format='list');"
+        "import mlflow, json;"
+        "runs = mlflow.search_runs(experiment_names=['flight-delay-monitoring'], output_format='list');"
         "print(json.dumps([[r.data.tags['model_version'], sorted(r.data.metrics)] for r in runs]))"
     )
     listed = json.loads(

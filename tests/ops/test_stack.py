@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
@@ -40,6 +41,11 @@ def free_ports(count: int) -> list[int]:
                 continue
             found.append(port)
     return found
+
+
+def get(url: str, **options: Any) -> httpx.Response:
+    """Ask, with time for the password's hash on a busy machine."""
+    return httpx.get(url, timeout=60, **options)
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,9 @@ def system() -> Iterator[Stack]:
     path = f"{programs}{os.pathsep}{PATH}"
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-stack-")))
-        patch.setenv("PATH", path)
+        patch.setenv("PATH", PATH)
         secrets.write(root / "secrets")
-        s3, master, volume, filer, server, gate = free_ports(6)
+        s3, master, volume, filer, server, gate = iter(free_ports(6))
         (root / "postgres").mkdir()
         (root / "storage").mkdir()
         root.chmod(0o711)  # PostgreSQL's user goes through it
@@ -124,15 +130,15 @@ def system() -> Iterator[Stack]:
 
 def test_nothing_of_mlflow_is_seen_without_the_password(system: Stack) -> None:
     for path in ("/", "/health", "/api/2.0/mlflow/experiments/search", "/ajax-api/2.0/mlflow/runs/search", "/graphql"):
-        assert httpx.get(system.gate + path).status_code == 401, path
-    assert httpx.get(f"{system.gate}/health", auth=("on-time", "password")).status_code == 401
-    assert httpx.get(f"{system.gate}/health", auth=("on-time", system.secret("mlflow_password"))).status_code == 200
+        assert get(system.gate + path).status_code == 401, path
+    assert get(f"{system.gate}/health", auth=("on-time", "password")).status_code == 401
+    assert get(f"{system.gate}/health", auth=("on-time", system.secret("mlflow_password"))).status_code == 200
 
 
 def test_mlflow_refuses_requests_for_another_host(system: Stack) -> None:
     path = f"{system.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
-    assert httpx.get(path).status_code == 200
-    assert httpx.get(path, headers={"Host": "evil.example.com"}).status_code == 403
+    assert get(path).status_code == 200
+    assert get(path, headers={"Host": "evil.example.com"}).status_code == 403
 
 
 def test_the_artifacts_of_a_run_land_in_s3(system: Stack, tmp_path: Path) -> None:
@@ -157,7 +163,7 @@ def _keys(system: Stack) -> dict[str, str]:
 
 
 def test_s3_is_closed_to_others(system: Stack) -> None:
-    assert httpx.get(f"{system.storage}/mlflow").status_code == 403
+    assert get(f"{system.storage}/mlflow").status_code == 403
 
 
 def test_dvc_pushes_and_pulls(system: Stack, tmp_path: Path) -> None:
@@ -227,7 +233,7 @@ def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(sy
 def test_secrets_are_made_once_and_only_their_owner_gets_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("PATH", PATH)
     folder = tmp_path / "secrets"
     assert secrets.write(folder)
     before = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
