@@ -86,7 +86,7 @@ def system() -> Iterator[Stack]:
     path = f"{programs}{os.pathsep}{PATH}"
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-stack-")))
-        patch.setenv("PATH", PATH)
+        patch.setenv("PATH", path)
         secrets.write(root / "secrets")
         s3, master, volume, filer, server, gate = iter(free_ports(6))
         (root / "postgres").mkdir()
