@@ -36,7 +36,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.answers import Answer
@@ -214,7 +213,7 @@ class Journal:
                 self._work()
                 self._say(None)
                 pause = FLUSH_SECONDS
-            except (SQLAlchemyError, JournalInvalid) as err:
+            except Exception as err:  # pylint: disable=broad-exception-caught # whatever it is, it is tried again
                 self._say(err)
                 pause = RETRY_SECONDS
             if stopping and not self._queue:
@@ -265,7 +264,9 @@ class Journal:
         self.metrics.up.set(err is None)
         self.metrics.depth.set(self._depth)
         if err and self._up:
-            log.error("the journal cannot be written, predictions wait in the queue: %s", str(err).splitlines()[0])
+            log.error(
+                "the journal is not written, predictions wait in the queue: %s", (str(err) or repr(err)).splitlines()[0]
+            )
         elif not err and not self._up:
             log.info("the journal is written again")
         self._up = err is None

@@ -44,7 +44,7 @@ class Watcher:
         self.state = state
         self.settings: Settings = state.settings
         self.downloads = Downloads()
-        self._failed: tuple[Registered, OnTimeError] | None = None
+        self._failed: tuple[Registered, Exception] | None = None
         self._failures, self._retry_at = 0, 0.0
         self._said = ""
 
@@ -75,7 +75,7 @@ class Watcher:
             result = await self._follow()
             metrics.last_success.set_to_current_time()
             self._said = ""
-        except (OnTimeError, OSError) as err:
+        except Exception as err:  # pylint: disable=broad-exception-caught # whatever it is, the next look comes
             result = "failed"
             self._say(err)
         metrics.results.labels(result).inc()
@@ -92,7 +92,7 @@ class Watcher:
                 what = named.name, named.version, named.alias
                 await self.downloads.ask("export", self.settings.registry_uri, *what, folder)
                 served = await asyncio.to_thread(registry.load, Path(folder), "registry")
-        except OnTimeError as err:
+        except (OnTimeError, OSError) as err:
             again = self._failed is not None and self._failed[0] == named
             self._failures = self._failures + 1 if again else 0
             self._retry_at = time.monotonic() + min(FIRST_RETRY_SECONDS * 2**self._failures, LAST_RETRY_SECONDS)
@@ -119,7 +119,7 @@ class Watcher:
         if str(err) != self._said:
             served = self.state.served
             kept = f"version {served.version} stays" if served else "no model is served"
-            log.error("%s: %s", kept, err)
+            log.error("%s: %s", kept, err, exc_info=None if isinstance(err, (OnTimeError, OSError)) else err)
         self._said = str(err)
 
 

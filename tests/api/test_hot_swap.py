@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from app import model
+from app.registry import DIGEST_TAG
 from tests.api.conftest import NAME, Registry, Service, Start, Traffic, eventually
 from tests.conftest import free_port
 
@@ -52,16 +54,28 @@ def test_two_versions_promoted_within_a_second(following: Service, mlflow_regist
     assert_sound(traffic, mlflow_registry)
 
 
-def broken(kind: str, bundle: Path, folder: Path, registry: Registry) -> str:
+def test_each_of_several_workers_follows(mlflow_registry: Registry, start: Start) -> None:
+    mlflow_registry.point("1")
+    service = start(mlflow_uri=mlflow_registry.uri, refresh_seconds=QUICK, journal_url="", workers=2)
+    with Traffic(service.base) as traffic:
+        mlflow_registry.point("2")
+        eventually(lambda: all(service.serves("2") for _ in range(40)), "both serve the new one")
+    assert traffic.answers[-1][0] == "2"
+    assert_sound(traffic, mlflow_registry)
+
+
+def broken(kind: str, bundle: Path, registry: Registry) -> str:
     """Register a version that must not be served, and return it."""
     if kind == "wrong hash":
         return registry.publish(bundle, digest="0" * 64)
     if kind == "unknown feature":
-        folder.mkdir()
         manifest = json.loads((bundle / model.MANIFEST_FILE).read_text())
         version = registry.publish(bundle)
         manifest["features"][-1] = "moon_phase"
-        replace(registry, version, model.MANIFEST_FILE, json.dumps(manifest).encode())
+        content = json.dumps(manifest).encode()
+        replace(registry, version, model.MANIFEST_FILE, content)
+        digest = hashlib.sha256(content).hexdigest()
+        registry.client.set_model_version_tag(NAME, version, DIGEST_TAG, digest)  # all hashes are right
         return version
     version = registry.publish(bundle)
     text = (bundle / model.MODEL_FILE).read_bytes()
@@ -79,9 +93,9 @@ def replace(registry: Registry, version: str, name: str, content: bytes) -> None
 
 @pytest.mark.parametrize("kind", ["wrong hash", "truncated", "unknown feature"])
 def test_a_version_that_is_damaged_is_not_served_and_the_old_one_stays(
-    kind: str, following: Service, mlflow_registry: Registry, bundles: list[Path], tmp_path: Path
+    kind: str, following: Service, mlflow_registry: Registry, bundles: list[Path]
 ) -> None:
-    bad = broken(kind, bundles[1], tmp_path / "bad", mlflow_registry)
+    bad = broken(kind, bundles[1], mlflow_registry)
     with Traffic(following.base) as traffic:
         mlflow_registry.point(bad)
         eventually(lambda: following.metric('model_reloads_total{result="failed"}') >= 5, "it is refused")

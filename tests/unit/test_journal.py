@@ -259,3 +259,17 @@ def test_a_locked_database_is_waited_for(answer: Callable[..., Answer], metrics:
     journal.close()
     assert count(journal, predictions) == 100 and value(metrics, "journal_dropped_total") == 0
     other.close()
+
+
+def test_an_error_that_nobody_thought_of_does_not_end_the_writing(
+    journal: Journal, answer: Callable[..., Answer], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "RETRY_SECONDS", 0.1)
+    journal.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "rows", lambda _: 1 / 0)
+        journal.record(answer())
+        while value(metrics, "journal_up"):
+            time.sleep(0.02)
+    journal.close()
+    assert count(journal, predictions) == 1
