@@ -32,6 +32,7 @@ PAIRS ?= 100
 TRIALS ?= 40
 APPLY ?=
 export REASON IMAGE_NAME BASE_IMAGE DOCKER_BUILD_FLAGS
+SPEED ?= 1
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -79,6 +80,27 @@ gate: $(READY) ## judge the metrics against the merge base with BASE; prints a M
 
 gate-selftest: $(READY) ## measure how often the promotion gate is wrong, and what it refuses (an hour or more; PAIRS=100)
 	@$(RUN) python -m ops.selftest --pairs $(PAIRS)
+
+drift: $(READY) ## run the drift monitor: looks at the journal every few minutes, serves its /metrics
+	@$(RUN) python -m ops.drift
+
+drift-selftest: $(READY) ## measure how often the drift monitor is wrong, and what it sees
+	@$(RUN) python -m ops.drift.selftest
+
+replay: $(READY) ## send November and December to the service, a week a minute, outcomes following
+	@$(RUN) python -m ops.replay
+
+retrain: $(READY) ## decide from the evidence of the monitor whether to retrain, and act
+	@$(RUN) python -m ops.retrain
+
+retrain-model: data ## move the training window to the newest days, and make and register that model
+	@$(RUN) python -m ops.retrain model
+
+monitor-local: $(READY) ## Prometheus, Alertmanager and the drift monitor beside a service, by Debian's programs (SPEED=60: fast motion)
+	@$(RUN) python -m ops.monitor_local --speed $(SPEED)
+
+stack: secrets ## start the monitoring by Compose
+	@docker compose -f ops/compose/compose.yml --profile monitoring up --detach
 
 boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 	@$(RUN) python -m ops.boards
