@@ -191,6 +191,9 @@ ui: $(READY) ## open MLflow's UI on the runs and the registry
 test: $(READY) data ## run the tests
 	@$(RUN) python -m pytest
 
+e2e: $(READY) data ## run the tests with containers, a whole stack and real alerts; not part of `make test`
+	@$(RUN) python -m pytest tests/e2e
+
 openapi: $(READY) ## write openapi.json, the contract with clients, after a change of the API
 	@$(RUN) python -m ops.openapi
 
