@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import mlflow
+from dvc.utils.serialize import modify_yaml
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -167,17 +168,10 @@ def dispatch(settings: Settings, reasons: tuple[str, ...]) -> None:
 
 def move_window(until: date, path: Path = PARAMS_FILE) -> None:
     """Write a training window into params.yaml that ends `TEST_DAYS` before `until`, and the test window after it."""
-    p, text = params.load(path).featurize, path.read_text(encoding="utf-8")
     last_train = until - timedelta(days=TEST_DAYS)
-    for name, old, new in (
-        ("train", p.train, (p.train[0], last_train)),
-        ("test", p.test, (last_train + timedelta(days=1), until)),
-    ):
-        before, after = (f'{name}: ["{first}", "{last}"]' for first, last in (old, new))
-        if text.count(before) != 1:
-            raise RetrainingFailed(f"{path} does not have `{before}` once; set featurize.{name} by hand.")
-        text = text.replace(before, after)
-    path.write_text(text, encoding="utf-8")
+    with modify_yaml(str(path)) as content:
+        content["featurize"]["train"][1] = f"{last_train}"
+        content["featurize"]["test"][:] = [f"{last_train + timedelta(days=1)}", f"{until}"]
 
 
 def retrain_here(until: date) -> None:

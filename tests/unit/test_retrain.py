@@ -79,14 +79,8 @@ def test_the_window_moves_and_nothing_else(tmp_path: Path) -> None:
     assert after.featurize.train == (date(2013, 1, 1), date(2013, 11, 17))
     assert after.featurize.test == (date(2013, 11, 18), date(2013, 12, 15))
     assert after.model_copy(update={"featurize": before.featurize}) == before
-    assert "to measure on, not to choose on" in file.read_text()
-
-
-def test_a_window_that_is_written_otherwise_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "params.yaml"
-    file.write_text((ROOT / "params.yaml").read_text().replace('train: ["2013-01-01", ', 'train: [ "2013-01-01", '))
-    with pytest.raises(RetrainingFailed, match="by hand"):
-        move_window(date(2013, 12, 15), file)
+    lines = zip((ROOT / "params.yaml").read_text().splitlines(), file.read_text().splitlines(), strict=True)
+    assert [new.split(":")[0].strip() for old, new in lines if old != new] == ["train", "test"]
 
 
 def test_github_is_asked_with_the_token_in_the_file(tmp_path: Path) -> None:
