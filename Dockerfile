@@ -1,6 +1,6 @@
-# The service (the last target) and the drift monitor (`--target monitor`). `make image` makes the context: the files of
-# one commit, and in model/ one version from the registry. The same context gives the same files in every layer: logs
-# and caches go, and bytecode knows its source by hash, not by time.
+# Two images: the service (`make image`, --target service) and what watches it (`make image-tools`, --target monitor). The
+# verbs make the context: the files of one commit and, for the service, one version from the registry in model/. The same
+# context gives the same files in every layer: logs and caches go, and bytecode knows its source by hash, not by time.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS runtime
@@ -23,23 +23,6 @@ RUN python -m venv --without-pip /opt/venv \
  && find /opt/venv \( -type d -name tests -o -name '*.pyi' \) -prune -exec rm -rf {} + \
  && find /opt/venv -type d -name '*.libs' -prune -o -type f -name '*.so*' -exec strip --strip-unneeded {} + \
  && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
-
-# What watches: the drift monitor, the receiver of alerts, MLflow's server (REQUIREMENTS=requirements-monitor.txt)
-FROM runtime AS monitor
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends git \
- && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
-COPY --from=packages /opt/venv /opt/venv
-COPY app /srv/app
-COPY stages /srv/stages
-COPY ops /srv/ops
-COPY params.yaml data.dvc dvc.lock dvc.yaml /srv/
-WORKDIR /srv
-ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MLFLOW_DISABLE_TELEMETRY=true
-RUN install --directory --owner 10001 /reports
-USER 10001
-CMD ["python", "-m", "ops.drift"]
 
 # The code and the model. A model that is not what the registry has recorded, or that does not answer its golden
 # requests as it did when it was made, stops the build.
@@ -65,3 +48,20 @@ EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 CMD ["python", "-m", "app"]
+
+# What watches: the drift monitor, the receiver of alerts, MLflow's server (REQUIREMENTS=requirements-monitor.txt)
+FROM runtime AS monitor
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends git \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+COPY --from=packages /opt/venv /opt/venv
+COPY app /srv/app
+COPY stages /srv/stages
+COPY ops /srv/ops
+COPY params.yaml data.dvc dvc.lock dvc.yaml /srv/
+WORKDIR /srv
+ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MLFLOW_DISABLE_TELEMETRY=true
+RUN install --directory --owner 10001 /reports
+USER 10001
+CMD ["python", "-m", "ops.drift"]

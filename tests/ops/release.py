@@ -83,6 +83,7 @@ class Release:
         command = [
             "docker",
             "build",
+            "--target=service",
             *BUILD["DOCKER_BUILD_FLAGS"].split(),
             f"--build-arg=BUNDLE_DIGEST={digest}",
             str(folder),
