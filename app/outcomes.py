@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,14 +29,28 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+ARRIVED_HAS_DELAY: dict[str, Any] = {
+    "if": {"properties": {"status": {"const": "arrived"}}},
+    "then": {"required": ["delay_minutes"], "properties": {"delay_minutes": {"type": "integer"}}},
+    "else": {"properties": {"delay_minutes": {"type": "null"}}},
+}
+
+
+def _number(value: Any) -> Any:
+    """Refuse true, false and text, which would pass for whole numbers; 22.0 is one."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a whole number")
+    return value
+
+
 class Outcome(Strict):
     """What became of a flight that was predicted."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE], **ARRIVED_HAS_DELAY})
 
     prediction_id: str = Field(description="As the prediction had it.", pattern="^[0-9a-f]{32}$")
     status: Literal["arrived", "cancelled", "diverted"] = "arrived"
-    delay_minutes: int | None = Field(
+    delay_minutes: Annotated[int | None, BeforeValidator(_number)] = Field(
         default=None,
         ge=-1440,
         le=10080,

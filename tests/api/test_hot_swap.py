@@ -57,6 +57,9 @@ def test_two_versions_promoted_within_a_second(following: Service, mlflow_regist
 def test_each_of_several_workers_follows(mlflow_registry: Registry, start: Start) -> None:
     mlflow_registry.point("1")
     service = start(mlflow_uri=mlflow_registry.uri, refresh_seconds=QUICK, journal_url="", workers=2)
+    eventually(
+        lambda: all(service.serves("1") for _ in range(40)), "both have a model: /readyz is of the one that answers"
+    )
     with Traffic(service.base) as traffic:
         mlflow_registry.point("2")
         eventually(lambda: all(service.serves("2") for _ in range(40)), "both serve the new one")
