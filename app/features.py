@@ -8,7 +8,7 @@ see whether a value is missing, `Tables` has the method for columns and `SingleT
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, reduce
@@ -89,7 +89,7 @@ class Flights:
 
 
 class SingleFlight(NamedTuple):
-    """One flight, as `Flights` has many; `weather` is `WEATHER` by hour, 9 times 7 numbers."""
+    """One flight, as `Flights` has many; `weather` is `WEATHER` by the hours that are known, at least one."""
 
     carrier: str
     origin: str
@@ -169,6 +169,11 @@ class Tables:
     def known(value: Any, other: Any) -> Any:
         """Return the value, or the other one where it is missing."""
         return np.where(np.isnan(value), other, value)
+
+    @staticmethod
+    def fill(hours: Sequence[Any]) -> Sequence[Any]:
+        """Return the hours, each gap filled with the last value before it, or else with the first one after it."""
+        return _fill(hours, Tables.known)
 
     @staticmethod
     def least(one: Any, other: Any) -> Any:
@@ -276,6 +281,15 @@ class SingleTables:
         return value if value == value else other
 
     @staticmethod
+    def fill(hours: Sequence[float]) -> Sequence[float]:
+        """See `Tables.fill`."""
+        if len(hours) > 1:
+            for value in hours:
+                if value != value:
+                    return _fill(hours, SingleTables.known)
+        return hours
+
+    @staticmethod
     def least(one: float, other: float) -> float:
         """See `Tables.least`."""
         return other if one != one or other < one else one
@@ -328,7 +342,7 @@ def block_minutes(departure: Any, arrival: Any, origin: Any, dest: Any, tables: 
 def _weather(weather: Any, tables: Any) -> list[Any]:
     """Return the weather features; gaps are filled from other hours, only precipitation counts as it is."""
     hours = dict(zip(WEATHER, weather, strict=True))
-    filled = {name: hours[name] if name == "precipitation_in" else _fill(hours[name], tables) for name in WEATHER}
+    filled = {name: hours[name] if name == "precipitation_in" else tables.fill(hours[name]) for name in WEATHER}
     gust = filled["wind_gust_mph"] = [*map(tables.known, filled["wind_gust_mph"], filled["wind_speed_mph"])]
     precipitation, visibility, pressure = filled["precipitation_in"], filled["visibility_mi"], filled["pressure_mb"]
     now = {name: values[-1] for name, values in filled.items()}
@@ -348,10 +362,8 @@ def _weather(weather: Any, tables: Any) -> list[Any]:
     ]
 
 
-def _fill(hours: Sequence[Any], tables: Any) -> list[Any]:
-    """Return the hours, each gap filled with the last value before it, or else with the first one after it."""
-
+def _fill(hours: Sequence[Any], known: Callable[[Any, Any], Any]) -> list[Any]:
     def carry(neighbour: Any, value: Any) -> Any:
-        return tables.known(value, neighbour)
+        return known(value, neighbour)
 
     return list(accumulate(list(accumulate(hours, carry))[::-1], carry))[::-1]

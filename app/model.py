@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,12 +44,11 @@ class Bundle:
 
     def values(self, row: Sequence[float]) -> dict[str, float | str | None]:
         """Return what a row of features says: categories by name, None where a value is missing."""
-        decoded: dict[str, float | str | None] = {}
-        for name, value in zip(FEATURES, row, strict=True):
-            if math.isnan(value):
-                decoded[name] = None
-            else:
-                decoded[name] = self.tables.vocabularies[name][int(value)] if name in CATEGORICAL else value
+        # pylint: disable-next=comparison-with-itself # only a missing value differs from itself
+        decoded: dict[str, Any] = {name: value if value == value else None for name, value in zip(FEATURES, row)}
+        for name in CATEGORICAL:
+            if decoded[name] is not None:
+                decoded[name] = self.tables.vocabularies[name][int(decoded[name])]
         return decoded
 
 
@@ -80,14 +78,14 @@ def to_flights(requests: Sequence[Flight]) -> Flights:
 
 def to_single(flight: Flight) -> SingleFlight:
     """Return one request as the numbers that the feature function takes."""
-    hours = [[np.nan if value is None else value for value in _weather_of(hour)] for hour in flight.weather or ()]
+    hours = [tuple(np.nan if value is None else value for value in _weather_of(hour)) for hour in flight.weather or ()]
     return SingleFlight(
         carrier=flight.carrier,
         origin=flight.origin,
         dest=flight.dest,
         departure=_minutes(flight.scheduled_departure),
         arrival=_minutes(flight.scheduled_arrival),
-        weather=[*zip(*[_NO_WEATHER] * (WEATHER_HOURS - len(hours)), *hours, strict=True)],
+        weather=[*zip(*hours or [_NO_WEATHER], strict=True)],
     )
 
 
