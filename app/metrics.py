@@ -114,6 +114,7 @@ class ModelMetrics(Family):
         self._loaded = self.gauge("model_loaded_timestamp_seconds", "When the model was loaded.")
         self._created = self.gauge("model_created_timestamp_seconds", "When the version was registered.")
         self._served: tuple[str, ...] | None = None
+        self._versions: dict[str, tuple[Histogram, Histogram, Counter, Counter]] = {}
 
     def serving(self, served: ServedModel) -> None:
         """Say which version is served; its counters exist from now on, so that rates start at zero."""
@@ -126,24 +127,34 @@ class ModelMetrics(Family):
         self._ready.set(1)
         self._loaded.set(served.loaded)
         self._created.set(served.created or 0)
-        for outcome in ("alert", "no_alert"):
-            self._predictions.labels(served.version, outcome)
+        self._of(served.version)
 
     def answered(
         self, served: ServedModel, seconds: float, rows: Sequence[Sequence[float]], risks: list[float]
     ) -> None:
         """Count the predictions of one request: their features, shape (n, 26), and probabilities."""
-        version, threshold = served.version, served.bundle.threshold
-        self._inference.labels(version).observe(seconds)
+        inference, probability, alert, no_alert = self._of(served.version)
+        inference.observe(seconds)
+        threshold = served.bundle.threshold
         alerts = sum(risk >= threshold for risk in risks)
-        self._predictions.labels(version, "alert").inc(alerts)
-        self._predictions.labels(version, "no_alert").inc(len(risks) - alerts)
-        observe = self._probability.labels(version).observe
+        alert.inc(alerts)
+        no_alert.inc(len(risks) - alerts)
         for row, risk in zip(rows, risks, strict=True):
-            observe(risk)
+            probability.observe(risk)
             for value, gaps in zip(row, self._gaps, strict=True):
                 if value != value:  # pylint: disable=comparison-with-itself
                     gaps.inc()
+
+    def _of(self, version: str) -> tuple[Histogram, Histogram, Counter, Counter]:
+        """Return the series of a version: seconds, probabilities, alerts, the others."""
+        if version not in self._versions:
+            self._versions[version] = (
+                self._inference.labels(version),
+                self._probability.labels(version),
+                self._predictions.labels(version, "alert"),
+                self._predictions.labels(version, "no_alert"),
+            )
+        return self._versions[version]
 
 
 class ReloadMetrics(Family):
