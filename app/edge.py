@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
 from app.answers import new_id
+from app.budget import Budget
 from app.logs import request_id
 from app.metrics import HttpMetrics
 from app.settings import Settings
@@ -62,6 +63,7 @@ class Edge:
         self.settings: Settings = state.settings
         self.metrics: HttpMetrics = state.metrics.http
         self.keys = [bytes.fromhex(digest) for digest in self.settings.api_keys]
+        self.budget = Budget(self.settings.request_seconds)
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,12 +115,14 @@ class Edge:
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
         """Let the application answer; it counts the request, also one that is cut short here."""
-        budget = asyncio.timeout(self.settings.request_seconds)
+        task = self.budget.start()
         try:
-            async with budget:
-                await self.app(scope, exchange.receive, exchange.send)
-        except Exception as err:  # pylint: disable=broad-exception-caught # nothing is left that could answer and log
-            late = budget.expired()
+            await self.app(scope, exchange.receive, exchange.send)
+            self.budget.end(task)
+        except (Exception, asyncio.CancelledError) as err:  # pylint: disable=broad-exception-caught # none may get out
+            late = self.budget.end(task)
+            if isinstance(err, asyncio.CancelledError) and not late:
+                raise  # the server ends
             if late:
                 self.metrics.rejected.labels("timeout").inc()
             else:

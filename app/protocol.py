@@ -14,20 +14,27 @@ class HeadTimeout(HttpToolsProtocol):
     """Closes a connection when request line and headers are not there in time, be it a byte a second."""
 
     _head: asyncio.TimerHandle | None = None
+    _in_head = False
 
     def connection_made(self, transport: Any) -> None:
         """Give a new connection its time."""
         super().connection_made(transport)
         self._wait()
 
-    def on_message_begin(self) -> None:
-        """Give the next request on the same connection its time."""
-        super().on_message_begin()
-        if self._head is None:
+    def data_received(self, data: bytes) -> None:
+        """Give the next request on the same connection its time, unless its head came in one piece."""
+        super().data_received(data)
+        if self._in_head and self._head is None:
             self._wait()
+
+    def on_message_begin(self) -> None:
+        """Note that a head has begun."""
+        super().on_message_begin()
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
         """Stop the clock."""
+        self._in_head = False
         self._stop()
         super().on_headers_complete()
 
