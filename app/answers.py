@@ -27,14 +27,20 @@ class Answer(NamedTuple):
     """The features, shape (n, 26), columns as in `FEATURES`."""
     probabilities: list[float]
 
-    def json(self) -> list[str]:
-        """Return each prediction as the JSON of `schemas.Prediction`."""
+    def json(self) -> str:
+        """Return the predictions as the JSON of `schemas.Prediction`, with commas between them."""
         tail, threshold = self.served.json_tail, self.served.bundle.threshold
         alerts = ("false", "true")
-        return [
-            f'{{"prediction_id":"{name}","probability":{risk!r},"alert":{alerts[risk >= threshold]}{tail}'
-            for name, risk in zip(self.ids, self.probabilities, strict=True)
-        ]
+        return ",".join(
+            [
+                f'{{"prediction_id":"{name}","probability":{risk!r},"alert":{alerts[risk >= threshold]}{tail}'
+                for name, risk in zip(self.ids, self.probabilities, strict=True)
+            ]
+        )
+
+    def json_batch(self) -> str:
+        """Return the predictions as the JSON of `schemas.BatchPrediction`."""
+        return f'{{"predictions":[{self.json()}]}}'
 
 
 class Journal(Protocol):

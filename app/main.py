@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,6 +55,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     watching, journal = app.state.watcher.start(), app.state.journal
     if journal:
         journal.start()
+    gc.freeze()  # what is here now stays: collections need not look at it while large batches are read
+    sys.setswitchinterval(0.0005)  # the journal's thread does not keep requests waiting for 5 ms, Python's default
     yield
     watching.cancel()
     if journal:
@@ -85,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "lifespan": lifespan,
         "responses": problems.documented(401, 500, 503, 504),
         "redoc_url": None,
+        "telemetry": {"tracing": False, "metrics": False},  # what there is to measure, app/metrics.py does
     }
     if settings.docs:
         app = FastAPIOffline(swagger_ui_parameters={"tryItOutEnabled": True}, **description)
@@ -126,7 +131,7 @@ def _routes(app: FastAPI) -> None:
     async def predict(flight: Flight, served: Served, explain: bool = False) -> Response:
         """Predict one flight; on demand, with the contribution of each feature."""
         answer = answers.single(served, flight)
-        body = answer.json()[0]
+        body = answer.json()
         if explain:
             explanation = await run_in_threadpool(explanation_of, served.bundle, answer.rows[0])
             body = f'{body[:-1]},"explanation":{explanation.model_dump_json()}}}'
@@ -141,7 +146,7 @@ def _routes(app: FastAPI) -> None:
     async def predict_batch(batch: Batch, served: Served) -> Response:
         """Predict 1 to 1,000 flights."""
         answer = await run_in_threadpool(answers.many, served, batch.flights)
-        return _respond(answer, f'{{"predictions":[{",".join(answer.json())}]}}')
+        return _respond(answer, answer.json_batch())
 
 
 def _health(app: FastAPI) -> None:

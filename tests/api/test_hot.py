@@ -1,4 +1,4 @@
-"""The short way of POST /predict answers as the ordinary route does, whatever is sent.
+"""The short way of a prediction answers as the ordinary route does, whatever is sent.
 
 `/predict?explain=false` asks for the same as `/predict`, but with a query, and so takes the ordinary way.
 """
@@ -52,18 +52,19 @@ class Pair:
         self.connection.request("POST", path, body, headers)
         answer = self.connection.getresponse()
         content = json.loads(answer.read())
-        name = content.pop("prediction_id", None)
-        assert name is None or len(name) == 32
+        for prediction in content.get("predictions", [content]):
+            name = prediction.pop("prediction_id", None)
+            assert name is None or len(name) == 32
         return (
             answer.status,
             {k.lower(): v for k, v in answer.getheaders() if k.lower() not in NOT_COMPARED},
             content,
         )
 
-    def same(self, body: bytes, kind: str | None = "application/json") -> int:
+    def same(self, body: bytes, kind: str | None = "application/json", path: str = "/predict") -> int:
         """Ask both, assert that they answer alike, and return the status."""
         headers = {} if kind is None else {"Content-Type": kind}
-        short, ordinary = (self.ask(path, body, headers) for path in ("/predict", "/predict?explain=false"))
+        short, ordinary = (self.ask(way, body, headers) for way in (path, f"{path}?explain=false"))
         self.connection.close()  # or the server does, when the next request takes its time
         assert short == ordinary
         return short[0]
@@ -115,6 +116,22 @@ def changed(**changes: Any) -> bytes:
 def test_both_ways_answer_alike(pair: Pair, body: bytes, status: int | None) -> None:
     found = pair.same(body)
     assert found in ((200, 400, 422) if status is None else (status,))
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"flights":[' + b",".join([BODY] * 1000) + b"]}", 200),
+        (b'{"flights":[' + b",".join([BODY] * 1001) + b"]}", 422),
+        (b'{"flights":[' + BODY + b"," + changed(origin="BOS") + b"]}", 422),
+        (b'{"flights":[]}', 422),
+        (b'{"flights":[' + BODY + b"," + BODY[:-1] + b"]}", 422),
+        (BODY, 422),
+        (b'{"flights":[' + b" " * (2 << 20) + BODY + b"]}", 413),
+    ],
+)
+def test_both_ways_answer_batches_alike(pair: Pair, body: bytes, status: int) -> None:
+    assert pair.same(body, path="/predict/batch") == status
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/json; charset=utf-8", "APPLICATION/JSON", "x"])
