@@ -13,6 +13,7 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
+from app import cpus
 from app.logs import configuration
 from app.settings import WORKERS_FOLDER, Settings
 
@@ -25,6 +26,7 @@ def main() -> None:
     except ValidationError as err:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors())
         sys.exit(f"error: the environment has a wrong setting (ONTIME_…): {wrong}. app/settings.py lists them.")
+    os.environ.setdefault("OMP_NUM_THREADS", str(cpus.available()))  # before LightGBM is loaded
     listener = _listen(settings)
     logging.config.dictConfig(configuration(settings.log_level))
     host, port = listener.getsockname()
