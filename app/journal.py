@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_json
 from sqlalchemy import (
@@ -35,7 +36,6 @@ from sqlalchemy import (
     event,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -43,6 +43,9 @@ from app.answers import Answer
 from app.errors import OnTimeError
 from app.metrics import JournalMetrics
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 SCHEMA = 1
 FLUSH_SECONDS = 0.02
@@ -101,8 +104,6 @@ outcomes = Table(
 )
 schema = Table("journal_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
-Upsert = sqlite.Insert | postgresql.Insert
-
 
 def connect(url: str) -> Engine:
     """Return an engine for a journal, which connects when it is first used."""
@@ -125,9 +126,10 @@ def connect(url: str) -> Engine:
     return engine
 
 
-def upsert(engine: Engine, table: Table) -> Upsert:
+def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
     """Return an insert that can say what happens to a row that is there already."""
-    return sqlite.insert(table) if engine.dialect.name == "sqlite" else postgresql.insert(table)
+    dialect = import_module(f"sqlalchemy.dialects.{engine.dialect.name}")  # the other one takes a while to import
+    return cast("sqlite.Insert | postgresql.Insert", dialect.insert(table))
 
 
 def prepare(engine: Engine) -> None:
