@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from app.schemas import EXAMPLE_FLIGHT
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 pytestmark = pytest.mark.skipif(
@@ -54,10 +56,24 @@ def test_the_example_is_answered_as_it_stands(page: Page) -> None:
     status, answer = execute(page)
     assert status == "200"
     assert 0 < json.loads(answer)["probability"] < 1
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/swagger.png", full_page=True)
 
 
 def test_a_bad_value_is_answered_with_its_field(page: Page) -> None:
     status, answer = execute(page, '{"carrier": "UA", "origin": "BOS"}')
     assert status == "422" and '"origin"' in answer
+
+
+def test_an_explanation_is_a_choice_away(page: Page) -> None:
+    operation = page.locator("#operations-predictions-predict_predict_post")
+    operation.locator('tr[data-param-name="explain"] select').select_option("true")
+    status, answer = execute(page, json.dumps(EXAMPLE_FLIGHT, indent=2))
+    assert status == "200"
+    found = json.loads(answer)["explanation"]
+    total = found["baseline"] + sum(part["contribution"] for part in found["contributions"])
+    assert len(found["contributions"]) == 26 and abs(total - found["log_odds"]) < 1e-9
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.evaluate("scrollTo(0, 0)")
+        first, last = operation.bounding_box(), operation.locator(".live-responses-table").bounding_box()
+        assert first and last
+        whole = first | {"height": last["y"] + last["height"] - first["y"]}
+        page.screenshot(path=f"{folder}/swagger.png", full_page=True, clip=whole)
