@@ -150,6 +150,7 @@ def test_a_good_release_takes_over_without_one_failed_request_and_goes_back_in_t
         assert back.returncode == 0, back.stderr
         assert site.serving() == "1" and release.production() == "1"
     assert not traffic.failures and traffic.seen[200, "1"] and traffic.seen[200, "2"]
+    print(f"\n{dict(traffic.seen)}, none failed; back in {taken:.1f} s")
     assert taken < 30 or os.getloadavg()[0] > (os.cpu_count() or 1) * 2, f"{taken:.1f} s to go back"
     history = release.run("ops.registry", "history").stdout
     assert "deploy" in history and "undeploy" in history and "a test" in history
