@@ -131,7 +131,7 @@ def wrapped(release: Release, tag: str, line: str, version: str = "1") -> str:
     """Return an image whose service does something else before each request."""
     digit = tag[-1]
     script = WRAPPER.format(line).replace("\n", "\\n").replace('"', '\\"')
-    lines = f'USER 0\nRUN printf "{script}" > /srv/changed.py\nUSER 10001\nCMD ["python", "changed.py"]'
+    lines = f'USER 0\nRUN printf "{script}" > app/__main__.py && rm app/__pycache__/__main__.*\nUSER 10001'
     return release.derived(lines, f"model-v{version}-g{digit * 7}", revision=digit * 40)
 
 
