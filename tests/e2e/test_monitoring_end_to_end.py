@@ -68,7 +68,11 @@ class Scene:
 
 @contextmanager
 def serving(scene: Scene, copy: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the service with faults to order on a copy of a registered version, and send it requests."""
+    """Run the service with faults to order on a copy of a registered version, and send it requests, one at a time.
+
+    A slow model keeps the whole process waiting: with more clients than this one and the probe, scrapes would time out,
+    and ApiDown would rightly silence ApiSlow.
+    """
     host, port = scene.site.address("api:8000").split(":")
     settings = {
         "ONTIME_HOST": host,
@@ -86,12 +90,11 @@ def serving(scene: Scene, copy: Path) -> Iterator[subprocess.Popen[str]]:
             with suppress(httpx.HTTPError):
                 httpx.post(f"http://{host}:{port}/predict", json=EXAMPLE_FLIGHT, timeout=5)
 
-    threads = [threading.Thread(target=load, daemon=True) for _ in range(2)]
+    client = threading.Thread(target=load, daemon=True)
     with running(
         [sys.executable, "-m", "tests.ops.faulty"], f"http://{host}:{port}/readyz", ROOT, **settings
     ) as service:
-        for thread in threads:
-            thread.start()
+        client.start()
         yield service
         stop.set()
 
@@ -193,6 +196,7 @@ def test_errors_burn_the_budget_and_a_slow_model_is_noticed(scene: Scene, baked:
         scene.wait("ApiErrors", "resolved")
         scene.order(delay=0.3)
         scene.wait("ApiSlow", "firing")
+        assert not scene.lines("ApiDown", "firing")
         scene.order()
         scene.wait("ApiSlow", "resolved")
 
@@ -210,8 +214,14 @@ def test_another_version_than_the_registry_s_is_noticed(scene: Scene, baked: Pat
 def test_silence_of_prometheus_is_noticed(scene: Scene) -> None:
     ready = f"http://{scene.site.address('receiver:8002')}/readyz"
     silent = scene.folder / "silent"
+    began = time.time()
+
+    def heard() -> bool:
+        answer = httpx.get(ready)
+        return answer.status_code == 200 and answer.json()["watchdog_heard_seconds_ago"] < time.time() - began - 1
+
     with watching(scene):
-        wait_until(lambda: httpx.get(ready).status_code == 200)
+        wait_until(heard)
         silent.unlink(missing_ok=True)  # until Alertmanager was there, it was silent
         time.sleep(15)
         assert httpx.get(ready).status_code == 200 and not silent.exists()

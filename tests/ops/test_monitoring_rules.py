@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
+from ops.receiver import Settings
 from tests.conftest import ROOT
 from tests.ops.monitoring import ALERTMANAGER, PROMETHEUS, alerts, needs, passes, rules
 
@@ -122,6 +124,13 @@ def test_the_test_of_routes_can_fail() -> None:
     command = ["amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}/alertmanager.yml"]
     command += ["--verify.receivers=team", "severity=page"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+
+
+def test_the_watchdog_is_heard_three_times_before_it_counts_as_silent() -> None:
+    route = yaml.safe_load((ALERTMANAGER / "alertmanager.yml").read_text())["route"]["routes"][0]
+    heard, repeated = (pd.Timedelta(route[name]).total_seconds() for name in ("group_interval", "repeat_interval"))
+    assert repeated < heard, "Alertmanager repeats at the first interval after this time, so an equal one takes two"
+    assert 3 * heard <= Settings().silence_seconds
 
 
 def test_no_secret_is_in_the_configuration() -> None:
