@@ -33,7 +33,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a window looks like; `quality` is None while too few outcomes are known."""
+    """What a window looks like; `quality` is None while too few outcomes are known, a PSI is NaN when unknown."""
 
     rows: int
     score_psi: float
@@ -43,13 +43,16 @@ class Findings:
     quality: Quality | None
 
 
-def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame) -> Findings:
-    """Compare predictions (features and score), and judge those with an outcome (score and target)."""
+def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, whole: bool = True) -> Findings:
+    """Compare predictions (features and score), and judge those with an outcome (score and target).
+
+    The limits of PSI are those of whole weeks: a few days differ from the year by their weekday alone.
+    """
     shares = window[list(FEATURES)].isna().mean()
     return Findings(
         rows=len(window),
-        score_psi=psi(reference.frame[SCORE], window[SCORE]),
-        feature_psi={name: psi(reference.frame[name], window[name]) for name in FEATURES},
+        score_psi=psi(reference.frame[SCORE], window[SCORE]) if whole else float("nan"),
+        feature_psi={name: psi(reference.frame[name], window[name]) for name in FEATURES} if whole else {},
         missing={name: float(shares[name]) for name in FEATURES if name not in CATEGORICAL},
         unseen={name: float(shares[name]) for name in CATEGORICAL},
         quality=quality(labelled) if len(labelled) >= reference.policy.min_rows else None,

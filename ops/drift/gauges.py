@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -69,7 +70,8 @@ class Gauges:  # pylint: disable=too-many-instance-attributes
 
     def found(self, version: str, found: Findings) -> None:
         """Show the findings of a run."""
-        self.score.labels(version).set(found.score_psi)
+        if math.isfinite(found.score_psi):
+            self.score.labels(version).set(found.score_psi)
         for gauge, values in (
             (self.feature, found.feature_psi),
             (self.missing, found.missing),

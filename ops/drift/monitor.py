@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     """How far back a window reaches."""
 
     window_rows: int = Field(default=10_000, gt=0)
-    """How many of the newest predictions a window has at most."""
+    """How many predictions a window has at most; of more, a sample is drawn."""
 
     registry_seconds: float = Field(default=30, gt=0)
     """Time between two looks at the registry's aliases."""
@@ -95,17 +95,21 @@ class Monitor:
     def check(self, version: str) -> list[str]:
         """Compare the last window of a version with its reference, and return the alarms."""
         reference, settings = self._load(version), self.settings
-        window, labelled = journal.read(self.engine, version, settings.window_hours, settings.window_rows)
+        read = journal.read(self.engine, version, settings.window_hours, settings.window_rows)
+        window, labelled = read.predictions, read.known
         self.gauges.ran(len(window), len(labelled))
         if len(window) < self.policy.min_rows:
             log.warning(
                 "%d predictions of version %s: at least %d make a window", len(window), version, self.policy.min_rows
             )
             return []
-        found = compare(reference, window, labelled)
+        found = compare(reference, window, labelled, read.whole)
         self.gauges.found(version, found)
         beyond = alarms(reference, found)
-        log.info("%d predictions, %d with an outcome: %s", len(window), len(labelled), "; ".join(beyond) or "no alarm")
+        said = "; ".join(beyond) or "no alarm"
+        if not read.whole:
+            said += ", shifts are not judged before the window is whole"
+        log.info("%d predictions, %d with an outcome: %s", len(window), len(labelled), said)
         html = report.write_html(reference, window, settings.reports, settings.keep)
         news = (version, sorted(alarm.split()[0] for alarm in beyond), time.strftime("%F"))
         if news != self._news:  # MLflow gets a run a day, and one whenever something changes

@@ -64,6 +64,7 @@ def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory
         "ONTIME_JOURNAL_URL": f"sqlite:///{pipeline.path}/journal.db",
         "MLFLOW_TRACKING_URI": f"sqlite:///{pipeline.path}/mlflow.db",
         "ONTIME_DRIFT_MINUTES": "0.5",
+        "ONTIME_DRIFT_WINDOW_HOURS": "0.04",  # whole after two minutes
         "ONTIME_DRIFT_REGISTRY_SECONDS": "1",
         "ONTIME_DRIFT_REPORTS": str(site.folder / "reports"),
     }
@@ -84,6 +85,7 @@ def prometheus(site: Site, service: str, pipeline: Clone) -> Prometheus:
     api.wait_for("live_log_loss and on () (drift_last_run_timestamp_seconds > 0)")
     asyncio.run(replay(service, two_days[:1], 70, {}))
     api.wait_for("job_slo:error_budget_left:ratio")
+    api.wait_for("drift_feature_psi")
     return api
 
 

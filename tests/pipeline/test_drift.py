@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from sqlalchemy import insert
@@ -101,11 +102,16 @@ def test_the_journal_is_read_as_it_was_written(real: tuple[Reference, Bundle], t
     with engine.begin() as connection:
         connection.execute(insert(predictions), rows + others)
         connection.execute(insert(outcomes), known)
-    got, labelled = read(engine, "1", hours=168, rows=10_000)
-    expected = window[[*FEATURES, SCORE]].reset_index(drop=True)
-    pd.testing.assert_frame_equal(got, expected, check_dtype=False)
+    got = read(engine, "1", hours=168, rows=10_000)
+    labelled = got.known
+    expected = window[::-1][[*FEATURES, SCORE]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(got.predictions, expected, check_dtype=False)
     assert len(labelled) == 550 and labelled[TARGET].mean() == pytest.approx(window[TARGET].head(550).mean())
-    assert [len(frame) for frame in read(engine, "1", hours=168, rows=100)] == [100, 100]
-    assert [len(frame) for frame in read(engine, "3", hours=168, rows=100)] == [0, 0]
+    few, none = read(engine, "1", hours=168, rows=100), read(engine, "3", hours=168, rows=100)
+    assert [len(frame) for frame in (few.predictions, few.known)] == [100, 100]
+    assert [len(frame) for frame in (none.predictions, none.known)] == [0, 0]
+    assert 200 < np.mean([expected.index[expected[SCORE] == p][0] for p in few.predictions[SCORE]]) < 400, "a sample"
+    assert not got.whole and not none.whole, "ten minutes of a week"
+    assert read(engine, "1", hours=600 / 3600, rows=100).whole and not read(engine, "1", hours=1, rows=100).whole
     assert outcomes_since(engine, now.timestamp() - 1) == 550 and outcomes_since(engine, now.timestamp() + 60) == 0
-    assert selftest.beyond(real[0], got.assign(**{TARGET: window[TARGET].to_numpy()})) == []
+    assert selftest.beyond(real[0], got.predictions.assign(**{TARGET: window[::-1][TARGET].to_numpy()})) == []

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from prometheus_client import generate_latest
 
 from app.errors import BundleInvalid
 from app.features import CATEGORICAL, FEATURES, Tables
 from app.model import REFERENCE_FILE
 from ops.drift.compare import alarms, compare, quality
+from ops.drift.gauges import Gauges
 from ops.drift.reference import SCORE, Reference, load, psi, words
 from ops.drift.report import write_html
 from stages.featurize import DAY, TARGET
@@ -90,6 +92,20 @@ def test_a_little_below_a_threshold_is_no_alarm(reference: Reference) -> None:
         late = round((window[SCORE].mean() - gap) * len(window))
         raised = found(reference, window.assign(**{TARGET: np.arange(len(window)) < late}))
         assert ("CalibrationOff" in raised) == alarm
+
+
+def test_a_few_days_are_judged_by_quality_and_missing_values_only(reference: Reference) -> None:
+    monday = reference.frame.sample(2000, replace=True, random_state=1).assign(
+        departure_minute=600.0, pressure_mb=np.nan
+    )
+    late = monday.assign(**{TARGET: 1.0})
+    assert found(reference, late) == ["CalibrationOff", "FeatureDrift", "InputMissing", "LiveLossHigh"]
+    part = compare(reference, late, late, whole=False)
+    assert {alarm.split()[0] for alarm in alarms(reference, part)} == {"CalibrationOff", "InputMissing", "LiveLossHigh"}
+    gauges = Gauges(60)
+    gauges.found("1", part)
+    assert "drift_feature_psi{" not in (text := generate_latest(gauges.registry).decode())
+    assert "drift_score_psi{" not in text and "drift_missing_share{" in text and "live_log_loss{" in text
 
 
 def test_columns_without_values_and_empty_windows_do_not_crash(reference: Reference, tmp_path: Path) -> None:
