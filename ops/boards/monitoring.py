@@ -6,6 +6,9 @@ from ops.boards.panel import Board, Panel, Row, above, below
 
 JOB = '{job=~"$job"}'
 PROMETHEUS, ALERTMANAGER, RECEIVER = '{job="prometheus"}', '{job="alertmanager"}', '{job="receiver"}'
+GROUPS = (  # without the path of their file
+    f'label_replace(prometheus_rule_group_last_duration_seconds{PROMETHEUS}, "rule_group", "$1", "rule_group", ".*;(.*)")'
+)
 
 ALERTS = Row(
     "Alerts",
@@ -109,7 +112,7 @@ RULES = Row(
             "Time of a rule group",
             "How long the slowest evaluation takes; it has to stay below the interval of 15 s.",
             "s",
-            {"{{rule_group}}": f"max by (rule_group) (prometheus_rule_group_last_duration_seconds{PROMETHEUS})"},
+            {"{{rule_group}}": f"max by (rule_group) ({GROUPS})"},
             steps=above(15, 5),
         ),
         Panel(

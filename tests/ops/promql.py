@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import promql_parser
+
+from ops.boards import answers
 
 RATES = {"rate", "irate", "increase"}
 RATE_INTERVAL = 59  # seconds that stand for $__rate_interval while a query is parsed
@@ -23,12 +26,10 @@ class Read:
     seconds: float | None
 
 
-def fill(query: str, rate_interval: str = f"{RATE_INTERVAL}s", values: str = ".+") -> str:
-    """Return a panel's query with Grafana's variables filled in."""
-    filled = query.replace("$__rate_interval", rate_interval)
-    for name in ("$job", "$container"):
-        filled = filled.replace(name, values)
-    assert "$" not in filled, filled
+def fill(query: str, rate_interval: str = f"{RATE_INTERVAL}s") -> str:
+    """Return a panel's query with Grafana's variables filled in; $1 belongs to label_replace."""
+    filled = answers.fill(query, rate_interval)
+    assert not re.search(r"\$[^1]", filled), filled
     return filled
 
 
