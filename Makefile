@@ -18,6 +18,7 @@ SECONDS ?= 60
 BASE ?= origin/main
 VERSIONS ?=
 AT_HOST = $(if $(filter-out 127.0.0.1,$(HOST)),--host $(HOST)) $(if $(SOAK),--soak $(SOAK)) $(if $(WATCH),--watch $(WATCH))
+AT_SPEED = $(if $(filter-out 1,$(SPEED)),--week-seconds $(WEEK_SECONDS))
 ALLOW_EQUAL ?=
 SOAK ?=
 WATCH ?=
@@ -33,6 +34,8 @@ TRIALS ?= 40
 APPLY ?=
 export REASON IMAGE_NAME BASE_IMAGE DOCKER_BUILD_FLAGS
 SPEED ?= 1
+WEEK_SECONDS ?= 60
+CADVISOR ?=
 export PYTHONUNBUFFERED := 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -87,8 +90,8 @@ drift: $(READY) ## run the drift monitor: looks at the journal every few minutes
 drift-selftest: $(READY) ## measure how often the drift monitor is wrong, and what it sees
 	@$(RUN) python -m ops.drift.selftest
 
-replay: $(READY) ## send November and December to the service, a week a minute, outcomes following
-	@$(RUN) python -m ops.replay
+replay: $(READY) ## send November and December to the service, a week in WEEK_SECONDS (60), outcomes following
+	@$(RUN) python -m ops.replay --week-seconds $(WEEK_SECONDS)
 
 retrain: $(READY) ## decide from the evidence of the monitor whether to retrain, and act
 	@$(RUN) python -m ops.retrain
@@ -97,13 +100,16 @@ retrain-model: data ## move the training window to the newest days, and make and
 	@$(RUN) python -m ops.retrain model
 
 monitor-local: $(READY) ## Prometheus, Alertmanager and the drift monitor beside a service, by Debian's programs (SPEED=60: fast motion)
-	@$(RUN) python -m ops.monitor_local --speed $(SPEED)
+	@$(RUN) python -m ops.monitor_local --speed $(SPEED) $(AT_SPEED) $(if $(CADVISOR),--cadvisor $(CADVISOR))
 
 stack: secrets ## start the monitoring by Compose
 	@docker compose -f ops/compose/compose.yml --profile monitoring up --detach
 
 boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
 	@$(RUN) python -m ops.boards
+
+board-pictures: $(READY) ## draw what the boards show of the last MINUTES, from Prometheus on port 9090, to docs/boards
+	@$(RUN) python -m ops.boards.pictures --minutes $(MINUTES)
 
 tune: $(READY) ## search the parameters of training on the training months (TRIALS=40 in all); APPLY=1 writes what is better
 	@$(RUN) python -m ops.tune --trials $(TRIALS) $(if $(APPLY),--apply)

@@ -11,9 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from app.errors import OnTimeError
 from stages.errors import run
@@ -38,6 +41,11 @@ TARGETS = {
 }
 """The targets of ops/prometheus/prometheus.yml, and where they are here."""
 
+NOT_HERE = ("cadvisor", "grafana")
+"""Jobs whose programs Debian does not have."""
+DAY_SECONDS = 86400
+DRIFT_RUN_SECONDS = 15
+
 _DURATION = re.compile(r"\b(\d+)([smhd])\b")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LEAST_MS = 1000
@@ -61,6 +69,10 @@ def faster(text: str, speed: float) -> str:
     return text if speed == 1 else _DURATION.sub(shorten, text)
 
 
+class ProgramEnded(OnTimeError):
+    """A program of the monitoring does not run any more."""
+
+
 @dataclass(frozen=True)
 class Site:
     """Where everything listens, and how fast time runs; `targets` has an address for each one of the files."""
@@ -69,6 +81,10 @@ class Site:
     targets: Mapping[str, str]
     speed: float = 1
     token: str = ""
+    week_seconds: float = 7 * DAY_SECONDS
+    """How long the drift monitor's window is; a week, or the time in which one is replayed."""
+    without: Sequence[str] = ()
+    """Jobs that are left out; without `cadvisor`, so are the rules on containers."""
 
     def address(self, name: str) -> str:
         """Return the address here of a target that the files name."""
@@ -91,9 +107,19 @@ class Site:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = source.read_text(encoding="utf-8")
             file.write_text(text if source.name == "blackbox.yml" else self.render(text), encoding="utf-8")
+        self._leave_out()
         secrets = self.folder / "alertmanager" / "secrets"
         secrets.mkdir(exist_ok=True)
         (secrets / "receiver_token").write_text(self.token or "local", encoding="utf-8")
+
+    def _leave_out(self) -> None:
+        """Take the jobs that are not here out of the configuration: nobody wants to hear that they are down."""
+        file = self.folder / "prometheus" / "prometheus.yml"
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content["scrape_configs"] = [job for job in content["scrape_configs"] if job["job_name"] not in self.without]
+        file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        if "cadvisor" in self.without:
+            (file.parent / "rules" / "containers.yml").unlink()
 
     def commands(self) -> dict[str, list[str]]:
         """Return how each of Debian's programs is started."""
@@ -132,13 +158,22 @@ class Site:
         """Return the settings of the drift monitor and of the receiver, by module."""
         drift_host, drift_port = self.address("drift:8001").split(":")
         host, port = self.address("receiver:8002").split(":")
+        window = {"ONTIME_DRIFT_WINDOW_HOURS": str(self.week_seconds / 3600)}
+        minutes = max(DRIFT_RUN_SECONDS / 60, 15 * self.week_seconds / (7 * DAY_SECONDS))
         return {
-            "ops.drift": {"ONTIME_DRIFT_HOST": drift_host, "ONTIME_DRIFT_PORT": drift_port},
-            "ops.receiver": {
+            "ops.drift": window
+            | {
+                "ONTIME_DRIFT_HOST": drift_host,
+                "ONTIME_DRIFT_PORT": drift_port,
+                "ONTIME_DRIFT_MINUTES": str(minutes),
+                "ONTIME_DRIFT_REGISTRY_SECONDS": str(max(1.0, 30 / self.speed)),
+            },
+            "ops.receiver": window  # the command that it starts looks at the same window
+            | {
                 "ONTIME_RECEIVER_HOST": host,
                 "ONTIME_RECEIVER_PORT": port,
                 "ONTIME_RECEIVER_TOKEN_FILE": f"{self.folder}/alertmanager/secrets/receiver_token",
-                "ONTIME_RECEIVER_SILENCE_SECONDS": str(max(5.0, 180 / self.speed)),
+                "ONTIME_RECEIVER_SILENCE_SECONDS": str(max(10.0, 180 / self.speed)),
                 "ONTIME_RECEIVER_RETRAIN_COMMAND": f"{sys.executable} -m ops.retrain",
             },
         }
@@ -163,22 +198,37 @@ def started(
         yield running
 
 
+def watch(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    """Return never; raise ProgramEnded as soon as a program has ended."""
+    while True:
+        for name, process in running.items():
+            if process.poll() is not None:
+                raise ProgramEnded(f"{name} ended with {process.returncode}; its own words are above.")
+        time.sleep(0.5)
+
+
 def main() -> None:
     """Run everything until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m ops.monitor_local")
     parser.add_argument(
         "--speed", type=float, default=1, help="divide all windows and waits by this, to watch a replay"
     )
+    parser.add_argument(
+        "--week-seconds", type=float, default=7 * DAY_SECONDS, help="how long a week of the replay takes"
+    )
+    parser.add_argument("--cadvisor", default="", help="address of a cAdvisor; without one, containers are not watched")
     parser.add_argument("--service", default=f"127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="on-time-monitoring-") as folder:
-        site = Site(Path(folder), TARGETS | {"api:8000": arguments.service}, arguments.speed)
+        targets = TARGETS | {"api:8000": arguments.service, "cadvisor:8080": arguments.cadvisor}
+        without = [job for job in NOT_HERE if job != "cadvisor" or not arguments.cadvisor]
+        site = Site(Path(folder), targets, arguments.speed, week_seconds=arguments.week_seconds, without=without)
         site.write()
-        with started(site.commands(), site.ours()):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the programs as well
+        with contextlib.suppress(KeyboardInterrupt), started(site.commands(), site.ours()) as running:
             print(f"Prometheus  http://{site.address('prometheus:9090')}/alerts")
             print(f"Alertmanager  http://{site.address('alertmanager:9093')}   Ctrl-C ends all of it.", flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+            watch(running)
 
 
 if __name__ == "__main__":
