@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -134,5 +134,8 @@ def exporter(port: int, answer: Callable[[], str] = exposition) -> Iterator[None
 
 
 if __name__ == "__main__":
-    with exporter(8080, lambda: counters(sys.argv[1])):
-        Event().wait()
+    latest = [""]
+    with exporter(8080, lambda: latest[0]):  # Docker may take longer than a scrape waits
+        while True:
+            latest[0] = counters(sys.argv[1])
+            time.sleep(1)
