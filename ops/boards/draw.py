@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -106,17 +107,16 @@ def numbers(ax: Axes, panel: Panel, found: Sequence[Series]) -> None:
     """Write the last value large, in the colour of its step, over its course."""
     ax.axis("off")
     for i, series in enumerate(found):
-        middle = (i + 0.5) / len(found)
+        middle, shade = (i + 0.5) / len(found), colour(panel, series.last)
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": shade, "fontweight": "bold"}
         size = 21 if len(found) == 1 else 14
-        word = units.text(series.last, panel.unit)
-        ax.text(middle, 0.62, word, transform=ax.transAxes, ha="center", va="center", fontsize=size,
-                color=colour(panel, series.last), fontweight="bold")  # fmt: skip
+        ax.text(middle, 0.62, units.text(series.last, panel.unit), transform=ax.transAxes, fontsize=size, **style)
         if len(found) > 1:
             ax.text(middle, 0.9, series.legend, transform=ax.transAxes, ha="center", fontsize=SMALL + 1, color=GREY)
         inner = ax.inset_axes((i / len(found) + 0.02, 0.02, 1 / len(found) - 0.04, 0.3))
         inner.axis("off")
-        inner.fill_between(np.arange(len(series.values)), series.values, np.nanmin(series.values), alpha=0.25, linewidth=0,
-                           color=colour(panel, series.last))  # fmt: skip
+        course = np.arange(len(series.values))
+        inner.fill_between(course, series.values, np.nanmin(series.values), alpha=0.25, linewidth=0, color=shade)
 
 
 def bars(ax: Axes, panel: Panel, found: Sequence[Series]) -> None:
@@ -164,9 +164,10 @@ def table(ax: Axes, panel: Panel, found: Sequence[Series]) -> None:
     rows = sorted({tuple(_short(s.labels.get(name, "")) for name in used) for s in found})
     height = 0.9 / max(len(rows) + 1, 5)
     for i, row in enumerate([tuple(used), *rows[: int(1 / height)]]):
+        look: dict[str, Any] = {"color": GREY, "fontweight": "bold"} if i == 0 else {"color": "#111827", "fontweight": "normal"}
         for j, cell in enumerate(row):
-            ax.text(j / len(used) + 0.01, 0.95 - (i + 0.5) * height, cell, transform=ax.transAxes, fontsize=SMALL + 1,
-                    va="center", color=GREY if i == 0 else "#111827", fontweight="bold" if i == 0 else "normal")  # fmt: skip
+            at = j / len(used) + 0.01, 0.95 - (i + 0.5) * height
+            ax.text(*at, cell, transform=ax.transAxes, fontsize=SMALL + 1, va="center", **look)
 
 
 def _short(word: str) -> str:

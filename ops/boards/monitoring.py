@@ -7,7 +7,8 @@ from ops.boards.panel import Board, Panel, Row, above, below
 JOB = '{job=~"$job"}'
 PROMETHEUS, ALERTMANAGER, RECEIVER = '{job="prometheus"}', '{job="alertmanager"}', '{job="receiver"}'
 GROUPS = (  # without the path of their file
-    f'label_replace(prometheus_rule_group_last_duration_seconds{PROMETHEUS}, "rule_group", "$1", "rule_group", ".*;(.*)")'
+    f"label_replace(prometheus_rule_group_last_duration_seconds{PROMETHEUS}, "
+    '"rule_group", "$1", "rule_group", ".*;(.*)")'
 )
 
 ALERTS = Row(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
-_DURATIONS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_SCALES: dict[str, tuple[tuple[str, float], ...]] = {
+    "s": (("d", 86400), ("h", 3600), ("min", 60), ("s", 1), ("ms", 1e-3), ("µs", 1e-6), ("s", 0)),
+    "bytes": (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 0)),
+    "Bps": (("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 0)),
+}
+"""The forms of a unit, each from a value on."""
+_COUNTS = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 0))
 _SUFFIXES = {"reqps": " req/s", "cps": "/s", "pps": " p/s", "x": " x", "short": "", "none": ""}
 _WORDS = {"bool_on_off": ("Off", "On"), "bool_yes_no": ("No", "Yes")}
-_THOUSANDS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-_BINARY = ((2**30, " GiB"), (2**20, " MiB"), (2**10, " KiB"))
 
 
 def text(value: float, unit: str) -> str:
@@ -19,17 +23,6 @@ def text(value: float, unit: str) -> str:
         return _WORDS[unit][value > 0]
     if unit == "percentunit":
         return f"{100 * value:.3g} %"
-    if unit == "s":
-        return _scaled(value, _DURATIONS, " s", " ")
-    if unit == "bytes":
-        return _scaled(value, _BINARY, " B")
-    if unit == "Bps":
-        return _scaled(value, _THOUSANDS, " B/s") + ("B/s" if abs(value) >= 1e3 else "")
-    return _scaled(value, _THOUSANDS, "") + _SUFFIXES[unit]
-
-
-def _scaled(value: float, steps: tuple[tuple[float, str], ...], small: str, space: str = "") -> str:
-    for size, name in steps:
-        if abs(value) >= size:
-            return f"{value / size:.3g}{space}{name}"
-    return f"{value:.3g}{small}"
+    forms = _SCALES.get(unit, _COUNTS)
+    name, least = next(form for form in forms if abs(value) >= form[1])
+    return f"{value / (least or 1):.3g}" + (f" {name}" if unit in _SCALES else name + _SUFFIXES[unit])

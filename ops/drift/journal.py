@@ -32,7 +32,7 @@ class Window:
 
 
 def read(engine: Engine, version: str, hours: float, rows: int) -> Window:
-    """Return what a version predicted in the last hours; where there is more, about `rows`, drawn from all of that time.
+    """Return what a version predicted in the last hours, at most `rows`, drawn from all of that time.
 
     An id ends in random digits (app/answers.py): in their order, the first rows are a sample.
     """

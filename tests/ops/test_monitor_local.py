@@ -1,0 +1,101 @@
+"""The monitoring by Debian's programs: the committed files, elsewhere and faster, and nothing left running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from ops.monitor_local import NOT_HERE, TARGETS, ProgramEnded, ProgramMissing, Site, faster, started, watch
+from tests.conftest import ROOT
+from tests.ops.monitoring import needs, passes
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "speed", "expected"),
+    [
+        ("for: 5m", 1, "for: 5m"),
+        ("for: 5m", 60, "for: 5000ms"),
+        ("for: 1m", 600, "for: 1000ms"),
+        ("rate(x[1h])", 60, "rate(x[60000ms])"),
+        ("rate(x[5m])", 600, "rate(x[5000ms])"),
+        ("x[30d:5m]", 60, "x[43200000ms:5000ms]"),
+        ("group_wait: 0s", 60, "group_wait: 0s"),
+        ("p95 > 0.25 and ratio_rate5m", 60, "p95 > 0.25 and ratio_rate5m"),
+    ],
+)
+def test_durations_shrink_and_names_and_numbers_stay(text: str, speed: float, expected: str) -> None:
+    assert faster(text, speed) == expected
+
+
+def site(folder: Path, speed: float = 60, **settings: object) -> Site:
+    """Return a site on ports that nothing listens on."""
+    targets = {name: f"127.0.0.1:{20000 + i}" for i, name in enumerate(TARGETS)}
+    return Site(folder, targets, speed, **settings)  # type: ignore[arg-type]
+
+
+@needs("promtool", "amtool")
+@pytest.mark.parametrize("speed", [1, 60, 10080])
+@pytest.mark.parametrize("without", [(), NOT_HERE])
+def test_what_is_written_is_accepted_by_the_programs(tmp_path: Path, speed: float, without: tuple[str, ...]) -> None:
+    site(tmp_path, speed, without=without).write()
+    assert "SUCCESS" in passes("promtool", "check", "config", tmp_path / "prometheus" / "prometheus.yml")
+    passes("amtool", "check-config", tmp_path / "alertmanager" / "alertmanager.yml")
+    written = "".join(file.read_text() for file in tmp_path.rglob("*.yml") if file.name != "blackbox.yml")
+    assert not [name for name in TARGETS if name in written], "addresses of the containers"
+
+
+def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:
+    committed = yaml.safe_load((ROOT / "ops" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    site(tmp_path, without=NOT_HERE).write()
+    written = yaml.safe_load((tmp_path / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    left_out = {job["job_name"] for job in committed} - {job["job_name"] for job in written}
+    assert left_out == {"cadvisor", "grafana"}
+    assert not (tmp_path / "prometheus" / "rules" / "containers.yml").exists()
+
+
+def test_the_window_of_drift_is_a_week_of_the_replay_for_all_that_look_at_it(tmp_path: Path) -> None:
+    usual, replayed = site(tmp_path, 1).ours(), site(tmp_path, 60, week_seconds=60).ours()
+    assert float(usual["ops.drift"]["ONTIME_DRIFT_WINDOW_HOURS"]) == 168
+    assert float(usual["ops.drift"]["ONTIME_DRIFT_MINUTES"]) == 15
+    for module in ("ops.drift", "ops.receiver"):
+        assert float(replayed[module]["ONTIME_DRIFT_WINDOW_HOURS"]) == pytest.approx(1 / 60)
+    assert float(replayed["ops.drift"]["ONTIME_DRIFT_MINUTES"]) == 0.25
+    assert float(usual["ops.receiver"]["ONTIME_RECEIVER_SILENCE_SECONDS"]) == 180
+
+
+def test_a_program_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ProgramMissing, match="apt install prometheus-alertmanager"):
+        with started({"prometheus-alertmanager": []}, {}):
+            pytest.fail("nothing was started")
+
+
+def test_programs_end_with_the_block_and_one_that_ends_by_itself_is_named() -> None:
+    with pytest.raises(ProgramEnded, match="false ended with 1"):
+        with started({SLEEP[0]: SLEEP[1:], "false": []}, {}) as running:
+            pids = {name: process.pid for name, process in running.items()}
+            watch(running)
+    assert not psutil.pid_exists(pids[SLEEP[0]])
+
+
+def test_a_signal_to_end_it_ends_what_it_has_started(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, contextlib\nfrom ops.monitor_local import started, watch\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        f"with contextlib.suppress(KeyboardInterrupt), started({{{SLEEP[0]!r}: {SLEEP[1:]!r}}}, {{}}) as running:\n"
+        "    print(*(process.pid for process in running.values()), flush=True)\n    watch(running)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        pid = int(process.stdout.readline())
+        assert psutil.pid_exists(pid)
+        process.terminate()
+        assert process.wait(20) == 0
+    assert not psutil.pid_exists(pid) and tmp_path.exists()

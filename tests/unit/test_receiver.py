@@ -1,0 +1,131 @@
+"""What Alertmanager talks to: what it writes down, whom it asks to retrain, and when it raises the alarm itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from ops import receiver
+from ops.receiver import Settings, create_app
+
+OFF = {"status": "firing", "labels": {"alertname": "CalibrationOff"}, "annotations": {"summary": "Off by 13 %"}}
+WATCHDOG = {"status": "firing", "labels": {"alertname": "Watchdog"}}
+
+
+@contextmanager
+def listening(**settings: object) -> Iterator[TestClient]:
+    """Run the receiver with these settings."""
+    with TestClient(create_app(Settings(**settings))) as client:  # type: ignore[arg-type]
+        yield client
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def counted(client: TestClient, name: str) -> dict[str, float]:
+    """Return a counter's values by its label."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples if sample.name == f"{name}_total"]
+    return {next(iter(sample.labels.values())): sample.value for sample in samples}
+
+
+def script(path: Path, code: str) -> str:
+    """Return a command that runs this Python."""
+    path.write_text(code)
+    return f"{sys.executable} {path}"
+
+
+def test_each_alert_becomes_one_line_of_json(caplog: pytest.LogCaptureFixture) -> None:
+    with listening() as client:
+        assert counted(client, "receiver_alerts") == {"firing": 0, "resolved": 0}
+        assert client.post("/alerts", json={"alerts": [OFF, OFF | {"status": "resolved"}]}).status_code == 200
+        assert counted(client, "receiver_alerts") == {"firing": 1, "resolved": 1}
+    written = [json.loads(record.message) for record in caplog.records if record.name == "ops.receiver"]
+    expected = {"alertname": "CalibrationOff", "summary": "Off by 13 %"}
+    assert written == [{"status": "firing"} | expected, {"status": "resolved"} | expected]
+
+
+def test_what_is_no_notification_is_refused() -> None:
+    with listening() as client:
+        assert client.post("/alerts", json={"alerts": [{"labels": {}}]}).status_code == 422
+        assert counted(client, "receiver_alerts") == {"firing": 0, "resolved": 0}
+
+
+def test_silence_raises_the_alarm_once_and_the_watchdog_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(receiver, "CHECK_SECONDS", 0.02)
+    told = tmp_path / "told"
+    command = script(tmp_path / "tell.py", f"open({str(told)!r}, 'a').write('silent ')")
+    with listening(silence_seconds=0.5, silence_command=command) as client:
+        assert client.get("/readyz").status_code == 200
+        until(lambda: client.get("/readyz").status_code == 503 and told.exists())
+        time.sleep(0.7)
+        assert told.read_text() == "silent ", "once"
+        client.post("/watchdog", json={"alerts": [WATCHDOG | {"status": "resolved"}]})
+        assert client.get("/readyz").status_code == 503, "a Watchdog that ends is no sign of life"
+        client.post("/watchdog", json={"alerts": [WATCHDOG]})
+        assert client.get("/readyz").json()["watchdog_heard_seconds_ago"] < 0.5
+        for _ in range(20):  # as long as it is heard, there is no silence
+            client.post("/watchdog", json={"alerts": [WATCHDOG]})
+            time.sleep(0.05)
+        assert client.get("/readyz").status_code == 200
+    assert [record.levelno for record in caplog.records].count(logging.CRITICAL) == 1
+
+
+def test_a_cause_starts_the_retraining_but_not_twice_at_a_time(tmp_path: Path) -> None:
+    go, ran = tmp_path / "go", tmp_path / "ran"
+    code = f"import time, pathlib\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\n"
+    command = script(tmp_path / "retrain.py", code + f"open({str(ran)!r}, 'a').write('x')")
+    with listening(retrain_command=command) as client:
+
+        def ask() -> dict[str, str]:
+            return dict(client.post("/retrain", json={"alerts": [OFF]}).json())
+
+        assert client.post("/retrain", json={"alerts": [OFF | {"status": "resolved"}]}).json() == {"result": "resolved"}
+        assert ask() == {"result": "started"} and ask() == {"result": "busy"}
+        go.touch()
+        until(lambda: counted(client, "receiver_retrain")["done"] == 1)
+        assert ran.read_text() == "x"
+        assert ask() == {"result": "started"}, "again, when it has ended"
+        until(lambda: counted(client, "receiver_retrain")["done"] == 2)
+        assert counted(client, "receiver_retrain") == {"started": 2, "busy": 1, "done": 2, "failed": 0}
+
+
+@pytest.mark.parametrize("command", ["no-such-program --at-all", f"{sys.executable} -c 'raise SystemExit(3)'"])
+def test_a_retraining_that_fails_is_counted_and_the_receiver_lives_on(command: str) -> None:
+    with listening(retrain_command=command) as client:
+        client.post("/retrain", json={"alerts": [OFF]})
+        until(lambda: counted(client, "receiver_retrain")["failed"] == 1)
+        assert client.get("/livez").status_code == 200 and counted(client, "receiver_retrain")["done"] == 0
+
+
+@pytest.mark.parametrize("path", ["alerts", "watchdog", "retrain"])
+def test_with_a_token_file_only_its_bearer_is_heard(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("the-token\n")
+    with listening(token_file=file, retrain_command="true") as client:
+
+        def post(token: str) -> int:
+            body, header = {"alerts": [OFF]}, {"Authorization": token}
+            return client.post(f"/{path}", json=body, headers=header).status_code
+
+        assert post("Bearer the-token") == 200
+        assert {post(token) for token in ("", "the-token", "Bearer another", "Bearer ")} == {401}
+        file.write_text("")
+        assert post("Bearer ") == 401, "an empty file opens nothing"
+        assert client.get("/livez").status_code == 200
