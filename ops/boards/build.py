@@ -31,8 +31,18 @@ def to_json(board: Board) -> str:
     content = json.loads(JSONEncoder(sort_keys=True, indent=1).encode(built))
     for number, panel in enumerate(content["panels"], start=1):
         panel["id"] = number
+    _close_gaps([panel["gridPos"] for panel in content["panels"]])
     content["annotations"] = {"list": _annotations()}
     return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def _close_gaps(places: list[dict[str, int]]) -> None:
+    """Move each panel up as far as there is room, as Grafana does when it opens a board."""
+    for i, place in enumerate(places):
+        above = [
+            p["y"] + p["h"] for p in places[:i] if p["x"] < place["x"] + place["w"] and place["x"] < p["x"] + p["w"]
+        ]
+        place["y"] = max(above, default=0)
 
 
 def _dashboard(board: Board) -> dashboard.Dashboard:

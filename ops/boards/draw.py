@@ -164,14 +164,16 @@ def table(ax: Axes, panel: Panel, found: Sequence[Series]) -> None:
     rows = sorted({tuple(_short(s.labels.get(name, "")) for name in used) for s in found})
     height = 0.9 / max(len(rows) + 1, 5)
     for i, row in enumerate([tuple(used), *rows[: int(1 / height)]]):
-        look: dict[str, Any] = {"color": GREY, "fontweight": "bold"} if i == 0 else {"color": "#111827", "fontweight": "normal"}
+        look: dict[str, Any] = (
+            {"color": GREY, "fontweight": "bold"} if i == 0 else {"color": "#111827", "fontweight": "normal"}
+        )
         for j, cell in enumerate(row):
             at = j / len(used) + 0.01, 0.95 - (i + 0.5) * height
             ax.text(*at, cell, transform=ax.transAxes, fontsize=SMALL + 1, va="center", **look)
 
 
 def _short(word: str) -> str:
-    return word if len(word) <= 30 else f"{word[:8]}…{word[-12:]}"
+    return word if len(word) <= 24 else f"{word[:8]}…{word[-6:]}"
 
 
 def timeline(ax: Axes, panel: Panel, found: Sequence[Series]) -> None:
