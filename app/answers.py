@@ -73,6 +73,10 @@ def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
     return Explanation(log_odds=baseline + sum(contributions), baseline=baseline, contributions=parts)
 
 
+def _answer(served: ServedModel, rows: Sequence[Sequence[float]], risks: list[float]) -> Answer:
+    return Answer(time.time(), served, [new_id() for _ in risks], rows, risks)
+
+
 class Answers:
     """Answers flights with a model; counts and journals what it answered."""
 
@@ -80,11 +84,12 @@ class Answers:
         self.metrics = metrics
         self.journal: Journal = NoJournal()
 
-    def single(self, served: ServedModel, flight: Flight) -> Answer:
-        """Answer one flight; only for the thread of the event loop."""
+    def single(self, served: ServedModel, flight: Flight, probe: bool = False) -> Answer:
+        """Answer one flight; only for the thread of the event loop. A probe is neither counted nor journalled."""
         started = time.perf_counter()
         row = compute_single(to_single(flight), served.bundle.tables)
-        return self._done(served, started, [row], [served.bundle.booster.predict_single(row)])
+        risks = [served.bundle.booster.predict_single(row)]
+        return _answer(served, [row], risks) if probe else self._done(served, started, [row], risks)
 
     def many(self, served: ServedModel, flights: Sequence[Flight]) -> Answer:
         """Answer flights together, in their order."""
@@ -94,7 +99,7 @@ class Answers:
         return self._done(served, started, matrix.tolist(), risks)
 
     def _done(self, served: ServedModel, started: float, rows: Sequence[Sequence[float]], risks: list[float]) -> Answer:
-        answer = Answer(time.time(), served, [new_id() for _ in risks], rows, risks)
+        answer = _answer(served, rows, risks)
         self.metrics.model.answered(served, time.perf_counter() - started, rows, risks)
         self.journal.record(answer)
         return answer

@@ -10,8 +10,10 @@ import http.client
 import json
 import math
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,25 @@ def test_whatever_is_sent_both_ways_answer_alike_and_never_with_500(pair: Pair) 
 def test_the_answer_is_the_one_that_the_schema_describes(plain: Service) -> None:
     content = httpx.post(f"{plain.base}/predict", json=EXAMPLE_FLIGHT).content
     assert Prediction.model_validate_json(content, strict=True).model_dump(exclude_unset=True) == json.loads(content)
+
+
+def test_a_probe_is_answered_like_a_client_and_leaves_no_trace(bundle_dir: Path, tmp_path: Path) -> None:
+    def seen(service: Service) -> float:
+        lines = httpx.get(f"{service.base}/metrics").text.splitlines()
+        names = ("model_predictions_total", "model_probability_count", "model_feature_missing_total", "journal_written")
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(names))
+
+    settings = {"ONTIME_BAKED_MODEL": str(bake(bundle_dir, "7", tmp_path / "baked"))}
+    with started(tmp_path, ONTIME_JOURNAL_URL=f"sqlite:///{tmp_path}/journal.db", **settings) as service:
+        probed = httpx.post(f"{service.base}/predict?probe=true", json=EXAMPLE_FLIGHT).json()
+        assert seen(service) == 0
+        asked = httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).json()
+        assert probed | {"prediction_id": ""} == asked | {"prediction_id": ""}
+        deadline = time.monotonic() + 10
+        while seen(service) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as journal:
+        assert journal.execute("SELECT id FROM predictions").fetchall() == [(asked["prediction_id"],)]
 
 
 def test_both_ways_are_counted_alike(plain: Service) -> None:
