@@ -17,7 +17,8 @@ MINUTES ?= 10
 SECONDS ?= 60
 BASE ?= origin/main
 VERSIONS ?=
-AT_HOST = $(if $(filter-out 127.0.0.1,$(HOST)),--host $(HOST)) $(if $(SOAK),--soak $(SOAK)) $(if $(WATCH),--watch $(WATCH))
+TO_HOST = $(if $(filter-out 127.0.0.1,$(HOST)),--host $(HOST))
+AT_HOST = $(TO_HOST) $(if $(SOAK),--soak $(SOAK)) $(if $(WATCH),--watch $(WATCH))
 AT_SPEED = $(if $(filter-out 1,$(SPEED)),--week-seconds $(WEEK_SECONDS))
 ALLOW_EQUAL ?=
 SOAK ?=
@@ -32,7 +33,11 @@ REASON ?=
 PAIRS ?= 100
 TRIALS ?= 40
 APPLY ?=
-export REASON IMAGE_NAME BASE_IMAGE DOCKER_BUILD_FLAGS
+ALIAS ?=
+RATE ?= 100
+LOAD_SECONDS ?= 60
+GIVEN = $${VERSION:+"$$VERSION"}# by the shell: what a form or an environment holds is text, not a part of the command
+export REASON VERSION IMAGE IMAGE_NAME BASE_IMAGE DOCKER_BUILD_FLAGS
 SPEED ?= 1
 WEEK_SECONDS ?= 60
 CADVISOR ?=
@@ -77,6 +82,9 @@ repro: data ## make, track and register the model: dvc repro, then what came out
 	@$(RUN) python -m ops.summary --forget-foreign-receipt
 	@$(RUN) dvc repro
 	@$(RUN) python -m ops.summary
+
+test-rows: data ## make the rows on which promotion compares models
+	@$(RUN) dvc repro featurize
 
 gate: $(READY) ## judge the metrics against the merge base with BASE; prints a Markdown table
 	@$(RUN) python -m ops.gate --base $(BASE)
@@ -139,10 +147,10 @@ verify: data ## prove that the committed state comes out again bit for bit, in a
 	@$(RUN) python -m ops.verify
 
 promote: $(READY) ## make Staging (or VERSION=n) the Production version, if the gate accepts it (a tie: ALLOW_EQUAL=1)
-	@$(RUN) python -m ops.registry promote $(VERSION) $(if $(ALLOW_EQUAL),--allow-equal)
+	@$(RUN) python -m ops.registry promote $(GIVEN) $(if $(ALLOW_EQUAL),--allow-equal)
 
 rollback: $(READY) ## make the previous version (or VERSION=n) Production again; REASON="..." is recorded
-	@$(RUN) python -m ops.registry rollback $(VERSION) --reason "$$REASON"
+	@$(RUN) python -m ops.registry rollback $(GIVEN) --reason "$$REASON"
 
 history: $(READY) ## show who was Production, from when to when, and why
 	@$(RUN) python -m ops.registry history
@@ -155,7 +163,7 @@ serve: $(READY) ## start the API on the Production version (HOST, PORT)
 	@$(RUN) ONTIME_HOST=$(HOST) ONTIME_PORT=$(PORT) exec python -m app
 
 image: $(READY) ## build the image of the Production version (or VERSION=n), named after it; never `latest`
-	@$(RUN) python -m ops.image build $(VERSION)
+	@$(RUN) python -m ops.image build $(GIVEN)
 
 image-tools: $(READY) ## build the image of the drift monitor and of MLflow's server, named after the commit
 	@$(RUN) python -m ops.image tools
@@ -167,10 +175,22 @@ smoke: $(READY) ## run IMAGE as production does, without network, and compare it
 	@$(RUN) python -m ops.smoke $(IMAGE) $(if $(VERSION),--any-version)
 
 deploy: $(READY) ## bring IMAGE into service, blue/green, here or at HOST=user@machine; on any failure the old one serves on
-	@$(RUN) python -m ops.deploy to $(IMAGE) $(AT_HOST)
+	@$(RUN) python -m ops.deploy to "$$IMAGE" $(if $(ALIAS),--alias $(ALIAS)) $(AT_HOST)
+
+load: $(READY) ## ask what serves, here or at HOST, RATE requests a second for LOAD_SECONDS; wrong or late answers fail
+	@$(RUN) python -m ops.load --rate $(RATE) --seconds $(LOAD_SECONDS) $(TO_HOST)
+
+publish: $(READY) ## push IMAGE to its registry by its own tag and as model-v<version>, and say its digest
+	@$(RUN) python -m ops.publish push
+
+verify-image: $(READY) ## prove that a release of this repository has built IMAGE, or that of VERSION=n, and say its digest
+	@$(RUN) python -m ops.publish verify
+
+ssh-access: $(READY) ## let ssh reach HOST with the key in DEPLOY_KEY and the host key in DEPLOY_KNOWN_HOSTS
+	@$(RUN) python -m ops.access
 
 undeploy-to: $(READY) ## bring the image of VERSION=n back into service and into Production; REASON="..." is recorded
-	@$(RUN) python -m ops.deploy back $(VERSION) --reason "$$REASON" $(AT_HOST)
+	@$(RUN) python -m ops.deploy back "$$VERSION" --image "$$IMAGE" --reason "$$REASON" $(AT_HOST)
 
 sbom: $(READY) ## write the CycloneDX list of what is in IMAGE to build/
 	@$(RUN) python -m ops.audit --sbom $(IMAGE)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from app.errors import OnTimeError
 from ops import image as images
 from ops.engine import docker
+from ops.github import output
 from stages.errors import run
 
 REQUIREMENTS = "requirements.txt"
@@ -103,8 +104,8 @@ def audit() -> str:
 def sbom(image: str) -> Path:
     """Write the CycloneDX list of the Python packages that are in an image; the same image gives the same file."""
     facts = images.facts_of(image)
-    output = Path("build") / f"sbom-{re.sub(r'[^A-Za-z0-9.-]', '-', image)}.json"
-    output.parent.mkdir(exist_ok=True)
+    path = Path("build") / f"sbom-{re.sub(r'[^A-Za-z0-9.-]', '-', image)}.json"
+    path.parent.mkdir(exist_ok=True)
     container = docker("create", image)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -115,14 +116,14 @@ def sbom(image: str) -> Path:
         python.write_text(f"#!/bin/sh\necho '[\"{scratch}/site-packages\"]'\n", encoding="utf-8")
         python.chmod(0o755)
         command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--pyproject"]
-        command += ["pyproject.toml", "--output-file", str(output), str(python)]
+        command += ["pyproject.toml", "--output-file", str(path), str(python)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AuditFailed(f"cyclonedx-py failed on {image}: {done.stderr.strip().splitlines()[-1]}")
-    bill = json.loads(output.read_text(encoding="utf-8"))
+    bill = json.loads(path.read_text(encoding="utf-8"))
     bill["metadata"]["properties"] = [*bill["metadata"].get("properties", []), *_properties(facts)]
-    output.write_text(json.dumps(bill, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return output
+    path.write_text(json.dumps(bill, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return path
 
 
 def _properties(facts: dict[str, str]) -> list[dict[str, str]]:
@@ -134,7 +135,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ops.audit")
     parser.add_argument("--sbom", metavar="IMAGE")
     arguments = parser.parse_args()
-    print(f"{sbom(arguments.sbom)} is written." if arguments.sbom else audit())
+    if not arguments.sbom:
+        print(audit())
+        return
+    written = sbom(arguments.sbom)
+    output(sbom=str(written))
+    print(f"{written} is written.")
 
 
 if __name__ == "__main__":

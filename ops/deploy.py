@@ -178,20 +178,24 @@ def switch(site: Site, image: str, plan: Plan, agrees: Callable[[str], list[str]
     return Decision(tuple(checks))
 
 
-def deploy(client: MlflowClient, p: Params, image: str, host: str, plan: Plan) -> str:
-    """Deploy the image of the Production version; raise DeployFailed if it does not do well."""
+def deploy(client: MlflowClient, p: Params, image: str, host: str, plan: Plan, alias: str = PRODUCTION) -> str:
+    """Deploy the image of the Production version, or of another alias's; raise DeployFailed if it does not do well."""
     facts = _facts(image)
-    _decide(client, p, images.registered(client, facts), facts, _Order("deploy", image, host, plan))
+    _decide(client, p, images.registered(client, facts, alias), facts, _Order("deploy", image, host, plan))
     return f"{image} serves on {host}."
 
 
-def undeploy_to(client: MlflowClient, p: Params, number: str, host: str, plan: Plan, reason: str) -> str:
+def undeploy_to(
+    client: MlflowClient, p: Params, number: str, host: str, plan: Plan, reason: str, image: str = ""
+) -> str:
     """Bring an earlier version's image back into service, then make that version Production again in the registry."""
     if not reason.strip():
         raise DeployFailed(f'a rollback needs a reason: make undeploy-to VERSION={number} REASON="what is wrong".')
-    image = f"{REPOSITORY}:model-v{number}"
+    image = image or f"{REPOSITORY}:model-v{number}"
     facts = _facts(image)
-    version = images.registered(client, facts, any_version=True)
+    if facts[f"{images.OURS}model.version"] != number:
+        raise DeployFailed(f"{image} holds version {facts[f'{images.OURS}model.version']}, not {number}.")
+    version = images.registered(client, facts, alias="")
     if PROMOTED_TAG not in version.tags:
         raise DeployFailed(
             f"version {number} of {version.name} has never been promoted: `make history` shows which were."
@@ -240,9 +244,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     forward = commands.add_parser("to", help="deploy an image")
     forward.add_argument("image")
+    forward.add_argument("--alias", default=PRODUCTION, help="whose version it must be: production, or staging")
     back = commands.add_parser("back", help="bring an earlier version back")
     back.add_argument("version")
     back.add_argument("--reason", default="")
+    back.add_argument("--image", default="", help="by its digest; without it, what the tag of the version names")
     for command, soak, watch in ((forward, 10.0, 30.0), (back, 1.0, 5.0)):
         command.add_argument("--host", default="", help="user@machine; without it, the engine that docker asks anyway")
         command.add_argument("--soak", type=float, default=soak, help="seconds to try it without traffic")
@@ -254,9 +260,9 @@ def main() -> None:
     p, client = params.load(), tracking.connect()
     plan = Plan(arguments.soak, arguments.watch)
     if arguments.command == "to":
-        print(deploy(client, p, arguments.image, host, plan))
+        print(deploy(client, p, arguments.image, host, plan, arguments.alias))
     else:
-        print(undeploy_to(client, p, arguments.version, host, plan, arguments.reason))
+        print(undeploy_to(client, p, arguments.version, host, plan, arguments.reason, arguments.image))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.errors import OnTimeError
 
-REPOSITORY = os.environ.get("IMAGE_NAME") or "on-time"
+REPOSITORY = (os.environ.get("IMAGE_NAME") or "on-time").lower()  # GitHub allows capitals in names, registries do not
 PROBE = Path(__file__).with_name("probe.py")
 
 
@@ -28,6 +28,14 @@ def docker(*arguments: str, stdin: bytes | None = None, shown: bool = False, che
     if shutil.which("docker") is None:
         raise EngineFailed("docker is not here: install Docker Engine, or its command line and set DOCKER_HOST.")
     return _run(["docker", *arguments], stdin, shown, check, {})
+
+
+def has_engine() -> bool:
+    """Return whether an engine answers."""
+    return (
+        bool(shutil.which("docker"))
+        and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def compose(project: str, file: Path, *arguments: str, **environment: str) -> str:

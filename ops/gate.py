@@ -159,7 +159,8 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def merge_base(revision: str) -> str:
-    """Return the commit at which this branch left `revision`."""
+    """Return the commit at which this branch left `revision`; HEAD for GitHub's name of a new branch's base, zeros."""
+    revision = "HEAD" if revision == "0" * 40 else revision
     done = _git("merge-base", "HEAD", revision)
     if done.returncode != 0:
         raise BaseUnknown(

@@ -24,6 +24,7 @@ from app.errors import OnTimeError
 from app.registry import VERSION_FILE, load
 from ops import registry
 from ops.engine import REPOSITORY, docker, inspect
+from ops.github import output
 from ops.pointer import PRODUCTION, by_alias
 from stages import params, tracking
 from stages.errors import run
@@ -218,10 +219,12 @@ def facts_of(image: str) -> dict[str, str]:
     ]
     if missing:
         raise ImageRefused(f"{image} lacks the label {missing[0]}: `make image` has not built it.")
+    if re.fullmatch(r".+@sha256:[0-9a-f]{64}", image):
+        return found  # no tag that could lie
     tag = re.fullmatch(r"(?:.*/)?[\w.-]+:model-v(\d+)(?:-g([0-9a-f]{7}))?", image)
     if tag is None:
         raise ImageRefused(
-            f"{image} is not named model-v<version> or model-v<version>-g<commit>: name it by such a tag."
+            f"{image} is not named model-v<version> or model-v<version>-g<commit>: name it so, or by its digest."
         )
     if tag[1] != found[f"{OURS}model.version"]:
         raise ImageRefused(f"{image} holds version {found[f'{OURS}model.version']}: the tag does not match.")
@@ -230,8 +233,8 @@ def facts_of(image: str) -> dict[str, str]:
     return found
 
 
-def registered(client: MlflowClient, facts: dict[str, str], any_version: bool = False) -> ModelVersion:
-    """Return the version in the registry that an image holds; refuse another bundle, or one that is not Production."""
+def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCTION) -> ModelVersion:
+    """Return the version in the registry that an image holds; refuse another bundle, or one without the alias."""
     name, number = facts[f"{OURS}model.name"], facts[f"{OURS}model.version"]
     version = registry.find(client, name, number, "", "`make history` shows them")
     digest = version.tags.get(tracking.DIGEST_TAG, "none")
@@ -239,12 +242,12 @@ def registered(client: MlflowClient, facts: dict[str, str], any_version: bool = 
         raise ImageRefused(
             f"the image's bundle is not version {number} of the registry, whose digest is {digest[:12]}…."
         )
-    champion = by_alias(client, name, PRODUCTION)
-    if not any_version and (champion is None or champion.version != version.version):
-        now = f"version {champion.version} is" if champion else "none is"
+    holder = by_alias(client, name, alias) if alias else version
+    if holder is None or holder.version != version.version:
+        now = f"version {holder.version} is" if holder else "none is"
+        way = f"`make promote VERSION={number}`, or " * (alias == PRODUCTION)
         raise ImageRefused(
-            f"version {number} of {name} is not Production ({now}): `make promote VERSION={number}`, or take the image "
-            "of the version that is."
+            f"version {number} of {name} is not {alias.title()} ({now}): {way}take the image of the version that is."
         )
     return version
 
@@ -275,6 +278,7 @@ def main() -> None:
         print(again(client, p, arguments.image))
         return
     image = build(client, p, arguments.version)
+    output(image=image)
     print(
         f"{image} is built, {size_above_base(image) / 1e6:.0f} MB above its base. `make smoke IMAGE={image}` tries it."
     )

@@ -20,6 +20,7 @@ from app import download, registry
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
 from ops import history, pointer
 from ops.gate import Evidence, decide_promotion, markdown
+from ops.github import output
 from ops.pointer import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
 from ops.promotion import Replicates, candidate, collect, draw
 from stages import params, tracking
@@ -134,6 +135,7 @@ def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bo
     origin = str(champion.version) if champion else None
     why = f"accepted {against}" + _headline(evidence[0])
     pointer.move(client, name, Intent("promote", str(challenger.version), origin, origin, run_id, why, _now()))
+    output(replaced=origin or "")
     return f"Version {challenger.version} of {name} is Production, {why}. {where}\n`make serve` serves it."
 
 

@@ -149,7 +149,7 @@ def record(evidence: Evidence, verdict: Verdict) -> str:
 
 def dispatch(settings: Settings, reasons: tuple[str, ...]) -> None:
     """Ask GitHub to run the workflow that retrains; raise RetrainingFailed when it does not take the request."""
-    body = {"event_type": EVENT, "client_payload": {"reasons": list(reasons)}}
+    body = {"event_type": EVENT, "client_payload": {"reason": "; ".join(reasons)}}
     try:
         token = settings.token_file.read_text(encoding="utf-8").strip()
         request = urllib.request.Request(

@@ -17,6 +17,7 @@ from ops import image as images
 from ops.engine import compose, docker, inspect, probe
 from ops.gate import markdown
 from ops.image import OCI, OURS
+from ops.pointer import PRODUCTION
 from stages import params, tracking
 from stages.decision import Check, Decision
 from stages.errors import run
@@ -113,7 +114,7 @@ def main() -> None:
     arguments = parser.parse_args()
     facts = images.facts_of(arguments.image)
     params.load()
-    version = images.registered(tracking.connect(), facts, arguments.any_version)
+    version = images.registered(tracking.connect(), facts, "" if arguments.any_version else PRODUCTION)
     decision = smoke(arguments.image, facts, version)
     print(markdown(decision))
     if not decision.accepted:

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from ops.github import output
+
 RECEIPT = Path("build/receipt.json")
 REGISTRATION = Path("build/registration.json")
 METRICS = Path("reports/metrics.json")
@@ -49,6 +51,7 @@ def main() -> None:
     if parser.parse_args().forget_foreign_receipt:
         forget_foreign_receipt()
     else:
+        output(version=json.loads(REGISTRATION.read_text(encoding="utf-8"))["version"])
         print(text())
 
 

@@ -63,6 +63,13 @@ def test_a_first_run_is_called_one_and_an_equal_model_passes(repository: Clone) 
     assert "| roc_auc (regression) |" in equal.stdout and "policy changes" not in equal.stdout
 
 
+def test_a_new_branch_has_no_base_and_is_judged_by_the_floors(repository: Clone) -> None:
+    assert gate(repository, "0" * 40).returncode == 0
+    change(repository.path / METRICS, "test", "roc_auc", 0.6)
+    done = gate(repository, "0" * 40)
+    assert done.returncode == 1 and "roc_auc" in done.stderr
+
+
 def change(path: Path, group: str, metric: str, value: Any) -> None:
     """Change a number of a report."""
     content = json.loads(path.read_bytes())

@@ -107,7 +107,7 @@ def test_github_is_asked_with_the_token_in_the_file(tmp_path: Path) -> None:
     )
     dispatch(settings, OFF)
     server.server_close()
-    payload = {"event_type": "retrain", "client_payload": {"reasons": list(OFF)}}
+    payload = {"event_type": "retrain", "client_payload": {"reason": "; ".join(OFF)}}
     assert asked == [("/repos/owner/name/dispatches", "Bearer the-token", payload)]
     with pytest.raises(RetrainingFailed, match="make retrain-model"):
         dispatch(settings, OFF)  # nobody answers any more

@@ -1,0 +1,47 @@
+"""How a workflow reaches the machine that it deploys to, and how much load what serves there must bear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops.access import AccessRefused, grant
+from ops.load import judge
+
+FOUND = {"requests": 6000, "errors": 0, "p95_ms": 9.0}
+
+
+def test_the_key_is_written_for_its_owner_alone_and_the_machine_must_be_known(tmp_path: Path) -> None:
+    folder = tmp_path / ".ssh"
+    for _ in range(2):  # twice is once
+        said = grant("ssh://me@machine.example.com", "SECRET", "machine.example.com ssh-ed25519 AAAA", folder)
+    assert "machine.example.com" in said and "SECRET" not in said
+    assert (folder / "id_on-time").read_text() == "SECRET\n"
+    assert [(folder / name).stat().st_mode & 0o777 for name in ("id_on-time", ".")] == [0o600, 0o700]
+    config = (folder / "config").read_text()
+    assert config.count("Host machine.example.com\n") == 1 and "StrictHostKeyChecking yes" in config
+
+
+def test_the_settings_of_other_machines_stay(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("Host other\n  Port 23\n")
+    grant("me@machine", "k", "h", tmp_path)
+    assert (tmp_path / "config").read_text().startswith("Host other\n  Port 23\n")
+
+
+@pytest.mark.parametrize(("key", "known", "missing"), [("", "h", "DEPLOY_KEY"), ("k", " \n", "DEPLOY_KNOWN_HOSTS")])
+def test_without_a_key_or_a_host_key_no_machine_is_reached(tmp_path: Path, key: str, known: str, missing: str) -> None:
+    with pytest.raises(AccessRefused, match=missing):
+        grant("me@machine", key, known, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_load_that_is_borne_passes() -> None:
+    assert judge(FOUND, 60, 100).accepted
+
+
+@pytest.mark.parametrize(
+    "bad", [{"requests": 5000}, {"errors": 1}, {"p95_ms": 101.0}, {"p95_ms": float("nan")}], ids=str
+)
+def test_wrong_late_and_too_few_answers_fail(bad: dict[str, float]) -> None:
+    assert not judge(FOUND | bad, 60, 100).accepted
