@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,36 @@ def test_a_called_workflow_gets_the_inputs_and_secrets_that_it_declares() -> Non
                 assert job.inputs.keys() <= inputs.keys() and job.secrets.keys() == secrets.keys(), job.name
                 required = {name for name, entry in inputs.items() if entry.get("required")}
                 assert required <= job.inputs.keys(), job.name
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback", "image", "undeploy-to", "deploy"])
+def test_what_a_form_holds_is_text_and_no_part_of_a_command(verb: str, tmp_path: Path) -> None:
+    evil = f"$(shell touch {tmp_path}/made);touch {tmp_path}/made"
+    given = dict.fromkeys(("VERSION", "REASON", "IMAGE"), evil)
+    command = ["make", "--dry-run", "--old-file=.venv/.ready", verb]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=True)
+    assert "python -m ops." in done.stdout
+    assert "touch" not in done.stdout and not (tmp_path / "made").exists()
+
+
+def test_where_a_release_publishes_nothing_comes_from_a_cache() -> None:
+    for name in ("release.yml", "deploy.yml", "rollback.yml", "retrain.yml"):
+        text = (FOLDER / name).read_text()
+        assert "actions/cache" not in text and "cache:" not in text, name
+
+
+def test_production_comes_after_staging_and_staging_after_every_check() -> None:
+    jobs = {job.name: job for job in load(FOLDER / "release.yml").jobs}
+    assert [job.needs for job in jobs.values()] == [
+        [],
+        ["ci"],
+        ["register"],
+        ["register", "image"],
+        ["register", "image", "staging"],
+    ]
+    assert jobs["ci"].uses.endswith("/ci.yml") and read(FOLDER / "release.yml")["on"] == {
+        "push": {"branches": ["main"]}
+    }
 
 
 BAD = """
