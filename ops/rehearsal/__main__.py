@@ -7,8 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from ops.engine import has_engine
+from ops.rehearsal.delivery import DELIVERY
 from ops.rehearsal.runner import Done
-from ops.rehearsal.scenes import SCENES, prepared
+from ops.rehearsal.scenes import SCENES, SceneFailed, prepared
+from ops.rehearsal.sites import world
 from stages.errors import run
 
 MARKS = {"ok": "ok", "failed": "RED", "skipped": "skipped", "elsewhere": "not here"}
@@ -16,8 +19,10 @@ SHOWN = 14  # last lines of a red verb
 
 
 def say(done: Done) -> None:
-    """Print a step, and the last words of a red one."""
-    print(f"  {done.job:<10} {done.step:<40} {MARKS[done.status]:<8} {f'{done.seconds:.1f} s' if done.seconds else ''}")
+    """Print a step that was taken, a verb that is not rehearsed, and the last words of a red one."""
+    if done.step and (done.status == "skipped" or done.status == "elsewhere" and not done.step.startswith("make ")):
+        return
+    print(f"  {done.job:<20} {done.step:<30} {MARKS[done.status]:<8} {f'{done.seconds:.1f} s' if done.seconds else ''}")
     if done.status == "failed":
         lines = [line for line in done.output.strip().splitlines() if not line.startswith("make: ***")]
         print("\n".join(f"      | {line}" for line in lines[-SHOWN:]), flush=True)
@@ -26,17 +31,26 @@ def say(done: Done) -> None:
 def main() -> None:
     """Prepare the small project, play the scenes, end with the first one that goes otherwise."""
     parser = argparse.ArgumentParser(prog="python -m ops.rehearsal")
-    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"some of: {', '.join(SCENES)}")
-    names = parser.parse_args().scenes or list(SCENES)
+    every = [*SCENES, *DELIVERY]
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=f"some of: {', '.join(every)}")
+    names = parser.parse_args().scenes or every
+    delivered = [name for name in DELIVERY if name in names]
+    if delivered and not has_engine():
+        raise SceneFailed(
+            f"{', '.join(delivered)} need a Docker engine; without: make rehearse SCENES='{' '.join(SCENES)}'."
+        )
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="on-time-rehearsal-") as folder:
-        with prepared(Path(folder), say) as stage:
-            print(
-                f"A small project with a model in Production, made in {time.perf_counter() - started:.0f} s", flush=True
-            )
-            for name in names:
-                print(f"\n{name}: {SCENES[name].__doc__}", flush=True)
-                SCENES[name](stage)
+        stage = prepared(Path(folder), say)
+        print(f"A small project with a first model, made in {time.perf_counter() - started:.0f} s", flush=True)
+        for name in [name for name in SCENES if name in names]:
+            print(f"\n{name}: {SCENES[name].__doc__}", flush=True)
+            SCENES[name](stage)
+        if delivered:
+            with world(stage, Path(folder)) as outside:
+                for name in delivered:
+                    print(f"\n{name}: {DELIVERY[name].__doc__}", flush=True)
+                    DELIVERY[name](outside)
     print(f"\n{len(names)} scenes as promised, in {time.perf_counter() - started:.0f} s.")
 
 

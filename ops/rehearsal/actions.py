@@ -40,6 +40,7 @@ class Job:
     needs: list[str]
     condition: str
     env: dict[str, str]
+    environment: str
     outputs: dict[str, str]
     steps: list[Step]
     uses: str
@@ -83,6 +84,7 @@ def _job(name: str, job: dict[str, Any]) -> Job:
         needs=[needs] if isinstance(needs, str) else needs,
         condition=str(job.get("if", "")),
         env=_texts(job.get("env")),
+        environment=job.get("environment", ""),
         outputs=_texts(job.get("outputs")),
         steps=[_step(step) for step in job.get("steps", [])],
         uses=job.get("uses", ""),

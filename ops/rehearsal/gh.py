@@ -16,7 +16,7 @@ EMPTY: dict[str, Any] = {
     "pulls": [],
     "comments": {},  # by pull request
     "deployments": [],
-    "attested": [],  # digests with provenance
+    "attested": [],  # digests, each with the type of what was said of it
 }
 
 
@@ -95,7 +95,7 @@ def main() -> int:
         shutil.copytree(made, folder, dirs_exist_ok=True)
         return 0
     if arguments[:2] == ["attestation", "verify"]:
-        digest = re.search(r"sha256:[0-9a-f]{64}", arguments[2])
-        return 0 if digest and digest[0] in state["attested"] else 1
+        digest, what = re.findall(r"sha256:[0-9a-f]{64}", arguments[2]), arguments[-1]
+        return 0 if f"{digest[0]} {what}" in state["attested"] else 1
     print(f"the stand-in for gh does not know {arguments}", file=sys.stderr)
     return 1

@@ -9,16 +9,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ops.publish import PREDICATES
 from ops.rehearsal import actions
 from ops.rehearsal.actions import Job, Step
 from ops.rehearsal.scratch import git
 
 ROOT = Path(__file__).resolve().parents[2]
-ELSEWHERE = {"make test", "make lint", "make packages"}  # the rehearsal is one of the tests
+ELSEWHERE = {"make test", "make lint", "make packages", "make audit"}  # the rehearsal is a test; audit asks a service
 FOREIGN = ("MLFLOW_", "GITHUB_", "ONTIME_", "PYTEST_", "DVC_", "MAKE", "MFLAGS")
 
 
@@ -54,6 +55,7 @@ class Runner:
     def __init__(self, origin: Path, work: Path, programs: Path, say: Callable[[Done], None]) -> None:
         self.origin, self.work, self.programs, self.say = origin, work, programs, say
         self.variables: dict[str, str] = {}
+        self.environments: dict[str, dict[str, str]] = {}
         self.cache = work / "cache"
         self.state = work / "github.json"
         self.repository = "team/on-time"
@@ -61,17 +63,10 @@ class Runner:
 
     def run(self, file: str, event: Event, only: tuple[str, ...] = (), run_id: str = "1") -> list[Done]:
         """Run a workflow, or some of its jobs, and return what became of each step."""
-        results: dict[str, tuple[str, dict[str, str]]] = {}
-        return self._workflow(file, event, only, run_id, results)
+        return self._workflow(file, event, only, run_id, "")
 
-    def _workflow(
-        self,
-        file: str,
-        event: Event,
-        only: tuple[str, ...],
-        run_id: str,
-        results: dict[str, tuple[str, dict[str, str]]],
-    ) -> list[Done]:
+    def _workflow(self, file: str, event: Event, only: tuple[str, ...], run_id: str, caller: str) -> list[Done]:
+        results: dict[str, tuple[str, dict[str, str]]] = {}
         workflow = actions.load(ROOT / actions.WORKFLOWS / file)
         done: list[Done] = []
         for job in workflow.jobs:
@@ -82,11 +77,12 @@ class Runner:
             status = "success" if all(value == "success" for value in before) else "failure"
             if not actions.wanted(job.condition, status, context):
                 results[job.name] = ("skipped", {})
-                done.append(Done(job.name, "", "skipped"))
+                done.append(Done(f"{caller}{job.name}", "", "skipped"))
                 self.say(done[-1])
                 continue
             run = self._call if job.uses else self._job
-            steps, outputs = run(job, event, context, workflow.env, run_id)
+            named = replace(job, name=f"{caller}{job.name}")
+            steps, outputs = run(named, event, context, workflow.env, run_id)
             failed = any(step.status == "failed" for step in steps)
             results[job.name] = ("failure" if failed else "success", outputs)
             done += steps
@@ -98,7 +94,7 @@ class Runner:
             "github": github | event.github,
             "inputs": event.inputs,
             "secrets": event.secrets,
-            "vars": self.variables,
+            "vars": dict(self.variables),
             "needs": needs,
             "steps": {},
             "env": {},
@@ -111,15 +107,16 @@ class Runner:
         inputs = {name: actions.resolve(value, context) for name, value in job.inputs.items()}
         secrets = {name: actions.resolve(value, context) for name, value in job.secrets.items()}
         called = Event(event.branch, event.github, inputs, secrets)
-        return self._workflow(Path(job.uses).name, called, (), run_id, {}), {}
+        return self._workflow(Path(job.uses).name, called, (), run_id, f"{job.name} / "), {}
 
     def _job(
         self, job: Job, event: Event, context: dict[str, Any], env: dict[str, str], run_id: str
     ) -> tuple[list[Done], dict[str, str]]:
         self.clones += 1
-        clone = self.work / f"{self.clones:02}-{job.name}"
+        clone = self.work / f"clone-{self.clones:02}"
         git(self.work, "clone", "--quiet", "--branch", event.branch, str(self.origin), str(clone))
         (clone / ".venv").symlink_to(ROOT / ".venv")
+        context["vars"] |= self.environments.get(actions.resolve(job.environment, context), {})
         for layer in (env, job.env):
             context["env"] |= {name: actions.resolve(value, context) for name, value in layer.items()}
         done: list[Done] = []
@@ -170,7 +167,8 @@ class Runner:
                 lambda s: s["artifacts"].setdefault(run_id, {}).update({inputs["name"]: str(clone / inputs["path"])})
             )
         elif action.startswith("actions/attest"):
-            self.change(lambda state: state["attested"].append(inputs["subject-digest"]))
+            what = PREDICATES["bill of materials" if inputs.get("sbom-path") else "provenance"]
+            self.change(lambda state: state["attested"].append(f"{inputs['subject-digest']} {what}"))
         else:
             return "elsewhere"
         return "ok"

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +30,10 @@ class SceneFailed(OnTimeError):
 
 @dataclass
 class Stage:
-    """A developer's clone, the shared repository, its runners, and the shared MLflow."""
+    """A developer's clone, the shared repository and its runners."""
 
     dev: Path
     runner: Runner
-    mlflow: str
 
     def make(self, *verb: str, **environment: str) -> None:
         """Run a verb as the developer does."""
@@ -69,36 +63,8 @@ class Stage:
         return made
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def server(command: list[str], url: str, cwd: Path) -> Iterator[None]:
-    """Run a server for as long as the block lasts, from when it answers."""
-    with (cwd / f"{Path(command[0]).name}.log").open("w", encoding="utf-8") as log:
-        with subprocess.Popen(command, cwd=cwd, stdout=log, stderr=subprocess.STDOUT) as process:
-            try:
-                for _ in range(600):
-                    if process.poll() is not None:
-                        raise SceneFailed(f"{command[0]} ended: {log.name} says why.")
-                    try:
-                        with urllib.request.urlopen(url, timeout=5):
-                            break
-                    except (urllib.error.URLError, OSError):
-                        time.sleep(0.2)
-                yield
-            finally:
-                process.terminate()
-                process.wait(60)
-
-
-@contextmanager
-def prepared(work: Path, say: Callable[[Done], None]) -> Iterator[Stage]:
-    """Make the small project with a model in Production, its shared repository, data remote and MLflow."""
+def prepared(work: Path, say: Callable[[Done], None]) -> Stage:
+    """Make the small project with a first model, its shared repository and its data remote."""
     dev, origin = work / "dev", work / "origin.git"
     dev.mkdir()
     scratch.copy_tree(ROOT, dev)
@@ -114,19 +80,13 @@ def prepared(work: Path, say: Callable[[Done], None]) -> Iterator[Stage]:
     dvc(dev, "remote", "add", "--default", "shared", str(work / "remote"))
     dvc(dev, "add", "--quiet", "data")
     programs = gh.install(work / "bin", work / "github.json", ROOT)
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    mlflow = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    mlflow += ["--backend-store-uri", f"sqlite:///{work}/shared.db", "--artifacts-destination", str(work / "artifacts")]
-    with server(mlflow, f"{uri}/health", work):
-        stage = Stage(dev, Runner(origin, work, programs, say), uri)
-        scratch.commit(dev, "A small project")
-        stage.make("repro", MLFLOW_TRACKING_URI=uri)
-        stage.make("promote", MLFLOW_TRACKING_URI=uri)
-        dvc(dev, "push", "--quiet", "data")
-        stage.push("Its first model")
-        shutil.copytree(dev / ".dvc/cache", stage.runner.cache)
-        yield stage
+    stage = Stage(dev, Runner(origin, work, programs, say))
+    scratch.commit(dev, "A small project")
+    stage.make("repro")
+    dvc(dev, "push", "--quiet", "data")
+    stage.push("Its first model")
+    shutil.copytree(dev / ".dvc/cache", stage.runner.cache)
+    return stage
 
 
 def dvc(path: Path, *arguments: str) -> None:
@@ -227,9 +187,26 @@ def comment(stage: Stage, branch: str, commit: str, run_id: str, conclusion: str
     return done
 
 
+def drift(stage: Stage) -> list[Done]:
+    """An alert asks for a new model: it is proposed as a pull request, with the comparison, and main stays as it is."""
+    stage.runner.change(lambda state: state.update(pulls=[]))
+    before = scratch.git(stage.runner.origin, "rev-parse", "main")
+    done = stage.runner.run("retrain.yml", Event("main", {"event": {"client_payload": {"reason": "CalibrationOff"}}}))
+    expect(done, "", ["proposes the new model"])
+    (pull,) = stage.runner.change(lambda state: None)["pulls"]
+    missing = [text for text in ("Why: CalibrationOff", "### Gate", "| log_loss |") if text not in pull["body"]]
+    proposed = scratch.git(stage.runner.origin, "diff", "--name-only", "main", "retrain").split()
+    if missing or scratch.git(stage.runner.origin, "rev-parse", "main") != before or "dvc.lock" not in proposed:
+        raise SceneFailed(
+            f"the pull request lacks {missing}, changes {proposed}, or main has moved:\n{pull['body'][:2000]}"
+        )
+    return done
+
+
 SCENES: dict[str, Callable[[Stage], list[Done]]] = {
     "unchanged": unchanged,
     "bad-row": bad_row,
     "no-lock": no_lock,
     "worse": worse,
+    "drift": drift,
 }

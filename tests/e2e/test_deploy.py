@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.schemas import EXAMPLE_FLIGHT
+from ops.rehearsal.sites import caddy_image
 from tests.conftest import ROOT, free_port
 from tests.ops.release import Release, docker
 
@@ -117,14 +118,7 @@ def site(release: Release) -> Iterator[Site]:
 
 def proxy_image(release: Release) -> dict[str, str]:
     """Build an image of the Caddy that PyPI has, to stand for the official one."""
-    name = f"{release.repository}:caddy"
-    folder = release.path / "build" / "caddy"
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / ".venv/bin/caddy", folder / "caddy")
-    base = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
-    (folder / "Dockerfile").write_text(f"FROM {base}\nCOPY caddy /usr/bin/caddy\n")
-    subprocess.run(["docker", "build", "--tag", name, str(folder)], check=True, capture_output=True)
-    return {"CADDY_IMAGE": name}
+    return {"CADDY_IMAGE": caddy_image(release.path / "build" / "caddy", f"{release.repository}:caddy")}
 
 
 def wrapped(release: Release, tag: str, line: str, version: str = "1") -> str:

@@ -23,6 +23,7 @@ from mlflow import MlflowClient
 from app import model
 from app.features import FEATURES, Tables
 from app.schemas import EXAMPLE_FLIGHT
+from ops.engine import has_engine
 from stages import params, tracking
 from stages.decision import Decision
 from stages.evaluate import METRICS_FILE
@@ -32,7 +33,7 @@ from stages.params import Params
 from stages.register import register
 from stages.train import matrix, write_bundle
 from tests.conftest import ROOT, free_port, make_clone, running
-from tests.ops.release import Release, has_engine
+from tests.ops.release import Release
 
 DAYS, PER_DAY = 40, 300
 FIRST_DAY = 16010  # 2013-11-01

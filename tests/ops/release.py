@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -25,14 +24,6 @@ HARDENED = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-
 def docker(*arguments: str) -> str:
     """Run docker and return what it prints."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def has_engine() -> bool:
-    """Return whether an engine answers."""
-    return (
-        bool(shutil.which("docker"))
-        and not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
-    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""What leaves the registry of images: only what a release of this repository has attested, and only as what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ops import image as images
+from ops import publish
+from ops.pointer import PRODUCTION, STAGING
+from ops.rehearsal import gh
+from stages import tracking
+from tests.conftest import ROOT
+from tests.ops.conftest import Bench
+
+DIGEST = f"sha256:{'a' * 64}"
+IMAGE = f"ghcr.io/team/on-time@{DIGEST}"
+PROVENANCE, SBOM = publish.PREDICATES.values()
+
+
+@pytest.fixture
+def attest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A GitHub that knows these attestations of the digest, and no others."""
+    programs = gh.install(tmp_path / "bin", tmp_path / "github.json", ROOT)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setenv("PRETEND_GITHUB", str(tmp_path / "github.json"))
+    monkeypatch.setenv("GITHUB_REPOSITORY", "team/on-time")
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+
+    def known(*predicates: str) -> None:
+        gh.write(gh.EMPTY | {"attested": [f"{DIGEST} {predicate}" for predicate in predicates]})
+
+    return known
+
+
+def test_an_image_with_both_attestations_may_be_deployed(attest: Callable[..., None], tmp_path: Path) -> None:
+    attest(PROVENANCE, SBOM)
+    assert publish.verify(IMAGE) == IMAGE
+    assert (tmp_path / "output").read_text() == f"image={IMAGE}\n"
+
+
+@pytest.mark.parametrize(
+    ("predicates", "missing"), [((), "provenance"), ((PROVENANCE,), "bill of materials"), ((SBOM,), "provenance")]
+)
+def test_an_image_without_one_of_them_may_not(
+    attest: Callable[..., None], predicates: tuple[str, ...], missing: str, tmp_path: Path
+) -> None:
+    attest(*predicates)
+    with pytest.raises(publish.PublishFailed, match=f"has no {missing}"):
+        publish.verify(IMAGE)
+    assert not (tmp_path / "output").exists()
+
+
+def test_the_attestations_of_another_digest_do_not_count(attest: Callable[..., None]) -> None:
+    attest(PROVENANCE, SBOM)
+    with pytest.raises(publish.PublishFailed, match="provenance"):
+        publish.verify(IMAGE.replace("a" * 64, "b" * 64))
+
+
+def test_it_must_be_the_release_of_this_repository_that_signed(
+    attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attest(PROVENANCE, SBOM)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(publish, "gh", lambda *arguments: asked.append(arguments))
+    publish.verify(IMAGE)
+    for arguments in asked:
+        assert arguments[arguments.index("--repo") + 1] == "team/on-time"
+        assert arguments[arguments.index("--signer-workflow") + 1] == "team/on-time/.github/workflows/release.yml"
+    assert (ROOT / publish.SIGNER).is_file() and len(asked) == 2
+
+
+def test_a_digest_that_docker_does_not_name_is_an_error() -> None:
+    with pytest.raises(publish.PublishFailed, match="no digest"):
+        publish.verify("on-time@sha256:abc")
+
+
+def test_staging_takes_the_version_that_is_staging_and_production_the_one_that_is_production(bench: Bench) -> None:
+    name, newest, other = "flight-delay", bench.versions["broken slice"], bench.versions["good"]
+    bench.client.set_registered_model_alias(name, PRODUCTION, other)
+    facts = {
+        number: {
+            f"{images.OURS}model.name": name,
+            f"{images.OURS}model.version": number,
+            f"{images.OURS}model.bundle_digest": bench.client.get_model_version(name, number).tags[tracking.DIGEST_TAG],
+        }
+        for number in (newest, other)
+    }
+    assert str(images.registered(bench.client, facts[newest], STAGING).version) == newest
+    assert str(images.registered(bench.client, facts[other]).version) == other
+    assert str(images.registered(bench.client, facts[newest], "").version) == newest
+    for number, alias in ((newest, PRODUCTION), (other, STAGING)):
+        with pytest.raises(images.ImageRefused, match=f"version {number} of {name} is not {alias.title()}"):
+            images.registered(bench.client, facts[number], alias)
