@@ -128,7 +128,7 @@ report: $(READY) ## say what changes against the merge base with BASE: metrics, 
 check-lock: $(READY) ## compare dvc.lock with this commit's code, parameters and data; needs no data and runs nothing
 	@$(RUN) python -m ops.check_lock
 
-comment: ## put the report of the workflow run RUN on its pull request, as one comment
+comment: ## put the report of the workflow run RUN_ID on its pull request, as one comment
 	@python3 -m ops.github comment
 
 record-deployment: $(READY) ## tell GitHub that ENVIRONMENT runs the model VERSION in IMAGE

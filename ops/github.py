@@ -88,12 +88,12 @@ def body_of(workflow_run: dict[str, Any], report: str) -> str:
 
 
 def comment() -> str:
-    """Put the report of the run RUN on its pull request: one comment, which later runs rewrite."""
-    workflow_run = api(f"actions/runs/{setting('RUN')}")
+    """Put the report of the run RUN_ID on its pull request: one comment, which later runs rewrite."""
+    workflow_run = api(f"actions/runs/{setting('RUN_ID')}")
     number = pull_request(workflow_run)
     if number is None:
         return f"No open pull request has {workflow_run['head_sha'][:9]} as its head: nothing to comment on."
-    body = {"body": body_of(workflow_run, report_of(setting("RUN")))}
+    body = {"body": body_of(workflow_run, report_of(setting("RUN_ID")))}
     page, found = 1, []
     while batch := api(f"issues/{number}/comments?per_page={PAGE}&page={page}"):
         found += [c["id"] for c in batch if c["body"].startswith(MARKER) and c["user"]["type"] == "Bot"]

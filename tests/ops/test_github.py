@@ -26,7 +26,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     monkeypatch.setenv("PRETEND_GITHUB", str(tmp_path / "github.json"))
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/on-time")
-    monkeypatch.setenv("RUN", "70")
+    monkeypatch.setenv("RUN_ID", "70")
     (tmp_path / "report").mkdir()
     (tmp_path / "report/report.md").write_text("### Gate: refused\n")
     pull = {"number": 12, "head": {"label": "stranger:idea", "sha": SHA}}
@@ -66,9 +66,9 @@ def test_a_stranger_s_report_mentions_nobody_links_nowhere_and_hides_no_marker()
 
 
 def test_a_setting_that_no_workflow_gave_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RUN", raising=False)
-    with pytest.raises(github.GitHubRefused, match="RUN is not set"):
-        github.setting("RUN")
+    monkeypatch.delenv("RUN_ID", raising=False)
+    with pytest.raises(github.GitHubRefused, match="RUN_ID is not set"):
+        github.setting("RUN_ID")
 
 
 def test_a_deployment_carries_the_model_s_version_and_the_image(

@@ -134,6 +134,15 @@ def test_what_a_form_holds_is_text_and_no_part_of_a_command(verb: str, tmp_path:
     assert "touch" not in done.stdout and not (tmp_path / "made").exists()
 
 
+def test_what_a_workflow_gives_to_a_verb_is_not_overwritten_by_the_makefile() -> None:
+    own = set(re.findall(r"^(?:export )?(\w+) :?= ", (ROOT / "Makefile").read_text(), re.M))
+    assert {"RUN", "BIN"} <= own
+    for path in FILES:
+        content = read(path)
+        parts = [content, *content["jobs"].values(), *steps_of(content)]
+        assert not own & {name for part in parts for name in part.get("env", {})}, path.name
+
+
 def test_where_a_release_publishes_nothing_comes_from_a_cache() -> None:
     for name in ("release.yml", "deploy.yml", "rollback.yml", "retrain.yml"):
         text = (FOLDER / name).read_text()
