@@ -26,11 +26,11 @@ class LockStale(OnTimeError):
     exit_code = 9
 
 
-def flatten(values: Any, prefix: str) -> dict[str, Any]:
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, keys joined by dots."""
     if not isinstance(values, dict):
         return {prefix: values}
-    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}").items()}
+    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def ignored(path: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -12,8 +14,9 @@ import pytest
 import yaml
 
 from app import model
+from ops import gate
 from ops.gate import Comparison, Evidence, decide_promotion, decide_pull_request, markdown, read_slices
-from stages import params
+from stages import evaluate, params
 from stages.errors import ParamsInvalid
 from tests.conftest import ROOT
 
@@ -168,3 +171,10 @@ def test_a_policy_that_could_not_refuse_is_refused_itself(keys: tuple[str, ...],
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ParamsInvalid, match=r"gate\." + keys[0]):
         params.load(tmp_path / "params.yaml")
+
+
+def test_the_gate_reads_what_the_pipeline_writes_and_imports_nothing_that_trains() -> None:
+    assert (gate.METRICS_FILE, gate.EVALUATION_FILE) == (evaluate.METRICS_FILE, evaluate.EVALUATION_FILE)
+    heavy = "import sys, ops.gate, ops.report; print({'mlflow', 'lightgbm', 'sklearn', 'pandas'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
