@@ -31,6 +31,7 @@ DOCKER_BUILD_FLAGS ?=
 SCENES ?=
 REASON ?=
 PAIRS ?= 100
+TESTS ?= tests/e2e
 TRIALS ?= 40
 APPLY ?=
 ALIAS ?=
@@ -218,7 +219,7 @@ test: $(READY) data ## run the tests
 	@$(RUN) python -m pytest
 
 e2e: $(READY) data ## run the tests with containers, a whole stack and real alerts; not part of `make test`
-	@$(RUN) python -m pytest tests/e2e
+	@$(RUN) python -m pytest $(TESTS)
 
 openapi: $(READY) ## write openapi.json, the contract with clients, after a change of the API
 	@$(RUN) python -m ops.openapi
