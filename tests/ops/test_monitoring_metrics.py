@@ -1,0 +1,68 @@
+"""What our three programs export passes `promtool check metrics`, with every series that they can have."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from fastapi.testclient import TestClient
+from prometheus_client import generate_latest
+
+from app.features import CATEGORICAL, FEATURES
+from app.schemas import EXAMPLE_FLIGHT
+from ops.drift.compare import Findings, Quality
+from ops.drift.gauges import Gauges
+from ops.receiver import Settings, create_app
+from tests.conftest import ROOT, bake, free_port, running
+from tests.ops.monitoring import needs
+
+pytestmark = needs("promtool")
+
+
+def complaints(exposition: str) -> str:
+    """Return what promtool says of metrics; nothing when they are as they should be."""
+    command = ["promtool", "check", "metrics"]
+    done = subprocess.run(command, input=exposition, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or done.stderr
+    return done.stderr
+
+
+def test_those_of_the_service(bundle_dir: Path, tmp_path: Path) -> None:
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    settings = {
+        "ONTIME_PORT": str(port),
+        "ONTIME_BAKED_MODEL": str(bake(bundle_dir, "7", tmp_path / "baked")),
+        "ONTIME_JOURNAL_URL": f"sqlite:///{tmp_path}/journal.db",
+    }
+    with running([sys.executable, "-m", "app"], f"{base}/readyz", ROOT, **settings):
+        made = httpx.post(f"{base}/predict", json=EXAMPLE_FLIGHT).json()
+        httpx.post(f"{base}/outcomes", json={"prediction_id": made["prediction_id"], "status": "cancelled"})
+        httpx.get(f"{base}/nowhere")
+        exposition = httpx.get(f"{base}/metrics").text
+    assert "model_predictions_total" in exposition and 'status="4xx"' in exposition
+    assert not complaints(exposition)
+
+
+def test_those_of_the_drift_monitor() -> None:
+    gauges = Gauges(900)
+    gauges.ran(1000, 900)
+    shares = {name: 0.1 for name in FEATURES}
+    unseen = {name: 0.0 for name in CATEGORICAL}
+    gauges.found("3", Findings(1000, 0.2, shares, shares, unseen, Quality(900, 0.3, 0.25, 0.5, 0.55)))
+    gauges.aliases("flight-delay", {"production": "3", "staging": "4"})
+    exposition = generate_latest(gauges.registry).decode()
+    assert "live_calibration_gap{" in exposition and 'drift_feature_psi{feature="carrier"}' in exposition
+    assert not complaints(exposition)
+
+
+def test_those_of_the_receiver() -> None:
+    with TestClient(create_app(Settings())) as client:
+        assert not complaints(client.get("/metrics").text)
+
+
+def test_promtool_can_complain() -> None:
+    assert "counter metrics should have" in complaints("# HELP x Things.\n# TYPE x counter\nx 1\n")
+    assert complaints("x{ 1\n")
