@@ -27,10 +27,11 @@ from typing import Any
 
 import lightgbm
 import psutil
+from pydantic import TypeAdapter
 
 from app import model
 from app.features import FEATURES, compute
-from app.schemas import EXAMPLE_FLIGHT, MAX_BATCH, Flight
+from app.schemas import EXAMPLE_FLIGHT, MAX_BATCH, Batch, Flight
 from stages.files import write_json
 from stages.train import BUNDLE_DIR
 
@@ -134,7 +135,7 @@ class Server:
 
 
 def contestants(folder: Path) -> list[Contestant]:
-    """Return the floor, the service with everything on, and MLflow's server, on the model in build/bundle."""
+    """Return the floor, the service with everything on and without journal, and MLflow's server, on build/bundle."""
     bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
     baked = folder / "baked"
     shutil.copytree(BUNDLE_DIR, baked)
@@ -142,6 +143,7 @@ def contestants(folder: Path) -> list[Contestant]:
     (baked / "version.json").write_text(json.dumps(known | {"bundle_digest": bundle.digest}))
     row = compute(model.to_flights([Flight.model_validate(EXAMPLE_FLIGHT)]), bundle.tables)[0].tolist()
     python = sys.executable
+    baked_model = {"ONTIME_BAKED_MODEL": str(baked)}
     return [
         Contestant(
             "floor: empty FastAPI endpoint",
@@ -156,7 +158,15 @@ def contestants(folder: Path) -> list[Contestant]:
             "/readyz",
             "/predict",
             EXAMPLE_FLIGHT,
-            {"ONTIME_BAKED_MODEL": str(baked), "ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"},
+            baked_model | {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"},
+        ),
+        Contestant(
+            "service without its journal",
+            [python, "-m", "app"],
+            "/readyz",
+            "/predict",
+            EXAMPLE_FLIGHT,
+            baked_model | {"ONTIME_JOURNAL_URL": ""},
         ),
         Contestant(
             "mlflow models serve",
@@ -195,7 +205,7 @@ def measure(servers: list[Server], connections: Sequence[int], rounds: int, seco
 
 
 def batch(server: Server, seconds: float) -> dict[str, float]:
-    """Return flights per second in batches of 1,000 over HTTP, and by `Booster.predict` alone on their rows."""
+    """Return flights per second in batches of 1,000: over HTTP, read by Pydantic alone, by `Booster.predict` alone."""
     bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
     golden = [item["request"] for item in bundle.manifest["golden"]]
     flights = (golden * MAX_BATCH)[:MAX_BATCH]
@@ -211,7 +221,14 @@ def batch(server: Server, seconds: float) -> dict[str, float]:
 
     alone = _per_second(lambda: booster.predict(rows, num_threads=1), seconds)
     over_http = _per_second(ask, seconds)
-    return {"service_flights_s": over_http, "booster_flights_s": alone, "of_booster": over_http / alone}
+    reader = TypeAdapter(Batch)
+    read = _per_second(lambda: reader.validate_json(body), seconds)
+    return {
+        "service_flights_s": over_http,
+        "read_flights_s": read,
+        "booster_flights_s": alone,
+        "of_booster": over_http / alone,
+    }
 
 
 def _per_second(call: Any, seconds: float) -> float:
@@ -239,7 +256,8 @@ def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, 
         )
     print(
         f"batches of {MAX_BATCH}: {batches['service_flights_s']:.0f} flights/s over HTTP, "
-        f"{batches['of_booster']:.2f} of what Booster.predict alone does on one core"
+        f"{batches['of_booster']:.2f} of what Booster.predict alone does on one core; "
+        f"Pydantic alone reads {batches['read_flights_s']:.0f} flights/s of their JSON"
     )
 
 
@@ -257,7 +275,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.without_mlflow:
-            chosen = contestants(folder)[:2]
+            chosen = contestants(folder)[:3]
         else:
             chosen = contestants(folder)
             save_for_mlflow(folder)
