@@ -7,8 +7,10 @@ import json
 import math
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,7 +20,7 @@ import httpx
 import pytest
 
 from ops.monitor_local import TARGETS, Site, started
-from ops.replay import days, replay
+from ops.replay import Day, days, replay
 from tests.conftest import Clone, free_port
 from tests.ops.cadvisor import CONTAINERS, COUNTERS, GAUGES, exporter
 from tests.ops.monitoring import boards, needs, panels, rules
@@ -30,6 +32,7 @@ pytestmark = needs(*PROGRAMS, "promtool")
 SPEED = 6
 ALL_PANELS, ALL_RULES = panels(), rules()
 WAIT_SECONDS = 240
+DAY_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -73,20 +76,37 @@ def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory
         yield site
 
 
+@contextmanager
+def coming_in(service: str, day: Day) -> Iterator[None]:
+    """Send a day's flights and outcomes over and over until the block ends."""
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            asyncio.run(replay(service, [day], 7 * DAY_SECONDS, {}))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
-def prometheus(site: Site, service: str, pipeline: Clone) -> Prometheus:
+def prometheus(site: Site, service: str, pipeline: Clone) -> Iterator[Prometheus]:
     """Prometheus after two days of November have been replayed, and while flights are still coming in."""
     api = Prometheus(site.address("prometheus:9090"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pipeline.path)
         two_days = days(date(2013, 11, 1), date(2013, 11, 2))
-    asyncio.run(replay(service, two_days, 100, {}))
+    asyncio.run(replay(service, two_days, 7 * DAY_SECONDS, {}))
     httpx.get(f"{service}/nowhere")
-    api.wait_for("live_log_loss and on () (drift_last_run_timestamp_seconds > 0)")
-    asyncio.run(replay(service, two_days[:1], 70, {}))
-    api.wait_for("job_slo:error_budget_left:ratio")
-    api.wait_for("drift_feature_psi")
-    return api
+    with coming_in(service, two_days[0]):
+        for last in ("live_log_loss", "drift_feature_psi", "job_slo:error_budget_left:ratio"):
+            api.wait_for(last)
+        yield api
 
 
 def finite(series: list[dict[str, Any]]) -> bool:
