@@ -86,7 +86,7 @@ def test_a_database_that_is_gone_for_10_seconds(
     else:
         postgres = request.getfixturevalue("postgres")
         url, outage = postgres.database(), stopped(postgres)
-    service = start(baked_model=image, journal_url=url)
+    service = start(baked_model=image, journal_url=url, journal_queue=200_000)  # room for all of the outage
     with Traffic(service.base) as traffic:
         eventually(lambda: service.metric("journal_written_total"), "the journal is written")
         with outage():
@@ -117,12 +117,12 @@ def test_a_queue_that_is_too_short_for_an_outage_drops_and_counts(start: Start, 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB, which only root can make."""
+    """A file system of 64 MB, which only root can make."""
     if os.geteuid() != 0 and not os.environ.get("CI"):
         pytest.skip("only root can mount a small file system")
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode and not os.environ.get("CI"):
         pytest.skip("this machine lets nobody mount a file system")
     assert folder.is_mount()
