@@ -74,7 +74,9 @@ class Site:
 
     def live(self) -> str | None:
         """Return the colour that the proxy sends the traffic to, if its container runs."""
-        first = docker("exec", self.proxy, "sh", "-c", "cat /config/first || true").removesuffix(":8000")
+        first = docker("exec", self.proxy, "sh", "-c", "test ! -e /config/first || cat /config/first").removesuffix(
+            ":8000"
+        )
         return first if first and self.runs(first) else None
 
     def runs(self, colour: str) -> bool:
