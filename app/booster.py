@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from app.errors import BundleInvalid
-from app.features import FEATURES, Floats
+from app.features import FEATURES
+from app.tables import Floats
 
 _FLOAT64, _ROW_MAJOR, _ALL_TREES = 1, 1, -1
 _PROBABILITY, _CONTRIBUTIONS = 0, 3  # LightGBM's types of prediction

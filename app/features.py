@@ -7,19 +7,14 @@ see whether a value is missing, `Tables` has the method for columns and `SingleT
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
-from functools import cached_property, reduce
-from itertools import accumulate
-from typing import Any, NamedTuple, Self
+from functools import reduce
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from app.tables import Floats, Ints, Tables
 
 WEATHER = (
     "temperature_f",
@@ -61,15 +56,8 @@ WEATHER_FEATURES = (
 FEATURES = (*SCHEDULE_FEATURES, *WEATHER_FEATURES)
 """The columns of the model's input, in order."""
 
-EARTH_RADIUS_MI = 3958.7613
 MINUTES_PER_DAY = 1440
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday; Monday is 0
-_ZONE_STRIDE = 1 << 40  # minutes; far more than any clock time, so that zones do not overlap in one sorted list
-
-
-def day_number(day: date) -> int:
-    """Return the days from 1970-01-01 to `day`."""
-    return day.toordinal() - date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True)
@@ -97,212 +85,6 @@ class SingleFlight(NamedTuple):
     departure: int
     arrival: int
     weather: Sequence[Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What features need beyond the flight itself: fitted by `featurize`, carried in the model bundle.
-
-    `airports` gives latitude, longitude (degrees) and time zone by airport code; `zones` gives, by time zone,
-    the local minutes at which an offset from UTC starts, and these offsets (minutes).
-    """
-
-    vocabularies: dict[str, list[str]]
-    airports: dict[str, tuple[float, float, str]]
-    zones: dict[str, tuple[list[int], list[int]]]
-    holidays: list[date]
-    holiday_reach_days: int
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Build the tables from their JSON form."""
-        return cls(
-            vocabularies=data["vocabularies"],
-            airports={code: (lat, lon, zone) for code, (lat, lon, zone) in data["airports"].items()},
-            zones={name: (starts, offsets) for name, (starts, offsets) in data["zones"].items()},
-            holidays=[date.fromisoformat(day) for day in data["holidays"]],
-            holiday_reach_days=data["holiday_reach_days"],
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form of the tables."""
-        return {
-            "vocabularies": self.vocabularies,
-            "airports": self.airports,
-            "zones": self.zones,
-            "holidays": [day.isoformat() for day in self.holidays],
-            "holiday_reach_days": self.holiday_reach_days,
-        }
-
-    def codes(self, column: str, values: Sequence[str]) -> Floats:
-        """Return the integer code of each value, NaN for one that the vocabulary lacks."""
-        index = self._vocabulary_index[column]
-        return np.array([index.get(value, np.nan) for value in values], dtype=np.float64)
-
-    def airport_index(self, codes: Sequence[str]) -> Ints:
-        """Return the position of each airport; -1, the entry of all that is unknown, where there is none."""
-        index = self._airport_index
-        return np.array([index.get(code, -1) for code in codes], dtype=np.int64)
-
-    def utc_offset(self, airport: Ints, local: Ints) -> Floats:
-        """Return minutes ahead of UTC at `airport` when its clocks show `local`; NaN for an unknown airport."""
-        starts, offsets = self._offsets
-        return np.asarray(
-            offsets[np.searchsorted(starts, self._zone_of_airport[airport] * _ZONE_STRIDE + local, "right") - 1]
-        )
-
-    def distance(self, origin: Ints, dest: Ints) -> Floats:
-        """Return great-circle miles, rounded so that the last bits of a sine cannot change a model."""
-        lat, lon = self._radians
-        half_lat, half_lon = (lat[dest] - lat[origin]) / 2, (lon[dest] - lon[origin]) / 2
-        chord = np.sin(half_lat) ** 2 + np.cos(lat[origin]) * np.cos(lat[dest]) * np.sin(half_lon) ** 2
-        return np.asarray(np.round(2 * EARTH_RADIUS_MI * np.arcsin(np.sqrt(chord))))
-
-    def holiday_distance(self, day: Ints) -> Floats:
-        """Return days to the nearest holiday, negative after it, NaN farther away than the reach."""
-        first, distances = self._holiday_distances
-        position = day - first
-        known = (position >= 0) & (position < len(distances))
-        return np.where(known, distances[np.where(known, position, 0)], np.nan)
-
-    @staticmethod
-    def known(value: Any, other: Any) -> Any:
-        """Return the value, or the other one where it is missing."""
-        return np.where(np.isnan(value), other, value)
-
-    @staticmethod
-    def fill(hours: Sequence[Any]) -> Sequence[Any]:
-        """Return the hours, each gap filled with the last value before it, or else with the first one after it."""
-        return _fill(hours, Tables.known)
-
-    @staticmethod
-    def least(one: Any, other: Any) -> Any:
-        """Return the lesser one; where one is missing, the other."""
-        return np.fmin(one, other)
-
-    @staticmethod
-    def greatest(one: Any, other: Any) -> Any:
-        """Return the greater one; where one is missing, the other."""
-        return np.fmax(one, other)
-
-    @staticmethod
-    def quotient(value: Any, by: Any) -> Any:
-        """Return the quotient where the divisor is positive, NaN elsewhere."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(by > 0, value / by, np.nan)
-
-    @cached_property
-    def single(self) -> SingleTables:
-        """Return the same tables for the numbers of a single flight."""
-        return SingleTables(self)
-
-    @cached_property
-    def _vocabulary_index(self) -> dict[str, dict[str, int]]:
-        return {column: {value: i for i, value in enumerate(words)} for column, words in self.vocabularies.items()}
-
-    @cached_property
-    def _airport_index(self) -> dict[str, int]:
-        return {code: i for i, code in enumerate(self.airports)}
-
-    @cached_property
-    def _radians(self) -> tuple[Floats, Floats]:
-        places = [(lat, lon) for lat, lon, _ in self.airports.values()] + [(np.nan, np.nan)]
-        lat, lon = np.radians(np.array(places, dtype=np.float64)).T
-        return lat, lon
-
-    @cached_property
-    def _zone_of_airport(self) -> Ints:
-        order = {name: i for i, name in enumerate(self.zones)}
-        return np.array([order[zone] for _, _, zone in self.airports.values()] + [len(order)], dtype=np.int64)
-
-    @cached_property
-    def _offsets(self) -> tuple[Ints, Floats]:
-        starts: list[int] = []
-        offsets: list[float] = []
-        for i, (local, minutes) in enumerate(self.zones.values()):
-            starts += [i * _ZONE_STRIDE - _ZONE_STRIDE // 2] + [i * _ZONE_STRIDE + start for start in local[1:]]
-            offsets += minutes
-        starts.append(len(self.zones) * _ZONE_STRIDE - _ZONE_STRIDE // 2)
-        return np.array(starts, dtype=np.int64), np.array([*offsets, np.nan])
-
-    @cached_property
-    def _holiday_distances(self) -> tuple[int, Floats]:
-        holidays = np.array([day_number(day) for day in self.holidays], dtype=np.int64)
-        first = day_number(date(self.holidays[0].year, 1, 1))
-        last = day_number(date(self.holidays[-1].year, 12, 31))
-        gaps = holidays[None, :] - np.arange(first, last + 1)[:, None]
-        nearest = gaps[np.arange(len(gaps)), np.abs(gaps).argmin(axis=1)]
-        return first, np.where(np.abs(nearest) <= self.holiday_reach_days, nearest, np.nan)
-
-
-class SingleTables:
-    """What `Tables` does, for plain numbers instead of columns; it gives the same bits."""
-
-    def __init__(self, tables: Tables) -> None:
-        # pylint: disable=protected-access # the same tables in the containers that are fastest for one value
-        self._tables = tables
-        self._codes, self._airports = tables._vocabulary_index, tables._airport_index
-        self._zones = tables._zone_of_airport.tolist()
-        self._starts, self._offsets = (table.tolist() for table in tables._offsets)
-        self._first_day, distances = tables._holiday_distances
-        self._holiday_distances = distances.tolist()
-        self._miles: dict[tuple[int, int], float] = {}
-
-    def codes(self, column: str, value: str) -> float:
-        """See `Tables.codes`."""
-        return self._codes[column].get(value, np.nan)
-
-    def airport_index(self, code: str) -> int:
-        """See `Tables.airport_index`."""
-        return self._airports.get(code, -1)
-
-    def utc_offset(self, airport: int, local: int) -> float:
-        """See `Tables.utc_offset`."""
-        return float(self._offsets[bisect_right(self._starts, self._zones[airport] * _ZONE_STRIDE + local) - 1])
-
-    def distance(self, origin: int, dest: int) -> float:
-        """See `Tables.distance`, which computes each pair of airports once."""
-        miles = self._miles.get((origin, dest))
-        if miles is None:
-            miles = self._miles[origin, dest] = float(self._tables.distance(np.array(origin), np.array(dest)))
-        return miles
-
-    def holiday_distance(self, day: int) -> float:
-        """See `Tables.holiday_distance`."""
-        position = day - self._first_day
-        return float(self._holiday_distances[position]) if 0 <= position < len(self._holiday_distances) else np.nan
-
-    # A number that is missing is the only one that differs from itself.
-    # pylint: disable=comparison-with-itself
-
-    @staticmethod
-    def known(value: float, other: float) -> float:
-        """See `Tables.known`."""
-        return value if value == value else other
-
-    @staticmethod
-    def fill(hours: Sequence[float]) -> Sequence[float]:
-        """See `Tables.fill`."""
-        if len(hours) > 1:
-            for value in hours:
-                if value != value:
-                    return _fill(hours, SingleTables.known)
-        return hours
-
-    @staticmethod
-    def least(one: float, other: float) -> float:
-        """See `Tables.least`."""
-        return other if one != one or other < one else one
-
-    @staticmethod
-    def greatest(one: float, other: float) -> float:
-        """See `Tables.greatest`."""
-        return other if one != one or other > one else one
-
-    @staticmethod
-    def quotient(value: float, by: float) -> float:
-        """See `Tables.quotient`."""
-        return value / by if by > 0 else np.nan
 
 
 def compute(flights: Flights, tables: Tables) -> Floats:
@@ -360,10 +142,3 @@ def _weather(weather: Any, tables: Any) -> list[Any]:
         pressure[-1] - pressure[0],
         now["temperature_f"] - now["dew_point_f"],
     ]
-
-
-def _fill(hours: Sequence[Any], known: Callable[[Any, Any], Any]) -> list[Any]:
-    def carry(neighbour: Any, value: Any) -> Any:
-        return known(value, neighbour)
-
-    return list(accumulate(list(accumulate(hours, carry))[::-1], carry))[::-1]

@@ -15,8 +15,9 @@ import numpy as np
 
 from app.booster import Booster
 from app.errors import BundleInvalid
-from app.features import CATEGORICAL, FEATURES, WEATHER, WEATHER_HOURS, Flights, Floats, SingleFlight, Tables, compute
+from app.features import CATEGORICAL, FEATURES, WEATHER, WEATHER_HOURS, Flights, SingleFlight, compute
 from app.schemas import Flight
+from app.tables import Floats, Tables
 
 MODEL_FILE = "model.lgb"
 MANIFEST_FILE = "manifest.json"

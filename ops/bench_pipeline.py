@@ -17,7 +17,7 @@ import pandas as pd
 
 from app import model
 from app.booster import Booster
-from app.features import Tables
+from app.tables import Tables
 from stages import checks, data, evaluate, featurize, params, train, validate
 from stages.data import RawTables
 from stages.metrics import Settings

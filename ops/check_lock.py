@@ -15,6 +15,7 @@ import yaml
 
 from app.errors import OnTimeError
 from stages.errors import run
+from stages.params import flatten
 
 ABSENT = {"deleted", "not in cache"}
 HELP = "`make repro`, then commit dvc.lock and reports/ with the change that made them."
@@ -24,13 +25,6 @@ class LockStale(OnTimeError):
     """dvc.lock belongs to another state of the code, the parameters or the data."""
 
     exit_code = 9
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, keys joined by dots."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def ignored(path: str) -> bool:

@@ -14,15 +14,12 @@ from typing import Any
 import yaml
 
 from app.errors import OnTimeError
-from ops.check_lock import flatten
-from ops.summary import METRICS as METRICS_FILE
 from stages import params
 from stages.decision import Check, Decision, decide_floors, floor, number
 from stages.errors import run
+from stages.files import EVALUATION_FILE, METRICS_FILE
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import PARAMS_FILE, GateParams
-
-EVALUATION_FILE = METRICS_FILE.with_name("evaluation.json")  # as in stages/evaluate.py, which imports what trains
+from stages.params import PARAMS_FILE, GateParams, flatten
 
 Nested = Mapping[str, Mapping[str, object]]
 

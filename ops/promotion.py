@@ -20,8 +20,8 @@ from mlflow.exceptions import MlflowException
 
 from app import download, model, registry
 from app.errors import BundleInvalid
-from app.features import Floats, Tables
 from app.schemas import Flight
+from app.tables import Floats, Tables
 from ops.gate import Comparison, Evidence, advantage
 from stages import data, evaluate, featurize, metrics, tracking
 from stages.errors import DataInvalid

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from app.errors import OnTimeError
-from app.features import Tables
 from app.model import MANIFEST_FILE
+from app.tables import Tables
 from stages import data, params
 from stages.errors import run
 from stages.featurize import as_columns, as_requests, flight_days, repair, within

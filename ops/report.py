@@ -15,12 +15,11 @@ import numpy as np
 import yaml
 
 from ops import gate
-from ops.check_lock import flatten
 from stages import params
 from stages.decision import Decision, number
 from stages.errors import run
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import PARAMS_FILE
+from stages.params import PARAMS_FILE, flatten
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 from ops.github import output
+from stages.files import METRICS_FILE
 
 RECEIPT = Path("build/receipt.json")
 REGISTRATION = Path("build/registration.json")
-METRICS = Path("reports/metrics.json")
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
 DEFAULT_URI = "sqlite:///mlflow.db"  # as in app/settings.py, which takes too long to import here
 
@@ -27,7 +27,7 @@ def forget_foreign_receipt() -> None:
 
 def text() -> str:
     """Return the metrics beside those of the baselines, the version, and what to do next."""
-    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
+    metrics = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
     registration = json.loads(REGISTRATION.read_text(encoding="utf-8"))
     receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
     lines = [f"{'November and December':<22}" + "".join(f"{label:>10}" for label in NAMES.values())]

@@ -22,7 +22,7 @@ from dvc.utils.serialize import modify_yaml
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
-from app.features import Tables
+from app.tables import Tables
 from ops.gate import advantage, decide_not_worse, markdown
 from ops.promotion import Resampled, compare, resampled
 from stages import evaluate, params, tracking

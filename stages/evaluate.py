@@ -16,18 +16,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from app import model
-from app.features import CATEGORICAL, FEATURES, WEATHER_FEATURES, Floats, Tables
+from app.features import CATEGORICAL, FEATURES, WEATHER_FEATURES
+from app.tables import Floats, Tables
 from stages import featurize, metrics, params, report, tracking
 from stages.errors import run
 from stages.featurize import DAY, TARGET
-from stages.files import write_json
+from stages.files import EVALUATION_FILE, METRICS_FILE, write_json
 from stages.metrics import Scored, Settings
 from stages.params import EvaluateParams
 from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix, month_of, without_weather
 
 PREDICTIONS_FILE = Path("build/predictions.parquet")
-METRICS_FILE = Path("reports/metrics.json")
-EVALUATION_FILE = Path("reports/evaluation.json")
 CARD_FILE = Path("reports/model_card.md")
 
 HOUR_BANDS = {"05-09": (0, 9), "09-13": (9, 13), "13-17": (13, 17), "17-24": (17, 24)}

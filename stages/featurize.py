@@ -14,19 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app.features import (
-    CATEGORICAL,
-    FEATURES,
-    MINUTES_PER_DAY,
-    WEATHER,
-    WEATHER_HOURS,
-    Flights,
-    Ints,
-    Tables,
-    block_minutes,
-    compute,
-    day_number,
-)
+from app.features import CATEGORICAL, FEATURES, MINUTES_PER_DAY, WEATHER, WEATHER_HOURS, Flights, block_minutes, compute
+from app.tables import Ints, Tables, day_number
 from stages import data, params, tracking
 from stages.data import RawTables
 from stages.errors import DataInvalid, run

@@ -1,10 +1,13 @@
-"""Files that are the same for the same content."""
+"""The reports' files, and files that are the same for the same content; nothing that takes a while to import."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+METRICS_FILE = Path("reports/metrics.json")
+EVALUATION_FILE = Path("reports/evaluation.json")
 
 
 def write_json(path: Path, value: Any) -> None:

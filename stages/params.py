@@ -199,6 +199,13 @@ def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, keys joined by dots."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
+
+
 def load(path: Path = PARAMS_FILE) -> Params:
     """Read params.yaml, or raise ParamsInvalid, which names every key that is wrong."""
     try:

@@ -13,8 +13,7 @@ from app import model
 from stages import params, tracking
 from stages.decision import Decision, decide_floors
 from stages.errors import run
-from stages.evaluate import METRICS_FILE
-from stages.files import write_json
+from stages.files import METRICS_FILE, write_json
 from stages.params import PARAMS_FILE, Params
 from stages.train import BUNDLE_DIR
 
@@ -88,7 +87,7 @@ def main() -> None:
 def _complete_pipeline_run(client: MlflowClient, run_id: str, measured: dict[str, float], version: str) -> None:
     """Give the pipeline's run all parameters and the test metrics, whether or not its stages executed here."""
     known = client.get_run(run_id).data.params
-    for key, value in tracking.flatten(params.as_dict(PARAMS_FILE)).items():
+    for key, value in params.flatten(params.as_dict(PARAMS_FILE)).items():
         if key not in known:
             client.log_param(run_id, key, value)
     for metric, value in measured.items():

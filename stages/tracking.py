@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightgbm
 import mlflow
@@ -177,11 +176,3 @@ def log_bundle(directory: Path) -> None:
         pip_requirements=[f"lightgbm=={lightgbm.__version__}", f"numpy=={numpy.__version__}"],
     )
     mlflow.set_tags({DIGEST_TAG: bundle.digest, MODEL_URI_TAG: info.model_uri})
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

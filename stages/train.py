@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from app import model
-from app.features import CATEGORICAL, FEATURES, WEATHER_FEATURES, Floats, Tables, compute
+from app.features import CATEGORICAL, FEATURES, WEATHER_FEATURES, compute
 from app.schemas import Flight
+from app.tables import Floats, Tables
 from stages import featurize, params, tracking
 from stages.errors import DataInvalid, run
 from stages.featurize import DAY, TARGET

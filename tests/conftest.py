@@ -25,8 +25,9 @@ import psycopg
 import pytest
 
 from app import model, registry
-from app.features import FEATURES, Tables
+from app.features import FEATURES
 from app.schemas import EXAMPLE_FLIGHT
+from app.tables import Tables
 from stages.featurize import time_zone_offsets
 from stages.train import write_bundle
 

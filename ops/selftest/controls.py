@@ -23,16 +23,16 @@ from mlflow import MlflowClient
 
 from app import model
 from app.errors import OnTimeError
-from app.features import CATEGORICAL, FEATURES, Floats
+from app.features import CATEGORICAL, FEATURES
+from app.tables import Floats
 from ops import registry
 from ops.promotion import REPAIRS_FILE
 from ops.registry import PromotionRefused
 from stages import data, featurize, tracking
 from stages.decision import Decision
-from stages.evaluate import METRICS_FILE
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
-from stages.files import write_json
+from stages.files import METRICS_FILE, write_json
 from stages.params import Params
 from stages.register import register
 from stages.train import BUNDLE_DIR, fit, lightgbm_params, matrix, month_of, write_bundle

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from app import model
-from app.features import Floats, Tables
+from app.tables import Floats, Tables
 from ops.gate import decide_not_worse
 from ops.promotion import Resampled, TestRows, compare, resampled
 from stages import evaluate

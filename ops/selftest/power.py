@@ -11,7 +11,8 @@ import lightgbm
 import numpy as np
 
 from app import model
-from app.features import FEATURES, Floats
+from app.features import FEATURES
+from app.tables import Floats
 from ops.promotion import Resampled, resampled
 from ops.selftest.equal import Period, judge, resample
 from stages.featurize import DAY, TARGET

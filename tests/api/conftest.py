@@ -19,9 +19,9 @@ import pytest
 from mlflow import MlflowClient
 
 from app import model, registry
-from app.features import Tables
 from app.model import Bundle, to_flights
 from app.schemas import EXAMPLE_FLIGHT, Flight
+from app.tables import Tables
 from stages import tracking
 from tests.conftest import ROOT, bake, free_port, make_bundle, running
 

@@ -21,14 +21,14 @@ import yaml
 from mlflow import MlflowClient
 
 from app import model
-from app.features import FEATURES, Tables
+from app.features import FEATURES
 from app.schemas import EXAMPLE_FLIGHT
+from app.tables import Tables
 from ops.engine import has_engine
 from stages import params, tracking
 from stages.decision import Decision
-from stages.evaluate import METRICS_FILE
 from stages.featurize import DAY, OUT_DIR, TARGET
-from stages.files import write_json
+from stages.files import METRICS_FILE, write_json
 from stages.params import Params
 from stages.register import register
 from stages.train import matrix, write_bundle

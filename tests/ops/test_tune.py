@@ -14,7 +14,7 @@ import optuna
 import pytest
 import yaml
 
-from app.features import Tables
+from app.tables import Tables
 from ops import tune
 from ops.promotion import Resampled
 from stages import params, tracking

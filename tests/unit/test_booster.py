@@ -11,7 +11,8 @@ import pytest
 from app import model
 from app.booster import Booster
 from app.errors import BundleInvalid
-from app.features import FEATURES, Floats
+from app.features import FEATURES
+from app.tables import Floats
 
 ROWS = 20_000
 

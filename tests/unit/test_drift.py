@@ -12,8 +12,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from app.errors import BundleInvalid
-from app.features import CATEGORICAL, FEATURES, Tables
+from app.features import CATEGORICAL, FEATURES
 from app.model import REFERENCE_FILE
+from app.tables import Tables
 from ops.drift.compare import alarms, compare, quality
 from ops.drift.gauges import Gauges
 from ops.drift.reference import SCORE, Reference, load, psi, words

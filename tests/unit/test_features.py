@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features import FEATURES, SCHEDULE_FEATURES, WEATHER, WEATHER_FEATURES, Tables, compute, compute_single
+from app.features import FEATURES, SCHEDULE_FEATURES, WEATHER, WEATHER_FEATURES, compute, compute_single
 from app.model import Bundle, to_flights, to_single
 from app.schemas import EXAMPLE_FLIGHT, Flight
+from app.tables import Tables
 
 HOUR = {
     "temperature_f": 50.0,
