@@ -157,14 +157,15 @@ def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -
     """Judge whether the best parameters of so many trials are better than the present ones, and not by chance.
 
     The gain in log loss has to exceed what the best of `trials` worthless ones would show by chance, and nothing that
-    the promotion gate guards may be worse.
+    the promotion gate guards may be worse. A slice that has too few flights in these months is not watched.
     """
     whole, parts, replicates = compare(challenger, champion, p.gate.promotion)
+    policy = p.gate.model_copy(update={"slices": list(parts)})
     pair = whole["log_loss"]
     noise = NormalDist().inv_cdf(1 - DOUBT / trials) * float(np.std(replicates.metrics["log_loss"]))
     gain = advantage("log_loss", pair.challenger, pair.champion)
     check = Check.at_least("log_loss (gain)", gain, noise, pair.challenger, pair.champion)
-    return Decision((check,)) + decide_not_worse(whole, parts, p.gate)
+    return Decision((check,)) + decide_not_worse(whole, parts, policy)
 
 
 def edited(text: str, values: dict[str, Any]) -> str:

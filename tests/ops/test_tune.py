@@ -124,6 +124,15 @@ def test_no_parameters_are_proposed_that_are_worse_or_better_by_chance(challenge
     assert tune.decide(measured(0.49, noise=0.0005), measured(0.5), P, trials=40).accepted
 
 
+def test_a_slice_with_too_few_flights_in_the_training_months_does_not_stop_a_proposal() -> None:
+    better, now = measured(0.49, noise=0.0005), measured(0.5)
+    for model in (better, now):
+        del model.slices["weather=missing"]
+    decision = tune.decide(better, now, P, trials=40)
+    assert decision.accepted and not any("weather=missing" in check.name for check in decision.checks)
+    assert any("origin=EWR" in check.name for check in decision.checks)
+
+
 def test_params_yaml_is_written_as_dvc_writes_it_so_that_only_the_numbers_change() -> None:
     text = (ROOT / "params.yaml").read_text()
     assert tune.edited(text, {"num_leaves": yaml.safe_load(text)["train"]["num_leaves"]}) == text
