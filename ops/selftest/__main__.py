@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ops.selftest import controls, equal, power
-from ops.selftest.equal import ROLLING, Period
+from ops.selftest.equal import SEASONS, Period
 from stages import params
 from stages.errors import run
 
@@ -23,8 +23,8 @@ def main() -> None:
         print("## Negative controls\n\n" + controls.table(p) + "\n", flush=True)
     if a.margin_models:
         needed = {}
-        for months in ROLLING:
-            period = Period.rolling(months)
+        for months in SEASONS:
+            period = Period.season(months)
             needed[period.name] = equal.needs(list(equal.models(period, p, a.margin_models, True)), p.gate)
         print("## Margins that models from resampled days ask for\n\n" + equal.margins_table(needed) + "\n", flush=True)
     if a.pairs or a.seed_pairs:
