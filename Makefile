@@ -43,6 +43,7 @@ SPEED ?= 1
 WEEK_SECONDS ?= 60
 CADVISOR ?=
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE # some machines set it: every process would compile MLflow anew, three seconds each
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
