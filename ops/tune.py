@@ -35,6 +35,7 @@ from stages.params import PARAMS_FILE, Params, TrainParams
 from stages.train import rolling_origin
 
 STORAGE = Path("build/tune.db")
+MOST_LEAVES = "most leaves"
 CONFIRMING_SEEDS = 3
 DOUBT = 0.05  # how often parameters that are no better may look better, over all the trials together
 
@@ -63,12 +64,20 @@ def present(p: TrainParams) -> dict[str, Any]:
     return p.model_dump(include=set(SPACE))
 
 
-def open_study(p: TrainParams, storage: Path = STORAGE) -> optuna.Study:
+def leaves(values: dict[str, Any]) -> int:
+    """Return the most leaves that a model of these parameters has; its size and its latency go with them."""
+    return int(values["rounds"] * values["num_leaves"])
+
+
+def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> optuna.Study:
     """Return the study of these training rows and of the parameters that are not searched, as far as it has come.
 
-    A trial that was interrupted is queued again; the parameters in params.yaml are a trial too.
+    A trial that was interrupted is queued again; the parameters in params.yaml are a trial too. One whose model has more
+    than `size_ratio` times the leaves of theirs cannot be the best: the promotion gate would refuse it.
     """
-    fixed = p.model_dump(exclude=set(SPACE)) | {"rows": sha256(OUT_DIR / "train.parquet"), "space": str(SPACE)}
+    most = size_ratio * leaves(present(p))
+    inputs = {"rows": sha256(OUT_DIR / "train.parquet"), "space": str(SPACE), "leaves": most}
+    fixed = p.model_dump(exclude=set(SPACE)) | inputs
     name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
     storage.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -76,6 +85,7 @@ def open_study(p: TrainParams, storage: Path = STORAGE) -> optuna.Study:
     )
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
     study.sampler = optuna.samplers.TPESampler(seed=p.seed + len(study.trials), multivariate=True)
+    study.set_user_attr(MOST_LEAVES, most)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
@@ -83,10 +93,17 @@ def open_study(p: TrainParams, storage: Path = STORAGE) -> optuna.Study:
     return study
 
 
+def ask(study: optuna.Study) -> optuna.Trial:
+    """Return the next trial, marked as not allowed if its model is too large."""
+    trial = study.ask(SPACE)
+    trial.set_constraint(MOST_LEAVES, leaves(trial.params) - study.user_attrs[MOST_LEAVES])
+    return trial
+
+
 def search(study: optuna.Study, train: pd.DataFrame, p: TrainParams, trials: int) -> None:
     """Run trials until there are so many, pruned ones included; each is a run nested in the active one."""
     while (done := len(_ended(study))) < trials:
-        trial = study.ask(SPACE)
+        trial = ask(study)
         with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
             tried = with_values(p, trial.params)
             mlflow.log_params(present(tried))
@@ -200,7 +217,7 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     p, train = params.load(), pd.read_parquet(OUT_DIR / "train.parquet")
-    study = open_study(p.train)
+    study = open_study(p.train, p.gate.promotion.max_size_ratio)
     with study_run(study):
         search(study, train, p.train, arguments.trials)
         decision, changes = propose(study, train, p)

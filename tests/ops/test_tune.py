@@ -42,6 +42,7 @@ def folder(tables: Tables, tmp_path: Path) -> Path:
         ("num_leaves: 31", "num_leaves: 7"),
         ("min_data_in_leaf: 200", "min_data_in_leaf: 1600"),
         ("fold_months: [5, 6, 7, 8, 9, 10]", "fold_months: [7, 8]"),
+        ("max_size_ratio: 2.0", "max_size_ratio: 100.0"),
     ):
         assert old in text
         text = text.replace(old, new)
@@ -92,11 +93,26 @@ def test_the_first_trial_is_what_params_yaml_has_and_an_interrupted_one_comes_ag
 ) -> None:
     monkeypatch.chdir(folder)
     p = params.load().train
-    first = tune.open_study(p).ask(tune.SPACE)
+    first = tune.ask(tune.open_study(p, 2.0))
     assert first.params == tune.present(p)
-    study = tune.open_study(p)
-    assert study.ask(tune.SPACE).params == first.params
+    study = tune.open_study(p, 2.0)
+    assert tune.ask(study).params == first.params
     assert study.trials[first.number].state == optuna.trial.TrialState.FAIL
+
+
+def test_a_model_that_the_gate_would_refuse_for_its_size_is_never_the_best(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    p = params.load().train
+    study = tune.open_study(p, 2.0)
+    losses = {p.num_leaves: 0.5, 2 * p.num_leaves: 0.45, 2 * p.num_leaves + 1: 0.4}
+    for leaves in losses:
+        study.enqueue_trial(tune.present(p) | {"num_leaves": leaves}, skip_if_exists=True)
+    for _ in losses:
+        trial = tune.ask(study)
+        study.tell(trial, losses[trial.params["num_leaves"]])
+    assert study.best_value == 0.45 and study.best_params["num_leaves"] == 2 * p.num_leaves
 
 
 def measured(log_loss: float, noise: float = 0.0, slice_loss: float = 0.5) -> Resampled:
