@@ -72,8 +72,8 @@ def leaves(values: dict[str, Any]) -> int:
 def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> optuna.Study:
     """Return the study of these training rows and of the parameters that are not searched, as far as it has come.
 
-    A trial that was interrupted is queued again; the parameters in params.yaml are a trial too. One whose model has more
-    than `size_ratio` times the leaves of theirs cannot be the best: the promotion gate would refuse it.
+    A trial that was interrupted is queued again; the parameters in params.yaml are a trial too. One whose model has
+    more than `size_ratio` times the leaves of theirs cannot be the best: the promotion gate would refuse it.
     """
     most = size_ratio * leaves(present(p))
     inputs = {"rows": sha256(OUT_DIR / "train.parquet"), "space": str(SPACE), "leaves": most}
