@@ -108,9 +108,13 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_along(baked: Path) 
         assert not after.failures and set(after.answers) == {200}
         total = load.answers[200] + after.answers[200]
         series = 'http_requests_total{handler="/predict",method="POST",status="2xx"}'
-        counted = [service.metric(series) for _ in range(8)]
-        assert min(counted) == max(counted)  # whichever worker answers
-        assert total <= counted[0] <= total + load.connections
+
+        def counted() -> set[float]:
+            return {service.metric(series) for _ in range(8)}
+
+        eventually(lambda: len(counted()) == 1, "whichever worker answers, the count is the same")
+        # what the killed worker had in hand may be counted and not read, or, just sent, read and not yet counted
+        assert abs(counted().pop() - total) <= load.connections
         assert service.metric("model_ready") == 1 and service.metric("http_requests_in_flight") == 0
 
 
