@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from ops.rehearsal.scratch import commit, copy_tree, git
+from stages import params
 from tests.conftest import ROOT, Clone
+
+LEAVES = params.load(ROOT / "params.yaml").train.num_leaves
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,12 @@ def test_the_committed_lock_is_of_this_commit(project: Clone) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "named"),
     [
-        ("params.yaml", "num_leaves: 31", "num_leaves: 15", "train: params.yaml: train.num_leaves: 31 → 15"),
+        (
+            "params.yaml",
+            f"num_leaves: {LEAVES}",
+            "num_leaves: 5",
+            f"train: params.yaml: train.num_leaves: {LEAVES} → 5",
+        ),
         ("stages/train.py", '"""', '"""Another. ', "train: stages/train.py: modified"),
         ("reports/metrics.json", "0.", "1.", "evaluate: reports/metrics.json: modified"),
         ("dvc.yaml", "cmd: python -m stages.train", "cmd: python -O -m stages.train", "train: changed command"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from dvc.utils.serialize import modify_yaml
 
 from app.tables import Tables
 from ops import tune
@@ -25,6 +27,7 @@ from tests.ops.conftest import flights
 
 P = params.load(ROOT / "params.yaml")
 MAY_FIRST = 15826
+WEAK = {"rounds": 100, "learning_rate": 0.02, "num_leaves": 7, "min_data_in_leaf": 1600, "fold_months": [7, 8]}
 
 
 @pytest.fixture
@@ -35,20 +38,10 @@ def folder(tables: Tables, tmp_path: Path) -> Path:
     train[DAY] = (MAY_FIRST + np.arange(len(train)) * 120 // len(train)).astype(np.int32)
     train.to_parquet(tmp_path / OUT_DIR / "train.parquet", index=False)
     write_json(tmp_path / OUT_DIR / "tables.json", tables.to_json())
-    text = (ROOT / "params.yaml").read_text()
-    for old, new in (
-        ("rounds: 200", "rounds: 100"),
-        ("learning_rate: 0.05", "learning_rate: 0.02"),
-        ("num_leaves: 31", "num_leaves: 7"),
-        ("min_data_in_leaf: 200", "min_data_in_leaf: 1600"),
-        ("fold_months: [5, 6, 7, 8, 9, 10]", "fold_months: [7, 8]"),
-        ("max_size_ratio: 2.0", "max_size_ratio: 100.0"),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    slices = "\n".join(f"  - {name}" for name in P.gate.slices)
-    assert slices in text
-    (tmp_path / "params.yaml").write_text(text.replace(slices, "  - origin=EWR\n  - carrier=UA"))
+    with modify_yaml(str(shutil.copy(ROOT / "params.yaml", tmp_path))) as content:
+        content["train"] |= WEAK
+        content["gate"]["slices"] = ["origin=EWR", "carrier=UA"]
+        content["gate"]["promotion"]["max_size_ratio"] = 100.0
     return tmp_path
 
 
