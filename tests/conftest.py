@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from stages.train import write_bundle
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 180
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background, and so in what tests start
 hypothesis.settings.register_profile("shared machine", deadline=None)  # a slow machine is no failure
 hypothesis.settings.load_profile("shared machine")
 
