@@ -31,7 +31,7 @@ ARG BUNDLE_DIGEST
 WORKDIR /srv
 COPY app app
 COPY model model
-RUN python -B -c "from app.registry import load; from pathlib import Path; \
+RUN python -B -c "from app.registry.version import load; from pathlib import Path; \
 found = load(Path('model'), 'baked').bundle.digest; \
 assert found == '$BUNDLE_DIGEST', f'model/ is not what the registry has recorded: {found}'" \
  && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash app
@@ -64,4 +64,4 @@ WORKDIR /srv
 ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MLFLOW_DISABLE_TELEMETRY=true
 RUN install --directory --owner 10001 /reports
 USER 10001
-CMD ["python", "-m", "ops.drift"]
+CMD ["python", "-m", "ops.monitoring.drift"]

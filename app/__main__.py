@@ -13,7 +13,7 @@ import uvicorn
 from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
-from app import cpus
+from app.api import cpus
 from app.logs import configuration
 from app.settings import WORKERS_FOLDER, Settings
 
@@ -32,13 +32,13 @@ def main() -> None:
     host, port = listener.getsockname()
     logging.getLogger("app").info("listening on http://%s:%d, see /docs", host, port)
     config = uvicorn.Config(
-        "app.main:create_app",
+        "app.api.application:create_app",
         factory=True,
         workers=settings.workers,
         log_config=configuration(settings.log_level),
         access_log=False,
         server_header=False,
-        http="app.protocol:HeadTimeout",
+        http="app.api.protocol:HeadTimeout",
         ws="none",
         backlog=2048,
         timeout_keep_alive=75,  # longer than proxies keep theirs, or they would reuse one that is being closed

@@ -39,9 +39,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from app.answers import Answer
 from app.errors import OnTimeError
 from app.metrics import JournalMetrics
+from app.model.prediction import Answer
 from app.settings import Settings
 
 if TYPE_CHECKING:

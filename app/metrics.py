@@ -20,8 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from app.features import CATEGORICAL, FEATURES
-from app.served import ServedModel
+from app.model.served import ServedModel
+from app.problem.features import CATEGORICAL, FEATURES
 from app.settings import WORKERS_FOLDER
 
 # fmt: off

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import pandas as pd
 from pandera.errors import SchemaError, SchemaErrors
 
-from stages.data import RawTables
 from stages.errors import DataInvalid, ParamsInvalid
 from stages.params import Params
-from stages.rules import RULES, Flags, Severity
-from stages.schemas import COLUMNS, KEYS, schema, types
+from stages.problem.columns import COLUMNS, KEYS, schema, types
+from stages.problem.raw import RawTables
+from stages.problem.rules import RULES, Flags, Severity
 
 SAMPLE = 5
 # What is done about the few rows that break these rules: a flight is dropped, or a cell of an hour is emptied.
@@ -86,7 +86,7 @@ def verify_names(p: Params) -> None:
         if unknown := sorted(set(names) - known):
             raise ParamsInvalid(
                 f"params.yaml: validate.{key} names {', '.join(unknown)}, which does not exist. "
-                "The rules are in stages/rules.py, the columns in stages/schemas.py."
+                "The rules are in stages/problem/rules.py, the columns in stages/problem/columns.py."
             )
 
 

@@ -15,10 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from app import model
-from app.features import CATEGORICAL, FEATURES, WEATHER_FEATURES
-from app.tables import Floats, Tables
-from stages import featurize, metrics, params, report, tracking
+from app.model import bundle as model
+from app.problem.features import CATEGORICAL, FEATURES, WEATHER_FEATURES
+from app.problem.lookups import Floats, Tables
+from stages import featurize, metrics
+from stages import model_card as report
+from stages import params, tracking
 from stages.errors import run
 from stages.featurize import DAY, TARGET
 from stages.files import EVALUATION_FILE, METRICS_FILE, write_json

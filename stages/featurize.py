@@ -14,13 +14,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app.features import CATEGORICAL, FEATURES, MINUTES_PER_DAY, WEATHER, WEATHER_HOURS, Flights, block_minutes, compute
-from app.tables import Ints, Tables, day_number
-from stages import data, params, tracking
-from stages.data import RawTables
+from app.problem.features import (
+    CATEGORICAL,
+    FEATURES,
+    MINUTES_PER_DAY,
+    WEATHER,
+    WEATHER_HOURS,
+    Flights,
+    block_minutes,
+    compute,
+)
+from app.problem.lookups import Ints, Tables, day_number
+from stages import params, tracking
 from stages.errors import DataInvalid, run
 from stages.files import write_json
 from stages.params import FeaturizeParams
+from stages.problem import raw as data
+from stages.problem.raw import RawTables
 
 OUT_DIR = Path("build/features")
 TARGET = "not_on_time"
@@ -28,7 +38,7 @@ DAY = "day"
 
 CHUNK_ROWS = 100_000
 WEATHER_COLUMNS = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
-"""The columns of weather.csv, in the order of app.features.WEATHER."""
+"""The columns of weather.csv, in the order of app.problem.features.WEATHER."""
 
 
 def repair(tables: RawTables, repairs: list[dict[str, Any]]) -> RawTables:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.tables import Floats
+from app.problem.lookups import Floats
 
 HIGHER_IS_BETTER = {
     "roc_auc": True,

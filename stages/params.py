@@ -57,7 +57,7 @@ class RowCounts(Section):
 
 
 class ValidateParams(Section):
-    """What `validate` expects of the raw tables; rules are named in stages/schemas.py and stages/rules.py."""
+    """What `validate` expects of the raw tables; rules are named in stages/problem/columns.py and stages/problem/rules.py."""
 
     first_date: Day
     last_date: Day

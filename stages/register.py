@@ -9,7 +9,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from app import model
+from app.model import bundle as model
 from stages import params, tracking
 from stages.decision import Decision, decide_floors
 from stages.errors import run

@@ -25,8 +25,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from pydantic import BaseModel
 
-from app import model
-from app.features import FEATURES
+from app.model import bundle as model
+from app.problem.features import FEATURES
 from app.settings import DEFAULT_TRACKING_URI, MLFLOW_CLIENT
 from stages.errors import TrackingUnavailable
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app import model
-from app.features import CATEGORICAL, FEATURES, WEATHER_FEATURES, compute
-from app.schemas import Flight
-from app.tables import Floats, Tables
+from app.api.schemas import Flight
+from app.model import bundle as model
+from app.problem.features import CATEGORICAL, FEATURES, WEATHER_FEATURES, compute
+from app.problem.lookups import Floats, Tables
 from stages import featurize, params, tracking
 from stages.errors import DataInvalid, run
 from stages.featurize import DAY, TARGET

@@ -9,10 +9,11 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataSummaryPreset
 
-from stages import data, fetch, params, tracking
+from stages import fetch, params, tracking
 from stages.checks import check, enforce
 from stages.errors import run
 from stages.files import write_json
+from stages.problem import raw as data
 
 REPORT = Path("reports/validation.json")
 REPAIRS = Path("build/repairs.json")

@@ -25,10 +25,11 @@ import numpy as np
 import psycopg
 import pytest
 
-from app import model, registry
-from app.features import FEATURES
-from app.schemas import EXAMPLE_FLIGHT
-from app.tables import Tables
+from app.api.schemas import EXAMPLE_FLIGHT
+from app.model import bundle as model
+from app.problem.features import FEATURES
+from app.problem.lookups import Tables
+from app.registry import version as registry
 from stages.featurize import time_zone_offsets
 from stages.train import write_bundle
 
@@ -249,7 +250,7 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def service(pipeline: Clone) -> Iterator[str]:
     """The address of the real service on the model of the real pipeline, promoted."""
-    pipeline.run("python", "-m", "ops.registry", "promote")
+    pipeline.run("python", "-m", "ops.registry.commands", "promote")
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     uri = f"sqlite:///{pipeline.path}/mlflow.db"

@@ -7,11 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from ops.engine import has_engine
 from ops.rehearsal.delivery import DELIVERY
 from ops.rehearsal.runner import Done
 from ops.rehearsal.scenes import SCENES, SceneFailed, prepared
 from ops.rehearsal.sites import world
+from ops.release.docker import has_engine
 from stages.errors import run
 
 MARKS = {"ok": "ok", "failed": "RED", "skipped": "skipped", "elsewhere": "not here"}

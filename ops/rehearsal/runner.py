@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ops.publish import PREDICATES
 from ops.rehearsal import actions
 from ops.rehearsal.actions import Job, Step
 from ops.rehearsal.scratch import git
+from ops.release.publish import PREDICATES
 
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {"make test", "make lint", "make packages", "make audit"}  # the rehearsal is a test; audit asks a service

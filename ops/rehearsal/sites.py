@@ -18,13 +18,13 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from ops import deploy
-from ops.engine import compose, docker, inspect
-from ops.pointer import PRODUCTION, by_alias
+from ops.registry.production import PRODUCTION, by_alias
 from ops.rehearsal.runner import ROOT
 from ops.rehearsal.scenes import SceneFailed, Stage
+from ops.release import deploy
+from ops.release.docker import compose, docker, inspect
 
-COMPOSE_FILE = ROOT / "ops/compose/compose.yml"
+COMPOSE_FILE = ROOT / "ops/stack/compose/compose.yml"
 MODEL = "flight-delay"
 NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that nobody asks for anything
 QUICK = {"WATCH": "3", "LOAD_SECONDS": "5"}

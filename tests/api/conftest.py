@@ -18,10 +18,11 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from app import model, registry
-from app.model import Bundle, to_flights
-from app.schemas import EXAMPLE_FLIGHT, Flight
-from app.tables import Tables
+from app.api.schemas import EXAMPLE_FLIGHT, Flight
+from app.model import bundle as model
+from app.model.bundle import Bundle, to_flights
+from app.problem.lookups import Tables
+from app.registry import version as registry
 from stages import tracking
 from tests.conftest import ROOT, bake, free_port, make_bundle, running
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.contract import text
-from app.main import create_app
+from app.api.application import create_app
+from app.api.contract import text
 from app.settings import Settings
 from tests.conftest import ROOT
 

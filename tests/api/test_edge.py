@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.schemas import EXAMPLE_FLIGHT
+from app.api.schemas import EXAMPLE_FLIGHT
 from tests.api.conftest import Service, Start, started
 from tests.conftest import bake
 

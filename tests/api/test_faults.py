@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 
-from app.schemas import EXAMPLE_FLIGHT
+from app.api.schemas import EXAMPLE_FLIGHT
 from tests.api.conftest import Service, eventually
-from tests.api.wire import EXAMPLE, Load, exchange, request
 from tests.conftest import ROOT, free_port, running
+from tests.support.wire import EXAMPLE, Load, exchange, request
 
 
 @contextmanager

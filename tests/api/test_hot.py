@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.main import create_app
-from app.schemas import EXAMPLE_FLIGHT, Prediction
+from app.api.application import create_app
+from app.api.schemas import EXAMPLE_FLIGHT, Prediction
 from app.settings import Settings
 from tests.api.conftest import Service, started
 from tests.conftest import bake

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import model
-from app.registry import DIGEST_TAG
+from app.model import bundle as model
+from app.registry.version import DIGEST_TAG
 from tests.api.conftest import NAME, Registry, Service, Start, Traffic, eventually
 from tests.conftest import free_port
 

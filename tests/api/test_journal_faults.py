@@ -16,8 +16,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from app.api.schemas import EXAMPLE_FLIGHT
 from app.journal import connect, predictions
-from app.schemas import EXAMPLE_FLIGHT
 from tests.api.conftest import Service, Start, Traffic, eventually
 from tests.conftest import Postgres
 

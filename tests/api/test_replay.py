@@ -16,9 +16,9 @@ import httpx
 import pandas as pd
 import pytest
 
-from app.schemas import EXAMPLE_FLIGHT
-from ops import replay
-from ops.replay import BATCH, Day, ReplayFailed, days, outcome, predict, report
+from app.api.schemas import EXAMPLE_FLIGHT
+from ops.monitoring import replay
+from ops.monitoring.replay import BATCH, Day, ReplayFailed, days, outcome, predict, report
 from stages.featurize import TARGET
 from tests.conftest import ROOT, Clone, free_port, running
 
@@ -105,7 +105,15 @@ def test_outcomes_that_the_journal_does_not_know_end_the_replay() -> None:
 
 
 def test_without_a_service_the_verbs_to_run_are_named(pipeline: Clone) -> None:
-    command = ["python", "-m", "ops.replay", "--base", f"http://127.0.0.1:{free_port()}", "--last", "2013-11-01"]
+    command = [
+        "python",
+        "-m",
+        "ops.monitoring.replay",
+        "--base",
+        f"http://127.0.0.1:{free_port()}",
+        "--last",
+        "2013-11-01",
+    ]
     done = pipeline.run(*command, check=False)
     assert done.returncode != 0 and "`make serve`" in done.stderr
 

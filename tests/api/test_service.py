@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.schemas import EXAMPLE_FLIGHT
-from stages import data, params
+from app.api.schemas import EXAMPLE_FLIGHT
+from stages import params
 from stages.featurize import as_columns, as_requests, fit_tables, flight_days, repair, within
+from stages.problem import raw as data
 from tests.conftest import Clone
 
 PROBLEM = "application/problem+json"

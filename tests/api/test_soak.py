@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from tests.api.conftest import Start
-from tests.api.wire import Load
+from tests.support.wire import Load
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "5"))
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "4000"))

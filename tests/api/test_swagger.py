@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from app.schemas import EXAMPLE_FLIGHT
+from app.api.schemas import EXAMPLE_FLIGHT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 

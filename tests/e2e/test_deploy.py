@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from app.schemas import EXAMPLE_FLIGHT
+from app.api.schemas import EXAMPLE_FLIGHT
 from ops.rehearsal.sites import caddy_image
 from tests.conftest import ROOT, free_port
-from tests.ops.release import Release, docker
+from tests.support.release import Release, docker
 
 RATE = 50
 QUICK = ("--soak", "8", "--watch", "6")
 WRAPPER = """
 import asyncio, os, threading, uvicorn
-from app.main import create_app
+from app.api.application import create_app
 from app.settings import Settings
 app = create_app(Settings())
 async def changed(scope, receive, send):
@@ -83,8 +83,8 @@ class Site:
     environment: dict[str, str]
 
     def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ops.deploy."""
-        return self.release.run("ops.deploy", *arguments, **self.environment)
+        """Run ops.release.deploy."""
+        return self.release.run("ops.release.deploy", *arguments, **self.environment)
 
     def serving(self) -> str:
         """Return the version that answers through the proxy."""
@@ -99,10 +99,10 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(release: Release) -> Iterator[Site]:
-    """The proxy of ops/compose, with version 1 deployed behind it."""
+    """The proxy of ops/stack/compose, with version 1 deployed behind it."""
     port, project = free_port(), f"on-time-test-{os.getpid()}"
     environment = {"COMPOSE_PROJECT_NAME": project, "ONTIME_LISTEN": f"127.0.0.1:{port}", **proxy_image(release)}
-    file = str(ROOT / "ops/compose/compose.yml")
+    file = str(ROOT / "ops/stack/compose/compose.yml")
     compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
     command = [*compose, "--file", file, "--profile", "api", "--profile", "blue", "--profile", "green"]
     subprocess.run([*command[:5], "up", "--detach"], env=os.environ | environment, check=True, capture_output=True)
@@ -146,7 +146,7 @@ def test_a_good_release_takes_over_without_one_failed_request_and_goes_back_in_t
     assert not traffic.failures and traffic.seen[200, "1"] and traffic.seen[200, "2"]
     print(f"\n{dict(traffic.seen)}, none failed; back in {taken:.1f} s")
     assert taken < 30 or os.getloadavg()[0] > (os.cpu_count() or 1) * 2, f"{taken:.1f} s to go back"
-    history = release.run("ops.registry", "history").stdout
+    history = release.run("ops.registry.commands", "history").stdout
     assert "deploy" in history and "undeploy" in history and "a test" in history
 
 
@@ -181,7 +181,7 @@ def refused(site: Site, image: str, reason: str) -> None:
     assert reason in done.stderr and "still does" in done.stderr and "Traceback" not in done.stderr
     assert not traffic.failures and set(traffic.seen) == {(200, before)}
     assert site.containers() == colours and site.serving() == before
-    last = site.release.run("ops.registry", "history").stdout.splitlines()[-1]
+    last = site.release.run("ops.registry.commands", "history").stdout.splitlines()[-1]
     assert image in last and "refused" in last
 
 

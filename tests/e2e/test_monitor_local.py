@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from ops.monitor_local import NOT_HERE, TARGETS
+from ops.monitoring.local import NOT_HERE, TARGETS
 from tests.conftest import ROOT, bake, free_port, running
-from tests.ops.monitoring import needs
+from tests.support.monitoring import needs
 
 pytestmark = needs("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "prometheus-node-exporter")
 

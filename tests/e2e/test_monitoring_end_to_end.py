@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.schemas import EXAMPLE_FLIGHT
-from ops.monitor_local import TARGETS, Site, started
+from app.api.schemas import EXAMPLE_FLIGHT
+from ops.monitoring.local import TARGETS, Site, started
 from tests.conftest import ROOT, free_port, running
-from tests.ops.faulty import ORDERS
-from tests.ops.monitoring import needs
+from tests.support.faulty import ORDERS
+from tests.support.monitoring import needs
 
 pytestmark = needs("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 
@@ -92,7 +92,7 @@ def serving(scene: Scene, copy: Path) -> Iterator[subprocess.Popen[str]]:
 
     client = threading.Thread(target=load, daemon=True)
     with running(
-        [sys.executable, "-m", "tests.ops.faulty"], f"http://{host}:{port}/readyz", ROOT, **settings
+        [sys.executable, "-m", "tests.support.faulty"], f"http://{host}:{port}/readyz", ROOT, **settings
     ) as service:
         client.start()
         yield service
@@ -132,7 +132,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     site = Site(tmp_path, targets, SPEED, token="a-token-of-this-test")
     site.write()
     log = tmp_path / "receiver.log"
-    receiver = site.ours()["ops.receiver"]
+    receiver = site.ours()["ops.monitoring.alert_receiver"]
     receiver["ONTIME_RECEIVER_SILENCE_COMMAND"] = f"touch {tmp_path}/silent"
     with log.open("wb") as file, running_receiver(receiver, file, site):
         made = Scene(tmp_path, site, log)
@@ -153,7 +153,11 @@ def watching(scene: Scene) -> Iterator[None]:
 def running_receiver(settings: dict[str, str], log: Any, site: Site) -> Iterator[None]:
     """Run the real receiver, its log in a file."""
     with subprocess.Popen(
-        [sys.executable, "-m", "ops.receiver"], cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log
+        [sys.executable, "-m", "ops.monitoring.alert_receiver"],
+        cwd=ROOT,
+        env=os.environ | settings,
+        stdout=log,
+        stderr=log,
     ) as process:
         wait_until(lambda: httpx.get(f"http://{site.address('receiver:8002')}/livez").status_code == 200)
         yield

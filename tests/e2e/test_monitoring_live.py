@@ -19,12 +19,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ops.monitor_local import TARGETS, Site, started
-from ops.replay import Day, days, replay
+from ops.monitoring.local import TARGETS, Site, started
+from ops.monitoring.replay import Day, days, replay
 from tests.conftest import Clone, free_port
-from tests.ops.cadvisor import CONTAINERS, COUNTERS, GAUGES, exporter
-from tests.ops.monitoring import boards, needs, panels, rules
-from tests.ops.promql import fill, reads
+from tests.support.cadvisor import CONTAINERS, COUNTERS, GAUGES, exporter
+from tests.support.monitoring import boards, needs, panels, rules
+from tests.support.promql import fill, reads
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "prometheus-node-exporter")
 pytestmark = needs(*PROGRAMS, "promtool")
@@ -63,7 +63,7 @@ def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory
     site = Site(tmp_path_factory.mktemp("monitoring"), targets, SPEED)
     site.write()
     ours = site.ours()
-    ours["ops.drift"] |= {
+    ours["ops.monitoring.drift"] |= {
         "ONTIME_JOURNAL_URL": f"sqlite:///{pipeline.path}/journal.db",
         "MLFLOW_TRACKING_URI": f"sqlite:///{pipeline.path}/mlflow.db",
         "ONTIME_DRIFT_MINUTES": "0.5",
@@ -71,7 +71,7 @@ def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory
         "ONTIME_DRIFT_REGISTRY_SECONDS": "1",
         "ONTIME_DRIFT_REPORTS": str(site.folder / "reports"),
     }
-    ours["ops.receiver"]["ONTIME_RECEIVER_RETRAIN_COMMAND"] = "true"
+    ours["ops.monitoring.alert_receiver"]["ONTIME_RECEIVER_RETRAIN_COMMAND"] = "true"
     with exporter(int(targets["cadvisor:8080"].split(":")[1])), started(site.commands(), ours):
         yield site
 

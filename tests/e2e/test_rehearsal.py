@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ops.engine import has_engine
 from ops.rehearsal.delivery import DELIVERY
 from ops.rehearsal.runner import Done
 from ops.rehearsal.scenes import SCENES, SceneFailed, Stage, expect, prepared
 from ops.rehearsal.sites import World, world
-from tests.ops.release import BUILD
+from ops.release.docker import has_engine
+from tests.support.release import BUILD
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""MLflow on PostgreSQL and S3 behind its password, started by the very files that ops/compose mounts."""
+"""MLflow on PostgreSQL and S3 behind its password, started by the very files that ops/stack/compose mounts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from mlflow import MlflowClient
 
-from ops import secrets
+from ops.stack import credentials as secrets
 from tests.conftest import ROOT, Postgres, postgres_programs, running
 
 COMPOSE = ROOT / "ops" / "compose"
@@ -202,7 +202,7 @@ def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(sy
     env |= {"PGPASSWORD": system.secret("postgres_password")}
 
     def backup(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ops.backup", *arguments]
+        command = [sys.executable, "-m", "ops.stack.backup", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=os.environ | env, capture_output=True, text=True, check=False)
 
     client = MlflowClient()

@@ -20,11 +20,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from app import model
-from app.features import FEATURES
-from app.schemas import EXAMPLE_FLIGHT
-from app.tables import Tables
-from ops.engine import has_engine
+from app.api.schemas import EXAMPLE_FLIGHT
+from app.model import bundle as model
+from app.problem.features import FEATURES
+from app.problem.lookups import Tables
+from ops.release.docker import has_engine
 from stages import params, tracking
 from stages.decision import Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
@@ -33,7 +33,7 @@ from stages.params import Params
 from stages.register import register
 from stages.train import matrix, write_bundle
 from tests.conftest import ROOT, free_port, make_clone, running
-from tests.ops.release import Release
+from tests.support.release import Release
 
 DAYS, PER_DAY = 40, 300
 FIRST_DAY = 16010  # 2013-11-01
@@ -76,7 +76,7 @@ class Bench:
         """Start a command of the registry as a process of its own."""
         env = os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE
-        command = [sys.executable, "-m", "ops.registry", *arguments]
+        command = [sys.executable, "-m", "ops.registry.commands", *arguments]
         return subprocess.Popen(command, cwd=self.path, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -181,7 +181,7 @@ def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     commit = clone.run("git", "rev-parse", "HEAD").stdout.strip()
     made = Release(clone.path, uri, commit, repository)
     made.promote("1")
-    done = made.run("ops.image", "build")
+    done = made.run("ops.release.image", "build")
     assert done.returncode == 0, done.stderr[-3000:]
     yield made
     made.remove()

@@ -26,7 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 def check(project: Clone) -> subprocess.CompletedProcess[str]:
     """Run the verb's command, and put back what the test has changed."""
-    done = project.run("python", "-m", "ops.check_lock", check=False)
+    done = project.run("python", "-m", "ops.ci.lock", check=False)
     git(project.path, "checkout", "--quiet", "--", ".")
     return done
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import registry
+from app.api.schemas import EXAMPLE_FLIGHT
 from app.errors import ModelUnavailable
-from app.schemas import EXAMPLE_FLIGHT
-from ops import registry as commands
+from app.registry import version as registry
+from ops.registry import commands
 from tests.conftest import ROOT, free_port, running
 from tests.ops.conftest import Bench
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ops import github
+from ops.ci import github
 from ops.rehearsal import gh
 from ops.rehearsal.scratch import commit, git
 from tests.conftest import ROOT

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.main import create_app
+from app.api.application import create_app
 from app.settings import Settings
 from tests.conftest import ROOT
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(KUBECTL is None and not os.environ.get("CI"), re
 @pytest.fixture(scope="module", params=["staging", "production"])
 def manifests(request: pytest.FixtureRequest) -> Manifests:
     """All manifests of an overlay by kind."""
-    command = [str(KUBECTL), "kustomize", str(ROOT / "ops/k8s/overlays" / request.param)]
+    command = [str(KUBECTL), "kustomize", str(ROOT / "ops/stack/k8s/overlays" / request.param)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(text)}
 
@@ -70,7 +70,7 @@ def test_probes_ask_what_the_service_answers_and_the_pod_outlives_its_drain(mani
 
 
 def test_limits_are_those_of_compose(manifests: Manifests) -> None:
-    api = yaml.safe_load((ROOT / "ops/compose/api.yml").read_text())["services"]["api"]
+    api = yaml.safe_load((ROOT / "ops/stack/compose/api.yml").read_text())["services"]["api"]
     limits = container(manifests)["resources"]["limits"]
     assert (float(limits["cpu"]), limits["memory"].removesuffix("Mi")) == (api["cpus"], api["mem_limit"].rstrip("m"))
 

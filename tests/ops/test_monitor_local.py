@@ -10,9 +10,9 @@ import psutil
 import pytest
 import yaml
 
-from ops.monitor_local import NOT_HERE, TARGETS, ProgramEnded, ProgramMissing, Site, faster, started, watch
+from ops.monitoring.local import NOT_HERE, TARGETS, ProgramEnded, ProgramMissing, Site, faster, started, watch
 from tests.conftest import ROOT
-from tests.ops.monitoring import needs, passes
+from tests.support.monitoring import needs, passes
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -62,12 +62,12 @@ def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:
 
 def test_the_window_of_drift_is_a_week_of_the_replay_for_all_that_look_at_it(tmp_path: Path) -> None:
     usual, replayed = site(tmp_path, 1).ours(), site(tmp_path, 60, week_seconds=60).ours()
-    assert float(usual["ops.drift"]["ONTIME_DRIFT_WINDOW_HOURS"]) == 168
-    assert float(usual["ops.drift"]["ONTIME_DRIFT_MINUTES"]) == 15
-    for module in ("ops.drift", "ops.receiver"):
+    assert float(usual["ops.monitoring.drift"]["ONTIME_DRIFT_WINDOW_HOURS"]) == 168
+    assert float(usual["ops.monitoring.drift"]["ONTIME_DRIFT_MINUTES"]) == 15
+    for module in ("ops.monitoring.drift", "ops.monitoring.alert_receiver"):
         assert float(replayed[module]["ONTIME_DRIFT_WINDOW_HOURS"]) == pytest.approx(1 / 60)
-    assert float(replayed["ops.drift"]["ONTIME_DRIFT_MINUTES"]) == 0.25
-    assert float(usual["ops.receiver"]["ONTIME_RECEIVER_SILENCE_SECONDS"]) == 180
+    assert float(replayed["ops.monitoring.drift"]["ONTIME_DRIFT_MINUTES"]) == 0.25
+    assert float(usual["ops.monitoring.alert_receiver"]["ONTIME_RECEIVER_SILENCE_SECONDS"]) == 180
 
 
 def test_a_program_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_programs_end_with_the_block_and_one_that_ends_by_itself_is_named() -> N
 
 def test_a_signal_to_end_it_ends_what_it_has_started(tmp_path: Path) -> None:
     code = (
-        "import signal, sys, contextlib\nfrom ops.monitor_local import started, watch\n"
+        "import signal, sys, contextlib\nfrom ops.monitoring.local import started, watch\n"
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         f"with contextlib.suppress(KeyboardInterrupt), started({{{SLEEP[0]!r}: {SLEEP[1:]!r}}}, {{}}) as running:\n"
         "    print(*(process.pid for process in running.values()), flush=True)\n    watch(running)\n"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.boards.__main__ import BOARDS
-from ops.boards.build import to_json
+from ops.monitoring.dashboards.__main__ import BOARDS
+from ops.monitoring.dashboards.build import to_json
 from tests.conftest import ROOT
-from tests.ops.monitoring import PROMETHEUS, alerts, boards, panels
-from tests.ops.promql import RATE_INTERVAL, RATES, fill, reads
+from tests.support.monitoring import PROMETHEUS, alerts, boards, panels
+from tests.support.promql import RATE_INTERVAL, RATES, fill, reads
 
 GRAFANA = ROOT / "ops" / "grafana"
 ALL_BOARDS, ALL_PANELS = boards(), panels()

@@ -10,13 +10,13 @@ import httpx
 from fastapi.testclient import TestClient
 from prometheus_client import generate_latest
 
-from app.features import CATEGORICAL, FEATURES
-from app.schemas import EXAMPLE_FLIGHT
-from ops.drift.compare import Findings, Quality
-from ops.drift.gauges import Gauges
-from ops.receiver import Settings, create_app
+from app.api.schemas import EXAMPLE_FLIGHT
+from app.problem.features import CATEGORICAL, FEATURES
+from ops.monitoring.alert_receiver import Settings, create_app
+from ops.monitoring.drift.compare import Findings, Quality
+from ops.monitoring.drift.gauges import Gauges
 from tests.conftest import ROOT, bake, free_port, running
-from tests.ops.monitoring import needs
+from tests.support.monitoring import needs
 
 pytestmark = needs("promtool")
 

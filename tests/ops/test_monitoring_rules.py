@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from ops.receiver import Settings
+from ops.monitoring.alert_receiver import Settings
 from tests.conftest import ROOT
-from tests.ops.monitoring import ALERTMANAGER, PROMETHEUS, alerts, needs, passes, rules
+from tests.support.monitoring import ALERTMANAGER, PROMETHEUS, alerts, needs, passes, rules
 
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 ALERTS = alerts()

@@ -12,11 +12,13 @@ import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 
-from app import model
-from ops import history, pointer, registry
-from ops.pointer import PREVIOUS, PRODUCTION, Intent, PointerMoved, by_alias
-from ops.promotion import compare, latencies, resampled
-from ops.registry import PromotionRefused
+from app.model import bundle as model
+from ops.gate.evidence import compare, latencies, resampled
+from ops.registry import commands as registry
+from ops.registry import history
+from ops.registry import production as pointer
+from ops.registry.commands import PromotionRefused
+from ops.registry.production import PREVIOUS, PRODUCTION, Intent, PointerMoved, by_alias
 from stages import metrics, params, tracking
 from stages.metrics import Scored, Settings
 from tests.conftest import ROOT

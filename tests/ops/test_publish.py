@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ops import image as images
-from ops import publish
-from ops.pointer import PRODUCTION, STAGING
+from ops.registry.production import PRODUCTION, STAGING
 from ops.rehearsal import gh
+from ops.release import image as images
+from ops.release import publish
 from stages import tracking
 from tests.conftest import ROOT
 from tests.ops.conftest import Bench

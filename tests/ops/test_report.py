@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import report
+from ops.gate import comparison as report
 from ops.rehearsal.scratch import commit, git, read_params, write_params
 from tests.conftest import ROOT
 

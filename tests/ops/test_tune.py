@@ -16,9 +16,9 @@ import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
 
-from app.tables import Tables
-from ops import tune
-from ops.promotion import Resampled
+from app.problem.lookups import Tables
+from ops.experiments import tune
+from ops.gate.evidence import Resampled
 from stages import params, tracking
 from stages.featurize import DAY, OUT_DIR
 from stages.files import write_json
@@ -51,7 +51,7 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
     before = (folder / "params.yaml").read_text()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    command, pipe = [sys.executable, "-u", "-m", "ops.tune", "--trials", "4"], subprocess.PIPE
+    command, pipe = [sys.executable, "-u", "-m", "ops.experiments.tune", "--trials", "4"], subprocess.PIPE
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=pipe, text=True) as stopped:
         assert stopped.stderr is not None
         seen = []
@@ -64,7 +64,7 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
     assert stopped.returncode != 0 and seen[-1].startswith("trial 1"), seen
     for options in ([], ["--apply"]):
         assert (folder / "params.yaml").read_text() == before
-        monkeypatch.setattr(sys, "argv", ["ops.tune", "--trials", "4", *options])
+        monkeypatch.setattr(sys, "argv", ["ops.experiments.tune", "--trials", "4", *options])
         tune.main()
         out, err = capsys.readouterr()
         assert "-  num_leaves: 7" in out and "trial 1 of 4" not in err

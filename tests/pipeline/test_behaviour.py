@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import model
-from app.schemas import Flight
+from app.api.schemas import Flight
+from app.model import bundle as model
 from tests.conftest import Clone
 
 CALM: dict[str, Any] = {

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from sqlalchemy import insert
 
-from app.features import FEATURES
 from app.journal import connect, outcomes, predictions, prepare
-from app.model import Bundle
-from ops.drift import selftest
-from ops.drift.journal import outcomes_since, read
-from ops.drift.reference import SCORE, Reference
+from app.model.bundle import Bundle
+from app.problem.features import FEATURES
+from ops.monitoring.drift import selftest
+from ops.monitoring.drift.journal import outcomes_since, read
+from ops.monitoring.drift.reference import SCORE, Reference
 from stages.featurize import TARGET
 from tests.conftest import Clone
 
@@ -60,7 +60,8 @@ def test_the_december_storms_alarm_and_november_does_not(real: tuple[Reference, 
 def test_ten_thousand_predictions_take_less_than_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
     code = """
 import json, pathlib, resource, time
-from ops.drift import selftest, report
+from ops.monitoring.drift import selftest
+from ops.monitoring.drift import page as report
 reference, _ = selftest.reference_of()
 assert reference.psi_limits and reference.score_limit  # computed once for a model, not for each window
 (window,) = selftest.resampled(reference, 1, 10_000)

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.model import to_flights
-from app.schemas import Flight
-from stages import data, params
-from stages.data import RawTables
+from app.api.schemas import Flight
+from app.model.bundle import to_flights
+from stages import params
 from stages.errors import DataInvalid
 from stages.featurize import (
     DAY,
@@ -24,6 +23,8 @@ from stages.featurize import (
     repair,
     target,
 )
+from stages.problem import raw as data
+from stages.problem.raw import RawTables
 from tests.conftest import ROOT
 
 AFTER_DEPARTURE = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "tailnum"]

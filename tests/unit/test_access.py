@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.access import AccessRefused, grant
-from ops.load import judge
+from ops.release.load_test import judge
+from ops.release.ssh import AccessRefused, grant
 
 FOUND = {"requests": 6000, "errors": 0, "p95_ms": 9.0}
 

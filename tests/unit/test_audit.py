@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.audit import IGNORED_FILE, AuditFailed, Ignored, ignored, judge
+from ops.release.audit import IGNORED_FILE, AuditFailed, Ignored, ignored, judge
 
 TODAY = date(2026, 11, 23)
 CLEAN = {"name": "numpy", "version": "2.4.6", "vulns": []}

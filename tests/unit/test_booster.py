@@ -8,11 +8,11 @@ import lightgbm
 import numpy as np
 import pytest
 
-from app import model
-from app.booster import Booster
 from app.errors import BundleInvalid
-from app.features import FEATURES
-from app.tables import Floats
+from app.model import bundle as model
+from app.model.booster import Booster
+from app.problem.features import FEATURES
+from app.problem.lookups import Floats
 
 ROWS = 20_000
 

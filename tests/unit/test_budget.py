@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.budget import Budget
+from app.api.budget import Budget
 
 
 async def _request(budget: Budget, seconds: float) -> bool:

@@ -12,13 +12,13 @@ import pytest
 from prometheus_client import generate_latest
 
 from app.errors import BundleInvalid
-from app.features import CATEGORICAL, FEATURES
-from app.model import REFERENCE_FILE
-from app.tables import Tables
-from ops.drift.compare import alarms, compare, quality
-from ops.drift.gauges import Gauges
-from ops.drift.reference import SCORE, Reference, load, psi, words
-from ops.drift.report import write_html
+from app.model.bundle import REFERENCE_FILE
+from app.problem.features import CATEGORICAL, FEATURES
+from app.problem.lookups import Tables
+from ops.monitoring.drift.compare import alarms, compare, quality
+from ops.monitoring.drift.gauges import Gauges
+from ops.monitoring.drift.page import write_html
+from ops.monitoring.drift.reference import SCORE, Reference, load, psi, words
 from stages.featurize import DAY, TARGET
 from stages.fetch import sha256
 from stages.params import DriftParams

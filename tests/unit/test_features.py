@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features import FEATURES, SCHEDULE_FEATURES, WEATHER, WEATHER_FEATURES, compute, compute_single
-from app.model import Bundle, to_flights, to_single
-from app.schemas import EXAMPLE_FLIGHT, Flight
-from app.tables import Tables
+from app.api.schemas import EXAMPLE_FLIGHT, Flight
+from app.model.bundle import Bundle, to_flights, to_single
+from app.problem.features import FEATURES, SCHEDULE_FEATURES, WEATHER, WEATHER_FEATURES, compute, compute_single
+from app.problem.lookups import Tables
 
 HOUR = {
     "temperature_f": 50.0,

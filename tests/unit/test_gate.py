@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from app import model
-from ops import gate
-from ops.gate import Comparison, Evidence, decide_promotion, decide_pull_request, markdown, read_slices
+from app.model import bundle as model
+from ops.gate import pull_request as gate
+from ops.gate.pull_request import Comparison, Evidence, decide_promotion, decide_pull_request, markdown, read_slices
 from stages import evaluate, params
 from stages.errors import ParamsInvalid
 from tests.conftest import ROOT
@@ -175,6 +175,6 @@ def test_a_policy_that_could_not_refuse_is_refused_itself(keys: tuple[str, ...],
 
 def test_the_gate_reads_what_the_pipeline_writes_and_imports_nothing_that_trains() -> None:
     assert (gate.METRICS_FILE, gate.EVALUATION_FILE) == (evaluate.METRICS_FILE, evaluate.EVALUATION_FILE)
-    heavy = "import sys, ops.gate, ops.report; print({'mlflow', 'lightgbm', 'sklearn', 'pandas'} & sys.modules.keys())"
+    heavy = "import sys, ops.gate.pull_request, ops.gate.comparison; print({'mlflow', 'lightgbm', 'sklearn', 'pandas'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from sqlalchemy import Table, func, select
 
 from app import journal as journals
-from app.answers import Answer, new_id
-from app.features import CATEGORICAL, FEATURES
+from app.api.outcomes import LATE_MINUTES, Outcome, record
 from app.journal import Journal, JournalInvalid, connect, expire, outcomes, predictions, prepare
 from app.metrics import Metrics
-from app.model import Bundle
-from app.outcomes import LATE_MINUTES, Outcome, record
-from app.served import ServedModel
+from app.model.bundle import Bundle
+from app.model.prediction import Answer, new_id
+from app.model.served import ServedModel
+from app.problem.features import CATEGORICAL, FEATURES
 from app.settings import Settings
 from stages import params
 from tests.conftest import ROOT

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app import model
 from app.errors import BundleInvalid
-from app.model import Bundle
+from app.model import bundle as model
+from app.model.bundle import Bundle
 
 Damage = Callable[[str, bytes, bytes], Path]
 

@@ -15,12 +15,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ops.boards import answers, pictures, units
-from ops.boards.__main__ import BOARDS
-from ops.boards.answers import NoAnswer, Series, Source
-from ops.boards.build import to_json
-from ops.boards.draw import colour, heat, lines
-from ops.boards.panel import Board, Panel, above, below
+from ops.monitoring.dashboards import answers, pictures, units
+from ops.monitoring.dashboards.__main__ import BOARDS
+from ops.monitoring.dashboards.answers import NoAnswer, Series, Source
+from ops.monitoring.dashboards.build import to_json
+from ops.monitoring.dashboards.draw import colour, heat, lines
+from ops.monitoring.dashboards.panel import Board, Panel, above, below
 
 matplotlib.use("agg")
 SOURCE = Source("127.0.0.1:1", 1_000_000.0, 1_000_600.0)

@@ -14,8 +14,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops import receiver
-from ops.receiver import Settings, create_app
+from ops.monitoring import alert_receiver as receiver
+from ops.monitoring.alert_receiver import Settings, create_app
 
 OFF = {"status": "firing", "labels": {"alertname": "CalibrationOff"}, "annotations": {"summary": "Off by 13 %"}}
 WATCHDOG = {"status": "firing", "labels": {"alertname": "Watchdog"}}
@@ -54,7 +54,9 @@ def test_each_alert_becomes_one_line_of_json(caplog: pytest.LogCaptureFixture) -
         assert counted(client, "receiver_alerts") == {"firing": 0, "resolved": 0}
         assert client.post("/alerts", json={"alerts": [OFF, OFF | {"status": "resolved"}]}).status_code == 200
         assert counted(client, "receiver_alerts") == {"firing": 1, "resolved": 1}
-    written = [json.loads(record.message) for record in caplog.records if record.name == "ops.receiver"]
+    written = [
+        json.loads(record.message) for record in caplog.records if record.name == "ops.monitoring.alert_receiver"
+    ]
     expected = {"alertname": "CalibrationOff", "summary": "Off by 13 %"}
     assert written == [{"status": "firing"} | expected, {"status": "resolved"} | expected]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.retrain import Evidence, RetrainingFailed, Settings, Verdict, decide, dispatch, move_window
+from ops.retraining.decide import Evidence, RetrainingFailed, Settings, Verdict, decide, dispatch, move_window
 from stages import params
 from tests.conftest import ROOT
 

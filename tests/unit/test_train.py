@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.features import FEATURES, WEATHER_FEATURES
+from app.problem.features import FEATURES, WEATHER_FEATURES
 from stages.errors import DataInvalid
 from stages.train import choose_threshold, month_of, without_weather
 

@@ -10,14 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from stages import data, params
+from stages import params
 from stages.checks import check, column_values, enforce, missing_values, row_count
-from stages.data import RawTables
 from stages.errors import DataInvalid, ParamsInvalid
 from stages.featurize import repair
 from stages.params import Params
-from stages.rules import RULES
-from stages.schemas import COLUMNS
+from stages.problem import raw as data
+from stages.problem.columns import COLUMNS
+from stages.problem.raw import RawTables
+from stages.problem.rules import RULES
 
 KNOWN = {  # what the real data breaks, each counted without these rules
     "flights.distance": 1,

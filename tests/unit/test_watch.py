@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from starlette.datastructures import State
 
-from app import download, watch
 from app.errors import BundleInvalid, ModelUnavailable
 from app.metrics import Metrics
-from app.registry import VERSION_FILE, Registered
+from app.registry import download, watch
+from app.registry.version import VERSION_FILE, Registered
+from app.registry.watch import Downloads, Watcher, named_by_http
 from app.settings import Settings
-from app.watch import Downloads, Watcher, named_by_http
 from tests.conftest import bake
 
 
@@ -34,7 +34,7 @@ class FakeDownloads(Downloads):
         self.asked: list[str] = []
 
     async def ask(self, *question: str) -> Registered:
-        """Answer as app.download does."""
+        """Answer as app.registry.download does."""
         if question[0] == "find":
             if self.alias in self.folders:
                 return Registered.model_validate_json((self.folders[self.alias] / VERSION_FILE).read_bytes())

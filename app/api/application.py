@@ -1,0 +1,186 @@
+"""The application: routes, and the model that they ask."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.routing import Route
+
+from app.api import contract, outcomes
+from app.api import problem_details as problems
+from app.api.edge import Edge
+from app.api.fast_path import HotPath
+from app.api.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Ready, Version
+from app.journal import Journal
+from app.metrics import Metrics
+from app.model.prediction import Answer, Answers
+from app.model.prediction import explain as explanation_of
+from app.model.served import ServedModel
+from app.registry.watch import Watcher
+from app.settings import Settings
+
+VERSION_HEADER = "X-Model-Version"
+DESCRIPTION = """The probability that a flight leaving New York will not arrive on time:
+15 or more minutes late, cancelled or diverted."""
+
+log = logging.getLogger("app")
+
+
+def served_model(request: Request) -> ServedModel:
+    """Return the model of this request, or answer 503 while there is none."""
+    served: ServedModel | None = request.app.state.served
+    if served is None:
+        raise HTTPException(503, request.app.state.reason)
+    return served
+
+
+Served = Annotated[ServedModel, Depends(served_model)]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Serve the baked copy, watch the alias, keep the journal; at the end, write what waits in its queue."""
+    _drain_on_sigterm(app)
+    watching, journal = app.state.watcher.start(), app.state.journal
+    if journal:
+        journal.start()
+    gc.freeze()  # what is here now stays: collections need not look at it while large batches are read
+    sys.setswitchinterval(0.0005)  # the journal's thread does not keep requests waiting for 5 ms, Python's default
+    yield
+    watching.cancel()
+    if journal:
+        await asyncio.to_thread(journal.close)
+
+
+def _drain_on_sigterm(app: FastAPI) -> None:
+    """Let SIGTERM turn /readyz to 503 first, and stop the server when balancers have had time to see it."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    seconds: float = app.state.settings.drain_seconds
+
+    def drain(number: int, _: Any) -> None:
+        log.info("SIGTERM: not ready from now on, stopping in %g s", seconds)
+        app.state.draining = True
+        if callable(stop):
+            loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application; it loads a model when it starts, and whenever the alias moves."""
+    settings = settings or Settings()
+    description: dict[str, Any] = {
+        "title": "On-time",
+        "description": DESCRIPTION,
+        "version": "1",
+        "lifespan": lifespan,
+        "responses": problems.documented(401, 500, 503, 504),
+        "redoc_url": None,
+        "telemetry": {"tracing": False, "metrics": False},  # what there is to measure, app/metrics.py does
+    }
+    if settings.docs:
+        app = FastAPIOffline(swagger_ui_parameters={"tryItOutEnabled": True}, **description)
+    else:
+        app = FastAPI(openapi_url=None, docs_url=None, **description)
+    state = app.state
+    state.settings, state.served, state.reason, state.draining = settings, None, "The model is being loaded.", False
+    state.metrics = Metrics()
+    state.answers = Answers(state.metrics)
+    state.watcher, state.journal = Watcher(state), None
+    if settings.journal_url:
+        state.journal = state.answers.journal = Journal(settings, state.metrics.journal)
+    problems.install(app)
+    _routes(app)
+    outcomes.install(app)
+    _health(app)
+    _middleware(app)
+    contract.install(app, keys=bool(settings.api_keys))
+    return app
+
+
+def _middleware(app: FastAPI) -> None:
+    """Wrap all routes; the last one that is added is the first to see a request."""
+    state = app.state
+    allowed = {route.path: ", ".join(sorted(route.methods or ())) for route in app.routes if isinstance(route, Route)}
+    state.metrics.instrumentator().instrument(app)
+    app.add_middleware(HotPath, state=state)
+    app.add_middleware(Edge, state=state, allowed=allowed)
+
+
+def _respond(answer: Answer, body: str) -> Response:
+    return Response(body, media_type="application/json", headers={VERSION_HEADER: answer.served.version})
+
+
+def _routes(app: FastAPI) -> None:
+    answers: Answers = app.state.answers
+
+    @app.post("/predict", tags=["predictions"], responses=problems.documented(400, 413, 422), response_model=Prediction)
+    async def predict(flight: Flight, served: Served, explain: bool = False, probe: bool = False) -> Response:
+        """Predict one flight; on demand, with the contribution of each feature.
+
+        What asks with `probe=true` only wants to know whether this works: the journal and the model's metrics, by which
+        drift is judged, do not see it.
+        """
+        answer = answers.single(served, flight, probe)
+        body = answer.json()
+        if explain:
+            explanation = await run_in_threadpool(explanation_of, served.bundle, answer.rows[0])
+            body = f'{body[:-1]},"explanation":{explanation.model_dump_json()}}}'
+        return _respond(answer, body)
+
+    @app.post(
+        "/predict/batch",
+        tags=["predictions"],
+        responses=problems.documented(400, 413, 422),
+        response_model=BatchPrediction,
+    )
+    async def predict_batch(batch: Batch, served: Served) -> Response:
+        """Predict 1 to 1,000 flights."""
+        answer = await run_in_threadpool(answers.many, served, batch.flights)
+        return _respond(answer, answer.json_batch())
+
+
+def _health(app: FastAPI) -> None:
+    @app.get("/livez", tags=["health"])
+    async def livez() -> Live:
+        """Tell that the process runs, with or without a model."""
+        return Live()
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz(served: Served) -> Ready:
+        """Tell whether a verified model is loaded, and the service is not about to stop."""
+        if app.state.draining:
+            raise HTTPException(503, "The service is about to stop.")
+        return Ready(model=served.label)
+
+    @app.get("/version", tags=["health"])
+    async def version(served: Served) -> Version:
+        """Tell which model is served, and where it comes from."""
+        return Version(
+            model=served.label,
+            alias=served.alias,
+            source=served.source,
+            run_id=served.run_id,
+            bundle_digest=served.bundle.digest,
+            threshold=served.bundle.threshold,
+            training_data_sha256=served.bundle.manifest["training_data_sha256"],
+            commit=app.state.settings.commit,
+        )
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        return Response(app.state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

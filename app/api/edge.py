@@ -1,0 +1,194 @@
+"""What every request passes first: its id, the limits, the key, the headers of the answer, and the log."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import time
+from collections.abc import Mapping
+
+from starlette.datastructures import State
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import problem_details as problems
+from app.api.budget import Budget
+from app.logs import request_id
+from app.metrics import HttpMetrics
+from app.model.prediction import new_id
+from app.settings import Settings
+
+MAX_BODY = 1 << 20
+MAX_BODIES = {"/predict/batch": 2 << 20}  # 1,000 flights with seven hours of weather are 1.5 MB
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+HEALTH = ("/livez", "/readyz", "/metrics")
+DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
+ID_HEADER = b"x-request-id"
+KEY_HEADER = b"x-api-key"
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+DOCS_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; frame-ancestors 'none'",
+    ),
+]
+
+_CLIENT_ID = re.compile(rb"[A-Za-z0-9-]{1,64}")
+log = logging.getLogger("app.http")
+
+
+class Refused(HTTPException):
+    """A request that is not let in, with the reason that the metrics count."""
+
+    def __init__(self, status: int, reason: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, detail, headers)
+        self.reason = reason
+
+
+class Edge:
+    """The outermost middleware, of all routes alike."""
+
+    def __init__(self, app: ASGIApp, state: State, allowed: dict[str, str]) -> None:
+        """Wrap the application whose state this is; `allowed` is the Allow header of each path that there is."""
+        self.app, self.state, self.allowed = app, state, allowed
+        self.settings: Settings = state.settings
+        self.metrics: HttpMetrics = state.metrics.http
+        self.keys = [bytes.fromhex(digest) for digest in self.settings.api_keys]
+        self.budget = Budget(self.settings.request_seconds)
+        self.in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(self, scope, receive, send)
+        token = request_id.set(exchange.id.decode())
+        counted = not scope["path"].startswith(HEALTH)
+        self.in_flight += counted
+        self.metrics.in_flight.inc(counted)
+        try:
+            refused = self._refused(exchange, scope)
+            if refused:
+                await self._refuse(exchange, scope, refused)
+            else:
+                await self._serve(exchange, scope)
+        finally:
+            self.in_flight -= counted
+            self.metrics.in_flight.dec(counted)
+            request_id.reset(token)
+        if exchange.status >= 400 or log.isEnabledFor(logging.DEBUG):
+            exchange.log()
+
+    def _refused(self, exchange: Exchange, scope: Scope) -> Refused | None:
+        """Return why the request is not let in, if it is not."""
+        path, method = scope["path"], scope["method"]
+        if method not in METHODS:
+            allow = {"Allow": self.allowed.get(path, "GET, POST")}
+            return Refused(405, "method", "There is no such method here.", allow)
+        if path.startswith(HEALTH):
+            return None
+        if self.in_flight > self.settings.max_in_flight:
+            detail = f"More than {self.settings.max_in_flight} requests are being worked on."
+            return Refused(503, "too_many_in_flight", detail, {"Retry-After": "1"})
+        if self.keys and not path.startswith(DOCS) and not self._known(exchange.headers.get(KEY_HEADER, b"")):
+            detail = "X-API-Key is missing, or is no key of this service."
+            return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
+        length = exchange.headers.get(b"content-length", b"")
+        return exchange.too_large() if length.isdigit() and int(length) > exchange.max_body else None
+
+    async def _refuse(self, exchange: Exchange, scope: Scope, why: Refused) -> None:
+        self.metrics.rejected.labels(why.reason).inc()
+        if why.reason != "method":  # any word can be a method: it would be a label of its own
+            handler = scope["path"] if scope["path"] in self.allowed else "none"
+            self.metrics.request(handler, scope["method"], f"{why.status_code // 100}xx", exchange.seconds())
+        await exchange.respond(why.status_code, why.detail, why.headers)
+
+    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
+        """Let the application answer; it counts the request, also one that is cut short here."""
+        task = self.budget.start()
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+            self.budget.end(task)
+        except (Exception, asyncio.CancelledError) as err:  # pylint: disable=broad-exception-caught # none may get out
+            late = self.budget.end(task)
+            if isinstance(err, asyncio.CancelledError) and not late:
+                raise  # the server ends
+            if late:
+                self.metrics.rejected.labels("timeout").inc()
+            else:
+                log.exception("unhandled error in %s %s", scope["method"], scope["path"])
+            if exchange.status:
+                raise err  # an answer has begun: the server can only close the connection
+            if late:
+                detail = f"The request took more than {self.settings.request_seconds:g} seconds."
+                await exchange.respond(504, detail, {"Connection": "close"})  # the rest of its body may be on its way
+            else:
+                await exchange.respond(500, problems.FAILED)
+
+    def _known(self, key: bytes) -> bool:
+        digest = hashlib.sha256(key).digest()
+        return sum(hmac.compare_digest(digest, known) for known in self.keys) > 0  # all are compared, in any case
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+        self.edge, self.scope, self._receive, self._send = edge, scope, receive, send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.started = time.perf_counter()
+        self.status = 0
+        self.received, self.max_body = 0, MAX_BODIES.get(scope["path"], MAX_BODY)
+        given = self.headers.get(ID_HEADER, b"")
+        self.id = given if _CLIENT_ID.fullmatch(given) else new_id().encode()
+
+    async def receive(self) -> Message:
+        """Receive a part of the body; raise Refused when there is too much of it."""
+        if self.received <= self.max_body:
+            message = await self._receive()
+            self.received += len(message.get("body", b""))
+            if self.received <= self.max_body:
+                return message
+            self.edge.metrics.rejected.labels("body_too_large").inc()
+        raise self.too_large()
+
+    def too_large(self) -> Refused:
+        """Return the refusal of a body that is too long."""
+        return Refused(413, "body_too_large", f"The body has more than {self.max_body} bytes.")
+
+    async def respond(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with a problem."""
+        await problems.response(status, detail, headers=headers)(self.scope, self.receive, self.send)
+
+    async def send(self, message: Message) -> None:
+        """Send, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message["headers"])
+            headers += DOCS_HEADERS if self.scope["path"].startswith(DOCS) else SECURITY_HEADERS
+            headers.append((ID_HEADER, self.id))
+            if self.edge.state.draining:
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
+        await self._send(message)
+
+    def seconds(self) -> float:
+        """Return how long it has taken so far."""
+        return time.perf_counter() - self.started
+
+    def log(self) -> None:
+        """Write a line about the request; those that went well are left to the metrics and the journal."""
+        level = logging.ERROR if self.status >= 500 else logging.INFO if self.status >= 400 else logging.DEBUG
+        method, path = self.scope["method"], self.scope["path"]
+        extra = {"method": method, "path": path, "status": self.status, "ms": round(self.seconds() * 1000, 3)}
+        log.log(level, "%s %s: %d", method, path, self.status, extra=extra)

@@ -1,0 +1,69 @@
+"""Errors as application/problem+json (RFC 9457), with nothing internal in them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from app.api.schemas import FieldError, Problem
+
+MEDIA_TYPE = "application/problem+json"
+FAILED = "The service failed on this request; the log has the reason."
+EXAMPLES = {
+    status: {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | errors
+    for status, detail, errors in (
+        (
+            422,
+            "origin: Input should be 'EWR', 'JFK' or 'LGA'",
+            {"errors": [{"field": "origin", "message": "Input should be 'EWR', 'JFK' or 'LGA'"}]},
+        ),
+        (400, "There was an error parsing the body", {}),
+        (401, "X-API-Key is missing, or is no key of this service.", {}),
+        (404, "There is no such prediction in the journal; it may be too old.", {}),
+        (413, "The body has more than 1048576 bytes.", {}),
+        (500, FAILED, {}),
+        (503, "No model is loaded (ModelUnavailable); the log has the reason.", {}),
+        (504, "The request took more than 2 seconds.", {}),
+    )
+}
+
+
+def response(status: int, detail: str, errors: list[FieldError] | None = None, headers: Any = None) -> Response:
+    """Return a problem response."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return Response(problem.model_dump_json(exclude_none=True), status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI entries of these error statuses."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": EXAMPLES[status]}},
+        }
+        for status in statuses
+    }
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location[1:]) or "body"
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, err: RequestValidationError) -> Response:
+        errors = [
+            FieldError(field=_field(e["loc"]), message=e["msg"].removeprefix("Value error, ")) for e in err.errors()
+        ]
+        detail = "; ".join(f"{e.field}: {e.message}" for e in errors[:3])
+        return response(422, detail + ("; …" if len(errors) > 3 else ""), errors)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, err: HTTPException) -> Response:
+        return response(err.status_code, str(err.detail), headers=err.headers)

@@ -1,0 +1,1 @@
+"""The model bundle: loaded, verified, and asked for predictions."""

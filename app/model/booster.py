@@ -1,0 +1,91 @@
+"""LightGBM's C library, without the Python package around it: that imports SciPy, and takes a second and 60 MB.
+
+The numbers are those of `lightgbm.Booster.predict`, to the bit: it calls the same functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.errors import BundleInvalid
+from app.problem.features import FEATURES
+from app.problem.lookups import Floats
+
+_FLOAT64, _ROW_MAJOR, _ALL_TREES = 1, 1, -1
+_PROBABILITY, _CONTRIBUTIONS = 0, 3  # LightGBM's types of prediction
+_ONE_THREAD = b"num_threads=1"
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    package = importlib.util.find_spec("lightgbm")
+    assert package is not None and package.origin is not None
+    library = ctypes.CDLL(str(Path(package.origin).parent / "lib" / "lib_lightgbm.so"))
+    library.LGBM_GetLastError.restype = ctypes.c_char_p
+    return library
+
+
+def _call(function: str, *arguments: Any) -> None:
+    if getattr(_library(), function)(*arguments) != 0:
+        raise BundleInvalid(f"LightGBM: {_library().LGBM_GetLastError().decode(errors='replace')}")
+
+
+class Booster:
+    """A model in LightGBM's text format, to predict with."""
+
+    def __init__(self, text: bytes) -> None:
+        """Load the model; raise BundleInvalid when LightGBM cannot read it."""
+        self._handle, self._single = ctypes.c_void_p(), ctypes.c_void_p()
+        _call("LGBM_BoosterLoadModelFromString", text, ctypes.byref(ctypes.c_int()), ctypes.byref(self._handle))
+        features = ctypes.c_int()
+        _call("LGBM_BoosterGetNumFeature", self._handle, ctypes.byref(features))
+        if features.value != len(FEATURES):
+            raise BundleInvalid(f"The model takes {features.value} features, not {len(FEATURES)}.")
+        setting = (_PROBABILITY, 0, _ALL_TREES, _FLOAT64, len(FEATURES), _ONE_THREAD)
+        _call("LGBM_BoosterPredictForMatSingleRowFastInit", self._handle, *setting, ctypes.byref(self._single))
+        self._row, self._answer = (ctypes.c_double * len(FEATURES))(), ctypes.c_double()
+        self._predict_single = _library().LGBM_BoosterPredictForMatSingleRowFast
+        answer = ctypes.byref(ctypes.c_int64()), ctypes.byref(self._answer)
+        self._arguments = self._single, ctypes.byref(self._row), *answer
+
+    def __del__(self) -> None:
+        if self._single:
+            _library().LGBM_FastConfigFree(self._single)
+        if self._handle:
+            _library().LGBM_BoosterFree(self._handle)
+
+    def predict(self, features: Floats, num_threads: int = 0) -> Floats:
+        """Return the probability of each row; 0 threads are as many as OpenMP has."""
+        return self._matrix(features, _PROBABILITY, num_threads)
+
+    def contributions(self, features: Floats) -> Floats:
+        """Return what each feature adds to the log-odds, and in a last column where they start, shape (n, 27)."""
+        return self._matrix(features, _CONTRIBUTIONS, 1).reshape(len(features), -1)
+
+    def predict_single(self, row: list[float]) -> float:
+        """Return the probability of one row; not for several threads at once, as they would share its place."""
+        self._row[:] = row  # type: ignore[assignment] # a list of floats it is
+        if self._predict_single(*self._arguments) != 0:
+            raise RuntimeError(_library().LGBM_GetLastError().decode(errors="replace"))
+        return self._answer.value
+
+    def _matrix(self, features: Floats, kind: int, num_threads: int) -> Floats:
+        features = np.ascontiguousarray(features, dtype=np.float64)
+        columns = len(FEATURES) + 1 if kind == _CONTRIBUTIONS else 1
+        answer = np.empty(len(features) * columns)
+        _call(
+            "LGBM_BoosterPredictForMat",
+            self._handle,
+            features.ctypes.data_as(ctypes.c_void_p),
+            *(_FLOAT64, *features.shape, _ROW_MAJOR, kind, 0, _ALL_TREES),
+            f"num_threads={num_threads}".encode(),
+            ctypes.byref(ctypes.c_int64()),
+            answer.ctypes.data_as(ctypes.c_void_p),
+        )
+        return answer

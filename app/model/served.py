@@ -1,0 +1,46 @@
+"""The model that answers: a registered version, or a copy of one, loaded and verified."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from app.api.schemas import ModelVersion
+from app.model.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A version that is served; a request reads `app.state.served` once, and a swap replaces it whole."""
+
+    name: str
+    version: str
+    alias: str
+    run_id: str | None
+    bundle: Bundle
+    source: Literal["registry", "baked"] = "registry"
+    created: float | None = None
+    """When the version was registered, in seconds since 1970."""
+    loaded: float = field(default_factory=time.time)
+
+    @property
+    def label(self) -> ModelVersion:
+        """Return name and version as the answers have them."""
+        return ModelVersion(name=self.name, version=self.version)
+
+    def headers(self, length: int) -> list[tuple[bytes, bytes]]:
+        """Return the headers of an answer of this model."""
+        return [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % length),
+            (b"x-model-version", self.version.encode()),
+        ]
+
+    @cached_property
+    def json_tail(self) -> str:
+        """Return the part of each prediction's JSON that only the model decides."""
+        model = json.dumps({"name": self.name, "version": self.version}, separators=(",", ":"))
+        return f',"threshold":{self.bundle.threshold!r},"model":{model}}}'

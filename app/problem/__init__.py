@@ -1,0 +1,1 @@
+"""The problem, as the service needs it: request and outcome, features, lookups."""

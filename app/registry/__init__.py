@@ -1,0 +1,1 @@
+"""Registered versions: downloaded from MLflow, loaded, and watched for changes of the alias."""

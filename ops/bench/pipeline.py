@@ -1,0 +1,124 @@
+"""`make bench-pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from app.model import bundle as model
+from app.model.booster import Booster
+from app.problem.lookups import Tables
+from stages import checks, evaluate, featurize, params, train, validate
+from stages.metrics import Settings
+from stages.params import FeaturizeParams
+from stages.problem import raw as data
+from stages.problem.raw import RawTables
+
+# The stages import MLflow through stages.tracking: the plain process gets an empty module in its place.
+CHILD = """
+import json, sys, types
+sys.modules["stages.tracking"] = types.ModuleType("stages.tracking")
+from ops.bench.serving import pipeline as bench_pipeline
+print(json.dumps(bench_pipeline.one_process(int(sys.argv[1]))))
+"""
+
+
+def one_process(times: int) -> dict[str, float]:
+    """Do what the stages do, without DVC and MLflow, on repeated training rows; return seconds and peak memory."""
+    started = time.perf_counter()
+    p = params.load()
+    raw = data.load()
+    report = checks.check(raw, p)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("flights", "weather"):
+            validate.write_summary(getattr(raw, name), name, Path(folder))
+    tables, training, test = _features(featurize.repair(raw, report["repairs"]), p.featurize, times)
+    rolling, _ = train.rolling_origin(training, p.train)
+    threshold = train.choose_threshold(
+        rolling[featurize.TARGET].to_numpy(),
+        rolling["probability"].to_numpy(),
+        p.train.threshold_rule,
+        p.train.threshold_value,
+    )
+    booster = train.fit(train.matrix(training), training[featurize.TARGET].to_numpy(), p.train, {})
+    bundle = model.Bundle(Booster(booster.model_to_string().encode()), tables, threshold, "", {})
+    scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
+    evaluate.backtest(rolling, scored, Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
+
+
+def _features(raw: RawTables, p: FeaturizeParams, times: int) -> tuple[Tables, pd.DataFrame, pd.DataFrame]:
+    days = featurize.flight_days(raw.flights)
+    in_train, in_test = featurize.within(days, p.train), featurize.within(days, p.test)
+    tables = featurize.fit_tables(raw, in_train, p)
+    rows = pd.concat([raw.flights[in_train]] * times, ignore_index=True)
+    training = featurize.features(rows, raw.weather, tables, p)
+    for age in p.weather_age_hours:
+        featurize.features(raw.flights[in_test], raw.weather, tables, p, age)
+    return tables, training, featurize.features(raw.flights[in_test], raw.weather, tables, p)
+
+
+def in_a_process_of_its_own(times: int) -> dict[str, float]:
+    """Return what `one_process` measures, from a fresh interpreter, so that imports count and memory is its own."""
+    started = time.perf_counter()
+    command = [sys.executable, "-c", CHILD, str(times)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def pipeline() -> dict[str, float]:
+    """Return the wall time of `dvc repro --force` in a clone of this working tree with an empty MLflow."""
+    with tempfile.TemporaryDirectory(prefix="on-time-bench-") as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        shutil.copytree("data", clone / "data")
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        started = time.perf_counter()
+        subprocess.run(
+            ["dvc", "repro", "--force"],
+            cwd=clone,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
+
+
+def main() -> None:
+    """Alternate the two, print both, their ratio, and the growth with the rows."""
+    parser = argparse.ArgumentParser(prog="python -m ops.bench.pipeline")
+    parser.add_argument("--rounds", type=int, default=1)
+    for _ in range(parser.parse_args().rounds):
+        piped, plain = pipeline(), in_a_process_of_its_own(1)
+        print(
+            f"dvc repro --force, MLflow on an empty SQLite: {piped['seconds']:6.1f} s, peak {piped['peak_mb']:,.0f} MB"
+        )
+        print(
+            f"one Python process, the same computations:    {plain['seconds']:6.1f} s, peak {plain['peak_mb']:,.0f} MB"
+        )
+        print(f"ratio {piped['seconds'] / plain['seconds']:.2f}", flush=True)
+    for times in (3, 10):
+        grown = in_a_process_of_its_own(times)
+        print(
+            f"training rows x{times:<2}: {grown['seconds']:6.1f} s ({grown['seconds'] / plain['seconds']:.1f} times), "
+            f"peak {grown['peak_mb']:,.0f} MB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""`make bench`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run on one machine.
+
+The server has one core and the load generator (wrk) another; they take turns, so that what drifts drifts for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import psutil
+from pydantic import TypeAdapter
+
+from app.api.schemas import EXAMPLE_FLIGHT, MAX_BATCH, Batch, Flight
+from app.model import bundle as model
+from app.problem.features import FEATURES, compute
+from stages.files import write_json
+from stages.train import BUNDLE_DIR
+
+OUT_FILE = Path("build/bench/serving.json")
+CONNECTIONS = (1, 16, 64, 256)
+START_SECONDS = 90
+SERVER_CORE, CLIENT_CORE = 0, 1
+SCRIPT = """
+local file = assert(io.open("{body}")); wrk.body = file:read("*a"); file:close()
+wrk.method = "POST"; wrk.headers["Content-Type"] = "application/json"
+done = function(summary, latency)
+  local e = summary.errors
+  io.write(string.format("RESULT %d %d %f %f %f %d\\n", summary.requests, summary.duration, latency:percentile(50),
+    latency:percentile(95), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+
+@dataclass
+class Contestant:
+    """A server, and what it is asked."""
+
+    name: str
+    command: list[str]
+    ready: str
+    path: str
+    body: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        """Run the server on its core until the block ends; the block starts when it answers."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [part.format(port=port) for part in self.command]
+        environment = os.environ | self.environment | {"ONTIME_PORT": str(port)}
+        started = time.perf_counter()
+        with subprocess.Popen(
+            ["taskset", "-c", str(SERVER_CORE), *command],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                self._wait(f"http://127.0.0.1:{port}{self.ready}", process)
+                yield Server(self, port, psutil.Process(process.pid), time.perf_counter() - started)
+            finally:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.terminate()
+                process.terminate()
+
+    def _wait(self, url: str, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"error: {self.name} does not answer at {url}.")
+                time.sleep(0.01)
+
+
+@dataclass
+class Server:
+    """A contestant that runs."""
+
+    contestant: Contestant
+    port: int
+    process: psutil.Process
+    start_seconds: float
+
+    def resident_mb(self) -> float:
+        """Return the memory of all its processes, in MB."""
+        processes = [self.process, *self.process.children(recursive=True)]
+        return float(sum(process.memory_info().rss for process in processes)) / 1e6
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of all its processes so far."""
+        times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
+        return float(sum(t.user + t.system for t in times))
+
+    def load(self, connections: int, seconds: float, script: Path) -> dict[str, float]:
+        """Ask as fast as it answers; latencies in milliseconds, processor time per request in microseconds."""
+        before = self.cpu_seconds()
+        url = f"http://127.0.0.1:{self.port}{self.contestant.path}"
+        command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+        done = subprocess.run([*command, "-s", script, url], capture_output=True, text=True, check=True)
+        found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
+        assert found, done.stdout
+        requests, duration, p50, p95, p99, errors = map(float, found[1].split())
+        return {
+            "rps": requests / duration * 1e6,
+            "p50_ms": p50 / 1000,
+            "p95_ms": p95 / 1000,
+            "p99_ms": p99 / 1000,
+            "cpu_us": (self.cpu_seconds() - before) / max(requests, 1) * 1e6,
+            "errors": errors,
+        }
+
+
+def contestants(folder: Path) -> list[Contestant]:
+    """Return the floor, the service with everything on and without journal, and MLflow's server, on build/bundle."""
+    bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
+    baked = folder / "baked"
+    shutil.copytree(BUNDLE_DIR, baked)
+    known = {"name": "flight-delay", "version": "1", "alias": "production", "run_id": None}
+    (baked / "version.json").write_text(json.dumps(known | {"bundle_digest": bundle.digest}))
+    row = compute(model.to_flights([Flight.model_validate(EXAMPLE_FLIGHT)]), bundle.tables)[0].tolist()
+    python = sys.executable
+    baked_model = {"ONTIME_BAKED_MODEL": str(baked)}
+    return [
+        Contestant(
+            "floor: empty FastAPI endpoint",
+            [
+                python,
+                "-m",
+                "uvicorn",
+                "ops.bench.empty_app:app",
+                "--port",
+                "{port}",
+                "--no-access-log",
+                "--log-level",
+                "warning",
+            ],
+            "/openapi.json",
+            "/predict",
+            EXAMPLE_FLIGHT,
+        ),
+        Contestant(
+            "service, everything on",
+            [python, "-m", "app"],
+            "/readyz",
+            "/predict",
+            EXAMPLE_FLIGHT,
+            baked_model | {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"},
+        ),
+        Contestant(
+            "service without its journal",
+            [python, "-m", "app"],
+            "/readyz",
+            "/predict",
+            EXAMPLE_FLIGHT,
+            baked_model | {"ONTIME_JOURNAL_URL": ""},
+        ),
+        Contestant(
+            "mlflow models serve",
+            [python, "-m", "mlflow", "models", "serve", "-m", str(folder / "mlflow"), "-p", "{port}"]
+            + ["--env-manager", "local", "--workers", "1"],
+            "/ping",
+            "/invocations",
+            {"dataframe_split": {"columns": list(FEATURES), "data": [row]}},
+        ),
+    ]
+
+
+def save_for_mlflow(folder: Path) -> None:
+    """Write the model as MLflow's server wants it."""
+    import mlflow.lightgbm  # pylint: disable=import-outside-toplevel # seconds that only this contestant needs
+
+    mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), folder / "mlflow")
+
+
+def measure(servers: list[Server], connections: Sequence[int], rounds: int, seconds: float, folder: Path) -> list[Any]:
+    """Return, by number of connections and server, the medians over the rounds and the share of the floor."""
+    scripts = {}
+    for i, server in enumerate(servers):
+        body, scripts[server.port] = folder / f"body{i}.json", folder / f"post{i}.lua"
+        body.write_text(json.dumps(server.contestant.body))
+        scripts[server.port].write_text(SCRIPT.format(body=body))
+        server.load(16, 1, scripts[server.port])  # warm up
+    table = []
+    for count in connections:
+        runs = [[server.load(count, seconds, scripts[server.port]) for server in servers] for _ in range(rounds)]
+        for i, server in enumerate(servers):
+            medians = {key: statistics.median(run[i][key] for run in runs) for key in runs[0][i]}
+            share = statistics.median(run[i]["rps"] / run[0]["rps"] for run in runs)
+            table.append({"name": server.contestant.name, "connections": count, "of_floor": share} | medians)
+    return table
+
+
+def batch(server: Server, seconds: float) -> dict[str, float]:
+    """Return flights per second in batches of 1,000: over HTTP, read by Pydantic alone, by `Booster.predict` alone."""
+    bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
+    golden = [item["request"] for item in bundle.manifest["golden"]]
+    flights = (golden * MAX_BATCH)[:MAX_BATCH]
+    rows = compute(model.to_flights([Flight.model_validate(flight) for flight in flights]), bundle.tables)
+    booster, body = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), json.dumps({"flights": flights})
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+
+    def ask() -> None:
+        connection.request("POST", "/predict/batch", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        answer.read()
+
+    alone = _per_second(lambda: booster.predict(rows, num_threads=1), seconds)
+    over_http = _per_second(ask, seconds)
+    reader = TypeAdapter(Batch)
+    read = _per_second(lambda: reader.validate_json(body), seconds)
+    return {
+        "service_flights_s": over_http,
+        "read_flights_s": read,
+        "booster_flights_s": alone,
+        "of_booster": over_http / alone,
+    }
+
+
+def _per_second(call: Any, seconds: float) -> float:
+    call()
+    started, calls = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        call()
+        calls += 1
+    return calls * MAX_BATCH / (time.perf_counter() - started)
+
+
+def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, float]) -> None:
+    """Print what was measured."""
+    print(
+        f"{'':30}{'conn':>5}{'req/s':>9}{'of floor':>9}{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'cpu µs':>8}{'fail':>6}"
+    )
+    for row in table:
+        print(
+            f"{row['name']:30}{row['connections']:5}{row['rps']:9.0f}{row['of_floor']:9.2f}{row['p50_ms']:8.1f}"
+            f"{row['p95_ms']:8.1f}{row['p99_ms']:8.1f}{row['cpu_us']:8.0f}{row['errors']:7.0f}"
+        )
+    for server in servers:
+        print(
+            f"{server.contestant.name}: ready in {server.start_seconds:.2f} s, {server.resident_mb():.0f} MB resident"
+        )
+    print(
+        f"batches of {MAX_BATCH}: {batches['service_flights_s']:.0f} flights/s over HTTP, "
+        f"{batches['of_booster']:.2f} of what Booster.predict alone does on one core; "
+        f"Pydantic alone reads {batches['read_flights_s']:.0f} flights/s of their JSON"
+    )
+
+
+def main() -> None:
+    """Measure, print a table and write build/bench/serving.json; end with 1 when it failed more than the floor."""
+    parser = argparse.ArgumentParser(prog="python -m ops.bench.serving")
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
+    parser.add_argument("--without-mlflow", action="store_true")
+    arguments = parser.parse_args()
+    for program in ("wrk", "taskset"):
+        if shutil.which(program) is None:
+            sys.exit(f"error: {program} is not here (Debian: apt install wrk util-linux).")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if arguments.without_mlflow:
+            chosen = contestants(folder)[:3]
+        else:
+            chosen = contestants(folder)
+            save_for_mlflow(folder)
+        with ExitStack() as stack:
+            servers = [stack.enter_context(contestant.running()) for contestant in chosen]
+            table = measure(servers, arguments.connections, arguments.rounds, arguments.seconds, folder)
+            batches = batch(servers[1], arguments.seconds)
+            show(table, servers, batches)
+            starts = {server.contestant.name: server.start_seconds for server in servers}
+            memory = {server.contestant.name: server.resident_mb() for server in servers}
+    OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
+    write_json(OUT_FILE, {"table": table, "start_seconds": starts, "resident_mb": memory, "batch": batches})
+    floor, ours = (sum(row["errors"] for row in table if row["name"] == each.name) for each in chosen[:2])
+    sys.exit(f"error: the service failed {ours:.0f} requests, the floor {floor:.0f}" if ours > floor else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What workflows tell GitHub, through its client `gh`: comments, deployments, proposed changes.
+
+Only the standard library: `make comment` runs with the right to write, and without anything installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from app.errors import OnTimeError
+from stages.errors import run
+
+MARKER = "<!-- on-time: report -->"
+LONGEST = 60_000  # characters; GitHub takes 65,536
+PAGE = 100
+
+
+class GitHubRefused(OnTimeError):
+    """GitHub's client failed, or what it needs to know is missing."""
+
+
+def setting(name: str) -> str:
+    """Return a variable of the environment that a workflow sets; raise GitHubRefused without it."""
+    value = os.environ.get(name, "")
+    if not value:
+        raise GitHubRefused(f"{name} is not set: the workflow that calls this verb sets it, see .github/workflows.")
+    return value
+
+
+def output(**values: str) -> None:
+    """Give values to the later steps of a workflow; nothing outside of one."""
+    if path := os.environ.get("GITHUB_OUTPUT"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.writelines(f"{name}={value}\n" for name, value in values.items())
+
+
+def gh(*arguments: str, body: Any = None, check: bool = True) -> str:
+    """Run `gh` and return what it prints; `body` goes to its standard input as JSON."""
+    command = ["gh", *arguments] + ["--input", "-"] * (body is not None)
+    text = json.dumps(body) if body is not None else None
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if check and done.returncode != 0:
+        raise GitHubRefused(f"`gh {' '.join(arguments[:4])}` failed: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+def api(path: str, method: str = "GET", body: Any = None) -> Any:
+    """Call GitHub's API under this repository, and return the answer."""
+    address = f"repos/{setting('GITHUB_REPOSITORY')}/{path}"
+    return json.loads(gh("api", "--method", method, address, body=body) or "null")
+
+
+def pull_request(workflow_run: dict[str, Any]) -> int | None:
+    """Return the open pull request whose head is the commit of a workflow run; None when it has moved on."""
+    head = f"{workflow_run['head_repository']['owner']['login']}:{workflow_run['head_branch']}"
+    found = api(f"pulls?state=open&head={head}")
+    return next((int(pull["number"]) for pull in found if pull["head"]["sha"] == workflow_run["head_sha"]), None)
+
+
+def report_of(run_id: str) -> str:
+    """Return the report among a run's artifacts; empty when the run has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        name = setting("GITHUB_REPOSITORY")
+        gh("run", "download", run_id, "--repo", name, "--name", "report", "--dir", folder, check=False)
+        found = Path(folder) / "report.md"
+        return found.read_text(encoding="utf-8", errors="replace") if found.is_file() else ""
+
+
+def harmless(text: str) -> str:
+    """Return a stranger's Markdown without mentions, HTML comments and links, and not longer than GitHub takes."""
+    text = text.replace("<!--", "").replace("@", "&#64;")
+    text = re.sub(r"https?://|www\.", "", text).replace("](", "] (")
+    return text if len(text) <= LONGEST else text[:LONGEST] + "\n\n(cut: the rest is in the run's summary)"
+
+
+def body_of(workflow_run: dict[str, Any], report: str) -> str:
+    """Return the comment: first what GitHub itself knows of the run, then the report."""
+    link = f"[run {workflow_run['run_number']}]({workflow_run['html_url']})"
+    verdict = f"`ci` on {workflow_run['head_sha'][:9]}: **{workflow_run['conclusion']}** ({link})"
+    return "\n\n".join([MARKER, verdict, harmless(report) or "The run ended before it made a report."])
+
+
+def comment() -> str:
+    """Put the report of the run RUN_ID on its pull request: one comment, which later runs rewrite."""
+    workflow_run = api(f"actions/runs/{setting('RUN_ID')}")
+    number = pull_request(workflow_run)
+    if number is None:
+        return f"No open pull request has {workflow_run['head_sha'][:9]} as its head: nothing to comment on."
+    body = {"body": body_of(workflow_run, report_of(setting("RUN_ID")))}
+    page, found = 1, []
+    while batch := api(f"issues/{number}/comments?per_page={PAGE}&page={page}"):
+        found += [c["id"] for c in batch if c["body"].startswith(MARKER) and c["user"]["type"] == "Bot"]
+        page += 1
+    if found:
+        api(f"issues/comments/{found[0]}", "PATCH", body)
+        return f"The comment on pull request {number} says what run {workflow_run['run_number']} found."
+    api(f"issues/{number}/comments", "POST", body)
+    return f"Pull request {number} has the report of run {workflow_run['run_number']} as a comment."
+
+
+def deployment() -> str:
+    """Record a deployment that worked, with the model's version and the image, in GitHub's list of deployments."""
+    environment, version, image = setting("ENVIRONMENT"), setting("VERSION"), setting("IMAGE")
+    why = os.environ.get("REASON") or "release"
+    made = api(
+        "deployments",
+        "POST",
+        {
+            "ref": setting("GITHUB_SHA"),
+            "task": "deploy:model",
+            "environment": environment,
+            "description": f"model version {version}: {why}"[:140],
+            "payload": {"model_version": version, "image": image, "reason": why},
+            "auto_merge": False,
+            "required_contexts": [],
+        },
+    )
+    status = {"state": "success", "description": f"model-v{version}", "environment": environment}
+    api(f"deployments/{made['id']}/statuses", "POST", status)
+    return f"Recorded: {environment} runs model version {version}, {image}."
+
+
+def git(*arguments: str) -> str:
+    """Run git and return what it prints."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def propose() -> str:
+    """Open a pull request with what a retraining has changed, or renew the one that is open; never touch main."""
+    paths = ["dvc.lock", "data.dvc", "params.yaml", "reports"]
+    if not git("status", "--porcelain", "--", *paths):
+        return "The pipeline gave the same model again: there is nothing to propose."
+    branch, why = "retrain", os.environ.get("REASON") or "scheduled"
+    identity = ["-c", "user.name=on-time", "-c", "user.email=on-time@users.noreply.github.com"]
+    git("checkout", "-B", branch)
+    git("add", "--", *paths)
+    git(*identity, "commit", "--message", f"Retrain the model\n\n{why}")
+    git("-c", "credential.helper=!gh auth git-credential", "push", "--force", "origin", f"HEAD:refs/heads/{branch}")
+    report = Path("build/report/report.md").read_text(encoding="utf-8")[:LONGEST]
+    body = {"body": f"Why: {why}\n\n{report}"}
+    opened = api(f"pulls?state=open&head={setting('GITHUB_REPOSITORY').partition('/')[0]}:{branch}")
+    if opened:
+        api(f"pulls/{opened[0]['number']}", "PATCH", body)
+        return f"Pull request {opened[0]['number']} has the new model."
+    made = api("pulls", "POST", body | {"title": "Retrain the model", "head": branch, "base": "main"})
+    return f"Pull request {made['number']} proposes the new model."
+
+
+def main() -> None:
+    """Do one of the three, and print what was done."""
+    actions = {action.__name__: action for action in (comment, deployment, propose)}
+    parser = argparse.ArgumentParser(prog="python -m ops.ci.github")
+    parser.add_argument("action", choices=sorted(actions))
+    print(actions[parser.parse_args().action]())
+
+
+if __name__ == "__main__":
+    run(main)

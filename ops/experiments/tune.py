@@ -1,0 +1,240 @@
+"""`make tune`: search the parameters of `train` on the rolling-origin months; the test months are not read."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import mlflow
+import numpy as np
+import optuna
+import pandas as pd
+from dvc.utils.serialize import modify_yaml
+from mlflow.exceptions import MlflowException
+from optuna.trial import TrialState
+
+from app.problem.lookups import Tables
+from ops.gate.evidence import Resampled, compare, resampled
+from ops.gate.pull_request import advantage, decide_not_worse, markdown
+from stages import evaluate, params, tracking
+from stages.decision import Check, Decision
+from stages.errors import run
+from stages.featurize import DAY, OUT_DIR, TARGET
+from stages.fetch import sha256
+from stages.metrics import Scored, Settings, pointwise
+from stages.params import PARAMS_FILE, Params, TrainParams
+from stages.train import rolling_origin
+
+STORAGE = Path("build/tune.db")
+MOST_LEAVES = "most leaves"
+CONFIRMING_SEEDS = 3
+DOUBT = 0.05  # how often parameters that are no better may look better, over all the trials together
+
+SPACE: dict[str, optuna.distributions.BaseDistribution] = {
+    "rounds": optuna.distributions.IntDistribution(100, 500, step=20),
+    "learning_rate": optuna.distributions.FloatDistribution(0.02, 0.1, log=True),
+    "num_leaves": optuna.distributions.IntDistribution(7, 127, log=True),
+    "min_data_in_leaf": optuna.distributions.IntDistribution(50, 1600, log=True),
+    "feature_fraction": optuna.distributions.FloatDistribution(0.3, 1.0),
+    "bagging_fraction": optuna.distributions.FloatDistribution(0.4, 1.0),
+    "lambda_l2": optuna.distributions.FloatDistribution(0.1, 100.0, log=True),
+    "cat_smooth": optuna.distributions.FloatDistribution(5.0, 200.0, log=True),
+    "cat_l2": optuna.distributions.FloatDistribution(1.0, 100.0, log=True),
+    "min_data_per_group": optuna.distributions.IntDistribution(50, 1000, log=True),
+}
+
+
+def with_values(p: TrainParams, values: dict[str, Any]) -> TrainParams:
+    """Return the parameters with a trial's values, numbers cut to four significant digits."""
+    short = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in values.items()}
+    return TrainParams.model_validate(p.model_dump() | short)
+
+
+def present(p: TrainParams) -> dict[str, Any]:
+    """Return those values that are searched."""
+    return p.model_dump(include=set(SPACE))
+
+
+def leaves(values: dict[str, Any]) -> int:
+    """Return the most leaves that a model of these parameters has; its size and its latency go with them."""
+    return int(values["rounds"] * values["num_leaves"])
+
+
+def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> optuna.Study:
+    """Return the study of these training rows and of the parameters that are not searched, as far as it has come.
+
+    A trial that was interrupted is queued again; the parameters in params.yaml are a trial too. One whose model has
+    more than `size_ratio` times the leaves of theirs cannot be the best: the promotion gate would refuse it.
+    """
+    most = size_ratio * leaves(present(p))
+    inputs = {"rows": sha256(OUT_DIR / "train.parquet"), "space": str(SPACE), "leaves": most}
+    fixed = p.model_dump(exclude=set(SPACE)) | inputs
+    name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=f"sqlite:///{storage}", study_name=name, direction="minimize", load_if_exists=True
+    )
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+    study.sampler = optuna.samplers.TPESampler(seed=p.seed + len(study.trials), multivariate=True)
+    study.set_user_attr(MOST_LEAVES, most)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    study.enqueue_trial(present(p), skip_if_exists=True)
+    return study
+
+
+def ask(study: optuna.Study) -> optuna.Trial:
+    """Return the next trial, marked as not allowed if its model is too large."""
+    trial = study.ask(SPACE)
+    trial.set_constraint(MOST_LEAVES, leaves(trial.params) - study.user_attrs[MOST_LEAVES])
+    return trial
+
+
+def search(study: optuna.Study, train: pd.DataFrame, p: TrainParams, trials: int) -> None:
+    """Run trials until there are so many, pruned ones included; each is a run nested in the active one."""
+    while (done := len(_ended(study))) < trials:
+        trial = ask(study)
+        with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
+            tried = with_values(p, trial.params)
+            mlflow.log_params(present(tried))
+            mean = _mean_loss(trial, train, tried)
+            mlflow.set_tags({tracking.STAGE_TAG: "trial", "state": "pruned" if mean is None else "complete"})
+        study.tell(trial, mean, state=TrialState.PRUNED if mean is None else TrialState.COMPLETE)
+        outcome = "pruned" if mean is None else f"log loss {mean:.5f}"
+        best = f"best: trial {study.best_trial.number} with {study.best_value:.5f}"
+        print(f"trial {done + 1} of {trials}: {outcome}, {best}", file=sys.stderr, flush=True)
+
+
+def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _mean_loss(trial: optuna.Trial, train: pd.DataFrame, p: TrainParams) -> float | None:
+    """Return the mean log loss of the folds; None once it is worse than the median of the earlier trials."""
+    losses: list[float] = []
+    for month in p.fold_months:
+        rolling, _ = rolling_origin(train, p.model_copy(update={"fold_months": [month]}))
+        losses.append(float(pointwise(_scored(rolling))["log_loss"].mean()))
+        mean = float(np.mean(losses))
+        mlflow.log_metrics({"fold_log_loss": losses[-1], "mean_log_loss": mean}, step=month)
+        trial.report(mean, len(losses))
+        if len(losses) < len(p.fold_months) and trial.should_prune():
+            return None
+    return mean
+
+
+def _scored(rolling: pd.DataFrame) -> Scored:
+    return Scored(rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), rolling[DAY].to_numpy())
+
+
+@contextmanager
+def study_run(study: optuna.Study) -> Iterator[None]:
+    """Continue the study's MLflow run, or start it where this MLflow has none."""
+    client, key = tracking.connect(), f"mlflow.run {tracking.tracking_uri()}"
+    run_id = study.user_attrs.get(key)
+    try:
+        known = run_id if run_id and client.get_run(run_id) else None
+    except MlflowException:
+        known = None
+    with mlflow.start_run(run_id=known, run_name=None if known else "tune") as parent:
+        study.set_user_attr(key, parent.info.run_id)
+        mlflow.set_tags({tracking.STAGE_TAG: "tune", "git.commit": tracking.git_commit(), "study": study.study_name})
+        yield
+
+
+def measure(train: pd.DataFrame, tables: Tables, p: Params, values: TrainParams) -> Resampled:
+    """Measure parameters as a promotion measures a model, on all folds together, as the mean over other seeds."""
+    settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+    measured = []
+    for seed in range(values.seed + 1, values.seed + 1 + CONFIRMING_SEEDS):
+        rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))
+        found = evaluate.slices(train.iloc[rolling["row"]], tables)
+        slices = {name: found[name] for name in p.gate.slices}
+        measured.append(resampled(_scored(rolling), slices, p.gate.promotion, settings))
+    return Resampled(
+        {name: np.mean([one.metrics[name] for one in measured], axis=0) for name in measured[0].metrics},
+        {
+            name: {metric: np.mean([one.slices[name][metric] for one in measured], axis=0) for metric in part}
+            for name, part in measured[0].slices.items()
+        },
+    )
+
+
+def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -> Decision:
+    """Judge whether the best parameters of so many trials are better than the present ones, and not by chance.
+
+    The gain in log loss has to exceed what the best of `trials` worthless ones would show by chance, and nothing that
+    the promotion gate guards may be worse. A slice that has too few flights in these months is not watched.
+    """
+    whole, parts, replicates = compare(challenger, champion, p.gate.promotion)
+    policy = p.gate.model_copy(update={"slices": list(parts)})
+    pair = whole["log_loss"]
+    noise = NormalDist().inv_cdf(1 - DOUBT / trials) * float(np.std(replicates.metrics["log_loss"]))
+    gain = advantage("log_loss", pair.challenger, pair.champion)
+    check = Check.at_least("log_loss (gain)", gain, noise, pair.challenger, pair.champion)
+    return Decision((check,)) + decide_not_worse(whole, parts, policy)
+
+
+def edited(text: str, values: dict[str, Any]) -> str:
+    """Return params.yaml with other values under `train`, written as DVC writes it: comments stay."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PARAMS_FILE.name
+        path.write_text(text, encoding="utf-8")
+        with modify_yaml(str(path)) as content:
+            content["train"].update(values)
+        return path.read_text(encoding="utf-8")
+
+
+def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decision, dict[str, Any]]:
+    """Return the decision on the study's best parameters, and those of them that differ from the present ones."""
+    best = with_values(p.train, study.best_params)
+    changes = {name: value for name, value in present(best).items() if value != present(p.train)[name]}
+    if not changes:
+        return Decision((Check.at_least("trials better than the present parameters", 0, 1),)), {}
+    tables = Tables.from_json(json.loads((OUT_DIR / "tables.json").read_text(encoding="utf-8")))
+    found, now = (measure(train, tables, p, values) for values in (best, p.train))
+    decision = decide(found, now, p, len(_ended(study)))
+    mlflow.log_metrics({"log_loss_gain": decision.checks[0].value, "log_loss_gain_needed": decision.checks[0].bound})
+    mlflow.set_tags({"decision": "proposed" if decision.accepted else "kept", "reasons": "; ".join(decision.reasons)})
+    return decision, changes
+
+
+def main() -> None:
+    """Search, then print the change of params.yaml that is worth making, if there is one."""
+    parser = argparse.ArgumentParser(prog="python -m ops.experiments.tune")
+    parser.add_argument("--trials", type=int, required=True, help="how many there are to be in the end")
+    parser.add_argument("--apply", action="store_true", help="write the proposed change to params.yaml")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    p, train = params.load(), pd.read_parquet(OUT_DIR / "train.parquet")
+    study = open_study(p.train, p.gate.promotion.max_size_ratio)
+    with study_run(study):
+        search(study, train, p.train, arguments.trials)
+        decision, changes = propose(study, train, p)
+    if changes:
+        print(markdown(decision) + "\n")
+    if not decision.accepted:
+        print("params.yaml stays as it is: " + "; ".join(decision.reasons) + ".")
+        return
+    before = PARAMS_FILE.read_text(encoding="utf-8")
+    after = edited(before, changes)
+    print("".join(difflib.unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", "proposed")))
+    if arguments.apply:
+        PARAMS_FILE.write_text(after, encoding="utf-8")
+        print("params.yaml is changed. `make repro` trains with it, `make gate` and `make promote` judge it.")
+    else:
+        print("`make tune APPLY=1` writes this, `make repro` trains with it.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Decide whether a model is good enough: for a pull request, and for promotion."""

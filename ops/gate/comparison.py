@@ -1,0 +1,170 @@
+"""`make report`: what a branch changes, as Markdown for its pull request: metrics, parameters, data, plots and gate."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ops.gate import pull_request as gate
+from stages import params
+from stages.decision import Decision, number
+from stages.errors import run
+from stages.metrics import HIGHER_IS_BETTER
+from stages.params import PARAMS_FILE, flatten
+
+FOLDER = Path("build/report")
+REPORT = FOLDER / "report.md"
+POINTS = 25
+BARS = 10
+COLOURS = {"base": ["#9a9a9a", "#c9c9c9"], "now": ["#0969da", "#54aeff"]}
+
+Table = dict[str, list[str]]
+
+
+def metrics(now: gate.Nested, base: gate.Nested) -> str:
+    """Return the test metrics of both as a table, with the word for the direction of each change."""
+    rows = ["| November and December | base | now | change | |", "|---|--:|--:|--:|---|"]
+    for name in HIGHER_IS_BETTER:
+        pair = [number(side.get("test", {}).get(name)) for side in (base, now)]
+        better = gate.advantage(name, pair[1], pair[0])
+        word = "better" if better > 0 else "worse" if better < 0 else "same" if better == 0 else ""
+        cells = ["–" if np.isnan(value) else f"{value:.4f}" for value in pair]
+        change = "–" if np.isnan(better) else f"{pair[1] - pair[0]:+.4f}"
+        rows.append(f"| {name} | {' | '.join(cells)} | {change} | {word} |")
+    return "\n".join(rows)
+
+
+def parameters(commit: str) -> str:
+    """Return the parameters that differ from the commit's, the gate's apart, which its own part shows."""
+    old = yaml.safe_load(gate.at_base(commit, str(PARAMS_FILE)) or "") or {}
+    before, after = flatten(old), flatten(params.as_dict())
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    rows = [
+        f"| `{key}` | {before.get(key, '–')} | {after.get(key, '–')} |"
+        for key in changed
+        if not key.startswith("gate.")
+    ]
+    return "\n".join(["| parameter | base | now |", "|---|--:|--:|", *rows]) if rows else "No parameter changes."
+
+
+def data(commit: str) -> str:
+    """Return a line on whether the raw data is another."""
+    old, new = gate.at_base(commit, "data.dvc"), Path("data.dvc").read_text(encoding="utf-8")
+    digests = [(yaml.safe_load(text) or {}).get("outs", [{}])[0].get("md5", "none")[:9] for text in (old or "", new)]
+    return f"The data changes: `{digests[0]}` → `{digests[1]}`." if digests[0] != digests[1] else ""
+
+
+def table(text: str | None) -> Table:
+    """Return the columns of a CSV text by name; none of a file that is not there."""
+    rows = list(csv.DictReader(io.StringIO(text or "")))
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def charts(commit: str) -> list[str]:
+    """Return the plots of dvc.yaml that differ from the commit's, as Mermaid, which GitHub draws."""
+    drawn = []
+    plots = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8")).get("plots", [])
+    for title, spec in [item for entry in plots for item in entry.items()]:
+        for path, columns in spec["y"].items():
+            now = Path(path).read_text(encoding="utf-8") if Path(path).exists() else None
+            base = gate.at_base(commit, path)
+            if now is not None and now != base:
+                y = columns if isinstance(columns, list) else [columns]
+                draw = bars if spec["template"] == "bar_horizontal" else lines
+                drawn.append(draw(title, spec["x"], y, {"base": table(base), "now": table(now)}))
+    return drawn
+
+
+def lines(title: str, x: str, columns: list[str], sides: dict[str, Table]) -> str:
+    """Return curves over a numeric x, brought to common points, as a Mermaid chart."""
+    present = {side: found for side, found in sides.items() if set(columns) | {x} <= found.keys()}
+    xs = {side: np.asarray(found[x], float) for side, found in present.items()}
+    low, high = max(values.min() for values in xs.values()), min(values.max() for values in xs.values())
+    grid = np.linspace(low, high, POINTS)
+    series = []
+    for column in columns:
+        for side, found in present.items():
+            order = np.argsort(xs[side], kind="stable")
+            curve = np.interp(grid, xs[side][order], np.asarray(found[column], float)[order])
+            series.append((COLOURS[side][columns.index(column)], curve))
+    values = np.concatenate([curve for _, curve in series])
+    axes = [
+        f'x-axis "{x}" {low:g} --> {high:g}',
+        f'y-axis "{", ".join(columns)}" {values.min():g} --> {values.max():g}',
+    ]
+    return _mermaid(title, [colour for colour, _ in series], [*axes, *(f"line {_list(curve)}" for _, curve in series)])
+
+
+def bars(title: str, x: str, columns: list[str], sides: dict[str, Table]) -> str:
+    """Return the largest values now as bars, with the base's as a line, as a Mermaid chart."""
+    label = columns[0]
+    now = dict(zip(sides["now"][label], map(float, sides["now"][x]), strict=True))
+    base = dict(zip(sides["base"].get(label, []), map(float, sides["base"].get(x, [])), strict=True))
+    names = sorted(now, key=lambda name: -now[name])[:BARS]
+    axes = [f"x-axis [{', '.join(names)}]", f'y-axis "{x}"', f"bar {_list([now[name] for name in names])}"]
+    line = [f"line {_list([base.get(name, 0.0) for name in names])}"] if base else []
+    return _mermaid(title, [COLOURS["now"][0], COLOURS["base"][0]], [*axes, *line], " horizontal")
+
+
+def _list(values: Any) -> str:
+    return "[" + ", ".join(f"{value:.5g}" for value in values) + "]"
+
+
+def _mermaid(title: str, colours: list[str], body: list[str], kind: str = "") -> str:
+    palette = ["---", "config:", "  themeVariables:", "    xyChart:", f'      plotColorPalette: "{", ".join(colours)}"']
+    drawing = [*palette, "---", f"xychart-beta{kind}", f'  title "{title}: base grey, now blue"', *body]
+    return "\n".join(["```mermaid", *drawing, "```"])
+
+
+def folded(title: str, body: str) -> str:
+    """Return a part that a reader opens."""
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+
+
+def text(revision: str) -> str:
+    """Return the whole report on the working tree against its merge base with a revision."""
+    decision, comment = gate.judge(revision, params.load().gate)
+    commit = gate.merge_base(revision)
+    now, base = gate.metrics_diff(commit)
+    every = gate.markdown(decision)
+    failed = Decision(tuple(check for check in decision.checks if not check.passed))
+    drawn = charts(commit)
+    parts = [
+        comment.removesuffix(every).strip(),
+        metrics(now, base),
+        "**What the gate refuses**\n\n" + gate.markdown(failed) if failed.checks else "",
+        parameters(commit),
+        data(commit),
+        folded(f"{len(drawn)} plots change", "\n\n".join(drawn)) if drawn else "No plot changes.",
+        folded(f"All {len(decision.checks)} checks of the gate", every),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def main() -> None:
+    """Write and print the report, with DVC's own page of plots beside it; it judges nothing: `make gate` does."""
+    parser = argparse.ArgumentParser(prog="python -m ops.gate.comparison")
+    parser.add_argument("--base", required=True, help="the branch or commit that the pull request is for")
+    revision = parser.parse_args().base
+    report = text(revision)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(report, encoding="utf-8")
+    command = [sys.executable, "-m", "dvc", "plots", "diff", gate.merge_base(revision), "--out", str(FOLDER / "plots")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    print(report)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(report)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,217 @@
+"""The evidence of a promotion: challenger and champion from the registry, on the same rows, resampled by day."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from app.api.schemas import Flight
+from app.errors import BundleInvalid
+from app.model import bundle as model
+from app.problem.lookups import Floats, Tables
+from app.registry import download
+from app.registry import version as registry
+from ops.gate.pull_request import Comparison, Evidence, advantage
+from stages import evaluate, featurize, metrics, tracking
+from stages.errors import DataInvalid
+from stages.featurize import DAY, OUT_DIR, TARGET
+from stages.metrics import HIGHER_IS_BETTER, Scored, Settings
+from stages.params import FeaturizeParams, Params, PromotionParams
+from stages.problem import raw as data
+from stages.train import matrix
+
+REPAIRS_FILE = Path("build/repairs.json")
+WARM_UP_CALLS = 20
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A registered version, downloaded and verified; `size` is what it weighs, model and manifest (bytes)."""
+
+    version: ModelVersion
+    bundle: model.Bundle
+    size: int
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """The challenger's advantage in each resample of the days, by guarded metric, whole and by slice."""
+
+    metrics: dict[str, Floats] = field(default_factory=dict)
+    slices: dict[str, dict[str, Floats]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Each guarded metric of a model, whole and by slice: on the rows as they are, then by resample."""
+
+    metrics: dict[str, Floats]
+    slices: dict[str, dict[str, Floats]]
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """The flights of the test months, with the tables that their features were computed with."""
+
+    frame: pd.DataFrame
+    tables: Tables
+
+    @classmethod
+    def load(cls) -> TestRows:
+        """Read what `featurize` wrote."""
+        try:
+            tables = json.loads((OUT_DIR / "tables.json").read_text(encoding="utf-8"))
+            return cls(pd.read_parquet(OUT_DIR / "test.parquet"), Tables.from_json(tables))
+        except OSError as err:
+            raise DataInvalid(f"{OUT_DIR} is not complete: {err}. `dvc repro featurize` makes it.") from err
+
+    def features(self, tables: Tables, p: FeaturizeParams) -> Floats:
+        """Return the features by a bundle's own tables: from the raw data when these are not the present ones."""
+        if tables == self.tables:
+            return matrix(self.frame)
+        raw = featurize.repair(data.load(), json.loads(REPAIRS_FILE.read_text(encoding="utf-8")))
+        flights = raw.flights[featurize.within(featurize.flight_days(raw.flights), p.test)]
+        frame = featurize.features(flights, raw.weather, tables, p)
+        if not np.array_equal(frame[[TARGET, DAY]].to_numpy(), self.frame[[TARGET, DAY]].to_numpy()):
+            raise DataInvalid(f"{OUT_DIR}/test.parquet has other flights than the raw data: `dvc repro` makes it anew.")
+        return matrix(frame)
+
+
+@contextmanager
+def candidate(version: ModelVersion) -> Iterator[Candidate]:
+    """Download a version for as long as the block lasts; raise BundleInvalid unless it is what was registered."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        download.export(version, "", tracking.tracking_uri(), path)
+        size = sum((path / name).stat().st_size for name in (model.MODEL_FILE, model.MANIFEST_FILE))
+        yield Candidate(version, registry.load(path, "registry").bundle, size)
+
+
+def score(bundle: model.Bundle, rows: TestRows, p: FeaturizeParams) -> Scored:
+    """Return a bundle's predictions of the test rows."""
+    probability = model.predict(bundle.booster, rows.features(bundle.tables, p)).round(9)
+    return Scored(rows.frame[TARGET].to_numpy(), probability, rows.frame[DAY].to_numpy())
+
+
+def resampled(
+    scored: Scored, slices: dict[str, npt.NDArray[np.bool_]], p: PromotionParams, settings: Settings
+) -> Resampled:
+    """Measure a model on the rows as they are and on each resample of the days, the same for every model.
+
+    A slice with too few rows to be measured, or one outcome only, is left out: the gate misses it. In a slice, a
+    resample that has drawn one outcome only does not count.
+    """
+    counts = metrics.resample_days(scored.day, p.bootstrap, p.seed)
+    counts = np.concatenate([np.ones((1, counts.shape[1]), dtype=np.int64), counts])
+    whole = metrics.measure_weighted(scored, counts, settings)
+    days, parts = np.unique(scored.day), {}
+    for name, rows in slices.items():
+        part = scored.where(rows)
+        if rows.sum() >= evaluate.MIN_SLICE_ROWS and 0 < part.target.mean() < 1:
+            drawn = counts[:, np.isin(days, part.day)]
+            areas = metrics.roc_auc(part, drawn)
+            found = metrics.day_means(part, drawn[~np.isnan(areas)]) | {"roc_auc": areas[~np.isnan(areas)]}
+            parts[name] = {str(metric): found[metric] for metric in p.slice_margins}
+    return Resampled({str(metric): whole[metric] for metric in p.margins}, parts)
+
+
+def compare(
+    challenger: Resampled, champion: Resampled, p: PromotionParams
+) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Replicates]:
+    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over days."""
+
+    def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
+        return {m: (v[1:] - theirs[m][1:]) * (1 if HIGHER_IS_BETTER[m] else -1) for m, v in ours.items()}
+
+    def pairs(ours: dict[str, Floats], theirs: dict[str, Floats], gains: dict[str, Floats]) -> dict[str, Comparison]:
+        lower = {m: float(np.quantile(gain, 1 - p.confidence)) for m, gain in gains.items()}
+        return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), lower[m]) for m in ours}
+
+    whole = advantages(challenger.metrics, champion.metrics)
+    parts = {name: advantages(part, champion.slices[name]) for name, part in challenger.slices.items()}
+    return (
+        pairs(challenger.metrics, champion.metrics, whole),
+        {name: pairs(part, champion.slices[name], parts[name]) for name, part in challenger.slices.items()},
+        Replicates(whole, parts),
+    )
+
+
+def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
+    """Return the median seconds of each bundle's single-row prediction, timed in turns: noise hits all alike."""
+    requests = [model.to_flights([Flight.model_validate(b.manifest["golden"][0]["request"])]) for b in bundles]
+    times = np.empty((calls, len(bundles)))
+    for call in range(-WARM_UP_CALLS, calls):
+        for i, bundle in enumerate(bundles):
+            started = time.perf_counter()
+            bundle.probabilities(requests[0])
+            if call >= 0:
+                times[call, i] = time.perf_counter() - started
+    return [float(median) for median in np.median(times, axis=0)]
+
+
+def baselines(client: MlflowClient, version: ModelVersion) -> dict[str, dict[str, Any]]:
+    """Return the metrics kept with a version's training run; none when they are gone, which is refused."""
+    try:
+        with open(client.download_artifacts(version.run_id or "", "metrics.json"), encoding="utf-8") as file:
+            return dict(json.load(file))
+    except (MlflowException, OSError, ValueError):
+        return {}
+
+
+def collect(
+    client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, p: Params
+) -> tuple[Evidence, Replicates]:
+    """Score both versions from the registry on the test rows; one that cannot be loaded is evidence too."""
+    settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+    rows = TestRows.load()
+    with ExitStack() as downloads:
+        try:
+            ours = downloads.enter_context(candidate(challenger))
+        except BundleInvalid as err:
+            return Evidence({}, str(err)), Replicates()
+        scored = score(ours.bundle, rows, p.featurize)
+        known = baselines(client, challenger) | {"test": metrics.measure(scored, settings)}
+        if champion is None:
+            return Evidence(known), Replicates()
+        theirs = downloads.enter_context(candidate(champion))
+        guarded = evaluate.slices(rows.frame, rows.tables)
+        guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
+        both = (scored, score(theirs.bundle, rows, p.featurize))
+        measured = [resampled(one, guarded, p.gate.promotion, settings) for one in both]
+        whole, parts, replicates = compare(measured[0], measured[1], p.gate.promotion)
+        times = latencies([ours.bundle, theirs.bundle], p.gate.promotion.latency_calls)
+        sizes = (ours.size, theirs.size)
+        return Evidence(known, "", True, whole, parts, (times[0], times[1]), sizes), replicates
+
+
+def draw(replicates: Replicates, evidence: Evidence, p: PromotionParams, path: Path) -> None:
+    """Draw the bootstrap of each guarded metric as a histogram with its margin, its bound and no difference."""
+    from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel # most commands draw nothing
+
+    margins = {str(name): margin for name, margin in p.margins.items()}
+    figure = Figure(figsize=(3.6 * len(replicates.metrics), 3.2), layout="constrained")
+    for axis, (name, values) in zip(
+        np.atleast_1d(figure.subplots(1, len(replicates.metrics))), replicates.metrics.items(), strict=True
+    ):
+        axis.hist(values, bins=40, color="#9db8d9")
+        axis.axvline(-margins[name], color="#c0392b", label=f"−margin {-margins[name]:g}")
+        axis.axvline(evidence.metrics[name].lower, color="#1f3b63", linestyle="--", label="lower bound")
+        axis.axvline(0, color="#888888", linewidth=0.8)
+        pair = evidence.metrics[name]
+        axis.set_title(f"{name}: {advantage(name, pair.challenger, pair.champion):+.4g}", fontsize=10)
+        axis.set_xlabel("advantage of the challenger", fontsize=8)
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,107 @@
+"""How small a loss the promotion gate catches: the committed model, made worse step by step, against itself."""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import cache
+
+import lightgbm
+import numpy as np
+
+from app.model import bundle as model
+from app.problem.features import FEATURES
+from app.problem.lookups import Floats
+from ops.gate.evidence import Resampled, resampled
+from ops.gate.selftest.equal import Period, judge, resample
+from stages.featurize import DAY, TARGET
+from stages.metrics import Scored, Settings, measure
+from stages.params import Params
+from stages.train import BUNDLE_DIR, matrix
+
+NOISE_STEPS = 100  # the last one: every flight has the clock times of another one
+CAUGHT = 0.8
+LOSSES = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04)
+Steps = tuple[int, Callable[[int], Floats]]
+"""How many steps there are, and the predictions of the test flights after so many of them; 0 is the model itself."""
+
+
+class Power:
+    """The committed model and the test flights, and what the gate says of worse ones on resamples of the days."""
+
+    def __init__(self, p: Params) -> None:
+        self.p, self.period = p, Period.test()
+        self.features = matrix(self.period.scored)
+        self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
+        self.intact = model.predict(self.booster, self.features)
+        self.after_rounds = cache(lambda rounds: np.asarray(self.booster.predict(self.features, num_iteration=rounds)))
+
+    def noise(self, rng: np.random.Generator) -> Steps:
+        """Give a growing share of the flights the clock times of another flight."""
+        clock = [FEATURES.index("departure_minute"), FEATURES.index("arrival_minute")]
+        mixed = self.features.copy()
+        mixed[:, clock] = rng.permutation(self.features[:, clock])
+        noisy, lot = model.predict(self.booster, mixed), rng.random(len(mixed)) * NOISE_STEPS
+        return NOISE_STEPS, lambda step: np.where(lot < step, noisy, self.intact)
+
+    def fewer_rounds(self, _: np.random.Generator) -> Steps:
+        """Leave out the last trees."""
+        last = self.booster.current_iteration()
+        return last - 1, lambda step: self.after_rounds(last - step)
+
+    def critical_loss(self, steps: Steps, rng: np.random.Generator) -> float:
+        """Return the loss in ROC AUC from which on the gate refuses, on one resample of the days; infinite if none.
+
+        The loss is that on the test flights as they are.
+        """
+        count, predict = steps
+        frame = self.period.scored
+        rows, day = resample(frame[DAY].to_numpy(), rng)
+        drawn = Period("resample", frame.iloc[:0], frame.iloc[rows], self.period.tables)
+        slices, target = drawn.slices(self.p), drawn.scored[TARGET].to_numpy()
+
+        def measured(step: int) -> Resampled:
+            scored = Scored(target, predict(step)[rows].round(9), day)
+            return resampled(scored, slices, self.p.gate.promotion, self._settings)
+
+        champion = measured(0)
+        first = 1 + bisect_left(
+            range(1, count + 1), True, key=lambda step: not judge(measured(step), champion, self.p.gate).accepted
+        )
+        return self._area(predict(0)) - self._area(predict(first)) if first <= count else float("inf")
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(self.p.evaluate.ece_bins, self.p.evaluate.riskiest_share)
+
+    def _area(self, probability: Floats) -> float:
+        frame = self.period.scored
+        return measure(Scored(frame[TARGET].to_numpy(), probability, frame[DAY].to_numpy()), self._settings)["roc_auc"]
+
+
+def table(p: Params, repeats: int) -> str:
+    """Return as Markdown how often losses are refused, and the smallest one that is refused 80 % of the time."""
+    power = Power(p)
+    critical: dict[str, Floats] = {}
+    for name, degrade in (("noise on the clock times", power.noise), ("fewer rounds", power.fewer_rounds)):
+        found = []
+        for seed in range(repeats):
+            rng = np.random.default_rng(seed)
+            found.append(power.critical_loss(degrade(rng), rng))
+            print(f"power, {name}: {seed + 1} of {repeats}", file=sys.stderr, flush=True)
+        critical[name] = np.array(found)
+    lines = [f"| loss in ROC AUC | {' | '.join(critical)} |", "|--:|" + "--:|" * len(critical)]
+    for loss in LOSSES:
+        lines.append(f"| {loss} | {' | '.join(f'{np.mean(found <= loss):.0%}' for found in critical.values())} |")
+    return "\n".join([*lines, "", *(f"{name.capitalize()}: {smallest(found)}" for name, found in critical.items())])
+
+
+def smallest(critical: Floats) -> str:
+    """Return the loss that is refused 80 % of the time, with its interval by a bootstrap over the repeats."""
+    drawn = np.random.default_rng(0).choice(critical, (1000, len(critical)))
+    estimate = np.quantile(critical, CAUGHT, method="higher")
+    low, high = np.quantile(np.quantile(drawn, CAUGHT, axis=1, method="higher"), [0.025, 0.975], method="nearest")
+    if not np.isfinite(estimate):
+        return "no step is refused 80 % of the time."
+    return f"a loss of {estimate:.4f} (95 % interval {low:.4f} to {high:.4f}) is refused 80 % of the time."

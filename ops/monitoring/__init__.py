@@ -1,0 +1,1 @@
+"""Watch the service and its model: drift monitor, dashboards, alerts, replay."""

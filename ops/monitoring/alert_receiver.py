@@ -1,0 +1,193 @@
+"""What Alertmanager sends to: alerts become log lines, a cause for retraining its command, silence an alarm."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import shlex
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, Header, HTTPException, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from pydantic import BaseModel, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECK_SECONDS = 1.0
+RESULTS = ("started", "busy", "done", "failed")
+
+log = logging.getLogger("ops.monitoring.alert_receiver")
+
+
+class Settings(BaseSettings):
+    """Settings of the receiver, each from the variable ONTIME_RECEIVER_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="ONTIME_RECEIVER_", frozen=True)
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: int = Field(default=8002, ge=0, le=65535)
+    """Port to listen on."""
+
+    token_file: Path | None = None
+    """File with the token that Alertmanager sends; without one, anybody may send."""
+
+    silence_seconds: float = Field(default=180, gt=0)
+    """Silence of the Watchdog from which on alerting is held to be broken."""
+
+    silence_command: str = ""
+    """Command to run when the Watchdog falls silent: one that tells people by another way than Alertmanager."""
+
+    retrain_command: str = "python -m ops.retraining.decide"
+    """Command that decides on a retraining and starts it."""
+
+
+class Alert(BaseModel):
+    """One alert, as Alertmanager sends it."""
+
+    status: str
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
+
+
+class Notification(BaseModel):
+    """What Alertmanager sends: alerts of one group."""
+
+    alerts: list[Alert]
+
+
+class Receiver:
+    """What was heard, and what was done about it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.heard, self.silent = time.time(), False
+        self.retraining: asyncio.Task[None] | None = None
+        self.registry = CollectorRegistry()
+        self.watchdog = Gauge(
+            "receiver_watchdog_timestamp_seconds", "When the Watchdog was last heard.", registry=self.registry
+        )
+        self.watchdog.set(self.heard)
+        self.alerts = Counter("receiver_alerts", "Alerts received.", ["status"], registry=self.registry)
+        self.retrain = Counter("receiver_retrain", "Causes for retraining.", ["result"], registry=self.registry)
+        for status in ("firing", "resolved"):
+            self.alerts.labels(status)
+        for result in RESULTS:
+            self.retrain.labels(result)
+
+    def take(self, notification: Notification) -> None:
+        """Write each alert to the log as one line of JSON."""
+        for alert in notification.alerts:
+            self.alerts.labels(alert.status).inc()
+            log.warning(json.dumps({"status": alert.status} | alert.labels | alert.annotations))
+
+    def hear(self) -> None:
+        """Take note that alerting works."""
+        if self.silent:
+            log.warning("the Watchdog is heard again")
+        self.heard, self.silent = time.time(), False
+        self.watchdog.set(self.heard)
+
+    async def listen(self) -> None:
+        """Raise the alarm, once, whenever the Watchdog falls silent."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            if not self.silent and time.time() - self.heard > self.settings.silence_seconds:
+                self.silent = True
+                log.critical("the Watchdog is silent for %.0f s: no alert arrives", time.time() - self.heard)
+                if self.settings.silence_command:
+                    await _run(self.settings.silence_command)
+
+    def ask_for_retraining(self, names: list[str]) -> str:
+        """Start the command unless it runs; return `started` or `busy`."""
+        result = "busy" if self.retraining and not self.retraining.done() else "started"
+        self.retrain.labels(result).inc()
+        log.warning("%s ask for retraining: %s", ", ".join(names), result)
+        if result == "started":
+            self.retraining = asyncio.create_task(self._retrain())
+        return result
+
+    async def _retrain(self) -> None:
+        code = await _run(self.settings.retrain_command)
+        self.retrain.labels("failed" if code else "done").inc()
+
+
+async def _run(command: str) -> int:
+    """Run a command, its output among ours, and return its exit code; 127 when there is no such program."""
+    try:
+        process = await asyncio.create_subprocess_exec(*shlex.split(command))
+    except OSError as err:
+        log.error("%s: %s", command, err)
+        return 127
+    code = await process.wait()
+    log.log(logging.ERROR if code else logging.INFO, "`%s` ended with %d", command, code)
+    return code
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application."""
+    receiver = Receiver(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        listening = asyncio.create_task(receiver.listen())
+        yield
+        listening.cancel()
+
+    def permitted(authorization: Annotated[str, Header()] = "") -> None:
+        if settings.token_file is None:
+            return
+        token = settings.token_file.read_text(encoding="utf-8").strip()
+        if not token or not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "The token is not the one in ONTIME_RECEIVER_TOKEN_FILE.")
+
+    app = FastAPI(title="On-time, alerts", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    guard = [Depends(permitted)]
+
+    @app.post("/alerts", dependencies=guard)
+    async def alerts(notification: Notification) -> None:
+        receiver.take(notification)
+
+    @app.post("/watchdog", dependencies=guard)
+    async def watchdog(notification: Notification) -> None:
+        if any(alert.status == "firing" for alert in notification.alerts):
+            receiver.hear()
+
+    @app.post("/retrain", dependencies=guard)
+    async def retrain(notification: Notification) -> dict[str, str]:
+        names = sorted({a.labels["alertname"] for a in notification.alerts if a.status == "firing"})
+        return {"result": receiver.ask_for_retraining(names) if names else "resolved"}
+
+    @app.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, Any]:
+        if receiver.silent:
+            raise HTTPException(503, "The Watchdog is silent: no alert arrives.")
+        return {"watchdog_heard_seconds_ago": round(time.time() - receiver.heard, 1)}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(receiver.registry), media_type="text/plain; version=0.0.4")
+
+    return app
+
+
+def main() -> None:
+    """Listen until the process is ended."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    settings = Settings()
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The last window of the journal, as frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Engine, Select, func, select
+
+from app.journal import outcomes, predictions
+from app.problem.features import CATEGORICAL, FEATURES
+from ops.monitoring.drift.reference import SCORE
+from stages.featurize import TARGET
+
+ID_RANDOM = 13
+"""Where the random part of an id begins, counted from 1; before it is the time."""
+WHOLE = 0.8
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a run looks at."""
+
+    predictions: pd.DataFrame
+    """Features and score."""
+    known: pd.DataFrame
+    """Score and target of those whose outcome is known."""
+    whole: bool
+    """Whether predictions reach back about as far as the window does."""
+
+
+def read(engine: Engine, version: str, hours: float, rows: int) -> Window:
+    """Return what a version predicted in the last hours, at most `rows`, drawn from all of that time.
+
+    An id ends in random digits (app/model/prediction.py): in their order, the first rows are a sample.
+    """
+    now = datetime.now(UTC)
+    since = now - timedelta(hours=hours)
+
+    def sample(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+        of_version = query.where(predictions.c.model_version == version, predictions.c.created_at >= since)
+        return of_version.order_by(func.substr(predictions.c.id, ID_RANDOM)).limit(rows)
+
+    joined = predictions.join(outcomes, predictions.c.id == outcomes.c.prediction_id)
+    columns = predictions.c.created_at, predictions.c.probability
+    with engine.connect() as connection:
+        scored = connection.execute(sample(select(*columns, predictions.c.features))).all()
+        known = connection.execute(sample(select(*columns, outcomes.c.not_on_time).select_from(joined))).all()
+    scored, known = sorted(scored, key=lambda row: row[0]), sorted(known, key=lambda row: row[0])
+    features = pd.DataFrame([row[2] for row in scored], columns=list(FEATURES))
+    numbers = [name for name in FEATURES if name not in CATEGORICAL]
+    features[numbers] = features[numbers].astype(float)
+    return Window(
+        features.assign(**{SCORE: [row[1] for row in scored]}),
+        pd.DataFrame([tuple(row[1:]) for row in known], columns=[SCORE, TARGET]).astype(float),
+        bool(scored) and now - scored[0][0] >= WHOLE * (now - since),
+    )
+
+
+def outcomes_since(engine: Engine, moment: float) -> int:
+    """Return how many outcomes were received since a moment (seconds since 1970)."""
+    since = datetime.fromtimestamp(moment, UTC)
+    with engine.connect() as connection:
+        return int(connection.scalar(select(func.count()).where(outcomes.c.received_at >= since)) or 0)

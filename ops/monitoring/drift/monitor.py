@@ -1,0 +1,134 @@
+"""The drift monitor: when it looks, at what, and what it does with it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import OnTimeError
+from app.journal import connect as connect_journal
+from ops.monitoring.drift import journal
+from ops.monitoring.drift import page as report
+from ops.monitoring.drift.compare import alarms, compare
+from ops.monitoring.drift.gauges import Gauges
+from ops.monitoring.drift.reference import Reference, load
+from stages import params, tracking
+
+log = logging.getLogger("ops.monitoring.drift")
+
+
+class Settings(BaseSettings):
+    """Settings of the monitor, each from the variable ONTIME_DRIFT_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="ONTIME_DRIFT_", frozen=True)
+
+    host: str = "127.0.0.1"
+    """Address of /metrics."""
+
+    port: int = Field(default=8001, ge=1, le=65535)
+    """Port of /metrics."""
+
+    minutes: float = Field(default=15, gt=0)
+    """Time between two runs."""
+
+    window_hours: float = Field(default=168, gt=0)
+    """How far back a window reaches."""
+
+    window_rows: int = Field(default=10_000, gt=0)
+    """How many predictions a window has at most; of more, a sample is drawn."""
+
+    registry_seconds: float = Field(default=30, gt=0)
+    """Time between two looks at the registry's aliases."""
+
+    journal_url: str = Field(default="sqlite:///journal.db", validation_alias="ONTIME_JOURNAL_URL")
+    """The service's journal; the variable is the service's own."""
+
+    model_name: str = Field(default="flight-delay", validation_alias="ONTIME_MODEL_NAME")
+    """Name of the model; the variable is the service's own."""
+
+    model_alias: str = Field(default="production", validation_alias="ONTIME_MODEL_ALIAS")
+    """Alias of the version that is served; the variable is the service's own."""
+
+    reports: Path = Path("build/drift")
+    """Folder of the HTML reports."""
+
+    keep: int = Field(default=20, gt=0)
+    """How many reports stay in the folder."""
+
+
+class Monitor:
+    """Looks at the registry often and at the journal now and then."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.policy = settings, params.load().monitor.drift
+        self.gauges = Gauges(settings.minutes * 60)
+        self.client = tracking.connect()
+        self.engine = connect_journal(settings.journal_url)
+        self.reference: Reference | None = None
+        self._news: tuple[object, ...] = ()
+
+    def look_up(self) -> str | None:
+        """Export what the registry's aliases name, and return the version that is watched."""
+        aliases = self.client.get_registered_model(self.settings.model_name).aliases
+        versions = {alias: str(version) for alias, version in aliases.items()}
+        self.gauges.aliases(self.settings.model_name, versions)
+        return versions.get(self.settings.model_alias)
+
+    def _load(self, version: str) -> Reference:
+        """Return the reference of a version, from the registry the first time."""
+        if self.reference is None or self.reference.version != version:
+            name = self.settings.model_name
+            digest = self.client.get_model_version(name, version).tags.get(tracking.DIGEST_TAG, "")
+            with tempfile.TemporaryDirectory() as scratch:
+                found = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch)
+                self.reference = load(Path(found) / "extra_files", version, digest, self.policy)
+            self.gauges.limits(self.reference)
+        return self.reference
+
+    def check(self, version: str) -> list[str]:
+        """Compare the last window of a version with its reference, and return the alarms."""
+        reference, settings = self._load(version), self.settings
+        read = journal.read(self.engine, version, settings.window_hours, settings.window_rows)
+        window, labelled = read.predictions, read.known
+        self.gauges.ran(len(window), len(labelled))
+        if len(window) < self.policy.min_rows:
+            log.warning(
+                "%d predictions of version %s: at least %d make a window", len(window), version, self.policy.min_rows
+            )
+            return []
+        found = compare(reference, window, labelled, read.whole)
+        self.gauges.found(version, found)
+        beyond = alarms(reference, found)
+        said = "; ".join(beyond) or "no alarm"
+        if not read.whole:
+            said += ", shifts are not judged before the window is whole"
+        log.info("%d predictions, %d with an outcome: %s", len(window), len(labelled), said)
+        html = report.write_html(reference, window, settings.reports, settings.keep)
+        news = (version, sorted(alarm.split()[0] for alarm in beyond), time.strftime("%F"))
+        if news != self._news:  # MLflow gets a run a day, and one whenever something changes
+            report.log_run(reference, found, beyond, html)
+            self._news = news
+        return beyond
+
+    def step(self, now: float, due: float) -> float:
+        """Look at the registry, and run when it is time; return when the next run is due."""
+        try:
+            version = self.look_up()
+            if now < due:
+                return due
+            if version is None:
+                log.warning("nothing is %s: `make promote` makes a version Production", self.settings.model_alias)
+            else:
+                self.check(version)
+        except (OnTimeError, MlflowException, SQLAlchemyError, OSError) as err:
+            log.error("the run failed: %s: %s", type(err).__name__, str(err).splitlines()[0])
+            self.gauges.failures.inc()
+        return now + self.settings.minutes * 60 if now >= due else due

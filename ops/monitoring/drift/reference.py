@@ -1,0 +1,95 @@
+"""The reference sample of a model, and how far its own weeks lie from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from evidently.legacy.calculations.stattests import psi_stat_test
+from evidently.legacy.core import ColumnType
+
+from app.errors import BundleInvalid
+from app.model.bundle import REFERENCE_FILE
+from app.problem.features import CATEGORICAL, FEATURES
+from stages.featurize import DAY
+from stages.params import DriftParams
+
+SCORE = "probability"
+WEEK_DAYS = 7
+STRIDE_DAYS = 3
+LEAST_ROWS = 50
+"""A week with fewer rows says more about chance than about the season."""
+
+
+def psi(reference: pd.Series, window: pd.Series) -> float:
+    """Return evidently's population stability index of the values that are there; NaN when one side has none."""
+    there, now = reference.dropna(), window.dropna()
+    if there.empty or now.empty:
+        return float("nan")
+    kind = ColumnType.Numerical if pd.api.types.is_numeric_dtype(reference) else ColumnType.Categorical
+    return float(psi_stat_test(there, now, kind, None).drift_score)
+
+
+def words(codes: pd.DataFrame, vocabularies: dict[str, list[str]]) -> pd.DataFrame:
+    """Return features whose categories are words instead of codes, as the journal has them."""
+    lists = {name: np.array([*vocabularies[name], None], dtype=object) for name in CATEGORICAL}
+    texts = {name: lists[name][codes[name].fillna(-1).astype(int)] for name in CATEGORICAL}
+    return codes.assign(**texts)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a model was made from: a sample of its features and out-of-fold scores, with days, categories as words."""
+
+    version: str
+    frame: pd.DataFrame
+    policy: DriftParams
+
+    @cached_property
+    def _weeks(self) -> list[pd.DataFrame]:
+        """The rows of overlapping weeks."""
+        days = self.frame[DAY].to_numpy()
+        starts = range(int(days.min()), int(days.max()) - WEEK_DAYS + 2, STRIDE_DAYS)
+        weeks = [self.frame[(days >= start) & (days < start + WEEK_DAYS)] for start in starts]
+        return [rows for rows in weeks if len(rows) >= LEAST_ROWS]
+
+    def _limit(self, column: str) -> float:
+        """Return the largest PSI of a week, with a margin; a season stays below it."""
+        weeks = [psi(self.frame[column], rows[column]) for rows in self._weeks]
+        usual = max((value for value in weeks if np.isfinite(value)), default=0.0)
+        return max(self.policy.psi_floor, self.policy.psi_factor * usual)
+
+    @cached_property
+    def psi_limits(self) -> dict[str, float]:
+        """The PSI from which on a feature has drifted."""
+        return {name: self._limit(name) for name in FEATURES}
+
+    @cached_property
+    def score_limit(self) -> float:
+        """The PSI from which on the score has drifted."""
+        return self._limit(SCORE)
+
+    @cached_property
+    def missing_limits(self) -> dict[str, float]:
+        """The share of missing values from which on a feature is missing too often."""
+        shares = pd.DataFrame([rows[list(FEATURES)].isna().mean() for rows in self._weeks])
+        return {str(name): float(share) + self.policy.missing_margin for name, share in shares.max().items()}
+
+
+def load(folder: Path, version: str, digest: str, policy: DriftParams) -> Reference:
+    """Read the reference from a downloaded bundle; raise BundleInvalid unless it is the one that was registered."""
+    try:
+        content = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(content)
+        sample = (folder / REFERENCE_FILE).read_bytes()
+        expected, vocabularies = manifest["reference_sha256"], manifest["tables"]["vocabularies"]
+    except (OSError, ValueError, KeyError) as err:
+        raise BundleInvalid(f"version {version} has no reference sample: {err!r}. `make repro` registers one.") from err
+    if hashlib.sha256(content).hexdigest() != digest or hashlib.sha256(sample).hexdigest() != expected:
+        raise BundleInvalid(f"the reference sample of version {version} is not what was registered.")
+    return Reference(version, words(pd.read_parquet(folder / REFERENCE_FILE), vocabularies), policy)

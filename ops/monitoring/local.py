@@ -1,0 +1,235 @@
+"""`make monitor-local`: the monitoring beside a service on this machine, by Debian's binaries instead of containers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from app.errors import OnTimeError
+from stages.errors import run
+
+OPS = Path(__file__).resolve().parent / "config"
+PACKAGES = {
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "prometheus-blackbox-exporter": "prometheus-blackbox-exporter",
+    "prometheus-node-exporter": "prometheus-node-exporter",
+}
+TARGETS = {
+    "api:8000": "127.0.0.1:8000",
+    "drift:8001": "127.0.0.1:8001",
+    "receiver:8002": "127.0.0.1:8002",
+    "cadvisor:8080": "127.0.0.1:8080",
+    "node-exporter:9100": "127.0.0.1:9100",
+    "blackbox:9115": "127.0.0.1:9115",
+    "prometheus:9090": "127.0.0.1:9090",
+    "alertmanager:9093": "127.0.0.1:9093",
+    "grafana:3000": "127.0.0.1:3000",
+}
+"""The targets of ops/monitoring/config/prometheus/prometheus.yml, and where they are here."""
+
+NOT_HERE = ("cadvisor", "grafana")
+"""Jobs whose programs Debian does not have."""
+DAY_SECONDS = 86400
+DRIFT_RUN_SECONDS = 15
+
+_DURATION = re.compile(r"\b(\d+)([smhd])\b")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LEAST_MS = 1000
+
+
+class ProgramMissing(OnTimeError):
+    """A program of the monitoring is not installed."""
+
+
+def faster(text: str, speed: float) -> str:
+    """Return configuration or rules whose durations are divided by `speed`, none shorter than a second.
+
+    A range stays at least five scrapes long, as a rate needs two.
+    """
+
+    def shorten(match: re.Match[str]) -> str:
+        milliseconds = int(match[1]) * _SECONDS[match[2]] * 1000 / speed
+        least = LEAST_MS * (5 if match.string[match.start() - 1] == "[" else 1)
+        return f"{max(least, round(milliseconds))}ms" if int(match[1]) else match[0]
+
+    return text if speed == 1 else _DURATION.sub(shorten, text)
+
+
+class ProgramEnded(OnTimeError):
+    """A program of the monitoring does not run any more."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where everything listens, and how fast time runs; `targets` has an address for each one of the files."""
+
+    folder: Path
+    targets: Mapping[str, str]
+    speed: float = 1
+    token: str = ""
+    week_seconds: float = 7 * DAY_SECONDS
+    """How long the drift monitor's window is; a week, or the time in which one is replayed."""
+    without: Sequence[str] = ()
+    """Jobs that are left out; without `cadvisor`, so are the rules on containers."""
+
+    def address(self, name: str) -> str:
+        """Return the address here of a target that the files name."""
+        return self.targets.get(name, TARGETS[name])
+
+    def render(self, text: str) -> str:
+        """Return a file's text with the addresses here, and with this speed."""
+        for name in TARGETS:
+            text = text.replace(name, self.address(name))
+        return faster(text, self.speed)
+
+    def write(self) -> None:
+        """Write the configuration of Prometheus and Alertmanager, from the very files that the containers have."""
+        for source in [
+            *OPS.glob("prometheus/*.yml"),
+            *OPS.glob("prometheus/rules/*.yml"),
+            *OPS.glob("alertmanager/*.yml"),
+        ]:
+            file = self.folder / source.relative_to(OPS)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            text = source.read_text(encoding="utf-8")
+            file.write_text(text if source.name == "blackbox.yml" else self.render(text), encoding="utf-8")
+        self._leave_out()
+        secrets = self.folder / "alertmanager" / "secrets"
+        secrets.mkdir(exist_ok=True)
+        (secrets / "receiver_token").write_text(self.token or "local", encoding="utf-8")
+
+    def _leave_out(self) -> None:
+        """Take the jobs that are not here out of the configuration: nobody wants to hear that they are down."""
+        file = self.folder / "prometheus" / "prometheus.yml"
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content["scrape_configs"] = [job for job in content["scrape_configs"] if job["job_name"] not in self.without]
+        file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        if "cadvisor" in self.without:
+            (file.parent / "rules" / "containers.yml").unlink()
+
+    def commands(self) -> dict[str, list[str]]:
+        """Return how each of Debian's programs is started."""
+        prometheus, alertmanager = self.address("prometheus:9090"), self.address("alertmanager:9093")
+        return {
+            "prometheus": [
+                f"--config.file={self.folder}/prometheus/prometheus.yml",
+                f"--storage.tsdb.path={self.folder}/tsdb",
+                f"--web.listen-address={prometheus}",
+                f"--rules.alert.resend-delay={max(LEAST_MS, round(60_000 / self.speed))}ms",
+                "--log.level=warn",
+            ],
+            "prometheus-alertmanager": [
+                f"--config.file={self.folder}/alertmanager/alertmanager.yml",
+                f"--storage.path={self.folder}/alerts",
+                f"--web.listen-address={alertmanager}",
+                "--cluster.listen-address=",
+                "--log.level=warn",
+            ],
+            "prometheus-blackbox-exporter": [
+                f"--config.file={self.folder}/prometheus/blackbox.yml",
+                f"--web.listen-address={self.address('blackbox:9115')}",
+                "--log.level=warn",
+            ],
+            "prometheus-node-exporter": [
+                f"--web.listen-address={self.address('node-exporter:9100')}",
+                "--collector.disable-defaults",
+                "--collector.filesystem",
+                "--collector.cpu",
+                "--collector.meminfo",
+                "--log.level=warn",
+            ],
+        }
+
+    def ours(self) -> dict[str, dict[str, str]]:
+        """Return the settings of the drift monitor and of the receiver, by module."""
+        drift_host, drift_port = self.address("drift:8001").split(":")
+        host, port = self.address("receiver:8002").split(":")
+        window = {"ONTIME_DRIFT_WINDOW_HOURS": str(self.week_seconds / 3600)}
+        minutes = max(DRIFT_RUN_SECONDS / 60, 15 * self.week_seconds / (7 * DAY_SECONDS))
+        return {
+            "ops.monitoring.drift": window
+            | {
+                "ONTIME_DRIFT_HOST": drift_host,
+                "ONTIME_DRIFT_PORT": drift_port,
+                "ONTIME_DRIFT_MINUTES": str(minutes),
+                "ONTIME_DRIFT_REGISTRY_SECONDS": str(max(1.0, 30 / self.speed)),
+            },
+            "ops.monitoring.alert_receiver": window  # the command that it starts looks at the same window
+            | {
+                "ONTIME_RECEIVER_HOST": host,
+                "ONTIME_RECEIVER_PORT": port,
+                "ONTIME_RECEIVER_TOKEN_FILE": f"{self.folder}/alertmanager/secrets/receiver_token",
+                "ONTIME_RECEIVER_SILENCE_SECONDS": str(max(10.0, 180 / self.speed)),
+                "ONTIME_RECEIVER_RETRAIN_COMMAND": f"{sys.executable} -m ops.retraining.decide",
+            },
+        }
+
+
+@contextlib.contextmanager
+def started(
+    commands: Mapping[str, list[str]], environment: Mapping[str, Mapping[str, str]]
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Run programs until the block ends; those in `environment` are modules of ours."""
+    for program in commands:
+        if shutil.which(program) is None:
+            raise ProgramMissing(f"{program} is not installed: apt install {PACKAGES[program]}")
+    with contextlib.ExitStack() as stack:
+        running = {}
+        lines = {program: [program, *arguments] for program, arguments in commands.items()}
+        lines |= {module: [sys.executable, "-m", module] for module in environment}
+        for name, line in lines.items():
+            process = stack.enter_context(subprocess.Popen(line, env=os.environ | dict(environment.get(name, {}))))
+            stack.callback(process.terminate)
+            running[name] = process
+        yield running
+
+
+def watch(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    """Return never; raise ProgramEnded as soon as a program has ended."""
+    while True:
+        for name, process in running.items():
+            if process.poll() is not None:
+                raise ProgramEnded(f"{name} ended with {process.returncode}; its own words are above.")
+        time.sleep(0.5)
+
+
+def main() -> None:
+    """Run everything until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m ops.monitoring.local")
+    parser.add_argument(
+        "--speed", type=float, default=1, help="divide all windows and waits by this, to watch a replay"
+    )
+    parser.add_argument(
+        "--week-seconds", type=float, default=7 * DAY_SECONDS, help="how long a week of the replay takes"
+    )
+    parser.add_argument("--cadvisor", default="", help="address of a cAdvisor; without one, containers are not watched")
+    parser.add_argument("--service", default=f"127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="on-time-monitoring-") as folder:
+        targets = TARGETS | {"api:8000": arguments.service, "cadvisor:8080": arguments.cadvisor}
+        without = [job for job in NOT_HERE if job != "cadvisor" or not arguments.cadvisor]
+        site = Site(Path(folder), targets, arguments.speed, week_seconds=arguments.week_seconds, without=without)
+        site.write()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the programs as well
+        with contextlib.suppress(KeyboardInterrupt), started(site.commands(), site.ours()) as running:
+            print(f"Prometheus  http://{site.address('prometheus:9090')}/alerts")
+            print(f"Alertmanager  http://{site.address('alertmanager:9093')}   Ctrl-C ends all of it.", flush=True)
+            watch(running)
+
+
+if __name__ == "__main__":
+    run(main)

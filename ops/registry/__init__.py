@@ -1,0 +1,1 @@
+"""Promote, roll back, compare and list the versions in MLflow's registry."""

@@ -1,0 +1,252 @@
+"""The registry's commands: promote, rollback, history, compare, require, export."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
+from app.registry import download
+from app.registry import version as registry
+from ops.ci.github import output
+from ops.gate.evidence import Replicates, candidate, collect, draw
+from ops.gate.pull_request import Evidence, decide_promotion, markdown
+from ops.registry import history
+from ops.registry import production as pointer
+from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
+from stages import params, tracking
+from stages.decision import Check, Decision
+from stages.errors import run
+from stages.files import write_json
+from stages.params import Params
+
+ATTEMPTS = 5
+
+
+class PromotionRefused(OnTimeError):
+    """The gate did not accept the model."""
+
+    exit_code = 8
+
+
+def require(client: MlflowClient, p: Params) -> ModelVersion:
+    """Return the Production version, or raise ModelUnavailable with the command that makes one."""
+    version = by_alias(client, p.register_.model, PRODUCTION)
+    if version is None:
+        staged = by_alias(client, p.register_.model, STAGING)
+        command = (
+            f"`make promote` makes version {staged.version} Production" if staged else "`make repro` makes a model"
+        )
+        raise ModelUnavailable(
+            f"no version of {p.register_.model} is Production in {tracking.tracking_uri()}; {command}."
+        )
+    return version
+
+
+def find(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
+    """Return the version with this number, or the alias's; raise ModelUnavailable, with the command, without one."""
+    try:
+        version = client.get_model_version(name, number) if number else by_alias(client, name, alias)
+    except MlflowException as err:
+        if err.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        version = None
+    if version is None:
+        wanted = f"version {number}" if number else f"version with the alias {alias}"
+        raise ModelUnavailable(f"{name} has no {wanted} in {tracking.tracking_uri()}; {command}.")
+    return version
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def record(
+    action: str,
+    subject: ModelVersion,
+    champion: ModelVersion | None,
+    decision: Decision,
+    p: Params,
+    evidence: tuple[Evidence, Replicates] | None = None,
+    reason: str = "",
+) -> str:
+    """Log a decision, accepted or refused, as a run with all its evidence; return the run's id."""
+    tags = {
+        "action": action,
+        "decision": "accepted" if decision.accepted else "refused",
+        "challenger": str(subject.version),
+        "champion": str(champion.version) if champion else "",
+        "reasons": "; ".join([reason] * bool(reason) + decision.reasons)[:4000],
+    }
+    with tracking.stage_run("decision", p.gate) as log, tempfile.TemporaryDirectory() as folder:
+        log.tags(tags)
+        numbers: dict[str, float] = {}
+        for check in decision.checks:
+            name = re.sub(r"[^\w./ -]", "", check.name.partition(": ")[0].replace("=", " "))[:200].strip("/ ")
+            numbers |= {name: check.value, f"{name}.now": check.now, f"{name}.base": check.base}
+        log.metrics(**{name: value for name, value in numbers.items() if math.isfinite(value)})
+        checks = [
+            {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in vars(check).items()}
+            for check in decision.checks
+        ]
+        write_json(Path(folder) / "decision.json", tags | {"checks": checks})
+        (Path(folder) / "decision.md").write_text(markdown(decision) + "\n", encoding="utf-8")
+        if evidence and evidence[1].metrics:
+            draw(evidence[1], evidence[0], p.gate.promotion, Path(folder) / "bootstrap.png")
+        log.artifact(Path(folder))
+        mlflow.set_tag("mlflow.note.content", markdown(decision)[:4900])
+    return log.run_id
+
+
+def _settle(client: MlflowClient, name: str) -> None:
+    done = pointer.settled(client, name)
+    if done:
+        print(done)
+
+
+def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False) -> str:
+    """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done."""
+    name = p.register_.model
+    challenger = find(client, name, number, STAGING, "`make repro` makes one")
+    _settle(client, name)
+    champion = by_alias(client, name, PRODUCTION)
+    if champion is not None and champion.version == challenger.version:
+        return f"Version {champion.version} of {name} is Production already."
+    evidence = collect(client, challenger, champion, p)
+    decision = decide_promotion(evidence[0], p.gate, allow_equal)
+    run_id = record("promote", challenger, champion, decision, p, evidence)
+    against = f"against version {champion.version}" if champion else "by the floors, with no champion"
+    verdict = "accepted" if decision.accepted else "refused"
+    for version in filter(None, (challenger, champion)):
+        pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")
+    where = f"The evidence: {pointer.link(run_id)}"
+    if not decision.accepted:
+        reasons = "; ".join(decision.reasons)
+        raise PromotionRefused(f"version {challenger.version} of {name} is refused {against}: {reasons}. {where}")
+    origin = str(champion.version) if champion else None
+    why = f"accepted {against}" + _headline(evidence[0])
+    pointer.move(client, name, Intent("promote", str(challenger.version), origin, origin, run_id, why, _now()))
+    output(replaced=origin or "")
+    return f"Version {challenger.version} of {name} is Production, {why}. {where}\n`make serve` serves it."
+
+
+def _headline(evidence: Evidence) -> str:
+    pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence.metrics.items()]
+    return ": " + ", ".join(pairs) if pairs else ""
+
+
+def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -> str:
+    """Make `previous`, or the version `number`, the Production version again, after loading and verifying it."""
+    name = p.register_.model
+    if not reason.strip():
+        raise PromotionRefused('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
+    _settle(client, name)
+    target = find(client, name, number, PREVIOUS, "`make history` shows which were; roll back with VERSION=n")
+    champion = require(client, p)
+    if champion.version == target.version:
+        return f"Version {target.version} of {name} is Production already."
+    checks = [Check.at_least("promoted before", int(PROMOTED_TAG in target.tags), 1)]
+    try:
+        with candidate(target):
+            checks.append(Check.at_least("bundle that the service can load", 1, 1))
+    except BundleInvalid as err:
+        checks.append(Check.at_least(f"bundle that the service can load ({err})", 0, 1))
+    decision = Decision(tuple(checks))
+    run_id = record("rollback", target, champion, decision, p, reason=reason)
+    verdict = "accepted" if decision.accepted else "refused"
+    for version in (target, champion):
+        text = f"rollback from version {champion.version} to {target.version} {verdict}: {reason}"
+        pointer.describe(client, version, run_id, text)
+    if not decision.accepted:
+        reasons = "; ".join(decision.reasons)
+        stays = f"version {champion.version} of {name} stays Production"
+        raise PromotionRefused(f"{stays}: version {target.version}: {reasons}.")
+    earlier = pointer.before(client, name, str(target.version))
+    intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason, _now())
+    pointer.move(client, name, intent)
+    done = f"Version {target.version} of {name} is Production again, after {champion.version}: {reason}."
+    return f"{done} {pointer.link(run_id)}"
+
+
+def export(client: MlflowClient, p: Params, folder: Path, number: str | None) -> str:
+    """Write Production, or the version `number`, as a folder that the service can load; return what was done.
+
+    The folder is complete or not there at all; what was in it before is gone.
+    """
+    name = p.register_.model
+    version = find(client, name, number, "", "`make history` shows them") if number else require(client, p)
+    production = by_alias(client, name, PRODUCTION)
+    alias = PRODUCTION if production and production.version == version.version else ""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        copy = Path(scratch) / folder.name
+        download.export(version, alias, tracking.tracking_uri(), copy)
+        registry.load(copy, "baked")
+        if folder.exists():
+            shutil.rmtree(folder)
+        copy.rename(folder)
+    return f"Version {version.version} of {name} is in {folder}; ONTIME_BAKED_MODEL={folder} serves it."
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ops.registry.commands")
+    commands = parser.add_subparsers(dest="command", required=True)
+    comparison = commands.add_parser("compare", help="the last pipeline runs, or those behind versions, side by side")
+    comparison.add_argument("versions", nargs="*")
+    commands.add_parser("require", help="fail when nothing is Production")
+    commands.add_parser("history", help="who was Production, from when to when, and why")
+    promotion = commands.add_parser("promote", help="Staging, or a version, to Production")
+    promotion.add_argument("version", nargs="?")
+    promotion.add_argument("--if-none", action="store_true", help="only when nothing is Production")
+    promotion.add_argument("--allow-equal", action="store_true", help="a tie is good enough")
+    back = commands.add_parser("rollback", help="the previous version, or a named one, to Production")
+    back.add_argument("version", nargs="?")
+    back.add_argument("--reason", default="")
+    copy = commands.add_parser("export", help="Production, or a named version, to a folder that the service can load")
+    copy.add_argument("folder", type=Path)
+    copy.add_argument("version", nargs="?")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run one command of the registry; start it again while SQLite is busy with another one's writing."""
+    arguments = _arguments()
+    for attempt in range(ATTEMPTS):
+        try:
+            _run(arguments)
+            break
+        except MlflowException as err:
+            if err.error_code != "TEMPORARILY_UNAVAILABLE" or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.2, 1))  # both would come back at once
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    p, client = params.load(), tracking.connect()
+    if arguments.command == "compare":
+        print(history.compare(client, arguments.versions))
+    elif arguments.command == "history":
+        print(history.text(client, p.register_.model))
+    elif arguments.command == "require":
+        require(client, p)
+    elif arguments.command == "rollback":
+        print(rollback(client, p, arguments.version, arguments.reason))
+    elif arguments.command == "export":
+        print(export(client, p, arguments.folder, arguments.version))
+    elif not (arguments.if_none and by_alias(client, p.register_.model, PRODUCTION)):
+        print(promote(client, p, arguments.version, arguments.allow_equal))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,59 @@
+"""What `make repro` ends with; without MLflow's import, so that a run in which nothing changed stays fast."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from ops.ci.github import output
+from stages.files import METRICS_FILE
+
+RECEIPT = Path("build/receipt.json")
+REGISTRATION = Path("build/registration.json")
+NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
+DEFAULT_URI = "sqlite:///mlflow.db"  # as in app/settings.py, which takes too long to import here
+
+
+def forget_foreign_receipt() -> None:
+    """Remove the receipt of another MLflow, or of a SQLite file that is gone, so that `register` runs again."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    known = json.loads(REGISTRATION.read_text(encoding="utf-8"))["uri"] if REGISTRATION.exists() else None
+    file_gone = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+    if RECEIPT.exists() and (known != uri or file_gone):
+        RECEIPT.unlink()
+
+
+def text() -> str:
+    """Return the metrics beside those of the baselines, the version, and what to do next."""
+    metrics = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+    registration = json.loads(REGISTRATION.read_text(encoding="utf-8"))
+    receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
+    lines = [f"{'November and December':<22}" + "".join(f"{label:>10}" for label in NAMES.values())]
+    lines += [
+        f"{name:<22}" + "".join(f"{metrics[column][name]:>10.4f}" for column in NAMES) for name in metrics["test"]
+    ]
+    floors = "reaches" if receipt["floors"] else "does not reach"
+    lines += [
+        "",
+        f"Version {registration['version']} of {receipt['model']} is Staging in {registration['uri']}; "
+        f"it {floors} the floors.",
+        "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the summary, or only forget a receipt that does not belong here."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--forget-foreign-receipt", action="store_true")
+    if parser.parse_args().forget_foreign_receipt:
+        forget_foreign_receipt()
+    else:
+        output(version=json.loads(REGISTRATION.read_text(encoding="utf-8"))["version"])
+        print(text())
+
+
+if __name__ == "__main__":
+    main()

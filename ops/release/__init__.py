@@ -1,0 +1,1 @@
+"""Build, check, publish and deploy the image of a version."""

@@ -1,0 +1,147 @@
+"""`make audit` and `make sbom`: what the image installs, what is known against it, and what is in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from app.errors import OnTimeError
+from ops.ci.github import output
+from ops.release import image as images
+from ops.release.docker import docker
+from stages.errors import run
+
+REQUIREMENTS = "requirements.txt"
+IGNORED_FILE = Path(__file__).with_name("audit-ignored.yml")
+SITE_PACKAGES = "/opt/venv/lib/python3.11/site-packages"
+
+
+class AuditFailed(OnTimeError):
+    """A vulnerability is known, or it is not known whether one is."""
+
+    exit_code = 13
+
+
+class Ignored(BaseModel):
+    """A vulnerability that is let pass until a day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    package: str
+    reason: str = Field(min_length=10)
+    expires: date
+
+
+def ignored(path: Path) -> list[Ignored]:
+    """Return the entries of the ignore file; raise AuditFailed for one without reason or last day."""
+    try:
+        return TypeAdapter(list[Ignored]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")) or [])
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise AuditFailed(f"{path}, entry {'.'.join(map(str, first['loc']))}: {first['msg']}.") from err
+
+
+def judge(dependencies: Sequence[dict[str, Any]], entries: Sequence[Ignored], today: date) -> list[str]:
+    """Return all that speaks against pip-audit's result: vulnerabilities, packages not audited, outdated entries."""
+    if not dependencies:
+        return ["nothing was audited"]
+    skipped = [d["name"] for d in dependencies if "skip_reason" in d]
+    found = {(d["name"], name): (d, v) for d in dependencies for v in d.get("vulns", []) for name in _names(v)}
+    valid = {(e.package, e.id) for e in entries if e.expires >= today}
+    passed = {id(found[key][1]) for key in valid & found.keys()}
+    reasons = [f"{e.id} ({e.package}) was let pass until {e.expires}: {e.reason}" for e in entries if e.expires < today]
+    reasons += [
+        f"{e.id} ({e.package}) is not found any more: delete the entry" for e in entries if _gone(e, found, skipped)
+    ]
+    for d in dependencies:
+        for v in d.get("vulns", []):
+            if id(v) not in passed:
+                fixed = ", ".join(v.get("fix_versions", [])) or "no version yet"
+                reasons.append(f"{d['name']} {d['version']}: {v['id']}, fixed in {fixed}")
+    if skipped:
+        reasons.append(
+            f"{len(skipped)} packages were not audited ({', '.join(skipped[:3])} …): the service does not know them"
+        )
+    return reasons
+
+
+def _names(vulnerability: dict[str, Any]) -> list[str]:
+    return [vulnerability["id"], *vulnerability.get("aliases", [])]
+
+
+def _gone(entry: Ignored, found: dict[tuple[str, str], Any], skipped: Sequence[str]) -> bool:
+    return (entry.package, entry.id) not in found and entry.package not in skipped
+
+
+def audit() -> str:
+    """Ask pip-audit about every locked package; raise AuditFailed with all that it found."""
+    entries = ignored(IGNORED_FILE)
+    command = [sys.executable, "-m", "pip_audit", "--requirement", REQUIREMENTS, "--require-hashes", "--disable-pip"]
+    command += ["--format", "json", "--progress-spinner", "off"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        dependencies = json.loads(done.stdout)["dependencies"]
+    except (ValueError, KeyError) as err:
+        words = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
+        raise AuditFailed(f"pip-audit could not ask the vulnerability service: {words}") from err
+    if reasons := judge(dependencies, entries, datetime.now(UTC).date()):
+        raise AuditFailed(f"{REQUIREMENTS} does not pass the audit:\n  " + "\n  ".join(reasons))
+    return f"{len(dependencies)} packages: no known vulnerability, {len(entries)} let pass for a time."
+
+
+def sbom(image: str) -> Path:
+    """Write the CycloneDX list of the Python packages that are in an image; the same image gives the same file."""
+    facts = images.facts_of(image)
+    path = Path("build") / f"sbom-{re.sub(r'[^A-Za-z0-9.-]', '-', image)}.json"
+    path.parent.mkdir(exist_ok=True)
+    container = docker("create", image)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            docker("cp", f"{container}:{SITE_PACKAGES}", scratch)
+        finally:
+            docker("rm", container)
+        python = Path(scratch) / "python"  # stands for the image's interpreter, whose path is all that is asked for
+        python.write_text(f"#!/bin/sh\necho '[\"{scratch}/site-packages\"]'\n", encoding="utf-8")
+        python.chmod(0o755)
+        command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--pyproject"]
+        command += ["pyproject.toml", "--output-file", str(path), str(python)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AuditFailed(f"cyclonedx-py failed on {image}: {done.stderr.strip().splitlines()[-1]}")
+    bill = json.loads(path.read_text(encoding="utf-8"))
+    bill["metadata"]["properties"] = [*bill["metadata"].get("properties", []), *_properties(facts)]
+    path.write_text(json.dumps(bill, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return path
+
+
+def _properties(facts: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": facts[name]} for name in sorted(facts)]
+
+
+def main() -> None:
+    """Audit the locked packages, or write an image's bill of materials."""
+    parser = argparse.ArgumentParser(prog="python -m ops.release.audit")
+    parser.add_argument("--sbom", metavar="IMAGE")
+    arguments = parser.parse_args()
+    if not arguments.sbom:
+        print(audit())
+        return
+    written = sbom(arguments.sbom)
+    output(sbom=str(written))
+    print(f"{written} is written.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,288 @@
+"""`make image`: one commit's code and one version of the model as an image that is named after both."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from app.errors import OnTimeError
+from app.registry.version import VERSION_FILE, load
+from ops.ci.github import output
+from ops.registry import commands as registry
+from ops.registry.production import PRODUCTION, by_alias
+from ops.release.docker import REPOSITORY, docker, inspect
+from stages import params, tracking
+from stages.errors import run
+from stages.params import Params
+
+BASE_IMAGE = "python:3.11-slim-bookworm"
+CONTEXT = (
+    *("Dockerfile", ".dockerignore", "requirements.txt", "requirements-monitor.txt"),
+    *("app", "stages", "ops", "params.yaml", "data.dvc", "dvc.yaml", "dvc.lock", "pyproject.toml"),
+)
+OCI, OURS = "org.opencontainers.image.", "ai.on-time."
+
+
+class ImageRefused(OnTimeError):
+    """An image that must not be built, or that is not what its name says."""
+
+    exit_code = 11
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
+
+
+def committed() -> str:
+    """Return the commit; refuse while a file that goes into the image differs from it."""
+    changed = _git("status", "--porcelain", "--", *CONTEXT).decode().split("\n")
+    names = [line[3:] for line in changed if line]
+    if names:
+        raise ImageRefused(
+            f"the image is named after a commit, but {', '.join(names[:5])} differs from it: commit first."
+        )
+    return _git("rev-parse", "HEAD").decode().strip()
+
+
+def lock_of(version: ModelVersion) -> bytes:
+    """Return the dvc.lock that makes this version's bundle; refuse a version that no commit can make again."""
+    md5 = version.tags.get("dvc.md5.build/bundle", "unknown")
+    commits = _git("log", "--reverse", "--format=%H", f"-S{md5}", "--", "dvc.lock").decode().split()
+    if not commits:
+        raise ImageRefused(
+            f"no commit's dvc.lock makes version {version.version} of {version.name} (bundle {md5}): "
+            "commit dvc.lock with the change that made it."
+        )
+    return _git("show", f"{commits[0]}:dvc.lock")
+
+
+def source() -> str:
+    """Return the repository's web address, without a user's name or token; empty when there is none."""
+    url = subprocess.run(["git", "remote", "get-url", "origin"], capture_output=True, text=True, check=False).stdout
+    found = re.fullmatch(
+        r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[^@/]+@)([\w.-]+)[:/](.+?)(?:\.git)?/?", url.strip()
+    )
+    return f"https://{found[1]}/{found[2]}" if found else ""
+
+
+def labels(version: ModelVersion, commit: str, base: str) -> dict[str, str]:
+    """Return what the image says of itself: where its code and its model come from."""
+    project = tomllib.loads(_git("show", f"{commit}:pyproject.toml").decode())["project"]
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("show", "--no-patch", "--format=%ct", commit))
+    facts = {
+        f"{OCI}title": project["name"],
+        f"{OCI}description": project["description"],
+        f"{OCI}version": f"model-v{version.version}",
+        f"{OCI}revision": commit,
+        f"{OCI}created": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        f"{OCI}source": source(),
+        f"{OCI}licenses": str(project.get("license", "")),
+        f"{OCI}base.name": base,
+        f"{OURS}model.name": version.name,
+        f"{OURS}model.version": str(version.version),
+        f"{OURS}model.run_id": version.run_id or "",
+        f"{OURS}model.bundle_digest": version.tags[tracking.DIGEST_TAG],
+        f"{OURS}data.md5": version.tags.get("dvc.md5.data", ""),
+        f"{OURS}dvc.lock.sha256": hashlib.sha256(lock_of(version)).hexdigest(),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def context(folder: Path, commit: str) -> None:
+    """Write the commit's files for the build."""
+    names = _git("ls-tree", "--name-only", commit, "--", *CONTEXT).decode().split()
+    with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "--", *names))) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def check_model(folder: Path, version: ModelVersion) -> None:
+    """Refuse a context whose model is not the version that the image will be named after."""
+    found, expected = load(folder, "baked"), version.tags[tracking.DIGEST_TAG]
+    if (found.version, found.bundle.digest) != (str(version.version), expected):
+        raise ImageRefused(
+            f"{folder} holds version {found.version} with digest {found.bundle.digest[:12]}…, not version "
+            f"{version.version} with digest {expected[:12]}…."
+        )
+
+
+def build(
+    client: MlflowClient, p: Params, number: str | None, tags: list[str] | None = None, fresh: bool = False
+) -> str:
+    """Build the image of Production, or of the version `number`; return its immutable tag."""
+    base = os.environ.get("BASE_IMAGE") or BASE_IMAGE
+    commit = committed()
+    with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
+        folder = Path(scratch)
+        context(folder, commit)
+        registry.export(client, p, folder / "model", number)
+        known = json.loads((folder / "model" / VERSION_FILE).read_text(encoding="utf-8"))
+        version = client.get_model_version(p.register_.model, known["version"])
+        check_model(folder / "model", version)
+        name = f"{REPOSITORY}:model-v{version.version}"
+        tags = tags or [name, f"{name}-g{commit[:7]}"]
+        facts = labels(version, commit, base)
+        arguments = {"BASE": base, "BUNDLE_DIGEST": facts[f"{OURS}model.bundle_digest"], "COMMIT": commit}
+        _docker_build(folder, "service", tags, facts, arguments, fresh)
+    return tags[-1]
+
+
+def build_tools() -> str:
+    """Build the image of the drift monitor and of MLflow's server; return its tag, which names the commit."""
+    commit = committed()
+    tag = f"{REPOSITORY}-tools:g{commit[:7]}"
+    facts = {f"{OCI}title": f"{REPOSITORY}-tools", f"{OCI}revision": commit, f"{OCI}source": source()}
+    with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
+        context(Path(scratch), commit)
+        arguments = {"BASE": os.environ.get("BASE_IMAGE") or BASE_IMAGE, "REQUIREMENTS": "requirements-monitor.txt"}
+        _docker_build(Path(scratch), "monitor", [tag], facts, arguments)
+    return tag
+
+
+def _docker_build(
+    folder: Path, target: str, tags: list[str], facts: dict[str, str], arguments: dict[str, str], fresh: bool = False
+) -> None:
+    for path in folder.rglob("*"):  # the same modes, whatever the umask is
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    options = [f"--tag={tag}" for tag in tags] + ["--no-cache"] * fresh
+    options += [f"--build-arg={key}={value}" for key, value in arguments.items()]
+    options += [f"--label={key}={value}" for key, value in facts.items()]
+    flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
+    docker("build", f"--target={target}", *flags, *options, str(folder), shown=True)
+
+
+def layers(image: str) -> Iterator[dict[str, tuple[object, ...]]]:
+    """Yield the files of each layer: type, mode, owner, target of a link, SHA-256 of the content."""
+    with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
+        docker("save", "--output", f"{scratch}/image.tar", image)
+        with tarfile.open(f"{scratch}/image.tar") as saved:
+            manifest = saved.extractfile("manifest.json")
+            assert manifest is not None
+            for name in json.load(manifest)[0]["Layers"]:
+                with tarfile.open(fileobj=saved.extractfile(name)) as layer:
+                    yield {member.name: _facts(layer, member) for member in layer}
+
+
+def _facts(layer: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, ...]:
+    content = layer.extractfile(member) if member.isfile() else None
+    digest = hashlib.file_digest(content, "sha256").hexdigest() if content else ""  # type: ignore[arg-type]
+    return member.type, member.mode, member.uid, member.gid, member.linkname, digest
+
+
+def differences(one: str, other: str) -> list[str]:
+    """Return the paths that differ between two images, by layer."""
+    found = []
+    for i, (left, right) in enumerate(zip(layers(one), layers(other), strict=True)):
+        found += [f"layer {i}: {path}" for path in sorted(left | right) if left.get(path) != right.get(path)]
+    return found
+
+
+def again(client: MlflowClient, p: Params, image: str) -> str:
+    """Build an image a second time without any cache, and compare all files; raise ImageRefused if one differs."""
+    known = facts_of(image)
+    if known[f"{OCI}revision"] != committed():
+        raise ImageRefused(f"{image} is of commit {known[f'{OCI}revision'][:7]}: check that one out first.")
+    copy = f"{REPOSITORY}:again-{os.getpid()}"
+    try:
+        build(client, p, known[f"{OURS}model.version"], [copy], fresh=True)
+        odd = differences(image, copy)
+        count = sum(len(layer) for layer in layers(copy))
+    finally:
+        docker("image", "rm", copy, check=False)
+    if odd:
+        raise ImageRefused(f"a second build of {image} differs in {len(odd)} files: {', '.join(odd[:5])}.")
+    return f"A second build of {image}, without cache, has the same {count} files."
+
+
+def facts_of(image: str) -> dict[str, str]:
+    """Return an image's labels; refuse one that is not here, not ours, or whose tag says something else."""
+    known = inspect("image", image)
+    if known is None:
+        raise ImageRefused(f"{image} is not here: `make image` builds it.")
+    found: dict[str, str] = known["Config"]["Labels"] or {}
+    missing = [
+        name for name in (f"{OURS}model.version", f"{OURS}model.bundle_digest", f"{OCI}revision") if name not in found
+    ]
+    if missing:
+        raise ImageRefused(f"{image} lacks the label {missing[0]}: `make image` has not built it.")
+    if re.fullmatch(r".+@sha256:[0-9a-f]{64}", image):
+        return found  # no tag that could lie
+    tag = re.fullmatch(r"(?:.*/)?[\w.-]+:model-v(\d+)(?:-g([0-9a-f]{7}))?", image)
+    if tag is None:
+        raise ImageRefused(
+            f"{image} is not named model-v<version> or model-v<version>-g<commit>: name it so, or by its digest."
+        )
+    if tag[1] != found[f"{OURS}model.version"]:
+        raise ImageRefused(f"{image} holds version {found[f'{OURS}model.version']}: the tag does not match.")
+    if tag[2] and not found[f"{OCI}revision"].startswith(tag[2]):
+        raise ImageRefused(f"{image} is of commit {found[f'{OCI}revision'][:7]}: the tag does not match.")
+    return found
+
+
+def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCTION) -> ModelVersion:
+    """Return the version in the registry that an image holds; refuse another bundle, or one without the alias."""
+    name, number = facts[f"{OURS}model.name"], facts[f"{OURS}model.version"]
+    version = registry.find(client, name, number, "", "`make history` shows them")
+    digest = version.tags.get(tracking.DIGEST_TAG, "none")
+    if digest != facts[f"{OURS}model.bundle_digest"]:
+        raise ImageRefused(
+            f"the image's bundle is not version {number} of the registry, whose digest is {digest[:12]}…."
+        )
+    holder = by_alias(client, name, alias) if alias else version
+    if holder is None or holder.version != version.version:
+        now = f"version {holder.version} is" if holder else "none is"
+        way = f"`make promote VERSION={number}`, or " * (alias == PRODUCTION)
+        raise ImageRefused(
+            f"version {number} of {name} is not {alias.title()} ({now}): {way}take the image of the version that is."
+        )
+    return version
+
+
+def size_above_base(image: str) -> int:
+    """Return the bytes that an image adds to its base."""
+    found = inspect("image", image)
+    assert found is not None
+    base = inspect("image", found["Config"]["Labels"][f"{OCI}base.name"])
+    return int(found["Size"]) - int(base["Size"] if base else 0)
+
+
+def main() -> None:
+    """Build an image, or build one again and compare."""
+    parser = argparse.ArgumentParser(prog="python -m ops.release.image")
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("build", help="Production, or a version, as an image")
+    making.add_argument("version", nargs="?")
+    commands.add_parser("tools", help="the image of the drift monitor and of MLflow's server")
+    second = commands.add_parser("again", help="build an image again without cache and compare every file")
+    second.add_argument("image")
+    arguments = parser.parse_args()
+    if arguments.command == "tools":
+        print(f"{build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/stack/compose.")
+        return
+    p, client = params.load(), tracking.connect()
+    if arguments.command == "again":
+        print(again(client, p, arguments.image))
+        return
+    image = build(client, p, arguments.version)
+    output(image=image)
+    print(
+        f"{image} is built, {size_above_base(image) / 1e6:.0f} MB above its base. `make smoke IMAGE={image}` tries it."
+    )
+
+
+if __name__ == "__main__":
+    run(main)

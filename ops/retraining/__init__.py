@@ -1,0 +1,1 @@
+"""Decide whether a new model is needed, and train it."""

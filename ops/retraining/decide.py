@@ -1,0 +1,213 @@
+"""`make retrain`: decide from the evidence whether a new model is needed, record it, and start the retraining."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+from dvc.utils.serialize import modify_yaml
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import OnTimeError
+from ops.monitoring.drift.journal import outcomes_since
+from ops.monitoring.drift.monitor import Monitor
+from ops.monitoring.drift.monitor import Settings as DriftSettings
+from ops.monitoring.drift.page import EXPERIMENT
+from stages import params
+from stages.errors import run
+from stages.params import PARAMS_FILE, MonitorParams, Params
+
+DAY_SECONDS = 86400
+TEST_DAYS = 28
+"""Days at the end of the data on which a retrained model is measured, and the gate compares it with the champion."""
+EVENT = "retrain"
+ACTION_TAG = "retrain.action"
+
+log = logging.getLogger("ops.retraining.decide")
+Action = Literal["skip", "retrain", "block"]
+
+
+class RetrainingFailed(OnTimeError):
+    """The retraining could not be started."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a retraining is decided by; numbers that are not known are NaN."""
+
+    version: str
+    alarms: tuple[str, ...]
+    """What the last window is beyond, each beginning with the name of its alert."""
+    missing_features: int
+    new_outcomes: int
+    """Flights with an outcome since the model was registered."""
+    age_days: float
+    days_since_retraining: float
+    """Infinite when there was none."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do, and why."""
+
+    action: Action
+    reasons: tuple[str, ...]
+
+
+def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
+    """Return `skip` without a cause, `block` where a new model would not help, and `retrain` otherwise."""
+    limits = policy.retrain
+    causes = [alarm for alarm in evidence.alarms if not alarm.startswith(("InputMissing", "FeatureDrift"))]
+    if not evidence.age_days <= limits.max_age_days:
+        causes.append(f"the model is {evidence.age_days:.0f} days old, {limits.max_age_days} are allowed")
+    if not causes:
+        return Verdict("skip", evidence.alarms or ("nothing is beyond its threshold",))
+    obstacles = []
+    if evidence.missing_features > limits.max_missing_features:
+        obstacles.append(f"{evidence.missing_features} features are missing too often: repair their source first")
+    if evidence.new_outcomes < limits.min_new_outcomes:
+        obstacles.append(f"{evidence.new_outcomes} new flights with an outcome, {limits.min_new_outcomes} are needed")
+    if not evidence.days_since_retraining >= limits.cooldown_days:
+        obstacles.append(f"the last retraining was {evidence.days_since_retraining:.1f} days ago")
+    return Verdict("block", (*obstacles, *causes)) if obstacles else Verdict("retrain", tuple(causes))
+
+
+class Settings(BaseSettings):
+    """Settings of the retraining, each from the variable ONTIME_RETRAIN_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="ONTIME_RETRAIN_", frozen=True)
+
+    repository: str = Field(default="", pattern="^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)?$")
+    """owner/name on GitHub whose workflow retrains; without one, this machine does."""
+
+    token_file: Path = Path("secrets/github_token")
+    """File with a token that may send a repository_dispatch."""
+
+    api: str = "https://api.github.com"
+    """GitHub's API."""
+
+
+def collect(p: Params) -> Evidence:
+    """Return the evidence: the last window of the journal, the registry, and the retrainings before."""
+    monitor = Monitor(DriftSettings())
+    number = monitor.look_up()
+    if number is None:
+        raise RetrainingFailed("nothing is Production: `make promote` makes a version Production.")
+    alarms = monitor.check(number)
+    version = monitor.client.get_model_version(p.register_.model, number)
+    registered = version.creation_timestamp / 1000
+    return Evidence(
+        version=number,
+        alarms=tuple(alarms),
+        missing_features=sum(alarm.startswith("InputMissing") for alarm in alarms),
+        new_outcomes=outcomes_since(monitor.engine, registered),
+        age_days=(time.time() - registered) / DAY_SECONDS,
+        days_since_retraining=_days_since_retraining(),
+    )
+
+
+def _days_since_retraining() -> float:
+    """Return the days since a decision to retrain, or infinity."""
+    runs = mlflow.search_runs(
+        experiment_names=[EXPERIMENT],
+        filter_string=f"tags.`{ACTION_TAG}` = 'retrain'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+        output_format="list",
+    )
+    return (time.time() - runs[0].info.start_time / 1000) / DAY_SECONDS if runs else math.inf
+
+
+def record(evidence: Evidence, verdict: Verdict) -> str:
+    """Log a decision with its evidence to MLflow, and return the run's id."""
+    mlflow.set_experiment(EXPERIMENT)
+    tags = {ACTION_TAG: verdict.action, "model_version": evidence.version, "reasons": "; ".join(verdict.reasons)[:4000]}
+    numbers = {name: value for name, value in asdict(evidence).items() if isinstance(value, int | float)}
+    with mlflow.start_run(run_name=f"retraining: {verdict.action}", tags=tags) as active:
+        mlflow.log_metrics({name: value for name, value in numbers.items() if math.isfinite(value)})
+        mlflow.log_dict(
+            {
+                "evidence": asdict(evidence) | {"days_since_retraining": str(evidence.days_since_retraining)},
+                "verdict": asdict(verdict),
+            },
+            "decision.json",
+        )
+    return str(active.info.run_id)
+
+
+def dispatch(settings: Settings, reasons: tuple[str, ...]) -> None:
+    """Ask GitHub to run the workflow that retrains; raise RetrainingFailed when it does not take the request."""
+    body = {"event_type": EVENT, "client_payload": {"reason": "; ".join(reasons)}}
+    try:
+        token = settings.token_file.read_text(encoding="utf-8").strip()
+        request = urllib.request.Request(
+            f"{settings.api}/repos/{settings.repository}/dispatches",
+            json.dumps(body).encode(),
+            {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"},
+        )
+        with urllib.request.urlopen(request, timeout=20):
+            pass
+    except (OSError, urllib.error.URLError) as err:
+        raise RetrainingFailed(
+            f"the workflow of {settings.repository} was not started: {err}. ONTIME_RETRAIN_TOKEN_FILE names a file "
+            "with a token that may write the repository's contents; `make retrain-model` retrains on this machine."
+        ) from err
+
+
+def move_window(until: date, path: Path = PARAMS_FILE) -> None:
+    """Write a training window into params.yaml that ends `TEST_DAYS` before `until`, and the test window after it."""
+    last_train = until - timedelta(days=TEST_DAYS)
+    with modify_yaml(str(path)) as content:
+        content["featurize"]["train"][1] = f"{last_train}"
+        content["featurize"]["test"][:] = [f"{last_train + timedelta(days=1)}", f"{until}"]
+
+
+def retrain_here(until: date) -> None:
+    """Move the window and run the pipeline; what changed is left for a commit, the model becomes Staging."""
+    move_window(until)
+    done = subprocess.run(["dvc", "repro"], check=False)
+    if done.returncode:
+        raise RetrainingFailed("`dvc repro` failed; its output is above, `git diff params.yaml` shows the new window.")
+    print(
+        "Next: `make gate` judges the new model, `make promote` compares it with Production.\n"
+        "Commit params.yaml, dvc.lock and reports."
+    )
+
+
+def main() -> None:
+    """Decide and act, or with `model`, retrain without asking."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    parser = argparse.ArgumentParser(prog="python -m ops.retraining.decide")
+    parser.add_argument("what", nargs="?", choices=["decide", "model"], default="decide")
+    parser.add_argument("--until", type=date.fromisoformat, help="last day of the data; by default, validate.last_date")
+    arguments, p = parser.parse_args(), params.load()
+    until = arguments.until or p.validate_.last_date
+    if arguments.what == "model":
+        retrain_here(until)
+        return
+    evidence = collect(p)
+    verdict = decide(evidence, p.monitor)
+    run_id = record(evidence, verdict)
+    print(f"{verdict.action}: {'; '.join(verdict.reasons)} (MLflow run {run_id})", flush=True)
+    if verdict.action == "retrain":
+        settings = Settings()
+        if settings.repository:
+            dispatch(settings, verdict.reasons)
+        else:
+            retrain_here(until)
+
+
+if __name__ == "__main__":
+    run(main)

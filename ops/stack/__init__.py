@@ -1,0 +1,1 @@
+"""Run everything around the service: Compose, Kubernetes, credentials, backups."""

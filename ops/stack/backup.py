@@ -1,0 +1,99 @@
+"""`make backup` and `make restore`: MLflow's database and the journal, by PostgreSQL's own tools.
+
+The tools run in Compose's `postgres` container, or on this machine when PGHOST says where PostgreSQL is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.errors import OnTimeError
+from ops.release.docker import docker
+from stages.errors import run
+
+FOLDER = Path("backup")
+DATABASES = ("mlflow", "journal")
+SUMS = "SHA256SUMS"
+
+
+class BackupFailed(OnTimeError):
+    """A backup that was not made, or must not be restored."""
+
+    exit_code = 14
+
+
+def _tool(*command: str, stdin: bytes | None = None) -> bytes:
+    """Run one of PostgreSQL's tools where PostgreSQL is; raise BackupFailed with its last words."""
+    if not os.environ.get("PGHOST"):
+        project = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
+        labels = {"project": project, "service": "postgres"}
+        found = docker("ps", "--quiet", *(f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()))
+        if not found:
+            raise BackupFailed(
+                "no postgres container of ops/stack/compose runs here, and PGHOST names no other PostgreSQL."
+            )
+        command = ("docker", "exec", "--interactive", "--env=PGUSER=postgres", found.split()[0], *command)
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
+        raise BackupFailed(f"{command[-1]}: {words[-1]}")
+    return done.stdout
+
+
+def save(folder: Path) -> Path:
+    """Write a dump of each database and their SHA-256 to a new folder, complete or not there at all."""
+    target = folder / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    scratch = target.with_suffix(".part")
+    scratch.mkdir(parents=True)
+    scratch.chmod(0o700)
+    sums = []
+    for name in DATABASES:
+        dump = _tool("pg_dump", "--format=custom", "--no-password", "--dbname", name)
+        (scratch / f"{name}.dump").write_bytes(dump)
+        sums.append(f"{hashlib.sha256(dump).hexdigest()}  {name}.dump\n")
+    (scratch / SUMS).write_text("".join(sums), encoding="utf-8")
+    scratch.rename(target)
+    return target
+
+
+def restore(folder: Path) -> None:
+    """Put the dumps in place of the present contents, each database in one transaction; refuse damaged ones first."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: digest for digest, name in (line.split() for line in lines)}
+        dumps = {name: (folder / f"{name}.dump").read_bytes() for name in DATABASES}
+    except (OSError, ValueError) as err:
+        raise BackupFailed(f"{folder} is not a complete backup: {err}. `ls {FOLDER}` shows which there are.") from err
+    for name, dump in dumps.items():
+        if hashlib.sha256(dump).hexdigest() != sums.get(f"{name}.dump"):
+            raise BackupFailed(
+                f"{folder}/{name}.dump is damaged: its SHA-256 is not the one in {SUMS}. Nothing was changed."
+            )
+    for name, dump in dumps.items():
+        options = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-password"]
+        _tool("pg_restore", *options, "--dbname", name, stdin=dump)
+
+
+def main() -> None:
+    """Save the databases, or restore them."""
+    parser = argparse.ArgumentParser(prog="python -m ops.stack.backup")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("save")
+    back = commands.add_parser("restore")
+    back.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "save":
+        folder = save(FOLDER)
+        print(f"{folder} holds {' and '.join(DATABASES)}. `make restore FROM={folder}` brings them back.")
+    else:
+        restore(arguments.folder)
+        print(f"{' and '.join(DATABASES)} are as in {arguments.folder}.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,55 @@
+"""`make secrets`: the files that ops/stack/compose mounts as secrets; what is there stays."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from pathlib import Path
+
+from stages.errors import run
+
+FOLDER = Path("ops/stack/compose/secrets")
+RANDOM = (
+    *("postgres_password", "mlflow_db_password", "journal_db_password", "monitor_db_password"),
+    *("s3_access_key", "s3_secret_key", "mlflow_password", "grafana_password", "receiver_token"),
+)
+DATABASE = "postgresql+psycopg://{role}:{password}@postgres:5432/journal"
+
+
+def write(folder: Path) -> list[str]:
+    """Write the secrets that are missing, each 192 random bits or made of others; return their names.
+
+    The files can be read by the containers' users; the folder, by its owner alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    made = [_write(folder, name, secrets.token_hex(24)) for name in RANDOM]
+    journal, monitor = ((folder / f"{role}_db_password").read_text().strip() for role in ("journal", "monitor"))
+    for part, role, password in (("api", "journal", journal), ("drift", "monitor", monitor)):
+        (folder / part).mkdir(exist_ok=True)
+        made.append(_write(folder / part, "ONTIME_JOURNAL_URL", DATABASE.format(role=role, password=password)))
+    if not (folder / "mlflow_users").exists():
+        password = (folder / "mlflow_password").read_text(encoding="utf-8") + "\n"
+        command = ["caddy", "hash-password", "--algorithm", "bcrypt", "--bcrypt-cost", "10"]
+        hashed = subprocess.run(command, input=password, capture_output=True, text=True, check=True).stdout.strip()
+        made.append(_write(folder, "mlflow_users", f"on-time {hashed}\n"))
+    return [name for name in made if name]
+
+
+def _write(folder: Path, name: str, value: str) -> str:
+    path = folder / name
+    if path.exists():
+        return ""
+    path.write_text(value, encoding="utf-8")
+    path.chmod(0o444)
+    return name
+
+
+def main() -> None:
+    """Write what is missing and say which."""
+    made = write(FOLDER)
+    print(f"{FOLDER}: {', '.join(made) or 'everything'} {'written' if made else 'is there already'}.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,54 @@
+"""`make demo`: the service, one request and its answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from app.api.schemas import EXAMPLE_FLIGHT
+
+START_SECONDS = 60
+
+
+def ask(base: str) -> str:
+    """Return the answer to the example flight."""
+    request = urllib.request.Request(
+        f"{base}/predict", json.dumps(EXAMPLE_FLIGHT).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return str(json.dumps(json.load(response), indent=2))
+
+
+def wait_ready(base: str, service: subprocess.Popen[bytes]) -> None:
+    """Wait until /readyz is 200; end when the service does."""
+    for _ in range(START_SECONDS * 5):
+        if service.poll() is not None:
+            sys.exit(service.returncode)
+        try:
+            with urllib.request.urlopen(f"{base}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    sys.exit("error: the service is not ready after a minute; its log above has the reason.")
+
+
+def main() -> None:
+    """Start the service, show one request, and keep serving until interrupted."""
+    base = f"http://127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}"
+    with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | {"ONTIME_LOG_LEVEL": "warning"}) as service:
+        try:
+            wait_ready(base, service)
+            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE_FLIGHT)}'\n{ask(base)}")
+            print(f"\nSwagger: {base}/docs   Ctrl-C ends the service.", flush=True)
+            service.wait()
+        except KeyboardInterrupt:
+            service.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The problem, as the pipeline needs it: raw tables, rules, repairs, target, slices."""

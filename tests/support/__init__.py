@@ -1,0 +1,1 @@
+"""Fakes, servers and parsers that tests share."""
