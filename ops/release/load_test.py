@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ops.gate.pull_request import markdown
 from ops.release.deploy import DeployFailed, Site
-from ops.release.docker import probe
+from ops.release.docker import PROJECT, probe
 from ops.release.smoke import P95_MS
 from stages.decision import Check, Decision
 from stages.errors import run
@@ -37,12 +37,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.host:
         os.environ["DOCKER_HOST"] = f"ssh://{arguments.host.removeprefix('ssh://')}"
-    site = Site(os.environ.get("COMPOSE_PROJECT_NAME") or "on-time")
+    site = Site(PROJECT)
     colour = site.live()
     if colour is None:
         raise DeployFailed("nothing serves here: `make deploy IMAGE=…` brings an image into service.")
     key, limits = os.environ.get("PROBE_KEY", ""), (str(arguments.seconds), str(arguments.rate))
-    decision = judge(probe(site.container(colour) or "", "replay", *limits, key=key), arguments.seconds, arguments.rate)
+    decision = judge(probe(site.container(colour), "replay", *limits, key=key), arguments.seconds, arguments.rate)
     print(markdown(decision))
     if not decision.accepted:
         raise DeployFailed(f"{colour} does not bear {arguments.rate:g} requests/s: {'; '.join(decision.reasons)}.")

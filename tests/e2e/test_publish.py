@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.rehearsal import gh
 from ops.rehearsal.sites import forget_images, image_registry
 from tests.conftest import ROOT
+from tests.support import gh
 from tests.support.release import Release, docker
 
 

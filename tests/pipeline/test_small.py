@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ops.rehearsal import scratch
 from tests.conftest import Clone, make_clone
+from tests.support import scratch
 
 
 @pytest.fixture(scope="module")
