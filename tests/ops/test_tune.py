@@ -23,7 +23,7 @@ from stages import params, tracking
 from stages.featurize import DAY, OUT_DIR
 from stages.files import write_json
 from tests.conftest import ROOT
-from tests.ops.conftest import flights
+from tests.support.promotion import flights
 
 P = params.load(ROOT / "params.yaml")
 MAY_FIRST = 15826

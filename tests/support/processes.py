@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -40,6 +41,15 @@ def wait_for(
     return found
 
 
+async def until(what: str, condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait as `wait_for` does, while other tasks of the event loop run."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        await asyncio.sleep(0.02)
+
+
 class Program(subprocess.Popen[str]):
     """A process whose output is kept in a file."""
 
@@ -64,18 +74,34 @@ class Program(subprocess.Popen[str]):
         wait_for(what, holds, seconds, self._tail)
 
     def end(self) -> None:
-        """Terminate it; after STOP_SECONDS kill it and the processes that it has started, each by its id."""
-        if self.poll() is not None:
-            return
-        family = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
-        self.terminate()
-        _, left = psutil.wait_procs(family, STOP_SECONDS)
-        for process in left:
-            process.kill()
-        self.wait(STOP_SECONDS)
+        """End it and the processes that it has started."""
+        end(self)
 
     def _tail(self) -> str:
         return self.output()[-OUTPUT_CHARACTERS:]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Terminate a process; after STOP_SECONDS kill it and the processes that it has started, each by its id."""
+    if process.poll() is not None:
+        return
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.terminate()
+    _, left = psutil.wait_procs(family, STOP_SECONDS)
+    for one in left:
+        one.kill()
+    process.wait(STOP_SECONDS)
+
+
+def run(command: Sequence[str | Path], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as subprocess.run does; a test that is interrupted ends its descendants too."""
+    line, pipe = list(map(str, command)), subprocess.PIPE
+    with subprocess.Popen(line, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate()
+        finally:
+            end(process)
+    return subprocess.CompletedProcess(line, process.returncode, out, err)
 
 
 @contextmanager
