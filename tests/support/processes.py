@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,14 +82,16 @@ class Program(subprocess.Popen[str]):
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Terminate a process; after STOP_SECONDS kill it and the processes that it has started, each by its id."""
+    """Terminate a process, and kill by their ids it, if it lives for STOP_SECONDS more, and what it leaves behind."""
     if process.poll() is not None:
         return
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     process.terminate()
-    _, left = psutil.wait_procs(family, STOP_SECONDS)
-    for one in left:
-        one.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait(STOP_SECONDS)
 
 
