@@ -1,4 +1,4 @@
-"""The real service: uvicorn in a process of its own, on the model that the real pipeline made."""
+"""The real service: uvicorn in a process of its own, on the model of the small pipeline."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PROBLEM = "application/problem+json"
 
 
 @pytest.fixture(scope="module")
-def api(service: str) -> httpx.Client:
+def api(small_service: str) -> httpx.Client:
     """A client of the service."""
-    return httpx.Client(base_url=service, timeout=30)
+    return httpx.Client(base_url=small_service, timeout=30)
 
 
-def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, pipeline: Clone) -> None:
-    p = params.load(pipeline.path / "params.yaml").featurize
-    repairs = json.loads((pipeline.path / "build/repairs.json").read_text())
-    raw = repair(data.load(pipeline.path / "data"), repairs)
+def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, small: Clone) -> None:
+    p = params.load(small.path / "params.yaml").featurize
+    repairs = json.loads((small.path / "build/repairs.json").read_text())
+    raw = repair(data.load(small.path / "data"), repairs)
     test_rows = within(flight_days(raw.flights), p.test)
     tables = fit_tables(raw, within(flight_days(raw.flights), p.train), p)
-    evaluated = pd.read_parquet(pipeline.path / "build/predictions.parquet")["probability"].to_numpy()
+    evaluated = pd.read_parquet(small.path / "build/predictions.parquet")["probability"].to_numpy()
     chosen = np.sort(np.random.default_rng(0).choice(len(evaluated), 1000, replace=False))
     requests = as_requests(as_columns(raw.flights[test_rows].iloc[chosen], raw.weather, tables))
     batch = api.post("/predict/batch", json={"flights": requests}).raise_for_status().json()["predictions"]
