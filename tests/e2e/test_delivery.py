@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,14 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return team
 
 
+def on_time(team: Clone, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of on-time."""
+    return team.run("python", "-m", "ops.cli", *arguments, check=check, **environment)
+
+
 def registry(team: Clone, *arguments: str) -> str:
     """Run a command of the registry and return what it prints."""
-    return team.run("python", "-m", "ops.registry.commands", *arguments).stdout
+    return on_time(team, "model", *arguments).stdout
 
 
 def branch(team: Clone, name: str) -> None:
@@ -80,7 +86,7 @@ def test_a_change_of_a_text_runs_no_stage_and_passes(team: Clone, tmp_path: Path
     ci.run("dvc", "checkout", "--quiet", "--allow-missing")
     (ci.path / "README.md").write_text("Another text.\n")
     assert "Running stage" not in ci.run("dvc", "repro", "evaluate").stdout
-    assert "### Gate: passed" in ci.run("python", "-m", "ops.gate.pull_request", "--base", "origin/main").stdout
+    assert "### Gate: passed" in on_time(ci, "model", "gate", "--base", "origin/main").stdout
 
 
 def test_a_bad_row_in_new_data_stops_at_the_data_check_with_its_rule(team: Clone) -> None:
@@ -103,7 +109,7 @@ def test_a_bad_row_in_new_data_stops_at_the_data_check_with_its_rule(team: Clone
 def test_a_worse_model_stops_the_pull_request(team: Clone) -> None:
     branch(team, "worse")
     train_at(team, "worse")
-    done = team.run("python", "-m", "ops.gate.pull_request", "--base", "main", check=False)
+    done = on_time(team, "model", "gate", "--base", "main", check=False)
     assert done.returncode == 1 and "### Gate: refused" in done.stdout
     assert "| log_loss (regression) |" in done.stdout and "**FAIL**" in done.stdout
 
@@ -114,10 +120,11 @@ def test_drift_proposes_a_new_model_and_main_stays(team: Clone, tmp_path: Path) 
     before = scratch.git(shared, "rev-parse", "main")
     programs = gh.install(tmp_path / "bin", tmp_path / "github.json", ROOT)
     outside = {"PATH": f"{programs}:{os.environ['PATH']}", "PRETEND_GITHUB": str(tmp_path / "github.json")}
-    outside |= {"GITHUB_REPOSITORY": "team/on-time", "REASON": "CalibrationOff"}
-    team.run("python", "-m", "ops.retraining.decide", "model")
-    team.run("python", "-m", "ops.gate.comparison", "--base", "origin/main")
-    assert "proposes the new model" in team.run("python", "-m", "ops.ci.github", "propose", **outside).stdout
+    outside |= {"GITHUB_REPOSITORY": "team/on-time"}
+    on_time(team, "model", "retrain", "--now")
+    on_time(team, "model", "report", "--base", "origin/main")
+    proposed = on_time(team, "ci", "propose", "--reason", "CalibrationOff", **outside)
+    assert "proposes the new model" in proposed.stdout
     (pull,) = json.loads((tmp_path / "github.json").read_text())["pulls"]
     for text in ("Why: CalibrationOff", "### Gate", "| log_loss |"):
         assert text in pull["body"]
@@ -128,7 +135,7 @@ def test_drift_proposes_a_new_model_and_main_stays(team: Clone, tmp_path: Path) 
 def test_a_better_model_is_released_and_a_rollback_comes_back(team: Clone) -> None:
     branch(team, "better")
     train_at(team, "better")
-    assert "### Gate: passed" in team.run("python", "-m", "ops.gate.pull_request", "--base", "main").stdout
+    assert "### Gate: passed" in on_time(team, "model", "gate", "--base", "main").stdout
     promoted = registry(team, "promote")
     found = re.search(r"Version (\d+) of flight-delay is Production, accepted against version 1", promoted)
     assert found, promoted

@@ -27,7 +27,7 @@ def test_an_image_is_pushed_under_its_version_and_found_by_its_digest(
     release: Release, registry: str, tmp_path: Path
 ) -> None:
     image = f"{registry}/team/{release.image}"
-    done = release.run("ops.release.publish", "push", IMAGE=image, GITHUB_OUTPUT=str(tmp_path / "output"))
+    done = release.run("release publish", image, GITHUB_OUTPUT=str(tmp_path / "output"))
     assert done.returncode == 0, done.stderr
     said = dict(line.split("=", 1) for line in (tmp_path / "output").read_text().splitlines())
     name = image.rpartition(":")[0]
@@ -38,23 +38,24 @@ def test_an_image_is_pushed_under_its_version_and_found_by_its_digest(
     docker("image", "rm", "--force", image, f"{name}:model-v1")
     programs = gh.install(tmp_path / "bin", tmp_path / "github.json", ROOT)
     environment = {"PRETEND_GITHUB": str(tmp_path / "github.json"), "GITHUB_REPOSITORY": "team/on-time"}
-    environment |= {"IMAGE": "", "IMAGE_NAME": name, "VERSION": "1", "PATH": f"{programs}:/usr/bin:/bin"}
-    refused = release.run("ops.release.publish", "verify", **environment)
+    environment |= {"IMAGE_NAME": name, "PATH": f"{programs}:/usr/bin:/bin"}
+    refused = release.run("release verify", "--version", "1", **environment)
     assert refused.returncode == 15 and said["digest"] in refused.stderr, "the tag was resolved, and nothing attested"
 
-    smoked = release.run("ops.release.smoke", said["image"])
+    smoked = release.run("release smoke", said["image"])
     assert smoked.returncode == 0, smoked.stderr
 
-    docker("image", "rm", "--force", said["image"])
+    image = said["image"]
+    docker("image", "rm", "--force", image)
     with running_site(release, "publish") as site:
-        for order in (["to", said["image"]], ["back", "1", "--reason", "a test", "--image", said["image"]]):
+        for order in (["deploy", image], ["undeploy", "--version", "1", "--reason", "a test", "--image", image]):
             done = site.deploy(*order, "--soak", "1", "--watch", "1")
             assert done.returncode == 0, done.stderr
-            assert site.serving() == "1" and site.image() == said["image"], "pulled and run by its digest"
+            assert site.serving() == "1" and site.image() == image, "pulled and run by its digest"
 
 
 def test_an_image_whose_tag_is_not_its_version_is_not_pushed(release: Release, registry: str) -> None:
     wrong = f"{registry}/team/{release.repository}:model-v9"
     docker("tag", release.image, wrong)
-    done = release.run("ops.release.publish", "push", IMAGE=wrong)
+    done = release.run("release publish", wrong)
     assert done.returncode == 11 and "the tag does not match" in done.stderr

@@ -39,8 +39,8 @@ class Site:
     environment: dict[str, str]
 
     def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ops.release.deploy."""
-        return self.release.run("ops.release.deploy", *arguments, **self.environment)
+        """Run a command of `on-time release`: deploy or undeploy."""
+        return self.release.run("release", *arguments, **self.environment)
 
     def serving(self) -> str:
         """Return the version that answers through the proxy; empty when none does."""
