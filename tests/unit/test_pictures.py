@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ops.monitoring.dashboards import answers, pictures, units
-from ops.monitoring.dashboards.files import BOARDS
 from ops.monitoring.dashboards.answers import NoAnswer, Series, Source
 from ops.monitoring.dashboards.build import to_json
 from ops.monitoring.dashboards.draw import colour, heat, lines
+from ops.monitoring.dashboards.files import BOARDS
 from ops.monitoring.dashboards.panel import Board, Panel, above, below
 
 matplotlib.use("agg")
