@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,13 @@ from ops.registry import history
 from ops.registry.production import PRODUCTION, PROMOTED_TAG, by_alias
 from ops.release import image as images
 from ops.release.docker import PROJECT, REPOSITORY, EngineFailed, compose, engine_errors, probe, service
-from ops.release.smoke import P95_MS, READY_SECONDS, same_version
+from ops.release.smoke import P95_MS, READY_SECONDS, golden_checks, replay, version_check
 from stages.decision import Check, Decision
 from stages.params import Params
 
 COMPOSE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "compose.yml"
 COLOURS = ("blue", "green")
+RUNNING = "container that keeps running"
 ERROR_RATIO, P95_RATIO = 0.01, 3.0
 """At most this share of 5xx, and this many times the p95 of what serves now (or P95_MS, where that is more)."""
 
@@ -122,37 +123,33 @@ def traffic(container: Container) -> tuple[float, float]:
 
 def observe(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Check]:
     """Send golden requests to a colour, and to the other one, for some seconds; stop at the first failed check."""
-    running = f"container that keeps running {when}"
     try:
-        return _measure(site, colour, other, seconds, when, running)
+        return _measure(site, colour, other, seconds, when)
     except EngineFailed:
         time.sleep(1)  # the probe ends with its container, a moment before the engine reports the container's end
         if site.runs(colour):
             raise
-        return [Check.at_least(running, 0, 1)]
+        return [Check.at_least(RUNNING, 0, 1, rule=when)]
 
 
-def _measure(site: Site, colour: str, other: str | None, seconds: float, when: str, running: str) -> list[Check]:
-    key, until = os.environ.get("PROBE_KEY", ""), time.monotonic() + seconds
-    name = site.container(colour)
-    before = traffic(name)
+def _measure(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Check]:
+    until, container = time.monotonic() + seconds, site.container(colour)
+    before = traffic(container)
     while True:
-        found = probe(name, "replay", "1", "20", key=key)
-        peer = probe(site.container(other), "replay", "0", "20", key=key)["p95_ms"] if other else 0.0
-        total, failed = (now - then for now, then in zip(traffic(name), before, strict=True))
-        first = f" (first: {found['first'][0]})" if found["first"] else ""
+        found = replay(container, 1, 20)
+        slowest = max(P95_MS, P95_RATIO * replay(site.container(other), 0, 20)["p95_ms"]) if other else P95_MS
+        total, failed = (now - then for now, then in zip(traffic(container), before, strict=True))
         checks = [
-            Check.at_least(running, int(site.runs(colour)), 1),
-            Check.at_most(f"wrong answers to golden requests {when}{first}", found["errors"], 0),
-            Check.at_most(f"p95 of /predict (ms) {when}", found["p95_ms"], max(P95_MS, P95_RATIO * peer)),
-            Check.at_most(f"share of 5xx {when}", failed / max(total, 1.0), ERROR_RATIO),
+            Check.at_least(RUNNING, int(site.runs(colour)), 1, rule=when),
+            *golden_checks(found, slowest, when),
+            Check.at_most("share of 5xx", failed / max(total, 1.0), ERROR_RATIO, rule=when),
         ]
         if time.monotonic() > until or not Decision(tuple(checks)).accepted:
             return checks
 
 
-def switch(site: Site, image: str, plan: Plan, agrees: Callable[[str], list[str]]) -> Decision:
-    """Bring an image into service, or leave everything as it was; `agrees` returns what is wrong with its /version."""
+def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: ModelVersion) -> Decision:
+    """Bring the image of a version, with these labels, into service, or leave everything as it was."""
     old = site.live()
     new = COLOURS[1] if old == COLOURS[0] else COLOURS[0]
     moved = accepted = False
@@ -160,9 +157,8 @@ def switch(site: Site, image: str, plan: Plan, agrees: Callable[[str], list[str]
     try:
         with engine_errors():
             ready = probe(site.start(new, image), "wait", str(READY_SECONDS))
-            odd = agrees(ready["version"])
-            checks.append(Check.at_least(f"ready: {ready['body'][:200]}", int(ready["status"] == 200), 1))
-            checks.append(Check.at_most(f"/version that differs{': ' * bool(odd)}{'; '.join(odd)}", len(odd), 0))
+            checks.append(Check.at_least("ready", int(ready["status"] == 200), 1, message=ready["body"][:200]))
+            checks.append(version_check(ready["version"], facts, version))
             if Decision(tuple(checks)).accepted:
                 checks += observe(site, new, old, plan.soak, "before traffic")
             if Decision(tuple(checks)).accepted:
@@ -171,7 +167,7 @@ def switch(site: Site, image: str, plan: Plan, agrees: Callable[[str], list[str]
                 checks += observe(site, new, old, plan.watch, "with traffic")
             accepted = Decision(tuple(checks)).accepted
     except EngineFailed as err:
-        checks.append(Check.at_least(f"a container that answers ({err})", 0, 1))
+        checks.append(Check.at_least("a container that answers", 0, 1, message=str(err)))
     finally:
         if accepted:
             site.route(new)
@@ -237,7 +233,7 @@ def _decide(client: MlflowClient, p: Params, version: ModelVersion, facts: dict[
     """Switch, and record how that went."""
     site = Site(PROJECT)
     with site.alone(order.image):
-        decision = switch(site, order.image, order.plan, lambda said: same_version(said, facts, version))
+        decision = switch(site, order.image, order.plan, facts, version)
     done = f"{order.image} serves" if decision.accepted else f"{order.image} is not deployed"
     try:
         run_id = registry.record(order.action, version, None, decision, p, reason=order.reason)

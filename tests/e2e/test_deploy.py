@@ -120,7 +120,7 @@ def test_a_good_release_takes_over_without_one_failed_request_and_goes_back_in_t
     "name, line, reason",
     [
         ("slow-a", "await asyncio.sleep(2)", "p95"),
-        ("crashing-b", "threading.Timer(5, os._exit, (1,)).start()", "keeps running before traffic"),
+        ("crashing-b", "threading.Timer(5, os._exit, (1,)).start()", "keeps running (before traffic)"),
         (
             "failing-c",
             "scope['path'] = '/none' if scope.get('path') == '/predict' else scope.get('path')",
