@@ -1,8 +1,8 @@
 """`on-time release deploy`: blue/green on one machine; whatever goes wrong, what served before keeps serving.
 
-The new container starts beside the old one and is tested without traffic. Then the proxy sends it the traffic; the old
-one is its fallback. If the checks pass, the old one is drained and removed; otherwise the proxy is switched back and the
-new one is removed. The decision is recorded in the registry. DOCKER_HOST=ssh://… deploys to another machine.
+The new container starts beside the old one and is tested without traffic. Then the proxy sends it the traffic, with the
+old one as its fallback. If the checks pass, the old one is drained and removed, otherwise the proxy is switched back and
+the new one is removed. The registry records the decision. DOCKER_HOST=ssh://… deploys to another machine.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from app.errors import OnTimeError
 REPOSITORY = (os.environ.get("IMAGE_NAME") or "on-time").lower()  # GitHub allows capitals in names, registries do not
 PROJECT = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
 NO_CLIENT = "docker is not installed: install Docker Engine, or its command line and set DOCKER_HOST."
+BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 PROBE = Path(__file__).parents[1] / "monitoring" / "probe.py"
 
 
@@ -48,14 +50,6 @@ def engine_errors() -> Iterator[None]:
 def _failed(command: Sequence[str], code: int, stderr: str | None) -> EngineFailed:
     words = (stderr or "see above").strip().splitlines()[-3:]
     return EngineFailed(f"`{' '.join(map(str, command[:4]))} …` ended with {code}: {' '.join(words)}")
-
-
-def has_engine() -> bool:
-    """Return whether an engine answers."""
-    try:
-        return bool(docker.info())
-    except (ClientNotFoundError, DockerException):
-        return False
 
 
 def compose(project: str, file: Path, *arguments: str, **environment: str) -> str:

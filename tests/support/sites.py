@@ -94,7 +94,7 @@ def caddy_image(release: Release) -> str:
 
 @contextmanager
 def image_registry(folder: Path) -> Iterator[str]:
-    """Run Debian's registry of images until the block ends; its images are removed from the engine. Return its address."""
+    """Run Debian's registry of images until the block ends, and return its address; its images leave the engine."""
     address = f"127.0.0.1:{free_port()}"
     (folder / "registry.yml").write_text(REGISTRY.format(folder=folder, address=address), encoding="utf-8")
     with running(["docker-registry", "serve", folder / "registry.yml"], f"http://{address}/v2/", folder):
