@@ -27,7 +27,7 @@ class LockStale(OnTimeError):
 
 
 def ignored(path: str) -> bool:
-    """Return whether git ignores a path: a clone lacks it, which says nothing of the lock."""
+    """Return whether git ignores a path: a clone lacks it, whatever the lock holds."""
     return subprocess.run(["git", "check-ignore", "--quiet", path], check=False).returncode == 0
 
 

@@ -82,8 +82,8 @@ def audit() -> str:
     try:
         dependencies = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError) as err:
-        words = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
-        raise AuditFailed(f"pip-audit did not reach the vulnerability service: {words}") from err
+        message = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
+        raise AuditFailed(f"pip-audit did not reach the vulnerability service: {message}") from err
     if reasons := judge(dependencies, entries, datetime.now(UTC).date()):
         raise AuditFailed(f"{REQUIREMENTS} does not pass the audit:\n  " + "\n  ".join(reasons))
     return f"{len(dependencies)} packages: no known vulnerability, {len(entries)} exceptions."

@@ -1,7 +1,7 @@
-"""`on-time release deploy`: blue/green on one machine; whatever goes wrong, what served before keeps serving.
+"""`on-time release deploy`: blue/green on one machine; on any failure, the release before keeps serving.
 
 The new container starts beside the old one and is tested without traffic. Then the proxy sends it the traffic, with the
-old one as its fallback. If the checks pass, the old one is drained and removed, otherwise the proxy is switched back and
+old one as its fallback. If the checks pass, the old one is drained and removed; if not, the proxy is switched back and
 the new one is removed. The registry records the decision. DOCKER_HOST=ssh://… deploys to another machine.
 """
 
@@ -35,11 +35,11 @@ COMPOSE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "compose.yml"
 COLOURS = ("blue", "green")
 RUNNING = "container that keeps running"
 ERROR_RATIO, P95_RATIO = 0.01, 3.0
-"""At most this share of 5xx, and this many times the p95 of what serves now (or P95_MS, where that is more)."""
+"""At most this share of 5xx, and this multiple of the p95 of the present release (P95_MS, if that is more)."""
 
 
 class DeployFailed(OnTimeError):
-    """The new release does not serve; what served before still does."""
+    """The new release does not serve; the one before still does."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: M
 
 @engine_errors()
 def deploy(client: MlflowClient, p: Params, image: str, host: str, plan: Plan, alias: str = PRODUCTION) -> str:
-    """Deploy the image of the Production version, or of another alias's; raise DeployFailed if it does not do well."""
+    """Deploy the image of the Production version, or of another alias's; raise DeployFailed if a check fails."""
     facts = _facts(image)
     _decide(client, p, images.registered(client, facts, alias), facts, _Order("deploy", image, host, plan))
     return f"{image} serves on {host}."
@@ -242,7 +242,7 @@ def _decide(client: MlflowClient, p: Params, version: ModelVersion, facts: dict[
         raise DeployFailed(f"{done}, but MLflow did not record it: {str(err).splitlines()[0][:200]}") from err
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
-        raise DeployFailed(f"{done}, what served before still does: {reasons}.")
+        raise DeployFailed(f"{done}, the one before still does: {reasons}.")
 
 
 def reach(host: str) -> str:

@@ -38,7 +38,7 @@ class EngineFailed(OnTimeError):
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Turn Docker's errors into EngineFailed, with the last words of its output; also a decorator."""
+    """Turn Docker's errors into EngineFailed, with the end of its output; also usable as a decorator."""
     try:
         yield
     except ClientNotFoundError as err:
@@ -48,8 +48,8 @@ def engine_errors() -> Iterator[None]:
 
 
 def _failed(command: Sequence[str], code: int, stderr: str | None) -> EngineFailed:
-    words = (stderr or "see above").strip().splitlines()[-3:]
-    return EngineFailed(f"`{' '.join(map(str, command[:4]))} …` ended with {code}: {' '.join(words)}")
+    message = (stderr or "see above").strip().splitlines()[-3:]
+    return EngineFailed(f"`{' '.join(map(str, command[:4]))} …` ended with {code}: {' '.join(message)}")
 
 
 def compose(project: str, file: Path, *arguments: str, **environment: str) -> str:
@@ -70,7 +70,7 @@ def _compose() -> list[str]:
 
 
 def execute(command: list[str], environment: Mapping[str, str] | None = None, shown: bool = False) -> str:
-    """Run a command of Docker and return its output, or show it; raise EngineFailed with its last words."""
+    """Run a command of Docker and return its output, or show it; raise EngineFailed with the end of its output."""
     out = sys.stderr if shown else subprocess.PIPE
     err = subprocess.STDOUT if shown else subprocess.PIPE
     env = os.environ | dict(environment or {})

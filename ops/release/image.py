@@ -36,7 +36,7 @@ OCI, OURS = "org.opencontainers.image.", "ai.on-time."
 
 
 class ImageRefused(OnTimeError):
-    """An image that must not be built, or that is not what its name says."""
+    """An image that must not be built, or whose name and content differ."""
 
     exit_code = 11
 

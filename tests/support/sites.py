@@ -98,8 +98,10 @@ def image_registry(folder: Path) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     (folder / "registry.yml").write_text(REGISTRY.format(folder=folder, address=address), encoding="utf-8")
     with running(["docker-registry", "serve", folder / "registry.yml"], f"http://{address}/v2/", folder):
-        yield address
-    for line in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines():
-        name, number = line.split()
-        if name.startswith(address):
-            docker("image", "rm", "--force", number if name.endswith(":<none>") else name)
+        try:
+            yield address
+        finally:
+            for line in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines():
+                name, number = line.split()
+                if name.startswith(address):
+                    docker("image", "rm", "--force", number if name.endswith(":<none>") else name)
