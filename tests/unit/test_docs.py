@@ -18,7 +18,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 PATH = re.compile(r"(?<![\w./-])((?:app|stages|ops|tests|docs|reports|\.github|\.ci)/[\w./-]*)")
 MODULE = re.compile(r"python -m ((?:app|stages|ops|tests)[\w.]*)")
 MAKE = re.compile(r"\bmake((?: [a-z][a-z-]*| [A-Z_]+=\S*)+)")
-ON_TIME = re.compile(r"(?<![\w/:=-])on-time ([a-z][a-z-]*) ([a-z][a-z-]*)([^&|#;]*)")
+ON_TIME = re.compile(r"(?<![\w/:=-])on-time +([a-z][a-z-]*) +([a-z][a-z-]*)([^&|#;]*)")
 
 
 def git(*args: str) -> list[str]:
@@ -121,8 +121,9 @@ def test_every_command_exists_with_its_options(document: str) -> None:
 def test_what_is_missing_is_found(tmp_path: Path) -> None:
     text = (
         "# A title\n[a](nowhere.md) [b](#no-section) [c](#a-title)\n`app/nothing.py` `ops/stack/compose/secrets`\n"
-        "`app/` `python -m stages.nothing` `make fly BASE=x HEIGHT=y`\n```console\n$ on-time model fly && on-time model \\\n"
-        "    gate --upwards  # not on-time data fly\non-time:model-v1 is not a command\n```\n"
+        "`app/` `python -m stages.nothing` `make fly BASE=x HEIGHT=y`\n"
+        "```console\n$ on-time model fly && on-time model \\\n    gate --upwards  # not on-time data fly\n"
+        "on-time:model-v1 is not a command\n```\n"
     )
     document = tmp_path / "page.md"
     document.write_text(text, encoding="utf-8")
