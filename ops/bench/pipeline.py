@@ -23,7 +23,7 @@ from stages import checks, evaluate, featurize, interface, params, train, valida
 from stages.metrics import Settings
 from stages.params import Params
 from stages.rows import Rows
-from stages.rules import Tables
+from stages.rules import Lookups
 
 # The stages import MLflow through stages.tracking: the plain process gets an empty module in its place.
 CHILD = """
@@ -61,7 +61,7 @@ def one_process(times: int) -> dict[str, float]:
     return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
 
 
-def _features(tables: Tables, p: Params, times: int) -> tuple[Lookups, pd.DataFrame, pd.DataFrame]:
+def _features(tables: Lookups, p: Params, times: int) -> tuple[Lookups, pd.DataFrame, pd.DataFrame]:
     rows = interface.rows(tables, p.problem)
     training, test = rows.where(rows.within(p.featurize.train)), rows.where(rows.within(p.featurize.test))
     lookups = interface.lookups(tables, training.frame, p.problem)

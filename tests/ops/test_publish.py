@@ -13,7 +13,7 @@ from ops.release import image as images
 from ops.release import publish
 from stages import tracking
 from tests.conftest import ROOT
-from tests.ops.conftest import Bench
+from tests.support.promotion import Bench
 
 DIGEST = f"sha256:{'a' * 64}"
 IMAGE = f"ghcr.io/team/on-time@{DIGEST}"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ops.gate import comparison as report
-from ops.rehearsal.scratch import commit, git, read_params, write_params
 from tests.conftest import ROOT
+from tests.support.scratch import commit, git, read_params, write_params
 
 
 @pytest.fixture
