@@ -17,7 +17,7 @@ def number(value: object) -> float:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check:  # pylint: disable=too-many-instance-attributes # each is a column of the evidence
     """One comparison of a value with a bound; `now` and `base` are what a value with a base was computed from."""
 
     name: str
@@ -27,20 +27,42 @@ class Check:
     sense: Literal["≥", "≤"] = "≥"
     now: float = math.nan
     base: float = math.nan
+    part: str = ""
+    """The slice that was measured; empty for all rows."""
+    rule: str = ""
+    """What the value must not be, where a metric is checked by several rules: "regression", "not worse"."""
+    message: str = ""
+    """What was found, where the value does not tell."""
 
     @classmethod
-    def at_least(cls, name: str, value: object, bound: float, now: object = None, base: object = None) -> Check:
+    def at_least(
+        cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
+    ) -> Check:
         """Check that a value reaches a bound; a missing or non-finite value does not."""
         found = number(value)
         passed = math.isfinite(found) and found >= bound
-        return cls(name, found, bound, passed, "≥", found if now is None else number(now), number(base))
+        return cls(name, found, bound, passed, "≥", found if now is None else number(now), number(base), **words)
 
     @classmethod
-    def at_most(cls, name: str, value: object, bound: float, now: object = None, base: object = None) -> Check:
+    def at_most(
+        cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
+    ) -> Check:
         """Check that a value stays within a bound; a missing or non-finite value does not."""
         found = number(value)
         passed = math.isfinite(found) and found <= bound
-        return cls(name, found, bound, passed, "≤", found if now is None else number(now), number(base))
+        return cls(name, found, bound, passed, "≤", found if now is None else number(now), number(base), **words)
+
+    @property
+    def label(self) -> str:
+        """Return slice, name and rule as one text."""
+        return " ".join(filter(None, (self.part, self.name, f"({self.rule})" if self.rule else "")))
+
+    @property
+    def reason(self) -> str:
+        """Return why the check fails, in one line."""
+        return f"{self.label} is {self.value:.6g}, must be {self.sense} {self.bound:.6g}" + (
+            f": {self.message}" if self.message else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -59,10 +81,10 @@ class Decision:
         """Return one line for each check that failed."""
         if not self.checks:
             return ["nothing was checked"]
-        return [f"{c.name} is {c.value:.6g}, must be {c.sense} {c.bound:.6g}" for c in self.checks if not c.passed]
+        return [check.reason for check in self.checks if not check.passed]
 
     def __add__(self, other: Decision) -> Decision:
-        """Return the decision that asks for both."""
+        """Return the decision that requires both."""
         return Decision(self.checks + other.checks)
 
 

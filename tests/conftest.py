@@ -118,7 +118,7 @@ def small_service(small: Clone) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def service(pipeline: Clone) -> Iterator[str]:
     """The address of the real service on the model of the whole pipeline, promoted; for long tests."""
-    pipeline.run("python", "-m", "ops.registry.commands", "promote")
+    pipeline.run("python", "-m", "ops.cli", "model", "promote")
     with serving(pipeline) as base:
         yield base
 

@@ -32,7 +32,7 @@ from tests.support.service import Service, started
 
 BODY = json.dumps(EXAMPLE).encode()
 FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
-"""How long to look; `make fuzz` looks longer."""
+"""How long to look; `on-time ci fuzz` looks longer."""
 NOT_COMPARED = ("x-request-id", "date")
 
 

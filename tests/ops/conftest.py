@@ -79,7 +79,7 @@ def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     commit = clone.run("git", "rev-parse", "HEAD").stdout.strip()
     made = Release(clone.path, uri, commit, repository)
     made.promote("1")
-    done = made.run("ops.release.image", "build")
+    done = made.run("release image")
     assert done.returncode == 0, done.stderr[-3000:]
     yield made
     made.remove()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.monitoring.dashboards.__main__ import BOARDS
 from ops.monitoring.dashboards.build import to_json
+from ops.monitoring.dashboards.files import BOARDS
 from tests.conftest import ROOT
 from tests.support.monitoring import PROMETHEUS, alerts, boards, panels
 from tests.support.promql import RATE_INTERVAL, RATES, fill, reads

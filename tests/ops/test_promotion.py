@@ -267,4 +267,4 @@ def test_without_production_the_command_that_makes_it_is_named(bench: Bench) -> 
 
 
 def test_a_comparison_without_complete_runs_says_so(bench: Bench) -> None:
-    assert "no complete" in history.compare(bench.client, ["1"])
+    assert "no complete" in history.compare(history.pipeline_runs(bench.client, ["1"], 5))

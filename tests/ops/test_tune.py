@@ -51,15 +51,14 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
     before = (folder / "params.yaml").read_text()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    command = [sys.executable, "-u", "-m", "ops.experiments.tune", "--trials", "4"]
+    command = [sys.executable, "-u", "-m", "ops.cli", "model", "tune", "--trials", "4"]
     with started(command, PYTHONPATH=str(ROOT)) as search:
         search.wait_until("the first trial ends", lambda: "trial 1 of 4" in search.output())
         search.send_signal(signal.SIGINT)
         assert search.wait(300) != 0 and "trial 4 of 4" not in search.output()
-    for options in ([], ["--apply"]):
+    for apply in (False, True):
         assert (folder / "params.yaml").read_text() == before
-        monkeypatch.setattr(sys, "argv", ["ops.experiments.tune", "--trials", "4", *options])
-        tune.main()
+        tune.tune(4, apply)
         out, err = capsys.readouterr()
         assert "-  num_leaves: 7" in out and "trial 1 of 4" not in err
     after = (folder / "params.yaml").read_text()

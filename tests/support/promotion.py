@@ -67,7 +67,7 @@ class Bench:
 
     def promotion(self, version: str) -> AbstractContextManager[Program]:
         """Promote a version in a process of its own, which ends with the block."""
-        command = [sys.executable, "-m", "ops.registry.commands", "promote", version]
+        command = [sys.executable, "-m", "ops.cli", "model", "promote", "--version", version]
         return started(command, self.path, MLFLOW_TRACKING_URI=self.uri, PYTHONPATH=str(ROOT))
 
 
