@@ -177,9 +177,9 @@ def test_a_body_of_100_mb_is_refused_unread(baked: Path) -> None:
         assert httpx.post(f"{service.base}/predict", json=EXAMPLE).status_code == 200
 
 
-def test_10000_requests_of_no_text_are_all_refused(baked: Path) -> None:
+def test_requests_of_no_text_are_all_refused(baked: Path) -> None:
     with serving(baked) as service:
         load = Load(service.port, request(b'{"carrier": "\xff\xfe\xc3\x28"}'))
-        asyncio.run(load.run(requests=10_000))
+        asyncio.run(load.run(requests=2000))
         assert not load.failures and set(load.answers) <= {400, 422}
         assert httpx.post(f"{service.base}/predict", json=EXAMPLE).status_code == 200

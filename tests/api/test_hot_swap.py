@@ -129,10 +129,10 @@ def test_a_version_that_is_damaged_is_not_served_and_the_old_one_stays(
     assert traffic.versions() == {"1", "3"}
 
 
-def test_a_registry_that_goes_and_comes_back(bundles: list[Path], tmp_path: Path, start: Start, image: Path) -> None:
+def test_a_registry_that_goes_and_comes_back(mlflow_registry: Registry, start: Start, image: Path) -> None:
+    mlflow_registry.point("2")
     port = free_port()
-    (tmp_path / "mlflow").mkdir()
-    registry = Registry(tmp_path / "mlflow", f"http://127.0.0.1:{port}", {"1": 0.0, "2": 0.0})
+    registry = mlflow_registry.twin(port)
     settings = {"mlflow_uri": registry.uri, "refresh_seconds": QUICK, "journal_url": ""}
     baked = start(baked_model=image, **settings)
     bare = start(ready="livez", **settings)
@@ -142,9 +142,6 @@ def test_a_registry_that_goes_and_comes_back(bundles: list[Path], tmp_path: Path
     assert baked.version()["source"] == "baked"
     with Traffic(baked.base) as traffic:
         with registry.server(port):
-            for path in bundles[:2]:
-                registry.publish(path)
-            registry.point("2")
             for service in (baked, bare):
                 wait_for("the registry's version is served", lambda s=service: s.serves("2"))
                 assert service.version()["source"] == "registry"
