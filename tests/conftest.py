@@ -250,7 +250,7 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def service(pipeline: Clone) -> Iterator[str]:
     """The address of the real service on the model of the real pipeline, promoted."""
-    pipeline.run("python", "-m", "ops.registry.commands", "promote")
+    pipeline.run("python", "-m", "ops.cli", "model", "promote")
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     uri = f"sqlite:///{pipeline.path}/mlflow.db"

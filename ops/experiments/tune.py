@@ -1,8 +1,7 @@
-"""`make tune`: search the parameters of `train` on the rolling-origin months; the test months are not read."""
+"""`on-time model tune`: search the parameters of `train` on the rolling-origin months; the test months are not read."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import hashlib
 import json
@@ -27,7 +26,6 @@ from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.pull_request import advantage, decide_not_worse, markdown
 from stages import evaluate, params, tracking
 from stages.decision import Check, Decision
-from stages.errors import run
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.metrics import Scored, Settings, pointwise
@@ -209,17 +207,13 @@ def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decisi
     return decision, changes
 
 
-def main() -> None:
-    """Search, then print the change of params.yaml that is worth making, if there is one."""
-    parser = argparse.ArgumentParser(prog="python -m ops.experiments.tune")
-    parser.add_argument("--trials", type=int, required=True, help="how many there are to be in the end")
-    parser.add_argument("--apply", action="store_true", help="write the proposed change to params.yaml")
-    arguments = parser.parse_args()
+def tune(trials: int, apply: bool) -> None:
+    """Search until there are so many trials, then print the change of params.yaml that is worth making, if any."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     p, train = params.load(), pd.read_parquet(OUT_DIR / "train.parquet")
     study = open_study(p.train, p.gate.promotion.max_size_ratio)
     with study_run(study):
-        search(study, train, p.train, arguments.trials)
+        search(study, train, p.train, trials)
         decision, changes = propose(study, train, p)
     if changes:
         print(markdown(decision) + "\n")
@@ -229,12 +223,8 @@ def main() -> None:
     before = PARAMS_FILE.read_text(encoding="utf-8")
     after = edited(before, changes)
     print("".join(difflib.unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", "proposed")))
-    if arguments.apply:
+    if apply:
         PARAMS_FILE.write_text(after, encoding="utf-8")
         print("params.yaml is changed. `make repro` trains with it, `make gate` and `make promote` judge it.")
     else:
-        print("`make tune APPLY=1` writes this, `make repro` trains with it.")
-
-
-if __name__ == "__main__":
-    run(main)
+        print("`on-time model tune --apply` writes this, `make repro` trains with it.")

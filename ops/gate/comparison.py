@@ -1,8 +1,7 @@
-"""`make report`: what a branch changes, as Markdown for its pull request: metrics, parameters, data, plots and gate."""
+"""`on-time model report`: what a branch changes, as Markdown: metrics, parameters, data, plots and gate."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import os
@@ -17,7 +16,6 @@ import yaml
 from ops.gate import pull_request as gate
 from stages import params
 from stages.decision import Decision, number
-from stages.errors import run
 from stages.metrics import HIGHER_IS_BETTER
 from stages.params import PARAMS_FILE, flatten
 
@@ -150,11 +148,8 @@ def text(revision: str) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def main() -> None:
-    """Write and print the report, with DVC's own page of plots beside it; it judges nothing: `make gate` does."""
-    parser = argparse.ArgumentParser(prog="python -m ops.gate.comparison")
-    parser.add_argument("--base", required=True, help="the branch or commit that the pull request is for")
-    revision = parser.parse_args().base
+def write(revision: str) -> None:
+    """Write and print the report, with DVC's own page of plots beside it; it decides nothing: `make gate` does."""
     report = text(revision)
     FOLDER.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(report, encoding="utf-8")
@@ -164,7 +159,3 @@ def main() -> None:
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(report)
-
-
-if __name__ == "__main__":
-    run(main)

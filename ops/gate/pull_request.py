@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import subprocess
@@ -16,7 +15,6 @@ import yaml
 from app.errors import OnTimeError
 from stages import params
 from stages.decision import Check, Decision, decide_floors, floor, number
-from stages.errors import run
 from stages.files import EVALUATION_FILE, METRICS_FILE
 from stages.metrics import HIGHER_IS_BETTER
 from stages.params import PARAMS_FILE, GateParams, flatten
@@ -229,15 +227,7 @@ def judge(revision: str, policy: GateParams) -> tuple[Decision, str]:
     return decision, "\n".join([*lines, markdown(decision)])
 
 
-def main() -> None:
-    """Print the table; exit 1 with the reasons when the pull request is refused."""
-    parser = argparse.ArgumentParser(prog="python -m ops.gate.pull_request")
-    parser.add_argument("--base", required=True, help="the branch or commit that the pull request is for")
-    decision, comment = judge(parser.parse_args().base, params.load().gate)
-    print(comment)
+def enforce(decision: Decision) -> None:
+    """Raise GateRefused, with the reasons, when the pull request is refused."""
     if not decision.accepted:
         raise GateRefused("the gate refuses: " + "; ".join(decision.reasons) + ".")
-
-
-if __name__ == "__main__":
-    run(main)

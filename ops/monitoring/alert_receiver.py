@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     silence_command: str = ""
     """Command to run when the Watchdog falls silent: one that tells people by another way than Alertmanager."""
 
-    retrain_command: str = "python -m ops.retraining.decide"
+    retrain_command: str = "python -m ops.cli model retrain"
     """Command that decides on a retraining and starts it."""
 
 
@@ -182,12 +182,8 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def main() -> None:
+def serve() -> None:
     """Listen until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     settings = Settings()
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,11 @@
-"""What `make repro` ends with; without MLflow's import, so that a run in which nothing changed stays fast."""
+"""The summary that `make repro` ends with; MLflow is not imported, so that a run in which nothing changed is fast."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from pathlib import Path
 
-from ops.ci.github import output
 from stages.files import METRICS_FILE
 
 RECEIPT = Path("build/receipt.json")
@@ -42,18 +40,3 @@ def text() -> str:
         "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
     ]
     return "\n".join(lines)
-
-
-def main() -> None:
-    """Print the summary, or only forget a receipt that does not belong here."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--forget-foreign-receipt", action="store_true")
-    if parser.parse_args().forget_foreign_receipt:
-        forget_foreign_receipt()
-    else:
-        output(version=json.loads(REGISTRATION.read_text(encoding="utf-8"))["version"])
-        print(text())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,7 @@
-"""`make audit` and `make sbom`: what the image installs, what is known against it, and what is in it."""
+"""`on-time release audit` and `sbom`: known vulnerabilities of the locked packages, and what an image holds."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -17,10 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.errors import OnTimeError
-from ops.ci.github import output
 from ops.release import image as images
 from ops.release.docker import docker
-from stages.errors import run
 
 REQUIREMENTS = "requirements.txt"
 IGNORED_FILE = Path(__file__).with_name("audit-ignored.yml")
@@ -128,20 +125,3 @@ def sbom(image: str) -> Path:
 
 def _properties(facts: dict[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": facts[name]} for name in sorted(facts)]
-
-
-def main() -> None:
-    """Audit the locked packages, or write an image's bill of materials."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.audit")
-    parser.add_argument("--sbom", metavar="IMAGE")
-    arguments = parser.parse_args()
-    if not arguments.sbom:
-        print(audit())
-        return
-    written = sbom(arguments.sbom)
-    output(sbom=str(written))
-    print(f"{written} is written.")
-
-
-if __name__ == "__main__":
-    run(main)

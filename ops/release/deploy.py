@@ -1,4 +1,4 @@
-"""`make deploy IMAGE=…`: blue/green on one machine; whatever goes wrong, what served before keeps serving.
+"""`on-time release deploy`: blue/green on one machine; whatever goes wrong, what served before keeps serving.
 
 The new container is started beside the old one and tried without traffic. Then the proxy sends it the traffic, with
 the old one next in line. It is watched; when all is well the old one is drained and removed, otherwise the proxy goes
@@ -8,7 +8,6 @@ line, so DOCKER_HOST=ssh://… deploys to another machine.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import time
@@ -28,9 +27,7 @@ from ops.registry.production import PRODUCTION, PROMOTED_TAG, by_alias
 from ops.release import image as images
 from ops.release.docker import REPOSITORY, EngineFailed, compose, docker, inspect, probe
 from ops.release.smoke import P95_MS, READY_SECONDS, same_version
-from stages import params, tracking
 from stages.decision import Check, Decision
-from stages.errors import run
 from stages.params import Params
 
 COMPOSE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "compose.yml"
@@ -201,7 +198,9 @@ def undeploy_to(
 ) -> str:
     """Bring an earlier version's image back into service, then make that version Production again in the registry."""
     if not reason.strip():
-        raise DeployFailed(f'a rollback needs a reason: make undeploy-to VERSION={number} REASON="what is wrong".')
+        raise DeployFailed(
+            f'a rollback needs a reason: on-time release undeploy --version {number} --reason "what is wrong".'
+        )
     image = image or f"{REPOSITORY}:model-v{number}"
     facts = _facts(image)
     if facts[f"{images.OURS}model.version"] != number:
@@ -249,32 +248,8 @@ def _decide(client: MlflowClient, p: Params, version: ModelVersion, facts: dict[
         raise DeployFailed(f"{done}, what served before still does: {reasons}.")
 
 
-def main() -> None:
-    """Deploy an image, or go back to an earlier version's."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.deploy")
-    commands = parser.add_subparsers(dest="command", required=True)
-    forward = commands.add_parser("to", help="deploy an image")
-    forward.add_argument("image")
-    forward.add_argument("--alias", default=PRODUCTION, help="whose version it must be: production, or staging")
-    back = commands.add_parser("back", help="bring an earlier version back")
-    back.add_argument("version")
-    back.add_argument("--reason", default="")
-    back.add_argument("--image", default="", help="by its digest; without it, what the tag of the version names")
-    for command, soak, watch in ((forward, 10.0, 30.0), (back, 1.0, 5.0)):
-        command.add_argument("--host", default="", help="user@machine; without it, the engine that docker asks anyway")
-        command.add_argument("--soak", type=float, default=soak, help="seconds to try it without traffic")
-        command.add_argument("--watch", type=float, default=watch, help="seconds to watch it with traffic")
-    arguments = parser.parse_args()
-    if arguments.host:
-        os.environ["DOCKER_HOST"] = f"ssh://{arguments.host.removeprefix('ssh://')}"
-    host = os.environ.get("DOCKER_HOST") or "this machine"
-    p, client = params.load(), tracking.connect()
-    plan = Plan(arguments.soak, arguments.watch)
-    if arguments.command == "to":
-        print(deploy(client, p, arguments.image, host, plan, arguments.alias))
-    else:
-        print(undeploy_to(client, p, arguments.version, host, plan, arguments.reason, arguments.image))
-
-
-if __name__ == "__main__":
-    run(main)
+def reach(host: str) -> str:
+    """Make user@machine the machine of the Docker engine, if one is named; return the name of the engine's machine."""
+    if host:
+        os.environ["DOCKER_HOST"] = f"ssh://{host.removeprefix('ssh://')}"
+    return os.environ.get("DOCKER_HOST") or "this machine"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -22,12 +21,10 @@ from mlflow.entities.model_registry import ModelVersion
 
 from app.errors import OnTimeError
 from app.registry.version import VERSION_FILE, load
-from ops.ci.github import output
 from ops.registry import commands as registry
 from ops.registry.production import PRODUCTION, by_alias
 from ops.release.docker import REPOSITORY, docker, inspect
-from stages import params, tracking
-from stages.errors import run
+from stages import tracking
 from stages.params import Params
 
 BASE_IMAGE = "python:3.11-slim-bookworm"
@@ -258,31 +255,3 @@ def size_above_base(image: str) -> int:
     assert found is not None
     base = inspect("image", found["Config"]["Labels"][f"{OCI}base.name"])
     return int(found["Size"]) - int(base["Size"] if base else 0)
-
-
-def main() -> None:
-    """Build an image, or build one again and compare."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.image")
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("build", help="Production, or a version, as an image")
-    making.add_argument("version", nargs="?")
-    commands.add_parser("tools", help="the image of the drift monitor and of MLflow's server")
-    second = commands.add_parser("again", help="build an image again without cache and compare every file")
-    second.add_argument("image")
-    arguments = parser.parse_args()
-    if arguments.command == "tools":
-        print(f"{build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/stack/compose.")
-        return
-    p, client = params.load(), tracking.connect()
-    if arguments.command == "again":
-        print(again(client, p, arguments.image))
-        return
-    image = build(client, p, arguments.version)
-    output(image=image)
-    print(
-        f"{image} is built, {size_above_base(image) / 1e6:.0f} MB above its base. `make smoke IMAGE={image}` tries it."
-    )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,4 @@
-"""`make publish` and `make verify-image`: an image in the shared registry, and whether it may leave it again.
+"""`on-time release publish` and `verify`: an image in the shared registry, and whether it may leave it again.
 
 What is pushed is found by its digest from then on: a tag can be moved, a digest cannot. Before it is deployed, GitHub
 must hold two attestations of that digest, signed by the workflow that releases: where it was built, and what is in it.
@@ -6,15 +6,12 @@ must hold two attestations of that digest, signed by the workflow that releases:
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 
 from app.errors import OnTimeError
 from ops.ci.github import GitHubRefused, gh, output, setting
 from ops.release import image as images
-from ops.release.docker import REPOSITORY, docker
-from stages.errors import run
+from ops.release.docker import docker
 
 SIGNER = ".github/workflows/release.yml"
 PREDICATES = {"provenance": "https://slsa.dev/provenance/v1", "bill of materials": "https://cyclonedx.org/bom"}
@@ -62,18 +59,3 @@ def verify(image: str) -> str:
             raise PublishFailed(f"{found} has no {what} that {SIGNER} has signed; it is not deployed. {err}") from err
     output(image=found)
     return found
-
-
-def main() -> None:
-    """Push an image, or verify one: IMAGE, or what the tag of VERSION names."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.publish")
-    parser.add_argument("action", choices=["push", "verify"])
-    if parser.parse_args().action == "push":
-        print(f"{publish(setting('IMAGE'))} is in the registry.")
-        return
-    image = os.environ.get("IMAGE") or f"{REPOSITORY}:model-v{setting('VERSION')}"
-    print(f"{verify(image)} has provenance and bill of materials, signed by {SIGNER}.")
-
-
-if __name__ == "__main__":
-    run(main)

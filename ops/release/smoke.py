@@ -1,8 +1,7 @@
-"""`make smoke IMAGE=…`: run an image as production does, without network, and ask whether it is what its tag says."""
+"""`on-time release smoke`: run an image as production does, without network, and compare it with its tag."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from ops.release.docker import compose, docker, inspect, probe
 from ops.release.image import OCI, OURS
 from stages import params, tracking
 from stages.decision import Check, Decision
-from stages.errors import run
 
 SMOKE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "smoke.yml"
 READY_SECONDS, READY_CPU_SECONDS, P95_MS = 30.0, 2.0, 100.0
@@ -106,20 +104,12 @@ def smoke(image: str, facts: dict[str, str], version: ModelVersion) -> Decision:
     return Decision(tuple(checks))
 
 
-def main() -> None:
-    """Check names and registry, run the image, print the table; exit 12 if anything is not as it must be."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.smoke")
-    parser.add_argument("image")
-    parser.add_argument("--any-version", action="store_true", help="also one that is not Production")
-    arguments = parser.parse_args()
-    facts = images.facts_of(arguments.image)
+def check(image: str, any_version: bool) -> None:
+    """Check names and registry, run the image, print the table; raise SmokeFailed if anything is not as it must be."""
+    facts = images.facts_of(image)
     params.load()
-    version = images.registered(tracking.connect(), facts, "" if arguments.any_version else PRODUCTION)
-    decision = smoke(arguments.image, facts, version)
+    version = images.registered(tracking.connect(), facts, "" if any_version else PRODUCTION)
+    decision = smoke(image, facts, version)
     print(markdown(decision))
     if not decision.accepted:
-        raise SmokeFailed(f"{arguments.image} fails: {'; '.join(decision.reasons)}.")
-
-
-if __name__ == "__main__":
-    run(main)
+        raise SmokeFailed(f"{image} fails: {'; '.join(decision.reasons)}.")

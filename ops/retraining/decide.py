@@ -1,8 +1,7 @@
-"""`make retrain`: decide from the evidence whether a new model is needed, record it, and start the retraining."""
+"""`on-time model retrain`: decide from the evidence whether a new model is needed, and start the retraining."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
@@ -26,7 +25,6 @@ from ops.monitoring.drift.monitor import Monitor
 from ops.monitoring.drift.monitor import Settings as DriftSettings
 from ops.monitoring.drift.page import EXPERIMENT
 from stages import params
-from stages.errors import run
 from stages.params import PARAMS_FILE, MonitorParams, Params
 
 DAY_SECONDS = 86400
@@ -162,7 +160,7 @@ def dispatch(settings: Settings, reasons: tuple[str, ...]) -> None:
     except (OSError, urllib.error.URLError) as err:
         raise RetrainingFailed(
             f"the workflow of {settings.repository} was not started: {err}. ONTIME_RETRAIN_TOKEN_FILE names a file "
-            "with a token that may write the repository's contents; `make retrain-model` retrains on this machine."
+            "with a token that may write the repository's contents; `on-time model retrain --now` retrains here."
         ) from err
 
 
@@ -186,15 +184,12 @@ def retrain_here(until: date) -> None:
     )
 
 
-def main() -> None:
-    """Decide and act, or with `model`, retrain without asking."""
+def retrain(until: date | None, now: bool) -> None:
+    """Decide and act, or retrain `now` without a decision; the data end with `until`, or as params.yaml has it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m ops.retraining.decide")
-    parser.add_argument("what", nargs="?", choices=["decide", "model"], default="decide")
-    parser.add_argument("--until", type=date.fromisoformat, help="last day of the data; by default, validate.last_date")
-    arguments, p = parser.parse_args(), params.load()
-    until = arguments.until or p.validate_.last_date
-    if arguments.what == "model":
+    p = params.load()
+    until = until or p.validate_.last_date
+    if now:
         retrain_here(until)
         return
     evidence = collect(p)
@@ -207,7 +202,3 @@ def main() -> None:
             dispatch(settings, verdict.reasons)
         else:
             retrain_here(until)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,10 @@
-"""`make backup` and `make restore`: MLflow's database and the journal, by PostgreSQL's own tools.
+"""`on-time stack backup` and `on-time stack restore`: MLflow's database and the journal, by PostgreSQL's own tools.
 
 The tools run in Compose's `postgres` container, or on this machine when PGHOST says where PostgreSQL is.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from app.errors import OnTimeError
 from ops.release.docker import docker
-from stages.errors import run
 
 FOLDER = Path("backup")
 DATABASES = ("mlflow", "journal")
@@ -77,23 +75,3 @@ def restore(folder: Path) -> None:
     for name, dump in dumps.items():
         options = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-password"]
         _tool("pg_restore", *options, "--dbname", name, stdin=dump)
-
-
-def main() -> None:
-    """Save the databases, or restore them."""
-    parser = argparse.ArgumentParser(prog="python -m ops.stack.backup")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("save")
-    back = commands.add_parser("restore")
-    back.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
-    if arguments.command == "save":
-        folder = save(FOLDER)
-        print(f"{folder} holds {' and '.join(DATABASES)}. `make restore FROM={folder}` brings them back.")
-    else:
-        restore(arguments.folder)
-        print(f"{' and '.join(DATABASES)} are as in {arguments.folder}.")
-
-
-if __name__ == "__main__":
-    run(main)

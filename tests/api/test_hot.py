@@ -30,7 +30,7 @@ from tests.conftest import bake
 
 BODY = json.dumps(EXAMPLE_FLIGHT).encode()
 FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
-"""How long to look; `make fuzz` looks longer."""
+"""How long to look; `on-time ci fuzz` looks longer."""
 NOT_COMPARED = ("x-request-id", "date")
 
 

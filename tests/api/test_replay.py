@@ -108,8 +108,10 @@ def test_without_a_service_the_verbs_to_run_are_named(pipeline: Clone) -> None:
     command = [
         "python",
         "-m",
-        "ops.monitoring.replay",
-        "--base",
+        "ops.cli",
+        "monitor",
+        "replay",
+        "--service",
         f"http://127.0.0.1:{free_port()}",
         "--last",
         "2013-11-01",

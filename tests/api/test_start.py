@@ -73,6 +73,6 @@ def test_a_journal_of_no_known_kind_is_refused() -> None:
 
 def test_serving_nothing_in_production_names_the_command(pipeline: Clone, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    done = pipeline.run("python", "-m", "ops.registry.commands", "require", check=False, MLFLOW_TRACKING_URI=uri)
+    done = pipeline.run("python", "-m", "ops.cli", "model", "require", check=False, MLFLOW_TRACKING_URI=uri)
     assert done.returncode == 4
     assert uri in done.stderr and "make repro" in done.stderr and "Traceback" not in done.stderr

@@ -83,8 +83,8 @@ class Site:
     environment: dict[str, str]
 
     def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ops.release.deploy."""
-        return self.release.run("ops.release.deploy", *arguments, **self.environment)
+        """Deploy or undeploy."""
+        return self.release.run("release", *arguments, **self.environment)
 
     def serving(self) -> str:
         """Return the version that answers through the proxy."""
@@ -108,7 +108,7 @@ def site(release: Release) -> Iterator[Site]:
     subprocess.run([*command[:5], "up", "--detach"], env=os.environ | environment, check=True, capture_output=True)
     try:
         made = Site(release, f"http://127.0.0.1:{port}", environment)
-        first = made.deploy("to", release.image, "--soak", "1", "--watch", "1")
+        first = made.deploy("deploy", release.image, "--soak", "1", "--watch", "1")
         assert first.returncode == 0, first.stderr
         yield made
     finally:
@@ -135,18 +135,18 @@ def test_a_good_release_takes_over_without_one_failed_request_and_goes_back_in_t
     assert site.serving() == "1"
     with Traffic(site.url) as traffic:
         release.promote("2")
-        done = site.deploy("to", image, *QUICK)
+        done = site.deploy("deploy", image, *QUICK)
         assert done.returncode == 0, done.stderr
         assert site.serving() == "2" and len(site.containers()) == 1
         started = time.monotonic()
-        back = site.deploy("back", "1", "--reason", "a test")
+        back = site.deploy("undeploy", "--version", "1", "--reason", "a test")
         taken = time.monotonic() - started
         assert back.returncode == 0, back.stderr
         assert site.serving() == "1" and release.production() == "1"
     assert not traffic.failures and traffic.seen[200, "1"] and traffic.seen[200, "2"]
     print(f"\n{dict(traffic.seen)}, none failed; back in {taken:.1f} s")
     assert taken < 30 or os.getloadavg()[0] > (os.cpu_count() or 1) * 2, f"{taken:.1f} s to go back"
-    history = release.run("ops.registry.commands", "history").stdout
+    history = release.run("model history").stdout
     assert "deploy" in history and "undeploy" in history and "a test" in history
 
 
@@ -176,12 +176,12 @@ def refused(site: Site, image: str, reason: str) -> None:
     """Deploy what must not be deployed; all that clients see is the release before."""
     before, colours = site.serving(), site.containers()
     with Traffic(site.url) as traffic:
-        done = site.deploy("to", image, *QUICK)
+        done = site.deploy("deploy", image, *QUICK)
     assert done.returncode == 1, done.stdout + done.stderr
     assert reason in done.stderr and "still does" in done.stderr and "Traceback" not in done.stderr
     assert not traffic.failures and set(traffic.seen) == {(200, before)}
     assert site.containers() == colours and site.serving() == before
-    last = site.release.run("ops.registry.commands", "history").stdout.splitlines()[-1]
+    last = site.release.run("model history").stdout.splitlines()[-1]
     assert image in last and "refused" in last
 
 
@@ -189,22 +189,22 @@ def test_a_release_that_dies_under_traffic_is_covered_by_the_one_before(site: Si
     line = "threading.Timer(14, os._exit, (1,)).start() if not os.path.exists('/tmp/x') else 0; open('/tmp/x', 'w')"
     image = wrapped(site.release, "late-5", line)
     with Traffic(site.url) as traffic:
-        done = site.deploy("to", image, "--soak", "1", "--watch", "40")
+        done = site.deploy("deploy", image, "--soak", "1", "--watch", "40")
     assert done.returncode == 1 and "with traffic" in done.stderr, done.stderr
     assert not traffic.failures and site.serving() == "1" and len(site.containers()) == 1
 
 
 def test_a_version_that_is_not_production_and_a_wrong_tag_are_not_deployed(site: Site) -> None:
-    done = site.deploy("to", site.release.renamed("2"))
+    done = site.deploy("deploy", site.release.renamed("2"))
     assert done.returncode == 11 and "not Production" in done.stderr
-    assert site.deploy("back", "2", "--reason", "").returncode == 1
+    assert site.deploy("undeploy", "--version", "2", "--reason", "").returncode == 1
 
 
 def test_two_deployments_at_once_are_not_possible(site: Site) -> None:
     name = f"{site.environment['COMPOSE_PROJECT_NAME']}-deployment"
     docker("create", "--name", name, site.release.image)
     try:
-        done = site.deploy("to", site.release.image)
+        done = site.deploy("deploy", site.release.image)
         assert done.returncode == 1 and f"docker rm {name}" in done.stderr
     finally:
         docker("rm", name)

@@ -1,4 +1,4 @@
-"""`make monitor-local` as a whole: everything that it starts is scraped, and one signal ends all of it."""
+"""`on-time monitor local` as a whole: everything that it starts is scraped, and one signal ends all of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.monitoring import needs
 pytestmark = needs("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "prometheus-node-exporter")
 
 WAIT_SECONDS = 120
-ELSEWHERE = "import sys; from ops import monitor_local as m; m.TARGETS.update({!r}); sys.argv[1:] = {!r}; m.main()"
+ELSEWHERE = "from ops.monitoring import local as m; m.TARGETS.update({!r}); m.watch_all(15, 604800, '', {!r})"
 
 
 def up(address: str) -> dict[str, str]:
@@ -38,7 +38,7 @@ def test_what_it_starts_is_scraped_and_one_signal_ends_it(bundle_dir: Path, tmp_
         "ONTIME_PORT": targets["api:8000"].split(":")[1],
         "ONTIME_BAKED_MODEL": str(bake(bundle_dir, "7", tmp_path / "baked")),
     }
-    code = ELSEWHERE.format(targets, ["--service", targets["api:8000"], "--speed", "15"])
+    code = ELSEWHERE.format(targets, targets["api:8000"])
     env = os.environ | journal | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     with (
         running([sys.executable, "-m", "app"], f"http://{targets['api:8000']}/readyz", ROOT, **service),

@@ -132,7 +132,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     site = Site(tmp_path, targets, SPEED, token="a-token-of-this-test")
     site.write()
     log = tmp_path / "receiver.log"
-    receiver = site.ours()["ops.monitoring.alert_receiver"]
+    receiver = site.ours()["monitor receiver"]
     receiver["ONTIME_RECEIVER_SILENCE_COMMAND"] = f"touch {tmp_path}/silent"
     with log.open("wb") as file, running_receiver(receiver, file, site):
         made = Scene(tmp_path, site, log)
@@ -153,7 +153,7 @@ def watching(scene: Scene) -> Iterator[None]:
 def running_receiver(settings: dict[str, str], log: Any, site: Site) -> Iterator[None]:
     """Run the real receiver, its log in a file."""
     with subprocess.Popen(
-        [sys.executable, "-m", "ops.monitoring.alert_receiver"],
+        [sys.executable, "-m", "ops.cli", "monitor", "receiver"],
         cwd=ROOT,
         env=os.environ | settings,
         stdout=log,

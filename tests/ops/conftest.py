@@ -76,7 +76,7 @@ class Bench:
         """Start a command of the registry as a process of its own."""
         env = os.environ | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE
-        command = [sys.executable, "-m", "ops.registry.commands", *arguments]
+        command = [sys.executable, "-m", "ops.cli", "model", *arguments]
         return subprocess.Popen(command, cwd=self.path, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -181,7 +181,7 @@ def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     commit = clone.run("git", "rev-parse", "HEAD").stdout.strip()
     made = Release(clone.path, uri, commit, repository)
     made.promote("1")
-    done = made.run("ops.release.image", "build")
+    done = made.run("release image")
     assert done.returncode == 0, done.stderr[-3000:]
     yield made
     made.remove()

@@ -52,7 +52,7 @@ def repository(tmp_path: Path) -> Clone:
 
 def gate(repository: Clone, base: str) -> subprocess.CompletedProcess[str]:
     """Run the gate on the working tree."""
-    return repository.run("python", "-m", "ops.gate.pull_request", "--base", base, check=False, PYTHONPATH=str(ROOT))
+    return repository.run("python", "-m", "ops.cli", "model", "gate", "--base", base, check=False, PYTHONPATH=str(ROOT))
 
 
 def test_a_first_run_is_called_one_and_an_equal_model_passes(repository: Clone) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.monitoring.dashboards.__main__ import BOARDS
+from ops.monitoring.dashboards.files import BOARDS
 from ops.monitoring.dashboards.build import to_json
 from tests.conftest import ROOT
 from tests.support.monitoring import PROMETHEUS, alerts, boards, panels

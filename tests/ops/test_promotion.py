@@ -256,4 +256,4 @@ class _Slow(model.Bundle):
 
 
 def test_a_comparison_without_complete_runs_says_so(bench: Bench) -> None:
-    assert "no complete" in history.compare(bench.client, ["1"])
+    assert "no complete" in history.compare(history.pipeline_runs(bench.client, ["1"], 5))

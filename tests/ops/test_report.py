@@ -26,7 +26,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(tmp_path, "checkout", "--quiet", "-b", "change")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    monkeypatch.setattr("sys.argv", ["report", "--base", "main"])
     return tmp_path
 
 
@@ -39,7 +38,7 @@ def set_metric(project: Path, name: str, by: float) -> None:
 
 
 def test_nothing_changed_is_said_in_three_lines(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report.main()
+    report.write("main")
     text = capsys.readouterr().out
     assert "### Gate: passed" in text and "No parameter changes." in text and "No plot changes." in text
     assert text.count("| same |") == len(report.HIGHER_IS_BETTER)
@@ -56,7 +55,7 @@ def test_what_changed_is_shown_and_a_refusal_comes_first(project: Path, capsys: 
     write_params(project, p)
     data = project / "data.dvc"
     data.write_text(data.read_text().replace("md5: c", "md5: d", 1))
-    report.main()
+    report.write("main")
     text = capsys.readouterr().out
     assert "### Gate: refused" in text and "`gate.floors.ece`: 0.03 → 0.04" in text
     assert text.index("What the gate refuses") < text.index("<details>")
@@ -86,7 +85,7 @@ def test_a_first_model_is_reported_without_a_base(project: Path, capsys: pytest.
     git(project, "rm", "-r", "--quiet", "--cached", "reports")
     git(project, "commit", "--quiet", "--amend", "--no-edit")
     git(project, "branch", "--force", "main")
-    report.main()
+    report.write("main")
     text = capsys.readouterr().out
     assert "A first run" in text and "| roc_auc | – | 0.7" in text
     assert os.path.getsize(project / report.REPORT) < 65_536

@@ -51,7 +51,7 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
     before = (folder / "params.yaml").read_text()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    command, pipe = [sys.executable, "-u", "-m", "ops.experiments.tune", "--trials", "4"], subprocess.PIPE
+    command, pipe = [sys.executable, "-u", "-m", "ops.cli", "model", "tune", "--trials", "4"], subprocess.PIPE
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=pipe, text=True) as stopped:
         assert stopped.stderr is not None
         seen = []
@@ -62,10 +62,9 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
                 break
         stopped.communicate(timeout=300)
     assert stopped.returncode != 0 and seen[-1].startswith("trial 1"), seen
-    for options in ([], ["--apply"]):
+    for apply in (False, True):
         assert (folder / "params.yaml").read_text() == before
-        monkeypatch.setattr(sys, "argv", ["ops.experiments.tune", "--trials", "4", *options])
-        tune.main()
+        tune.tune(4, apply)
         out, err = capsys.readouterr()
         assert "-  num_leaves: 7" in out and "trial 1 of 4" not in err
     after = (folder / "params.yaml").read_text()

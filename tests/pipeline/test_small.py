@@ -98,11 +98,11 @@ def test_a_tampered_bundle_is_not_registered(small: Clone) -> None:
 
 
 def test_a_weak_model_is_registered_but_not_promoted(small: Clone) -> None:
-    done = small.run("python", "-m", "ops.registry.commands", "promote", check=False)
+    done = small.run("python", "-m", "ops.cli", "model", "promote", check=False)
     assert done.returncode == 8 and "is refused" in done.stderr and "brier skill" in done.stderr
     assert json.loads((small.path / "build/receipt.json").read_bytes())["floors"] is False
 
 
 def test_a_demand_for_production_names_the_command(small: Clone) -> None:
-    done = small.run("python", "-m", "ops.registry.commands", "require", check=False)
+    done = small.run("python", "-m", "ops.cli", "model", "require", check=False)
     assert done.returncode == 4 and "make promote" in done.stderr

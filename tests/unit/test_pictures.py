@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ops.monitoring.dashboards import answers, pictures, units
-from ops.monitoring.dashboards.__main__ import BOARDS
+from ops.monitoring.dashboards.files import BOARDS
 from ops.monitoring.dashboards.answers import NoAnswer, Series, Source
 from ops.monitoring.dashboards.build import to_json
 from ops.monitoring.dashboards.draw import colour, heat, lines
@@ -96,7 +96,7 @@ def test_a_query_that_prometheus_refuses_is_named(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(NoAnswer, match=r"sum\(: parse error"):
         SOURCE.ask("sum(", "")
     monkeypatch.undo()
-    with pytest.raises(NoAnswer, match="make monitor-local"):
+    with pytest.raises(NoAnswer, match="on-time monitor local"):
         SOURCE.ask("up", "")
 
 

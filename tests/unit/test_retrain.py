@@ -109,7 +109,7 @@ def test_github_is_asked_with_the_token_in_the_file(tmp_path: Path) -> None:
     server.server_close()
     payload = {"event_type": "retrain", "client_payload": {"reason": "; ".join(OFF)}}
     assert asked == [("/repos/owner/name/dispatches", "Bearer the-token", payload)]
-    with pytest.raises(RetrainingFailed, match="make retrain-model"):
+    with pytest.raises(RetrainingFailed, match="on-time model retrain --now"):
         dispatch(settings, OFF)  # nobody answers any more
     with pytest.raises(RetrainingFailed, match="TOKEN_FILE"):
         dispatch(Settings(repository="owner/name", token_file=tmp_path / "none"), OFF)

@@ -68,7 +68,7 @@ class Source:
         try:
             answer = httpx.post(f"http://{self.address}/api/v1/{path}", data=parameters, timeout=60)
         except httpx.HTTPError as err:
-            raise NoAnswer(f"{err!r} at {self.address}: `make monitor-local` or `make stack` comes first.") from err
+            raise NoAnswer(f"{err!r} at {self.address}: `on-time monitor local` or `make stack` comes first.") from err
         if answer.status_code != 200:
             raise NoAnswer(f"{parameters.get('query')}: {answer.text[:300]}")
         return answer.json()["data"]
@@ -78,7 +78,7 @@ class Source:
         try:
             config = httpx.get(f"http://{self.address}/api/v1/status/config", timeout=60).json()["data"]["yaml"]
         except httpx.HTTPError as err:
-            raise NoAnswer(f"{err!r} at {self.address}: `make monitor-local` or `make stack` comes first.") from err
+            raise NoAnswer(f"{err!r} at {self.address}: `on-time monitor local` or `make stack` comes first.") from err
         match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", yaml.safe_load(config)["global"]["scrape_interval"])
         assert match, "Prometheus writes durations like this"
         scrape = int(match[1]) * _SECONDS[match[2]]

@@ -1,11 +1,10 @@
-"""`make board-pictures`: what the boards show of the last minutes, as images, where no Grafana runs."""
+"""`on-time monitor pictures`: what the boards show of the last minutes, as images, where no Grafana runs."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ops.monitoring.dashboards.__main__ import BOARDS
 from ops.monitoring.dashboards.answers import Series, Source
 from ops.monitoring.dashboards.build import FIRING, to_json
 from ops.monitoring.dashboards.draw import COLOURS, DRAW, GREY, legend_rows
+from ops.monitoring.dashboards.files import BOARDS
 from ops.monitoring.dashboards.panel import Board, Panel
-from stages.errors import run
 
 OUT_DIR = Path("docs/boards")
 WIDTH, UNIT = 15.0, 0.32
@@ -109,21 +107,12 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def main() -> None:
-    """Draw every board."""
-    parser = argparse.ArgumentParser(prog="python -m ops.monitoring.dashboards.pictures")
-    parser.add_argument("--prometheus", default="127.0.0.1:9090")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--until", type=float, default=time.time(), help="seconds since 1970")
-    parser.add_argument("--boards", nargs="*", default=[board.uid for board in BOARDS])
-    arguments = parser.parse_args()
+def draw_all(prometheus: str, minutes: float, until: float | None, boards: Sequence[str]) -> None:
+    """Draw these boards, or all of them, over the minutes until now or another time (seconds since 1970)."""
+    end = until or time.time()
     matplotlib.use("agg")
     plt.rcParams["figure.dpi"] = DPI
-    source = Source(arguments.prometheus, arguments.until - 60 * arguments.minutes, arguments.until)
+    source = Source(prometheus, end - 60 * minutes, end)
     for board in BOARDS:
-        if board.uid in arguments.boards:
+        if not boards or board.uid in boards:
             print(save(draw(board, source), OUT_DIR / f"{board.uid}.png"))
-
-
-if __name__ == "__main__":
-    run(main)

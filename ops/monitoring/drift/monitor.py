@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from prometheus_client import start_http_server
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.exc import SQLAlchemyError
@@ -132,3 +133,16 @@ class Monitor:
             log.error("the run failed: %s: %s", type(err).__name__, str(err).splitlines()[0])
             self.gauges.failures.inc()
         return now + self.settings.minutes * 60 if now >= due else due
+
+
+def serve() -> None:
+    """Serve the metrics, and check predictions every few minutes, until the process is ended."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    settings = Settings()
+    monitor = Monitor(settings)
+    start_http_server(settings.port, settings.host, monitor.gauges.registry)
+    log.info("metrics on http://%s:%d/metrics, a run every %g minutes", settings.host, settings.port, settings.minutes)
+    due = 0.0
+    while True:
+        due = monitor.step(time.monotonic(), due)
+        time.sleep(settings.registry_seconds)

@@ -1,4 +1,4 @@
-"""`make drift-selftest`: what the thresholds do on samples, ordinary weeks, injected faults and the test months."""
+"""`on-time monitor drift-selftest`: the thresholds on samples, ordinary weeks, faults and the test months."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from app.model import bundle as model
 from ops.monitoring.drift.compare import alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
 from stages import params
-from stages.errors import run
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix, month_of
@@ -97,7 +96,7 @@ def line(reference: Reference, name: str, window: pd.DataFrame) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
+def show() -> None:
     """Print how often samples and ordinary weeks alarm, and one line per fault and week of the test months."""
     reference, bundle = reference_of()
     samples = [beyond(reference, window) for window in resampled(reference, RESAMPLES, WINDOW_ROWS)]
@@ -110,7 +109,3 @@ def main() -> None:
     )
     for name, window in itertools.chain(faults(reference), weeks(test_weeks(bundle))):
         print(line(reference, name, window), flush=True)
-
-
-if __name__ == "__main__":
-    run(main)

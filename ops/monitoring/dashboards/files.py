@@ -1,4 +1,4 @@
-"""`make boards`: write the JSON of every board to ops/monitoring/config/grafana/dashboards."""
+"""`on-time monitor dashboards`: write the JSON of every board to ops/monitoring/config/grafana/dashboards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OUT_DIR = Path("ops/monitoring/config/grafana/dashboards")
 BOARDS = (service.BOARD, model.BOARD, containers.BOARD, monitoring.BOARD)
 
 
-def main() -> None:
+def write() -> None:
     """Write the files, and remove those of boards that are gone."""
     wanted = {OUT_DIR / f"{board.uid}.json": to_json(board) for board in BOARDS}
     for stale in set(OUT_DIR.glob("*.json")) - set(wanted):
@@ -19,7 +19,3 @@ def main() -> None:
     for path, text in wanted.items():
         path.write_text(text, encoding="utf-8")
         print(path)
-
-
-if __name__ == "__main__":
-    main()
