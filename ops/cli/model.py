@@ -138,6 +138,7 @@ def ui(port: int) -> None:
     """Open MLflow's UI on the runs and the registry."""
     from stages import tracking
 
+    tracking.connect()  # the store may have been moved
     base.execute(
         *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)),
         *("--backend-store-uri", tracking.tracking_uri()),

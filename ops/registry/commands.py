@@ -130,7 +130,7 @@ def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bo
     verdict = "accepted" if decision.accepted else "refused"
     for version in filter(None, (challenger, champion)):
         pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")
-    where = f"The evidence: {pointer.link(run_id)}"
+    where = f"The evidence: {pointer.link(run_id)}{pointer.ui_hint()}"
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {name} is refused {against}: {reasons}. {where}")
@@ -176,7 +176,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason, _now())
     pointer.move(client, name, intent)
     done = f"Version {target.version} of {name} is Production again, after {champion.version}: {reason}."
-    return f"{done} {pointer.link(run_id)}"
+    return f"{done} {pointer.link(run_id)}{pointer.ui_hint()}"
 
 
 def export(client: MlflowClient, p: Params, folder: Path, number: str | None) -> str:

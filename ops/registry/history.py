@@ -106,7 +106,7 @@ def compare(runs: list[Run]) -> str:
         numbers = [run.data.metrics.get(f"test.{metric}", float("nan")) for run in runs]
         best = (max if higher else min)(numbers)
         rows.append([metric, *(f"{number:.4f}{' *' if number == best else '  '}" for number in numbers)])
-    return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)])
+    return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)]) + pointer.ui_hint()
 
 
 def table(rows: list[list[Any]]) -> str:

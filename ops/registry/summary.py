@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 from stages.files import METRICS_FILE
@@ -11,6 +12,7 @@ from stages.files import METRICS_FILE
 RECEIPT = Path("build/receipt.json")
 REGISTRATION = Path("build/registration.json")
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
+COMMITTED = ["dvc.lock", "reports"]
 DEFAULT_URI = "sqlite:///mlflow.db"  # as in app/settings.py, which takes too long to import here
 
 
@@ -39,4 +41,11 @@ def text() -> str:
         f"it {floors} the floors.",
         "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
     ]
+    if _changed():
+        lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")
     return "\n".join(lines)
+
+
+def _changed() -> bool:
+    status = ["git", "status", "--porcelain", "--", *COMMITTED]
+    return bool(subprocess.run(status, capture_output=True, text=True, check=False).stdout)
