@@ -35,13 +35,13 @@ MONTHS = ["Jan", "Feb", "March", "April", "May", "June", "July", "Aug", "Sept", 
 COLUMNS: dict[str, dict[str, pa.Column]] = {
     "Bikeshare": {
         "season": integer(1, 4),
-        "mnth": text(f"^({'|'.join(MONTHS)})$"),
+        "mnth": text(f"^(?:{'|'.join(MONTHS)})$"),
         "day": integer(1, 366),
         "hr": integer(0, 23),
         "holiday": integer(0, 1),
         "weekday": integer(0, 6),
         "workingday": integer(0, 1),
-        "weathersit": text("^(clear|cloudy/misty|(light|heavy) rain/snow)$"),
+        "weathersit": text("^(?:clear|cloudy/misty|(?:light|heavy) rain/snow)$"),
         "temp": real(0, 1),
         "atemp": real(0, 1),
         "hum": real(0.01, 1),  # 0 on the day on which the sensor failed
