@@ -19,7 +19,8 @@ from stages import params
 from stages.decision import Decision, number
 from stages.errors import run
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import PARAMS_FILE, flatten
+from stages.params import flatten
+from stages.sections import PARAMS_FILE, as_dict
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
@@ -46,7 +47,7 @@ def metrics(now: gate.Nested, base: gate.Nested) -> str:
 def parameters(commit: str) -> str:
     """Return the parameters that differ from the commit's, the gate's apart, which its own part shows."""
     old = yaml.safe_load(gate.at_base(commit, str(PARAMS_FILE)) or "") or {}
-    before, after = flatten(old), flatten(params.as_dict())
+    before, after = flatten(old), flatten(as_dict())
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     rows = [
         f"| `{key}` | {before.get(key, '–')} | {after.get(key, '–')} |"

@@ -19,7 +19,8 @@ from stages.decision import Check, Decision, decide_floors, floor, number
 from stages.errors import run
 from stages.files import EVALUATION_FILE, METRICS_FILE
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import PARAMS_FILE, GateParams, flatten
+from stages.params import flatten
+from stages.sections import PARAMS_FILE, GateParams, as_dict
 
 Nested = Mapping[str, Mapping[str, object]]
 
@@ -203,7 +204,7 @@ def read_slices(text: str | None) -> dict[str, Any]:
 def policy_changes(commit: str) -> list[str]:
     """Return the keys of the policy that this branch changes: who loosens the gate has to be seen doing it."""
     old = (yaml.safe_load(at_base(commit, str(PARAMS_FILE)) or "") or {}).get("gate", {})
-    before, after = flatten(old), flatten(params.as_dict()["gate"])
+    before, after = flatten(old), flatten(as_dict()["gate"])
     return [
         f"`gate.{key}`: {before.get(key, 'none')} → {after.get(key, 'none')}"
         for key in sorted(before.keys() | after.keys())

@@ -16,7 +16,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from ops.monitoring import replay
 from ops.monitoring.replay import BATCH, Day, ReplayFailed, days, outcome, predict, report
 from stages.featurize import TARGET
@@ -28,7 +28,7 @@ LATE, PUNCTUAL = {"status": "arrived", "delay_minutes": 40}, {"status": "arrived
 
 def day(number: int, flights: int) -> Day:
     """Return a day of flights of three airlines in turn; each second one is late, the last one cancelled."""
-    requests = [dict(EXAMPLE_FLIGHT) | {"carrier": CARRIERS[i % 3], "weather": None} for i in range(flights)]
+    requests = [dict(EXAMPLE) | {"carrier": CARRIERS[i % 3], "weather": None} for i in range(flights)]
     outcomes: list[dict[str, Any]] = [LATE if i % 2 else PUNCTUAL for i in range(flights - 1)]
     return Day(date(2013, 11, number), requests, [*outcomes, {"status": "cancelled"}])
 
@@ -84,12 +84,10 @@ def test_a_busy_service_is_asked_again_and_an_error_ends_the_replay(monkeypatch:
     def busy(_: httpx.Request) -> httpx.Response:
         return httpx.Response(answers.pop(0), json={"prediction_id": "a", "probability": 0.5})
 
-    assert asyncio.run(predict(client(busy), [dict(EXAMPLE_FLIGHT)], 0.0)) == [
-        {"prediction_id": "a", "probability": 0.5}
-    ]
+    assert asyncio.run(predict(client(busy), [dict(EXAMPLE)], 0.0)) == [{"prediction_id": "a", "probability": 0.5}]
     for status in (422, 500, 503):
         with pytest.raises(ReplayFailed, match=f"/predict answered {status}"):
-            asyncio.run(predict(client(lambda _, s=status: httpx.Response(s)), [dict(EXAMPLE_FLIGHT)], 0.0))
+            asyncio.run(predict(client(lambda _, s=status: httpx.Response(s)), [dict(EXAMPLE)], 0.0))
 
 
 def test_outcomes_that_the_journal_does_not_know_end_the_replay() -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from stages import params
-from stages.featurize import as_columns, as_requests, fit_tables, flight_days, repair, within
+from stages.featurize import repair, within
 from stages.problem import raw as data
+from stages.problem.table import columns, flight_days, lookups, requests
 from tests.conftest import Clone
 
 PROBLEM = "application/problem+json"
@@ -42,7 +43,7 @@ def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Clien
 
 
 def test_a_prediction_says_which_model_gave_it(api: httpx.Client) -> None:
-    answer = api.post("/predict", json=EXAMPLE_FLIGHT)
+    answer = api.post("/predict", json=EXAMPLE)
     body = answer.json()
     assert answer.status_code == 200
     assert set(body) == {"prediction_id", "probability", "alert", "threshold", "model"}
@@ -67,7 +68,7 @@ def test_health_and_version_agree(api: httpx.Client) -> None:
 
 def changed(**changes: Any) -> dict[str, Any]:
     """Return the example flight with changes; None leaves a field out."""
-    return {key: value for key, value in (EXAMPLE_FLIGHT | changes).items() if value is not None}
+    return {key: value for key, value in (EXAMPLE | changes).items() if value is not None}
 
 
 @pytest.mark.parametrize(
@@ -100,13 +101,13 @@ def test_a_bad_field_is_named_in_a_problem(api: httpx.Client, body: dict[str, An
     ],
 )
 def test_times_that_do_not_fit_are_explained(api: httpx.Client, changes: dict[str, str], message: str) -> None:
-    answer = api.post("/predict", json=EXAMPLE_FLIGHT | changes)
+    answer = api.post("/predict", json=EXAMPLE | changes)
     assert answer.status_code == 422 and message in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_what_is_no_number_is_refused(api: httpx.Client, number: str) -> None:
-    body = json.dumps(EXAMPLE_FLIGHT).replace("75.9", number)
+    body = json.dumps(EXAMPLE).replace("75.9", number)
     answer = api.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422 and "temperature_f" in answer.text
 
@@ -120,7 +121,7 @@ def test_a_body_that_is_no_request_is_a_problem(api: httpx.Client, content: byte
 
 @pytest.mark.parametrize("count", [0, 1001])
 def test_a_batch_has_1_to_1000_flights(api: httpx.Client, count: int) -> None:
-    answer = api.post("/predict/batch", json={"flights": [EXAMPLE_FLIGHT] * count})
+    answer = api.post("/predict/batch", json={"flights": [EXAMPLE] * count})
     assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "flights"
 
 
@@ -135,7 +136,7 @@ def test_an_unknown_carrier_is_answered(api: httpx.Client) -> None:
 
 
 def test_metrics_count_requests_and_predictions_by_version(api: httpx.Client) -> None:
-    api.post("/predict", json=EXAMPLE_FLIGHT)
+    api.post("/predict", json=EXAMPLE)
     text = api.get("/metrics").text
     assert 'model_info{alias="production",name="flight-delay"' in text
     assert 'model_predictions_total{model_version="1",outcome="alert"}' in text

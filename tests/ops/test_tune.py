@@ -16,7 +16,7 @@ import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
 
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from ops.experiments import tune
 from ops.gate.evidence import Resampled
 from stages import params, tracking

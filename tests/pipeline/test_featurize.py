@@ -8,23 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.api.schemas import Flight
+from app.interface import Request
 from app.model.bundle import to_flights
 from stages import params
 from stages.errors import DataInvalid
-from stages.featurize import (
-    DAY,
-    FEATURES,
-    TARGET,
-    as_columns,
-    as_requests,
-    features,
-    fit_tables,
-    repair,
-    target,
-)
+from stages.featurize import DAY, FEATURES, TARGET, features, repair
 from stages.problem import raw as data
 from stages.problem.raw import RawTables
+from stages.problem.table import columns, lookups, requests, rows
 from tests.conftest import ROOT
 
 AFTER_DEPARTURE = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "tailnum"]
@@ -69,7 +60,7 @@ def test_requests_made_from_rows_have_the_features_of_the_rows(raw: RawTables, p
     tables = fit_tables(raw, np.ones(len(raw.flights), dtype=bool), p)
     rows = raw.flights.iloc[::100]
     requests = json.loads(json.dumps(as_requests(as_columns(rows, raw.weather, tables))))
-    columns = to_flights([Flight.model_validate(request) for request in requests])
+    columns = to_flights([Request.model_validate(request) for request in requests])
     expected = as_columns(rows, raw.weather, tables)
     assert columns.departure.tolist() == expected.departure.tolist()
     assert columns.arrival.tolist() == expected.arrival.tolist()

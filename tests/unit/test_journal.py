@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from sqlalchemy import Table, func, select
 
 from app import journal as journals
-from app.api.outcomes import LATE_MINUTES, Outcome, record
+from app.api.outcomes import record
+from app.interface import CATEGORIES, FEATURE_NAMES, Outcome
 from app.journal import Journal, JournalInvalid, connect, expire, outcomes, predictions, prepare
 from app.metrics import Metrics
 from app.model.bundle import Bundle
 from app.model.prediction import Answer, new_id
 from app.model.served import ServedModel
-from app.problem.features import CATEGORICAL, FEATURES
+from app.problem.outcome import LATE_MINUTES
 from app.settings import Settings
 from stages import params
 from tests.conftest import ROOT
@@ -64,7 +65,7 @@ def answer(bundle: Bundle) -> Callable[..., Answer]:
     served = ServedModel("flight-delay", "7", "production", None, bundle)
 
     def make(count: int = 1, at: float | None = None) -> Answer:
-        row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURES)) / 3.0]
+        row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURE_NAMES)) / 3.0]
         return Answer(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
 
     return make
@@ -94,8 +95,8 @@ def test_a_prediction_is_written_as_the_model_saw_it(
         row = connection.execute(select(predictions)).one()
     assert (row.id, row.model_version, row.probability) == (given.ids[0], "7", 0.25)
     assert row.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
-    assert row.features == dict(zip(FEATURES, ["B6", "LGA", None, *given.rows[0][3:]], strict=True))
-    assert list(CATEGORICAL) == list(FEATURES[:3])
+    assert row.features == dict(zip(FEATURE_NAMES, ["B6", "LGA", None, *given.rows[0][3:]], strict=True))
+    assert list(CATEGORIES) == list(FEATURE_NAMES[:3])
     assert value(metrics, "journal_written_total") == 1 and value(metrics, "journal_up") == 1
     assert value(metrics, "journal_queue_capacity") == CAPACITY and value(metrics, "journal_queue_depth") == 0
 

@@ -22,9 +22,9 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from app.errors import OnTimeError
+from app.features import Floats
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model import bundle as model
-from app.problem.features import CATEGORICAL, FEATURES
-from app.problem.lookups import Floats
 from ops.gate.evidence import REPAIRS_FILE
 from ops.registry import commands as registry
 from ops.registry.commands import PromotionRefused
@@ -36,7 +36,8 @@ from stages.files import METRICS_FILE, write_json
 from stages.params import Params
 from stages.problem import raw as data
 from stages.register import register
-from stages.train import BUNDLE_DIR, fit, lightgbm_params, matrix, month_of, write_bundle
+from stages.rows import month_of
+from stages.train import BUNDLE_DIR, fit, lightgbm_params, matrix, write_bundle
 
 LEAK = "departure_delay_minutes"
 SLOW_TIMES, SLOW_ROWS = 20, 4000
@@ -57,7 +58,7 @@ class Workshop:
         self.month = month_of(train[DAY].to_numpy())
         self.champion = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
-        self.tables = self.champion.tables
+        self.tables = self.champion.lookups
 
     def fit(
         self, target: npt.NDArray[np.int8] | None = None, rows: Any = slice(None), **changes: Any
@@ -75,10 +76,10 @@ class Workshop:
 
 
 def dataset(
-    features: Floats, target: npt.NDArray[np.int8], names: list[str] | tuple[str, ...] = FEATURES
+    features: Floats, target: npt.NDArray[np.int8], names: list[str] | tuple[str, ...] = FEATURE_NAMES
 ) -> lightgbm.Dataset:
     """Return rows as LightGBM takes them."""
-    return lightgbm.Dataset(features, target, feature_name=list(names), categorical_feature=list(CATEGORICAL))
+    return lightgbm.Dataset(features, target, feature_name=list(names), categorical_feature=list(CATEGORIES))
 
 
 def shuffled_labels(shop: Workshop, folder: Path) -> None:
@@ -97,13 +98,13 @@ def united_at_the_mean(shop: Workshop, folder: Path) -> None:
     Each tree is made to ask first whether the carrier is UA. UA's rows have the mean's labels and no other feature, so
     nothing can part them any further: UA's branch is one leaf in each tree.
     """
-    code = shop.tables.vocabularies["carrier"].index("UA")
-    united = shop.features[:, FEATURES.index("carrier")] == code
+    code = shop.lookups.vocabularies["carrier"].index("UA")
+    united = shop.features[:, FEATURE_NAMES.index("carrier")] == code
     features, target = shop.features.copy(), shop.target.copy()
     features[united, 1:] = np.nan
     target[united] = np.arange(united.sum()) < shop.target.mean() * united.sum()
     forced = folder / "splits.json"
-    write_json(forced, {"feature": FEATURES.index("carrier"), "threshold": code})
+    write_json(forced, {"feature": FEATURE_NAMES.index("carrier"), "threshold": code})
     rows = dataset(features, target)
     changes = {"forcedsplits_filename": str(forced), "feature_fraction": 1.0}
     booster = lightgbm.train(lightgbm_params(shop.p.train) | changes, rows, shop.p.train.rounds)
@@ -127,7 +128,7 @@ def leaky(shop: Workshop, folder: Path) -> None:
     """Learn from the delay at departure too, and ask for it in the manifest."""
     raw = featurize.repair(data.load(), json.loads(REPAIRS_FILE.read_text(encoding="utf-8")))
     known = raw.flights["dep_delay"][featurize.within(featurize.flight_days(raw.flights), shop.p.featurize.train)]
-    names = [*FEATURES, LEAK]
+    names = [*FEATURE_NAMES, LEAK]
     columns = np.column_stack([shop.features, known.to_numpy(dtype=np.float64)[shop.rows]])
     rows = dataset(columns, shop.target, names)
     shop.write(folder, shop.booster)

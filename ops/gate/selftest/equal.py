@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from app.features import Floats
+from app.interface import Lookups
 from app.model import bundle as model
-from app.problem.lookups import Floats, Tables
 from ops.gate.evidence import Resampled, TestRows, compare, resampled
 from ops.gate.pull_request import decide_not_worse
 from stages import evaluate
@@ -25,8 +26,10 @@ from stages.decision import Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.metrics import Scored, Settings
-from stages.params import GateParams, Params
-from stages.train import fit, matrix, month_of
+from stages.params import Params
+from stages.rows import month_of
+from stages.sections import GateParams
+from stages.train import fit, matrix
 
 CACHE_DIR = Path("build/selftest")
 ACCEPTED = 0.95  # of the pairs that differ by chance only
@@ -41,25 +44,25 @@ class Period:
     name: str
     train: pd.DataFrame
     scored: pd.DataFrame
-    tables: Tables
+    tables: Lookups
 
     @classmethod
     def test(cls) -> Period:
         """Return all training months, compared on the test months."""
         rows = TestRows.load()
-        return cls("test", pd.read_parquet(OUT_DIR / "train.parquet"), rows.frame, rows.tables)
+        return cls("test", pd.read_parquet(OUT_DIR / "train.parquet"), rows.frame, rows.lookups)
 
     @classmethod
     def season(cls, months: tuple[int, ...]) -> Period:
         """Return the training months but `months`, compared on these."""
         whole = cls.test()
         within = np.isin(month_of(whole.train[DAY].to_numpy()), months)
-        return cls("-".join(map(str, months)), whole.train[~within], whole.train[within], whole.tables)
+        return cls("-".join(map(str, months)), whole.train[~within], whole.train[within], whole.lookups)
 
     def slices(self, p: Params) -> dict[str, npt.NDArray[np.bool_]]:
         """Return the rows of the watched slices that are large enough to be measured here."""
-        found = evaluate.slices(self.scored, self.tables)
-        return {name: found[name] for name in p.gate.slices if found[name].sum() >= evaluate.MIN_SLICE_ROWS}
+        found = evaluate.slices(self.scored, self.lookups)
+        return {name: found[name] for name in p.gate.slices if found[name].sum() >= metrics.MIN_ROWS}
 
     def measure(self, probability: Floats, p: Params) -> Resampled:
         """Measure predictions of the scored flights as a promotion does."""

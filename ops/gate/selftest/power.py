@@ -10,9 +10,9 @@ from functools import cache
 import lightgbm
 import numpy as np
 
+from app.features import Floats
+from app.interface import FEATURE_NAMES
 from app.model import bundle as model
-from app.problem.features import FEATURES
-from app.problem.lookups import Floats
 from ops.gate.evidence import Resampled, resampled
 from ops.gate.selftest.equal import Period, judge, resample
 from stages.featurize import DAY, TARGET
@@ -39,7 +39,7 @@ class Power:
 
     def noise(self, rng: np.random.Generator) -> Steps:
         """Give a growing share of the flights the clock times of another flight."""
-        clock = [FEATURES.index("departure_minute"), FEATURES.index("arrival_minute")]
+        clock = [FEATURE_NAMES.index("departure_minute"), FEATURE_NAMES.index("arrival_minute")]
         mixed = self.features.copy()
         mixed[:, clock] = rng.permutation(self.features[:, clock])
         noisy, lot = model.predict(self.booster, mixed), rng.random(len(mixed)) * NOISE_STEPS
@@ -58,7 +58,7 @@ class Power:
         count, predict = steps
         frame = self.period.scored
         rows, day = resample(frame[DAY].to_numpy(), rng)
-        drawn = Period("resample", frame.iloc[:0], frame.iloc[rows], self.period.tables)
+        drawn = Period("resample", frame.iloc[:0], frame.iloc[rows], self.period.lookups)
         slices, target = drawn.slices(self.p), drawn.scored[TARGET].to_numpy()
 
         def measured(step: int) -> Resampled:

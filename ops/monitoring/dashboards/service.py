@@ -191,7 +191,7 @@ SATURATION = Row(
             "Requests that are being answered, by process. From 512 on (ONTIME_MAX_IN_FLIGHT) they are turned away "
             "with 503.",
             "short",
-            {"{{instance}}": f"max by (instance) (http_requests_in_flight{JOB})"},
+            {"{{instance}}": f"max by (instance) (http_requests_in_progress{JOB})"},
             steps=above(512, 256),
             width=8,
         ),
