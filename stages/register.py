@@ -16,7 +16,7 @@ from stages.decision import Decision, decide_floors
 from stages.errors import run
 from stages.files import METRICS_FILE, write_json
 from stages.params import Params
-from stages.sections import as_dict
+from stages.sections import as_dict, flatten
 from stages.train import BUNDLE_DIR
 
 RECEIPT_FILE = Path("build/receipt.json")
@@ -89,7 +89,7 @@ def main() -> None:
 def _complete_pipeline_run(client: MlflowClient, run_id: str, measured: dict[str, float], version: str) -> None:
     """Give the pipeline's run all parameters and the test metrics, whether or not its stages executed here."""
     known = client.get_run(run_id).data.params
-    for key, value in params.flatten(as_dict()).items():
+    for key, value in flatten(as_dict()).items():
         if key not in known:
             client.log_param(run_id, key, value)
     for metric, value in measured.items():

@@ -166,6 +166,13 @@ def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
         raise ParamsInvalid(f"{path} cannot be read: {err}. `git checkout {path}` restores it.") from err
 
 
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, keys joined by dots."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
+
+
 def parse(model: type[Parsed], values: Any, path: Path, section: str = "") -> Parsed:
     """Return a section as its model; raise ParamsInvalid, which names every wrong key."""
     try:
@@ -180,6 +187,6 @@ def parse(model: type[Parsed], values: Any, path: Path, section: str = "") -> Pa
         ) from err
 
 
-def load_data(path: Path = PARAMS_FILE) -> DataParams:
-    """Read the section `data` alone, which needs neither the problem nor pandas."""
-    return parse(DataParams, as_dict(path).get("data"), path, "data")
+def load_section(model: type[Parsed], name: str, path: Path = PARAMS_FILE) -> Parsed:
+    """Read one section alone, which needs neither the problem nor pandas."""
+    return parse(model, as_dict(path).get(name), path, name)

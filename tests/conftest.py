@@ -74,7 +74,7 @@ def make_bundle(tables: Lookups, folder: Path, rounds: int) -> Path:
     target = (risk + rng.normal(0, 0.3, 4000) > 1).astype(np.int8)
     data = lightgbm.Dataset(features, target, feature_name=list(FEATURE_NAMES), categorical_feature=[0, 1, 2])
     booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_leaves": 7, "seed": 1}, data, rounds)
-    facts = {"threshold": 0.5, "tables": tables.to_json(), "training_data_sha256": "0" * 64}
+    facts = {"threshold": 0.5, "lookups": tables.to_json(), "training_data_sha256": "0" * 64}
     write_bundle(booster, facts, [EXAMPLE, EXAMPLE | {"weather": None}], folder)
     return folder
 

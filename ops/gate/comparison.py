@@ -15,12 +15,10 @@ import numpy as np
 import yaml
 
 from ops.gate import pull_request as gate
-from stages import params
 from stages.decision import Decision, number
 from stages.errors import run
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import flatten
-from stages.sections import PARAMS_FILE, as_dict
+from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
@@ -133,7 +131,7 @@ def folded(title: str, body: str) -> str:
 
 def text(revision: str) -> str:
     """Return the whole report on the working tree against its merge base with a revision."""
-    decision, comment = gate.judge(revision, params.load().gate)
+    decision, comment = gate.judge(revision, load_section(GateParams, "gate"))
     commit = gate.merge_base(revision)
     now, base = gate.metrics_diff(commit)
     every = gate.markdown(decision)

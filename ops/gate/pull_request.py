@@ -14,13 +14,11 @@ from typing import Any
 import yaml
 
 from app.errors import OnTimeError
-from stages import params
 from stages.decision import Check, Decision, decide_floors, floor, number
 from stages.errors import run
 from stages.files import EVALUATION_FILE, METRICS_FILE
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import flatten
-from stages.sections import PARAMS_FILE, GateParams, as_dict
+from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
 
 Nested = Mapping[str, Mapping[str, object]]
 
@@ -234,7 +232,7 @@ def main() -> None:
     """Print the table; exit 1 with the reasons when the pull request is refused."""
     parser = argparse.ArgumentParser(prog="python -m ops.gate.pull_request")
     parser.add_argument("--base", required=True, help="the branch or commit that the pull request is for")
-    decision, comment = judge(parser.parse_args().base, params.load().gate)
+    decision, comment = judge(parser.parse_args().base, load_section(GateParams, "gate"))
     print(comment)
     if not decision.accepted:
         raise GateRefused("the gate refuses: " + "; ".join(decision.reasons) + ".")

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, Request
 from app.model import bundle as model
-from app.model.bundle import Bundle, to_flights
+from app.model.bundle import Bundle
 from app.problem.lookups import Lookups
 from app.registry import version as registry
 from stages import tracking
@@ -177,7 +177,7 @@ def mlflow_server(folder: Path, port: int, store: str) -> AbstractContextManager
 
 def risk(bundle: Bundle) -> float:
     """Return a bundle's answer to the example flight."""
-    return float(bundle.probabilities(to_flights([Request.model_validate(EXAMPLE)]))[0])
+    return float(bundle.probabilities([Request.model_validate(EXAMPLE)])[0])
 
 
 @pytest.fixture(scope="session")

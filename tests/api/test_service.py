@@ -10,11 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.interface import EXAMPLE
-from stages import params
-from stages.featurize import repair, within
-from stages.problem import raw as data
-from stages.problem.table import columns, flight_days, lookups, requests
+from app.interface import EXAMPLE, Lookups
+from stages import featurize, interface, params
 from tests.conftest import Clone
 
 PROBLEM = "application/problem+json"
@@ -27,14 +24,15 @@ def api(service: str) -> httpx.Client:
 
 
 def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, pipeline: Clone) -> None:
-    p = params.load(pipeline.path / "params.yaml").featurize
+    p = params.load(pipeline.path / "params.yaml")
     repairs = json.loads((pipeline.path / "build/repairs.json").read_text())
-    raw = repair(data.load(pipeline.path / "data"), repairs)
-    test_rows = within(flight_days(raw.flights), p.test)
-    tables = fit_tables(raw, within(flight_days(raw.flights), p.train), p)
+    raw = featurize.repair(interface.load_tables(pipeline.path / "data"), repairs)
+    rows = interface.rows(raw, p.problem)
+    test = rows.where(rows.within(p.featurize.test))
+    known = Lookups.from_json(json.loads((pipeline.path / featurize.LOOKUPS_FILE).read_text()))
     evaluated = pd.read_parquet(pipeline.path / "build/predictions.parquet")["probability"].to_numpy()
     chosen = np.sort(np.random.default_rng(0).choice(len(evaluated), 1000, replace=False))
-    requests = as_requests(as_columns(raw.flights[test_rows].iloc[chosen], raw.weather, tables))
+    requests = interface.requests(interface.columns(test.frame.iloc[chosen], raw, known, p.problem))
     batch = api.post("/predict/batch", json={"flights": requests}).raise_for_status().json()["predictions"]
     apart = np.abs(np.array([answer["probability"] for answer in batch]) - evaluated[chosen])
     assert apart.max() <= 1e-9

@@ -92,7 +92,7 @@ def folder(tables: Lookups, tmp_path_factory: pytest.TempPathFactory) -> Path:
     test, train = flights(1), flights(0)
     (path / OUT_DIR).mkdir(parents=True)
     test.to_parquet(path / OUT_DIR / "test.parquet", index=False)
-    write_json(path / OUT_DIR / "tables.json", tables.to_json())
+    write_json(path / OUT_DIR / "lookups.json", tables.to_json())
     baselines = {"test": MEASURED, "constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(path / METRICS_FILE, baselines)
     target = train[TARGET].to_numpy()
@@ -108,7 +108,7 @@ def folder(tables: Lookups, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (labels, rounds, threshold) in made.items():
         data = lightgbm.Dataset(matrix(train), labels, feature_name=list(FEATURE_NAMES), categorical_feature=[0, 1, 2])
         booster = lightgbm.train(SMALL, data, rounds)
-        facts = {"threshold": threshold, "tables": tables.to_json(), "training_data_sha256": "0" * 64}
+        facts = {"threshold": threshold, "lookups": tables.to_json(), "training_data_sha256": "0" * 64}
         write_bundle(booster, facts, [EXAMPLE], path / "bundles" / name)
         (path / "bundles" / name / model.REFERENCE_FILE).write_bytes(b"none")
     return path

@@ -56,7 +56,7 @@ def risks(bundle: model.Bundle, hours: list[dict[str, Any]] | None, **changes: A
         for day in range(1, 8)
         for hour in range(6, 21, 3)
     ]
-    return bundle.probabilities(model.to_flights(flights))
+    return bundle.probabilities(flights)
 
 
 @pytest.mark.parametrize("weather", WORSE)

@@ -143,7 +143,7 @@ def test_a_reference_that_is_not_the_registered_one_is_refused(
     frame: pd.DataFrame, tables: Lookups, tmp_path: Path
 ) -> None:
     frame.to_parquet(tmp_path / REFERENCE_FILE)
-    facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "tables": tables.to_json()}
+    facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "lookups": tables.to_json()}
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     digest = sha256(tmp_path / "manifest.json")
     read = load(tmp_path, "1", digest, POLICY)

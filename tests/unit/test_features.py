@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.interface import EXAMPLE, FEATURE_NAMES, Request
-from app.model.bundle import Bundle, to_flights, to_single
-from app.problem.features import SCHEDULE_FEATURES, WEATHER_FEATURES, compute, compute_one
+from app.model.bundle import Bundle
+from app.problem.features import FEATURES, columns, compute, compute_one
 from app.problem.lookups import Lookups
 from app.problem.request import WEATHER
 
@@ -43,7 +43,7 @@ BOUNDS = {
 
 def features_of(tables: Lookups, **changes: Any) -> dict[str, float]:
     """Return the features of the example flight with changes, by name."""
-    row = compute(to_flights([Request.model_validate(EXAMPLE | changes)]), tables)
+    row = compute(columns([Request.model_validate(EXAMPLE | changes)]), tables)
     assert row.shape == (1, len(FEATURE_NAMES))
     return dict(zip(FEATURE_NAMES, row[0].tolist(), strict=True))
 
@@ -132,8 +132,7 @@ def test_precipitation_of_hours_that_are_not_given_is_not_made_up(tables: Lookup
 
 def test_without_weather_every_weather_feature_is_missing(tables: Lookups) -> None:
     row = features_of(tables, weather=None)
-    assert all(np.isnan(row[name]) for name in WEATHER_FEATURES)
-    assert not any(np.isnan(row[name]) for name in SCHEDULE_FEATURES)
+    assert [name for name in row if np.isnan(row[name])] == [f.name for f in FEATURES if f.group == "weather"]
 
 
 def test_unknown_categories_are_missing_not_wrong(tables: Lookups) -> None:
@@ -148,7 +147,7 @@ def test_the_weather_bounds_of_the_tests_are_those_of_the_schema() -> None:
 
 @given(request=flights())
 def test_any_valid_request_has_a_finite_probability(bundle: Bundle, request: dict[str, Any]) -> None:
-    probability = bundle.probabilities(to_flights([Request.model_validate(request)]))
+    probability = bundle.probabilities([Request.model_validate(request)])
     assert probability.shape == (1,) and 0 <= probability[0] <= 1
 
 
@@ -157,10 +156,10 @@ def test_a_batch_is_its_singles_in_any_order(
     bundle: Bundle, requests: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     flights_ = [Request.model_validate(request) for request in requests]
-    rows = [compute_single(to_single(flight), bundle.lookups) for flight in flights_]
+    rows = [compute_one(flight, bundle.lookups) for flight in flights_]
     singles = [bundle.booster.predict_single(row) for row in rows]
     order = data.draw(st.permutations(range(len(flights_))))
-    batch = bundle.probabilities(to_flights([flights_[i] for i in order]))
+    batch = bundle.probabilities([flights_[i] for i in order])
     assert batch.tolist() == [singles[i] for i in order]
 
 
@@ -169,6 +168,6 @@ def test_features_of_a_batch_are_those_of_its_singles_to_the_bit(
     tables: Lookups, requests: list[dict[str, Any]]
 ) -> None:
     flights_ = [Request.model_validate(request) for request in requests]
-    batch = compute(to_flights(flights_), tables)
-    assert np.array([compute_single(to_single(flight), tables) for flight in flights_]).tobytes() == batch.tobytes()
-    assert np.concatenate([compute(to_flights([flight]), tables) for flight in flights_]).tobytes() == batch.tobytes()
+    batch = compute(columns(flights_), tables)
+    assert np.array([compute_one(flight, tables) for flight in flights_]).tobytes() == batch.tobytes()
+    assert np.concatenate([compute(columns([flight]), tables) for flight in flights_]).tobytes() == batch.tobytes()

@@ -153,8 +153,8 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)
     prepare(journal.engine)  # a second time is no harm
     with journal.engine.begin() as connection:
-        connection.execute(journals.schema.update().values(version=2))
-    with pytest.raises(JournalInvalid, match=r"schema 2, this service writes 1.*ONTIME_JOURNAL_URL"):
+        connection.execute(journals.schema.update().values(version=1))
+    with pytest.raises(JournalInvalid, match=r"schema 1, this service writes 2.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
 
 
@@ -178,7 +178,7 @@ def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callab
 
 
 @pytest.mark.parametrize(
-    ("fields", "not_on_time"),
+    ("fields", "positive"),
     [
         ({"delay_minutes": 14}, False),
         ({"delay_minutes": 15}, True),
@@ -187,9 +187,8 @@ def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callab
         ({"status": "diverted"}, True),
     ],
 )
-def test_an_outcome_is_judged_as_the_target_is(fields: dict[str, Any], not_on_time: bool) -> None:
-    assert Outcome.model_validate({"prediction_id": "0" * 32} | fields).not_on_time is not_on_time
-    assert LATE_MINUTES == params.load(ROOT / "params.yaml").featurize.late_minutes
+def test_an_outcome_is_judged_as_the_target_is(fields: dict[str, Any], positive: bool) -> None:
+    assert Outcome.model_validate({"prediction_id": "0" * 32} | fields).positive is positive
 
 
 @pytest.mark.parametrize(
@@ -216,11 +215,11 @@ def test_outcomes_are_recorded_once_corrected_and_refused(
     assert report(given.ids[0], delay_minutes=3) == set() and rows(journal) == first
     assert report(given.ids[0], status="cancelled") == set()
     row = rows(journal)[0]
-    assert (row.status, row.delay_minutes, row.not_on_time) == ("cancelled", None, True)
+    assert (row.details, row.positive) == ({"status": "cancelled", "delay_minutes": None}, True)
     assert report("f" * 32, delay_minutes=3) == {"f" * 32}
     assert report(given.ids[1], delay_minutes=300) == set() and len(rows(journal)) == 2
-    assert value(metrics, "model_outcomes_total", outcome="on_time") == 1  # the correction is not counted again
-    assert value(metrics, "model_outcomes_total", outcome="not_on_time") == 1
+    assert value(metrics, "model_outcomes_total", outcome="negative") == 1  # the correction is not counted again
+    assert value(metrics, "model_outcomes_total", outcome="positive") == 1
     journal.close()
 
 

@@ -87,7 +87,7 @@ def load(folder: Path, version: str, digest: str, policy: DriftParams) -> Refere
         content = (folder / "manifest.json").read_bytes()
         manifest = json.loads(content)
         sample = (folder / REFERENCE_FILE).read_bytes()
-        expected, vocabularies = manifest["reference_sha256"], manifest["tables"]["vocabularies"]
+        expected, vocabularies = manifest["reference_sha256"], manifest["lookups"]["vocabularies"]
     except (OSError, ValueError, KeyError) as err:
         raise BundleInvalid(f"version {version} has no reference sample: {err!r}. `make repro` registers one.") from err
     if hashlib.sha256(content).hexdigest() != digest or hashlib.sha256(sample).hexdigest() != expected:
