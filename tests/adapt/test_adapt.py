@@ -98,6 +98,12 @@ def test_the_problem_its_parameters_and_what_is_generated_change_and_nothing_els
     assert adapted.git_status() == ""
 
 
+def test_linters_accept_the_second_problem_in_its_place(adapted: Clone) -> None:
+    adapted.run("pylint", "app/problem", "stages/problem")
+    adapted.run("mypy", "-p", "app.problem", "-p", "stages.problem")
+    adapted.run("lint-imports", "--no-logo")
+
+
 def test_the_reports_are_about_the_second_problem(adapted: Clone) -> None:
     card = (adapted.path / "reports/model_card.md").read_text(encoding="utf-8")
     assert card.startswith("# Model card: busy-hours") and "6,442 hours from 2011-01-01 to 2011-09-30" in card

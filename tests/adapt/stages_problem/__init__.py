@@ -105,8 +105,7 @@ def scenarios(p: Params) -> list[str]:
 
 
 def columns(frame: pd.DataFrame, tables: Tables, _lookups: Lookups, p: Params, scenario: str = "") -> Hours:
-    """Return rows as columns, in the scenario with the weather of some hours before; `casual` and `registered` are not
-    known before the hour is over."""
+    """Return rows as columns, in the scenario with older weather; the counts, known only afterwards, are not used."""
     time = times(frame, p)
     table = tables["Bikeshare"].set_index(times(tables["Bikeshare"], p))
     weather = table.reindex(time - p.weather_age_hours if scenario else time)
@@ -122,11 +121,11 @@ def columns(frame: pd.DataFrame, tables: Tables, _lookups: Lookups, p: Params, s
 
 def requests(hours: Hours) -> list[dict[str, Any]]:
     """Return the hours as bodies of `POST /predict`."""
-    weather = [dict(zip(WEATHER, values)) for values in np.where(np.isnan(hours.weather), None, hours.weather).tolist()]
-    times_ = hours.time.astype("datetime64[h]").astype("datetime64[s]").astype(str)
+    starts = hours.time.astype("datetime64[h]").astype("datetime64[s]").astype(str).tolist()
+    weather = np.where(np.isnan(hours.weather), np.array(None), hours.weather.astype(object)).tolist()
     return [
-        {"time": str(time), "holiday": holiday, "sky": sky, **values}
-        for time, holiday, sky, values in zip(times_, hours.holiday, hours.sky, weather, strict=True)
+        {"time": start, "holiday": holiday, "sky": sky} | dict(zip(WEATHER, values, strict=True))
+        for start, holiday, sky, values in zip(starts, hours.holiday, hours.sky, weather, strict=True)
     ]
 
 
