@@ -1,25 +1,5 @@
-"""`make boards`: write the JSON of every board to ops/monitoring/config/grafana/dashboards."""
+"""Write the dashboards."""
 
-from __future__ import annotations
+from ops.monitoring.dashboards.build import main
 
-from pathlib import Path
-
-from ops.monitoring.dashboards import containers, model, monitoring, service
-from ops.monitoring.dashboards.build import to_json
-
-OUT_DIR = Path("ops/monitoring/config/grafana/dashboards")
-BOARDS = (service.BOARD, model.BOARD, containers.BOARD, monitoring.BOARD)
-
-
-def main() -> None:
-    """Write the files, and remove those of boards that are gone."""
-    wanted = {OUT_DIR / f"{board.uid}.json": to_json(board) for board in BOARDS}
-    for stale in set(OUT_DIR.glob("*.json")) - set(wanted):
-        stale.unlink()
-    for path, text in wanted.items():
-        path.write_text(text, encoding="utf-8")
-        print(path)
-
-
-if __name__ == "__main__":
-    main()
+main()
