@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from tabulate import tabulate
 
 from ops.registry import production as pointer
 from stages import tracking
@@ -84,9 +84,6 @@ def compare(client: MlflowClient, versions: list[str], last: int = 5) -> str:
     return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)])
 
 
-def table(rows: list[list[Any]]) -> str:
+def table(rows: list[list[str]]) -> str:
     """Return rows as aligned columns."""
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping
 
-from ops.gate.pull_request import markdown
+from ops.gate.policy import markdown
 from ops.release.deploy import DeployFailed, Site
 from ops.release.docker import probe
 from ops.release.smoke import P95_MS

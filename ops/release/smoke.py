@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 
 from app.errors import OnTimeError
-from ops.gate.pull_request import markdown
+from ops.gate.policy import markdown
 from ops.registry.production import PRODUCTION
 from ops.release import image as images
 from ops.release.docker import compose, docker, inspect, probe

@@ -82,17 +82,19 @@ class Source:
         moments = pd.to_datetime(np.linspace(self.start, self.end, STEPS + 1), unit="s")
         frame = pd.DataFrame(index=moments)
         for one in self._get("query_range", query=query, start=self.start, end=self.end, step=step)["result"]:
-            labels = one["metric"]
-            name = re.sub(r"{{\s*(\w+)\s*}}", lambda part: labels.get(part[1], ""), legend)  # noqa: B023
             places = [round((float(moment) - self.start) / step) for moment, _ in one["values"]]
             values = pd.Series([float(value) for _, value in one["values"]], moments[places])
-            frame[name, json.dumps(labels)] = values
+            frame[_named(legend, one["metric"]), json.dumps(one["metric"])] = values
         return frame
 
     def of(self, panel: Panel, interval: str) -> pd.DataFrame:
         """Return the series of all queries of a panel, in their order, without those that have no value."""
         found = [self.series(fill(query, interval), legend) for legend, query in panel.queries.items()]
         return pd.concat(found, axis=1).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
+
+
+def _named(legend: str, labels: dict[str, str]) -> str:
+    return re.sub(r"{{\s*(\w+)\s*}}", lambda part: labels.get(part[1], ""), legend)
 
 
 def lines(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
