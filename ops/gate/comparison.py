@@ -1,4 +1,4 @@
-"""`make report`: the changes of a branch as Markdown for its pull request: metrics, parameters, data, plots and gate."""
+"""`make report`: the changes of a branch as Markdown: metrics, parameters, data, plots and the gate's verdict."""
 
 from __future__ import annotations
 

@@ -5,38 +5,37 @@ from __future__ import annotations
 import argparse
 
 from ops.gate.selftest import controls, equal, power
-from ops.gate.selftest.equal import SEASONS, Period
+from ops.gate.selftest.equal import Period
 from stages import params
 from stages.errors import run
 
 
 def main() -> None:
-    """Print what is refused, how often equal models are, what margins they would need, and which losses are caught."""
+    """Print the refused controls, the margins that chance needs, the share of equal models refused, and the power."""
     parser = argparse.ArgumentParser(prog="python -m ops.gate.selftest")
     parser.add_argument("--pairs", type=int, default=100, help="pairs of models from resamples of the training days")
     parser.add_argument("--seed-pairs", type=int, default=20, help="pairs of models that differ by their seed")
-    parser.add_argument("--margin-models", type=int, default=40, help="models of each period that asks for margins")
+    parser.add_argument("--margin-models", type=int, default=40, help="models of each period for the margins")
     parser.add_argument("--repeats", type=int, default=60, help="resamples of the test days to measure power on")
     parser.add_argument("--no-controls", action="store_true", help="leave the negative controls out")
     a, p = parser.parse_args(), params.load()
     if not a.no_controls:
         print("## Negative controls\n\n" + controls.table(p) + "\n", flush=True)
     if a.margin_models:
-        needed = {}
-        for months in SEASONS:
-            period = Period.season(months)
-            needed[period.name] = equal.needs(list(equal.models(period, p, a.margin_models, True)), p.gate)
-        print("## Margins that models from resampled days ask for\n\n" + equal.margins_table(needed) + "\n", flush=True)
-    if a.pairs or a.seed_pairs:
-        print("## Equal models\n\n" + equal.PAIRS_HEAD, flush=True)
+        needed = {
+            period.name: equal.needs(list(equal.models(period, p, a.margin_models, True)), p.gate)
+            for period in Period.seasons()
+        }
+        print("## Margins that models from resampled days need\n\n" + equal.margins_table(needed) + "\n", flush=True)
+    judged = {}
     for name, pairs, by_days in (("other seed", a.seed_pairs, False), ("resampled training days", a.pairs, True)):
         if pairs:
             made = equal.models(Period.test(), p, 2 * pairs, by_days)
-            print(
-                equal.pairs_row(name, [equal.judge(one, other, p.gate) for one, other in zip(made, made)]), flush=True
-            )
+            judged[name] = [equal.judge(one, other, p.gate) for one, other in zip(made, made)]
+    if judged:
+        print("## Equal models\n\n" + equal.pairs_table(judged) + "\n", flush=True)
     if a.repeats:
-        print("\n## Power\n\n" + power.table(p, a.repeats), flush=True)
+        print("## Power\n\n" + power.table(p, a.repeats), flush=True)
 
 
 if __name__ == "__main__":
