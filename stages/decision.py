@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import GateParams
+from stages.sections import GateParams
 
 
 def number(value: object) -> float:

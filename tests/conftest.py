@@ -25,12 +25,11 @@ import numpy as np
 import psycopg
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE, FEATURE_NAMES
 from app.model import bundle as model
-from app.problem.features import FEATURES
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from app.registry import version as registry
-from stages.featurize import time_zone_offsets
+from stages.problem.table import time_zone_offsets
 from stages.train import write_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,8 +41,8 @@ hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")
-def tables() -> Tables:
-    """Tables with a few airlines and airports, in four time zones, one without daylight saving."""
+def tables() -> Lookups:
+    """Lookups with a few airlines and airports, in four time zones, one without daylight saving."""
     airports = {
         "EWR": (40.6925, -74.1687, "America/New_York"),
         "JFK": (40.6398, -73.7789, "America/New_York"),
@@ -53,7 +52,7 @@ def tables() -> Tables:
         "SJU": (18.4394, -66.0018, "America/Puerto_Rico"),
     }
     zones = sorted({zone for _, _, zone in airports.values()})
-    return Tables(
+    return Lookups(
         vocabularies={"carrier": ["AA", "B6", "UA"], "origin": ["EWR", "JFK", "LGA"], "dest": ["PHX", "SFO", "SJU"]},
         airports=airports,
         zones={zone: time_zone_offsets(zone, (2012, 2030)) for zone in zones},
@@ -62,23 +61,26 @@ def tables() -> Tables:
     )
 
 
-def make_bundle(tables: Tables, folder: Path, rounds: int) -> Path:
+def make_bundle(tables: Lookups, folder: Path, rounds: int) -> Path:
     """Write a bundle whose model knows that rain and the evening are bad."""
     rng = np.random.default_rng(0)
-    features = rng.random((4000, len(FEATURES)))
+    features = rng.random((4000, len(FEATURE_NAMES)))
     features[:, :3] = rng.integers(0, 3, (4000, 3))
-    features[:, FEATURES.index("departure_minute")] *= 1440
-    risk = features[:, FEATURES.index("precipitation_in")] + features[:, FEATURES.index("departure_minute")] / 1440
+    features[:, FEATURE_NAMES.index("departure_minute")] *= 1440
+    risk = (
+        features[:, FEATURE_NAMES.index("precipitation_in")]
+        + features[:, FEATURE_NAMES.index("departure_minute")] / 1440
+    )
     target = (risk + rng.normal(0, 0.3, 4000) > 1).astype(np.int8)
-    data = lightgbm.Dataset(features, target, feature_name=list(FEATURES), categorical_feature=[0, 1, 2])
+    data = lightgbm.Dataset(features, target, feature_name=list(FEATURE_NAMES), categorical_feature=[0, 1, 2])
     booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_leaves": 7, "seed": 1}, data, rounds)
-    facts = {"threshold": 0.5, "tables": tables.to_json(), "training_data_sha256": "0" * 64}
-    write_bundle(booster, facts, [EXAMPLE_FLIGHT, EXAMPLE_FLIGHT | {"weather": None}], folder)
+    facts = {"threshold": 0.5, "lookups": tables.to_json(), "training_data_sha256": "0" * 64}
+    write_bundle(booster, facts, [EXAMPLE, EXAMPLE | {"weather": None}], folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_dir(tables: Lookups, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small bundle."""
     return make_bundle(tables, tmp_path_factory.mktemp("bundle"), rounds=20)
 

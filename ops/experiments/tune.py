@@ -22,7 +22,7 @@ from dvc.utils.serialize import modify_yaml
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
-from app.problem.lookups import Tables
+from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, tracking
@@ -31,7 +31,8 @@ from stages.errors import run
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.metrics import Scored, Settings, pointwise
-from stages.params import PARAMS_FILE, Params, TrainParams
+from stages.params import Params
+from stages.sections import PARAMS_FILE, TrainParams
 from stages.train import rolling_origin
 
 STORAGE = Path("build/tune.db")
@@ -152,7 +153,7 @@ def study_run(study: optuna.Study) -> Iterator[None]:
         yield
 
 
-def measure(train: pd.DataFrame, tables: Tables, p: Params, values: TrainParams) -> Resampled:
+def measure(train: pd.DataFrame, tables: Lookups, p: Params, values: TrainParams) -> Resampled:
     """Measure parameters as a promotion measures a model, on all folds together, as the mean over other seeds."""
     settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     measured = []
@@ -201,7 +202,7 @@ def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decisi
     changes = {name: value for name, value in present(best).items() if value != present(p.train)[name]}
     if not changes:
         return Decision((Check.at_least("trials better than the present parameters", 0, 1),)), {}
-    tables = Tables.from_json(json.loads((OUT_DIR / "tables.json").read_text(encoding="utf-8")))
+    tables = Lookups.from_json(json.loads((OUT_DIR / "tables.json").read_text(encoding="utf-8")))
     found, now = (measure(train, tables, p, values) for values in (best, p.train))
     decision = decide(found, now, p, len(_ended(study)))
     mlflow.log_metrics({"log_loss_gain": decision.checks[0].value, "log_loss_gain_needed": decision.checks[0].bound})

@@ -16,11 +16,10 @@ import yaml
 
 from ops.gate import pull_request as gate
 from ops.gate.policy import Nested, advantage, markdown, table
-from stages import params
 from stages.decision import Decision, number
 from stages.errors import run
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import PARAMS_FILE, flatten
+from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
@@ -47,7 +46,7 @@ def metrics(now: Nested, base: Nested) -> str:
 def parameters(commit: str) -> str:
     """Return the parameters that differ from the commit's, the gate's apart, which its own part shows."""
     old = yaml.safe_load(gate.at_base(commit, str(PARAMS_FILE)) or "") or {}
-    before, after = flatten(old), flatten(params.as_dict())
+    before, after = flatten(old), flatten(as_dict())
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     rows = [
         [f"`{key}`", str(before.get(key, "–")), str(after.get(key, "–"))]
@@ -133,7 +132,7 @@ def folded(title: str, body: str) -> str:
 
 def text(revision: str) -> str:
     """Return the whole report on the working tree against its merge base with a revision."""
-    decision, comment = gate.judge(revision, params.load().gate)
+    decision, comment = gate.judge(revision, load_section(GateParams, "gate"))
     commit = gate.merge_base(revision)
     now, base = gate.metrics_diff(commit)
     every = markdown(decision)

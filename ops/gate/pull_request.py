@@ -12,11 +12,10 @@ import yaml
 
 from app.errors import OnTimeError
 from ops.gate.policy import decide_pull_request, markdown
-from stages import params
 from stages.decision import Decision
 from stages.errors import run
 from stages.files import EVALUATION_FILE, METRICS_FILE
-from stages.params import PARAMS_FILE, GateParams, flatten
+from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
 
 
 class GateRefused(OnTimeError):
@@ -77,7 +76,7 @@ def read_slices(text: str | None) -> dict[str, Any]:
 def policy_changes(commit: str) -> list[str]:
     """Return the keys of the policy that this branch changes: who loosens the gate has to be seen doing it."""
     old = (yaml.safe_load(at_base(commit, str(PARAMS_FILE)) or "") or {}).get("gate", {})
-    before, after = flatten(old), flatten(params.as_dict()["gate"])
+    before, after = flatten(old), flatten(as_dict()["gate"])
     return [
         f"`gate.{key}`: {before.get(key, 'none')} → {after.get(key, 'none')}"
         for key in sorted(before.keys() | after.keys())
@@ -107,7 +106,7 @@ def main() -> None:
     """Print the table; exit 1 with the reasons when the pull request is refused."""
     parser = argparse.ArgumentParser(prog="python -m ops.gate.pull_request")
     parser.add_argument("--base", required=True, help="the branch or commit that the pull request is for")
-    decision, comment = judge(parser.parse_args().base, params.load().gate)
+    decision, comment = judge(parser.parse_args().base, load_section(GateParams, "gate"))
     print(comment)
     if not decision.accepted:
         raise GateRefused("the gate refuses: " + "; ".join(decision.reasons) + ".")

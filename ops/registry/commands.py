@@ -17,6 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
+from app.interface import NAME
 from app.registry import download
 from app.registry import version as registry
 from ops.ci.github import output
@@ -42,15 +43,13 @@ class PromotionRefused(OnTimeError):
 
 def require(client: MlflowClient, p: Params) -> ModelVersion:
     """Return the Production version, or raise ModelUnavailable with the command that makes one."""
-    version = by_alias(client, p.register_.model, PRODUCTION)
+    version = by_alias(client, NAME, PRODUCTION)
     if version is None:
-        staged = by_alias(client, p.register_.model, STAGING)
+        staged = by_alias(client, NAME, STAGING)
         command = (
             f"`make promote` makes version {staged.version} Production" if staged else "`make repro` makes a model"
         )
-        raise ModelUnavailable(
-            f"no version of {p.register_.model} is Production in {tracking.tracking_uri()}; {command}."
-        )
+        raise ModelUnavailable(f"no version of {NAME} is Production in {tracking.tracking_uri()}; {command}.")
     return version
 
 
@@ -117,7 +116,7 @@ def _settle(client: MlflowClient, name: str) -> None:
 
 def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False) -> str:
     """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done."""
-    name = p.register_.model
+    name = NAME
     challenger = find(client, name, number, STAGING, "`make repro` makes one")
     _settle(client, name)
     champion = by_alias(client, name, PRODUCTION)
@@ -148,7 +147,7 @@ def _headline(evidence: Evidence) -> str:
 
 def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -> str:
     """Make `previous`, or the version `number`, the Production version again, after loading and verifying it."""
-    name = p.register_.model
+    name = NAME
     if not reason.strip():
         raise PromotionRefused('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
     _settle(client, name)
@@ -184,7 +183,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
 
     The folder is complete or not there at all; what was in it before is gone.
     """
-    name = p.register_.model
+    name = NAME
     version = find(client, name, number, "", "`make history` shows them") if number else require(client, p)
     production = by_alias(client, name, PRODUCTION)
     alias = PRODUCTION if production and production.version == version.version else ""
@@ -237,14 +236,14 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "compare":
         print(history.compare(client, arguments.versions))
     elif arguments.command == "history":
-        print(history.text(client, p.register_.model))
+        print(history.text(client, NAME))
     elif arguments.command == "require":
         require(client, p)
     elif arguments.command == "rollback":
         print(rollback(client, p, arguments.version, arguments.reason))
     elif arguments.command == "export":
         print(export(client, p, arguments.folder, arguments.version))
-    elif not (arguments.if_none and by_alias(client, p.register_.model, PRODUCTION)):
+    elif not (arguments.if_none and by_alias(client, NAME, PRODUCTION)):
         print(promote(client, p, arguments.version, arguments.allow_equal))
 
 

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from app.errors import OnTimeError
+from app.interface import NAME
 from app.registry.version import VERSION_FILE, load
 from ops.ci.github import output
 from ops.registry import commands as registry
@@ -131,7 +132,7 @@ def build(
         context(folder, commit)
         registry.export(client, p, folder / "model", number)
         known = json.loads((folder / "model" / VERSION_FILE).read_text(encoding="utf-8"))
-        version = client.get_model_version(p.register_.model, known["version"])
+        version = client.get_model_version(NAME, known["version"])
         check_model(folder / "model", version)
         name = f"{REPOSITORY}:model-v{version.version}"
         tags = tags or [name, f"{name}-g{commit[:7]}"]

@@ -21,13 +21,16 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import OnTimeError
+from app.interface import NAME
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import Monitor
 from ops.monitoring.drift.monitor import Settings as DriftSettings
 from ops.monitoring.drift.page import EXPERIMENT
-from stages import params
+from stages import featurize, interface, params
 from stages.errors import run
-from stages.params import PARAMS_FILE, MonitorParams, Params
+from stages.params import Params
+from stages.rows import day_of
+from stages.sections import PARAMS_FILE, MonitorParams
 
 DAY_SECONDS = 86400
 TEST_DAYS = 28
@@ -106,7 +109,7 @@ def collect(p: Params) -> Evidence:
     if number is None:
         raise RetrainingFailed("nothing is Production: `make promote` makes a version Production.")
     alarms = monitor.check(number)
-    version = monitor.client.get_model_version(p.register_.model, number)
+    version = monitor.client.get_model_version(NAME, number)
     registered = version.creation_timestamp / 1000
     return Evidence(
         version=number,
@@ -174,6 +177,11 @@ def move_window(until: date, path: Path = PARAMS_FILE) -> None:
         content["featurize"]["test"][:] = [f"{last_train + timedelta(days=1)}", f"{until}"]
 
 
+def newest_day(p: Params) -> date:
+    """Return the last day of the rows in data/."""
+    return day_of(interface.rows(interface.load_tables(featurize.DATA_DIR), p.problem).day.max())
+
+
 def retrain_here(until: date) -> None:
     """Move the window and run the pipeline; what changed is left for a commit, the model becomes Staging."""
     move_window(until)
@@ -191,9 +199,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m ops.retraining.decide")
     parser.add_argument("what", nargs="?", choices=["decide", "model"], default="decide")
-    parser.add_argument("--until", type=date.fromisoformat, help="last day of the data; by default, validate.last_date")
+    parser.add_argument(
+        "--until", type=date.fromisoformat, help="last day of the data; by default, the newest day of the data"
+    )
     arguments, p = parser.parse_args(), params.load()
-    until = arguments.until or p.validate_.last_date
+    until = arguments.until or newest_day(p)
     if arguments.what == "model":
         retrain_here(until)
         return

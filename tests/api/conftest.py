@@ -18,10 +18,10 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from app.api.schemas import EXAMPLE_FLIGHT, Flight
+from app.interface import EXAMPLE, Request
 from app.model import bundle as model
-from app.model.bundle import Bundle, to_flights
-from app.problem.lookups import Tables
+from app.model.bundle import Bundle
+from app.problem.lookups import Lookups
 from app.registry import version as registry
 from stages import tracking
 from tests.conftest import ROOT, bake, free_port, make_bundle, running
@@ -68,7 +68,7 @@ class Traffic:
         while not self._stop.is_set():
             started = time.perf_counter()
             try:
-                answer = await client.post("/predict", json=EXAMPLE_FLIGHT)
+                answer = await client.post("/predict", json=EXAMPLE)
                 body = answer.raise_for_status().json()
                 facts = body["model"]["version"], body["prediction_id"], body["probability"]
                 self.answers.append((answer.headers["X-Model-Version"], *facts))
@@ -177,11 +177,11 @@ def mlflow_server(folder: Path, port: int, store: str) -> AbstractContextManager
 
 def risk(bundle: Bundle) -> float:
     """Return a bundle's answer to the example flight."""
-    return float(bundle.probabilities(to_flights([Flight.model_validate(EXAMPLE_FLIGHT)]))[0])
+    return float(bundle.probabilities([Request.model_validate(EXAMPLE)])[0])
 
 
 @pytest.fixture(scope="session")
-def bundles(tables: Tables, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def bundles(tables: Lookups, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three bundles that give different answers."""
     path = tmp_path_factory.mktemp("bundles")
     shutil.copytree(bundle_dir, path / "20")

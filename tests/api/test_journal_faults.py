@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from app.journal import connect, predictions
 from tests.api.conftest import Service, Start, Traffic, eventually
 from tests.conftest import Postgres
@@ -162,7 +162,7 @@ def test_all_that_a_killed_client_was_answered_is_there(start: Start, image: Pat
 def client(service: Service, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], set[str]]]]:
     """Run a process that asks and writes down what it was answered, until the block ends."""
     file = folder / "answered"
-    command = [sys.executable, "-c", CLIENT, service.base, httpx.Request("POST", "/", json=EXAMPLE_FLIGHT).content]
+    command = [sys.executable, "-c", CLIENT, service.base, httpx.Request("POST", "/", json=EXAMPLE).content]
     with file.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL) as process:
         yield process, lambda: {line for line in file.read_text().splitlines() if len(line) == 32}
         process.kill()
@@ -183,7 +183,7 @@ def test_at_most_the_queue_is_missing_after_the_server_was_killed(start: Start, 
 def test_what_waits_is_written_when_the_service_stops(start: Start, image: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/journal.db"
     service = start(baked_model=image, journal_url=url)
-    answers = [httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).json() for _ in range(20)]
+    answers = [httpx.post(f"{service.base}/predict", json=EXAMPLE).json() for _ in range(20)]
     os.kill(service.pid, signal.SIGTERM)
     eventually(lambda: not Path(f"/proc/{service.pid}/cmdline").read_bytes(), "the process has ended")
     assert {answer["prediction_id"] for answer in answers} == written(url)

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
 from app.errors import ModelUnavailable
+from app.interface import EXAMPLE
 from app.registry import version as registry
 from ops.registry import commands
 from tests.conftest import ROOT, free_port, running
@@ -29,7 +29,7 @@ def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: 
     base = f"http://127.0.0.1:{port}"
     settings = {"ONTIME_PORT": str(port), "ONTIME_BAKED_MODEL": str(folder), "MLFLOW_TRACKING_URI": ""}
     with running([sys.executable, "-m", "app"], f"{base}/readyz", tmp_path, PYTHONPATH=str(ROOT), **settings):
-        answer = httpx.post(f"{base}/predict", json=EXAMPLE_FLIGHT).json()
+        answer = httpx.post(f"{base}/predict", json=EXAMPLE).json()
         version = httpx.get(f"{base}/version").json()
     kept = registry.load(folder, "baked")
     assert answer["model"] == version["model"] == {"name": "flight-delay", "version": bench.versions["good"]}

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
 
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from ops.experiments import tune
 from ops.gate.evidence import Resampled
 from stages import params, tracking
@@ -37,7 +37,7 @@ def folder(tables: Tables, tmp_path: Path) -> Path:
     train = flights(0).iloc[::3]
     train[DAY] = (MAY_FIRST + np.arange(len(train)) * 120 // len(train)).astype(np.int32)
     train.to_parquet(tmp_path / OUT_DIR / "train.parquet", index=False)
-    write_json(tmp_path / OUT_DIR / "tables.json", tables.to_json())
+    write_json(tmp_path / OUT_DIR / "lookups.json", tables.to_json())
     with modify_yaml(str(shutil.copy(ROOT / "params.yaml", tmp_path))) as content:
         content["train"] |= WEAK
         content["gate"]["slices"] = ["origin=EWR", "carrier=UA"]

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from sqlalchemy import insert
 
+from app.interface import FEATURE_NAMES
 from app.journal import connect, outcomes, predictions, prepare
 from app.model.bundle import Bundle
-from app.problem.features import FEATURES
 from ops.monitoring.drift import selftest
 from ops.monitoring.drift.journal import outcomes_since, read
 from ops.monitoring.drift.reference import SCORE, Reference
@@ -81,7 +81,7 @@ def test_the_journal_is_read_as_it_was_written(real: tuple[Reference, Bundle], t
     engine = connect(f"sqlite:///{tmp_path}/journal.db")
     prepare(engine)
     now = datetime.now(UTC)
-    values = json.loads(window[list(FEATURES)].to_json(orient="records"))
+    values = json.loads(window[list(FEATURE_NAMES)].to_json(orient="records"))
     rows = [
         {
             "id": uuid.uuid4().hex,
@@ -97,7 +97,7 @@ def test_the_journal_is_read_as_it_was_written(real: tuple[Reference, Bundle], t
         rows[0] | {"id": "v2", "model_version": "2"},
     ]
     known = [
-        {"prediction_id": row["id"], "received_at": now, "status": "arrived", "delay_minutes": 0, "not_on_time": late}
+        {"prediction_id": row["id"], "received_at": now, "status": "arrived", "delay_minutes": 0, "positive": late}
         for row, late in zip(rows[:550], window[TARGET].astype(bool), strict=False)
     ]
     with engine.begin() as connection:
@@ -105,7 +105,7 @@ def test_the_journal_is_read_as_it_was_written(real: tuple[Reference, Bundle], t
         connection.execute(insert(outcomes), known)
     got = read(engine, "1", hours=168, rows=10_000)
     labelled = got.known
-    expected = window[::-1][[*FEATURES, SCORE]].reset_index(drop=True)
+    expected = window[::-1][[*FEATURE_NAMES, SCORE]].reset_index(drop=True)
     pd.testing.assert_frame_equal(got.predictions, expected, check_dtype=False)
     assert len(labelled) == 550 and labelled[TARGET].mean() == pytest.approx(window[TARGET].head(550).mean())
     few, none = read(engine, "1", hours=168, rows=100), read(engine, "3", hours=168, rows=100)

@@ -12,16 +12,16 @@ import pytest
 from prometheus_client import generate_latest
 
 from app.errors import BundleInvalid
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model.bundle import REFERENCE_FILE
-from app.problem.features import CATEGORICAL, FEATURES
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from ops.monitoring.drift.compare import alarms, compare, quality
 from ops.monitoring.drift.gauges import Gauges
 from ops.monitoring.drift.page import write_html
 from ops.monitoring.drift.reference import SCORE, Reference, load, psi, words
 from stages.featurize import DAY, TARGET
 from stages.fetch import sha256
-from stages.params import DriftParams
+from stages.sections import DriftParams
 
 POLICY = DriftParams(
     min_rows=500,
@@ -40,8 +40,8 @@ ROWS = 3000
 def frame() -> pd.DataFrame:
     """Features of 30 weeks whose temperature follows the season, with a calibrated score."""
     rng = np.random.default_rng(0)
-    made = pd.DataFrame(rng.random((ROWS, len(FEATURES))), columns=list(FEATURES))
-    for name in CATEGORICAL:
+    made = pd.DataFrame(rng.random((ROWS, len(FEATURE_NAMES))), columns=list(FEATURE_NAMES))
+    for name in CATEGORIES:
         made[name] = rng.integers(0, 3, ROWS).astype(float)
     day = np.sort(rng.integers(0, 210, ROWS))
     made["temperature_f"] = 50 + 30 * np.sin(day / 60) + rng.normal(0, 4, ROWS)
@@ -51,7 +51,7 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def reference(frame: pd.DataFrame, tables: Tables) -> Reference:
+def reference(frame: pd.DataFrame, tables: Lookups) -> Reference:
     """The reference, with categories as words."""
     return Reference("1", words(frame, tables.vocabularies), POLICY)
 
@@ -140,10 +140,10 @@ def test_only_the_newest_reports_are_kept(reference: Reference, tmp_path: Path) 
 
 
 def test_a_reference_that_is_not_the_registered_one_is_refused(
-    frame: pd.DataFrame, tables: Tables, tmp_path: Path
+    frame: pd.DataFrame, tables: Lookups, tmp_path: Path
 ) -> None:
     frame.to_parquet(tmp_path / REFERENCE_FILE)
-    facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "tables": tables.to_json()}
+    facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "lookups": tables.to_json()}
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     digest = sha256(tmp_path / "manifest.json")
     read = load(tmp_path, "1", digest, POLICY)

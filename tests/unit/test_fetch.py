@@ -14,7 +14,7 @@ import pytest
 
 from stages import fetch
 from stages.errors import DataInvalid
-from stages.params import DataParams
+from stages.sections import DataParams
 
 TABLES = {"small.csv": b"a,b\n1,2\n", "zipped.csv": b"c\n3\n"}
 

@@ -22,9 +22,9 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from app.errors import OnTimeError
+from app.features import Floats
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model import bundle as model
-from app.problem.features import CATEGORICAL, FEATURES
-from app.problem.lookups import Floats
 from ops.gate.policy import table as markdown_table
 from ops.registry import commands as registry
 from ops.registry.commands import PromotionRefused
@@ -59,11 +59,11 @@ class Workshop:
 
     def largest_watched(self) -> tuple[str, str]:
         """Return the category feature and the value of the largest watched slice that is named `feature=value`."""
-        vocabularies, sizes = self.champion.tables.vocabularies, {}
+        vocabularies, sizes = self.champion.lookups.vocabularies, {}
         for feature, _, value in (name.partition("=") for name in self.p.gate.slices):
             if value in vocabularies.get(feature, []):
                 sizes[feature, value] = int(
-                    (self.features[:, FEATURES.index(feature)] == self.code(feature, value)).sum()
+                    (self.features[:, FEATURE_NAMES.index(feature)] == self.code(feature, value)).sum()
                 )
         if not sizes:
             raise ControlFailed("no slice in params.yaml (gate.slices) is named after the value of a category feature.")
@@ -71,7 +71,7 @@ class Workshop:
 
     def code(self, feature: str, value: str) -> int:
         """Return the code of a category."""
-        return self.champion.tables.vocabularies[feature].index(value)
+        return self.champion.lookups.vocabularies[feature].index(value)
 
     def fit(
         self, target: npt.NDArray[np.int8] | None = None, rows: Any = slice(None), **changes: Any
@@ -82,17 +82,17 @@ class Workshop:
 
     def write(self, folder: Path, booster: lightgbm.Booster, **facts: Any) -> None:
         """Write a bundle with the champion's facts, some of them changed."""
-        kept = {"threshold", "tables", "training_data_sha256", "reference_sha256"}
+        kept = {"threshold", "lookups", "training_data_sha256", "reference_sha256"}
         requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(booster, {k: v for k, v in self.champion.manifest.items() if k in kept} | facts, requests, folder)
         shutil.copy(BUNDLE_DIR / model.REFERENCE_FILE, folder)
 
 
 def dataset(
-    features: Floats, target: npt.NDArray[np.int8], names: list[str] | tuple[str, ...] = FEATURES
+    features: Floats, target: npt.NDArray[np.int8], names: list[str] | tuple[str, ...] = FEATURE_NAMES
 ) -> lightgbm.Dataset:
     """Return rows as a dataset of LightGBM."""
-    return lightgbm.Dataset(features, target, feature_name=list(names), categorical_feature=list(CATEGORICAL))
+    return lightgbm.Dataset(features, target, feature_name=list(names), categorical_feature=list(CATEGORIES))
 
 
 def shuffled_labels(shop: Workshop, folder: Path) -> None:
@@ -112,10 +112,10 @@ def largest_slice_at_the_mean(shop: Workshop, folder: Path) -> None:
     feature: nothing can split them any further, so each tree has one leaf for the slice.
     """
     feature, value = shop.largest_watched()
-    column, code = FEATURES.index(feature), shop.code(feature, value)
+    column, code = FEATURE_NAMES.index(feature), shop.code(feature, value)
     inside = shop.features[:, column] == code
     features, target = shop.features.copy(), shop.target.copy()
-    features[np.ix_(inside, np.arange(len(FEATURES)) != column)] = np.nan
+    features[np.ix_(inside, np.arange(len(FEATURE_NAMES)) != column)] = np.nan
     target[inside] = np.arange(inside.sum()) < shop.target.mean() * inside.sum()
     forced = folder / "splits.json"
     write_json(forced, {"feature": column, "threshold": code})
@@ -137,7 +137,7 @@ def slower(shop: Workshop, folder: Path) -> None:
 def leaky(shop: Workshop, folder: Path) -> None:
     """Train on a noisy copy of the target as one more feature, and require it in the manifest."""
     flipped = np.random.default_rng(0).random(len(shop.target)) < LEAK_FLIPPED
-    names = [*FEATURES, LEAK]
+    names = [*FEATURE_NAMES, LEAK]
     rows = dataset(
         np.column_stack([shop.features, np.where(flipped, 1 - shop.target, shop.target)]), shop.target, names
     )

@@ -11,23 +11,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 
+from app.features import Floats
+from app.interface import Lookups
 from app.model import bundle as model
-from app.problem.lookups import Floats, Tables
 from ops.gate.evidence import Resampled, TestRows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
 from stages import evaluate
 from stages.decision import Decision
-from stages.featurize import DAY, OUT_DIR, TARGET
+from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
 from stages.fetch import sha256
-from stages.metrics import Scored, Settings
-from stages.params import GateParams, Params
-from stages.train import fit, matrix, month_of
+from stages.metrics import MIN_ROWS, Scored, Settings
+from stages.params import Params
+from stages.rows import month_of
+from stages.sections import GateParams
+from stages.train import fit, matrix
 
 CACHE_DIR = Path("build/selftest")
 ACCEPTED = 0.95  # of the pairs that differ by chance only
@@ -42,13 +46,13 @@ class Period:
     name: str
     train: pd.DataFrame
     scored: pd.DataFrame
-    tables: Tables
+    lookups: Lookups
 
     @classmethod
     def test(cls) -> Period:
         """Return all training months, compared on the test months."""
         rows = TestRows.load()
-        return cls("test", pd.read_parquet(OUT_DIR / "train.parquet"), rows.frame, rows.tables)
+        return cls("test", pd.read_parquet(OUT_DIR / "train.parquet"), rows.frame, rows.lookups)
 
     @classmethod
     def seasons(cls) -> Iterator[Period]:
@@ -58,16 +62,16 @@ class Period:
         every = np.unique(month)
         for season in np.split(every, range(SEASON_MONTHS, len(every), SEASON_MONTHS)):
             within = np.isin(month, season)
-            yield cls("-".join(map(str, season)), whole.train[~within], whole.train[within], whole.tables)
+            yield cls("-".join(map(str, season)), whole.train[~within], whole.train[within], whole.lookups)
 
     def slices(self, p: Params) -> dict[str, npt.NDArray[np.bool_]]:
         """Return the rows of the watched slices that are large enough to be measured here."""
-        found = evaluate.slices(self.scored, self.tables)
-        return {name: found[name] for name in p.gate.slices if found[name].sum() >= evaluate.MIN_SLICE_ROWS}
+        found = evaluate.slices(self.scored, self.lookups)
+        return {name: found[name] for name in p.gate.slices if found[name].sum() >= MIN_ROWS}
 
     def measure(self, probability: Floats, p: Params) -> Resampled:
         """Measure predictions of the scored rows as a promotion does."""
-        scored = Scored(self.scored[TARGET].to_numpy(), probability.round(9), self.scored[DAY].to_numpy())
+        scored = Scored(self.scored[TARGET].to_numpy(), probability.round(9), self.scored[GROUP].to_numpy())
         settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
         return resampled(scored, self.slices(p), p.gate.promotion, settings)
 
@@ -82,31 +86,31 @@ def judge(challenger: Resampled, champion: Resampled, policy: GateParams) -> Dec
 
 
 def resample(
-    days: npt.NDArray[np.integer], rng: np.random.Generator
+    groups: npt.NDArray[np.integer[Any]], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Draw as many days as there are, with replacement; return the rows, and for each the number of its draw."""
-    order = np.argsort(days, kind="stable")
-    groups = np.split(order, np.cumsum(np.unique(days, return_counts=True)[1])[:-1])
-    drawn = rng.integers(0, len(groups), len(groups))
-    sizes = [len(groups[i]) for i in drawn]
-    return np.concatenate([groups[i] for i in drawn]), np.repeat(np.arange(len(drawn)), sizes)
+    """Draw as many groups as there are, with replacement; return the rows, and for each the number of its draw."""
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.cumsum(np.unique(groups, return_counts=True)[1])[:-1])
+    drawn = rng.integers(0, len(members), len(members))
+    sizes = [len(members[i]) for i in drawn]
+    return np.concatenate([members[i] for i in drawn]), np.repeat(np.arange(len(drawn)), sizes)
 
 
-def models(period: Period, p: Params, count: int, by_days: bool) -> Iterator[Resampled]:
+def models(period: Period, p: Params, count: int, by_groups: bool) -> Iterator[Resampled]:
     """Yield full-size models that differ by chance only, measured on the period's scored rows.
 
-    Each has its own seed and (`by_days`) its own resample of the same training days. Their predictions are kept in
+    Each has its own seed and (`by_groups`) its own resample of the groups of training rows. Their predictions are kept in
     build/selftest, so that an interrupted run can be continued.
     """
-    features, target, days = matrix(period.train), period.train[TARGET].to_numpy(), period.train[DAY].to_numpy()
-    scored = matrix(period.scored)
+    features, scored = matrix(period.train), matrix(period.scored)
+    target, groups = period.train[TARGET].to_numpy(), period.train[GROUP].to_numpy()
     inputs = [sha256(OUT_DIR / f"{name}.parquet") for name in ("train", "test")]
-    key = hashlib.sha256(json.dumps([inputs, len(days), p.train.model_dump()]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([inputs, len(groups), p.train.model_dump()]).encode()).hexdigest()[:12]
     started, made = time.monotonic(), 0
     for seed in range(count):
-        path = CACHE_DIR / f"{period.name}-{'days' if by_days else 'seed'}-{key}-{seed}.npy"
+        path = CACHE_DIR / f"{period.name}-{'groups' if by_groups else 'seed'}-{key}-{seed}.npy"
         if not path.exists():
-            rows = resample(days, np.random.default_rng(seed))[0] if by_days else np.arange(len(days))
+            rows = resample(groups, np.random.default_rng(seed))[0] if by_groups else np.arange(len(groups))
             left = (time.monotonic() - started) / max(made, 1) * (count - seed) / 60
             label = f"{period.name}: model {seed + 1} of {count}" + (f", {left:.0f} minutes left" if made else "")
             booster = fit(features[rows], target[rows], p.train.model_copy(update={"seed": seed}), label=label)

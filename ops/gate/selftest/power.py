@@ -10,12 +10,12 @@ from functools import cache
 import lightgbm
 import numpy as np
 
+from app.features import Floats
 from app.model import bundle as model
-from app.problem.lookups import Floats
 from ops.gate.evidence import Resampled, resampled
 from ops.gate.policy import table as markdown_table
 from ops.gate.selftest.equal import Period, judge, resample
-from stages.featurize import DAY, TARGET
+from stages.featurize import GROUP, TARGET
 from stages.metrics import Scored, Settings, measure
 from stages.params import Params
 from stages.train import BUNDLE_DIR, matrix
@@ -28,7 +28,7 @@ Steps = tuple[int, Callable[[int], Floats]]
 
 
 class Power:
-    """The committed model and the test rows, and the gate's decisions on worse models on resamples of the days."""
+    """The committed model and the test rows, and the gate's decisions on worse models on resamples of the groups."""
 
     def __init__(self, p: Params) -> None:
         self.p, self.period = p, Period.test()
@@ -48,18 +48,18 @@ class Power:
         return last - 1, lambda step: self.after_rounds(last - step)
 
     def critical_loss(self, steps: Steps, rng: np.random.Generator) -> float:
-        """Return the loss in ROC AUC from which on the gate refuses, on one resample of the days; infinite if none.
+        """Return the loss in ROC AUC from which on the gate refuses, on one resample of the groups; infinite if none.
 
         The loss is that on the test rows as they are.
         """
         count, predict = steps
         frame = self.period.scored
-        rows, day = resample(frame[DAY].to_numpy(), rng)
-        drawn = Period("resample", frame.iloc[:0], frame.iloc[rows], self.period.tables)
+        rows, group = resample(frame[GROUP].to_numpy(), rng)
+        drawn = Period("resample", frame.iloc[:0], frame.iloc[rows], self.period.lookups)
         slices, target = drawn.slices(self.p), drawn.scored[TARGET].to_numpy()
 
         def measured(step: int) -> Resampled:
-            scored = Scored(target, predict(step)[rows].round(9), day)
+            scored = Scored(target, predict(step)[rows].round(9), group)
             return resampled(scored, slices, self.p.gate.promotion, self._settings)
 
         champion = measured(0)
@@ -74,7 +74,9 @@ class Power:
 
     def _area(self, probability: Floats) -> float:
         frame = self.period.scored
-        return measure(Scored(frame[TARGET].to_numpy(), probability, frame[DAY].to_numpy()), self._settings)["roc_auc"]
+        return measure(Scored(frame[TARGET].to_numpy(), probability, frame[GROUP].to_numpy()), self._settings)[
+            "roc_auc"
+        ]
 
 
 def table(p: Params, repeats: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from app.problem.features import CATEGORICAL, FEATURES
+from app.interface import CATEGORIES, FEATURE_NAMES
 from ops.monitoring.drift.reference import SCORE, Reference, psi
 from stages.featurize import TARGET
 
@@ -48,13 +48,13 @@ def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, 
 
     The limits of PSI are those of whole weeks: a few days differ from the year by their weekday alone.
     """
-    shares = window[list(FEATURES)].isna().mean()
+    shares = window[list(FEATURE_NAMES)].isna().mean()
     return Findings(
         rows=len(window),
         score_psi=psi(reference.frame[SCORE], window[SCORE]) if whole else float("nan"),
-        feature_psi={name: psi(reference.frame[name], window[name]) for name in FEATURES} if whole else {},
-        missing={name: float(shares[name]) for name in FEATURES if name not in CATEGORICAL},
-        unseen={name: float(shares[name]) for name in CATEGORICAL},
+        feature_psi={name: psi(reference.frame[name], window[name]) for name in FEATURE_NAMES} if whole else {},
+        missing={name: float(shares[name]) for name in FEATURE_NAMES if name not in CATEGORIES},
+        unseen={name: float(shares[name]) for name in CATEGORIES},
         quality=quality(labelled) if len(labelled) >= reference.policy.min_rows else None,
     )
 

@@ -11,7 +11,7 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.metrics import ValueDrift
 
-from app.problem.features import CATEGORICAL, FEATURES
+from app.interface import CATEGORIES, FEATURE_NAMES
 from ops.monitoring.drift.compare import Findings
 from ops.monitoring.drift.reference import SCORE, Reference
 
@@ -21,10 +21,10 @@ EXPERIMENT = "flight-delay-monitoring"
 def write_html(reference: Reference, window: pd.DataFrame, folder: Path, keep: int) -> Path:
     """Write evidently's report of a window, by the same method and limits; keep the newest `keep` reports."""
     limits = reference.psi_limits | {SCORE: reference.score_limit}
-    there = [c for c in (*FEATURES, SCORE) if window[c].notna().any() and reference.frame[c].notna().any()]
+    there = [c for c in (*FEATURE_NAMES, SCORE) if window[c].notna().any() and reference.frame[c].notna().any()]
     definition = DataDefinition(
-        categorical_columns=[c for c in there if c in CATEGORICAL],
-        numerical_columns=[c for c in there if c not in CATEGORICAL],
+        categorical_columns=[c for c in there if c in CATEGORIES],
+        numerical_columns=[c for c in there if c not in CATEGORIES],
     )
     report = Report([ValueDrift(column=name, method="psi", threshold=limits[name]) for name in there])
     frames = [Dataset.from_pandas(frame[there], data_definition=definition) for frame in (window, reference.frame)]

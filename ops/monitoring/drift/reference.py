@@ -14,10 +14,10 @@ from evidently.legacy.calculations.stattests import psi_stat_test
 from evidently.legacy.core import ColumnType
 
 from app.errors import BundleInvalid
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model.bundle import REFERENCE_FILE
-from app.problem.features import CATEGORICAL, FEATURES
 from stages.featurize import DAY
-from stages.params import DriftParams
+from stages.sections import DriftParams
 
 SCORE = "probability"
 WEEK_DAYS = 7
@@ -37,8 +37,8 @@ def psi(reference: pd.Series, window: pd.Series) -> float:
 
 def words(codes: pd.DataFrame, vocabularies: dict[str, list[str]]) -> pd.DataFrame:
     """Return features whose categories are words instead of codes, as the journal has them."""
-    lists = {name: np.array([*vocabularies[name], None], dtype=object) for name in CATEGORICAL}
-    texts = {name: lists[name][codes[name].fillna(-1).astype(int)] for name in CATEGORICAL}
+    lists = {name: np.array([*vocabularies[name], None], dtype=object) for name in CATEGORIES}
+    texts = {name: lists[name][codes[name].fillna(-1).astype(int)] for name in CATEGORIES}
     return codes.assign(**texts)
 
 
@@ -67,7 +67,7 @@ class Reference:
     @cached_property
     def psi_limits(self) -> dict[str, float]:
         """The PSI from which on a feature has drifted."""
-        return {name: self._limit(name) for name in FEATURES}
+        return {name: self._limit(name) for name in FEATURE_NAMES}
 
     @cached_property
     def score_limit(self) -> float:
@@ -77,7 +77,7 @@ class Reference:
     @cached_property
     def missing_limits(self) -> dict[str, float]:
         """The share of missing values from which on a feature is missing too often."""
-        shares = pd.DataFrame([rows[list(FEATURES)].isna().mean() for rows in self._weeks])
+        shares = pd.DataFrame([rows[list(FEATURE_NAMES)].isna().mean() for rows in self._weeks])
         return {str(name): float(share) + self.policy.missing_margin for name, share in shares.max().items()}
 
 
@@ -87,7 +87,7 @@ def load(folder: Path, version: str, digest: str, policy: DriftParams) -> Refere
         content = (folder / "manifest.json").read_bytes()
         manifest = json.loads(content)
         sample = (folder / REFERENCE_FILE).read_bytes()
-        expected, vocabularies = manifest["reference_sha256"], manifest["tables"]["vocabularies"]
+        expected, vocabularies = manifest["reference_sha256"], manifest["lookups"]["vocabularies"]
     except (OSError, ValueError, KeyError) as err:
         raise BundleInvalid(f"version {version} has no reference sample: {err!r}. `make repro` registers one.") from err
     if hashlib.sha256(content).hexdigest() != digest or hashlib.sha256(sample).hexdigest() != expected:

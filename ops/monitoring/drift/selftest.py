@@ -17,7 +17,8 @@ from stages import params
 from stages.errors import run
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
-from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix, month_of
+from stages.rows import month_of
+from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix
 
 RESAMPLES = 100
 WINDOW_ROWS = 2000
@@ -78,7 +79,7 @@ def training_weeks(vocabularies: dict[str, list[str]]) -> pd.DataFrame:
 def test_weeks(bundle: model.Bundle) -> pd.DataFrame:
     """Return the rows of the test months with the model's scores; they choose nothing here."""
     test = pd.read_parquet(OUT_DIR / "test.parquet")
-    return words(test, bundle.tables.vocabularies).assign(**{SCORE: model.predict(bundle.booster, matrix(test))})
+    return words(test, bundle.lookups.vocabularies).assign(**{SCORE: model.predict(bundle.booster, matrix(test))})
 
 
 def kinds(alarm_lists: list[list[str]]) -> str:
@@ -102,7 +103,7 @@ def main() -> None:
     reference, bundle = reference_of()
     samples = [beyond(reference, window) for window in resampled(reference, RESAMPLES, WINDOW_ROWS)]
     print(f"windows of {WINDOW_ROWS} rows drawn from the reference: {kinds(samples)}")
-    training = training_weeks(bundle.tables.vocabularies)
+    training = training_weeks(bundle.lookups.vocabularies)
     ordinary = [beyond(reference, window) for _, window in weeks(training, stride=1)]
     print(f"weeks of May to October, starting on each day: {kinds(ordinary)}\n")
     print(
