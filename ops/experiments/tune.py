@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
-from ops.gate.pull_request import advantage, decide_not_worse, markdown
+from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, tracking
 from stages.decision import Check, Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
@@ -180,7 +180,7 @@ def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -
     pair = whole["log_loss"]
     noise = NormalDist().inv_cdf(1 - DOUBT / trials) * float(np.std(replicates.metrics["log_loss"]))
     gain = advantage("log_loss", pair.challenger, pair.champion)
-    check = Check.at_least("log_loss (gain)", gain, noise, pair.challenger, pair.champion)
+    check = Check.at_least("log_loss", gain, noise, pair.challenger, pair.champion, rule="gain")
     return Decision((check,)) + decide_not_worse(whole, parts, policy)
 
 

@@ -23,7 +23,7 @@ from app.registry import download
 from app.registry import version as registry
 from ops.ci.github import output
 from ops.gate.evidence import Replicates, candidate, collect, draw
-from ops.gate.pull_request import Evidence, decide_promotion, markdown
+from ops.gate.policy import Evidence, decide_promotion, markdown
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
 from stages import params, tracking
@@ -93,7 +93,7 @@ def record(
         log.tags(tags)
         numbers: dict[str, float] = {}
         for check in decision.checks:
-            name = re.sub(r"[^\w./ -]", "", check.name.partition(": ")[0].replace("=", " "))[:200].strip("/ ")
+            name = re.sub(r"[^\w./ -]", "", check.label.replace("=", " "))[:200].strip("/ ")
             numbers |= {name: check.value, f"{name}.now": check.now, f"{name}.base": check.base}
         log.metrics(**{name: value for name, value in numbers.items() if math.isfinite(value)})
         checks = [
@@ -161,7 +161,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
         with candidate(target):
             checks.append(Check.at_least("bundle that the service can load", 1, 1))
     except BundleInvalid as err:
-        checks.append(Check.at_least(f"bundle that the service can load ({err})", 0, 1))
+        checks.append(Check.at_least("bundle that the service can load", 0, 1, message=str(err)))
     decision = Decision(tuple(checks))
     run_id = record("rollback", target, champion, decision, p, reason=reason)
     verdict = "accepted" if decision.accepted else "refused"

@@ -98,7 +98,7 @@ def test_every_alert_says_what_it_is_and_where_help_is(rule: dict[str, Any]) -> 
     headings = re.findall(r"^## (.*)$", (ROOT / "docs" / page).read_text(), re.M)
     assert anchor in {re.sub(r"[^\w-]", "", heading.lower()) for heading in headings}
     uid = notes["dashboard_url"].removeprefix("{{ $externalLabels.grafana }}/d/")
-    assert (ROOT / "ops" / "grafana" / "dashboards" / f"{uid}.json").exists()
+    assert (ROOT / "ops" / "monitoring" / "config" / "grafana" / "dashboards" / f"{uid}.json").exists()
 
 
 def test_alerts_and_records_have_names_of_their_own() -> None:

@@ -57,8 +57,8 @@ def whole_life(bench: Bench) -> None:
     assert aliases(client) == (v["good"], v["weak"])
     run = decisions(client)[0]
     assert {"bootstrap.png", "decision.json", "decision.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
-    checks = {check["name"]: check for check in decision_of(client, run.info.run_id)["checks"]}
-    assert checks["roc_auc (not worse)"]["now"] > checks["roc_auc (not worse)"]["base"]
+    checks = {(check["name"], check["rule"]): check for check in decision_of(client, run.info.run_id)["checks"]}
+    assert checks["roc_auc", "not worse"]["now"] > checks["roc_auc", "not worse"]["base"]
     for name in ("weak", "good"):
         version = client.get_model_version(NAME, v[name])
         assert version.tags["decision.run"] == run.info.run_id and run.info.run_id in version.description
