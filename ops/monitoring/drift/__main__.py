@@ -7,14 +7,14 @@ import time
 
 from prometheus_client import start_http_server
 
-from ops.monitoring.drift.monitor import Monitor, Settings, log
+from ops.monitoring.drift.monitor import DriftSettings, Monitor, log
 from stages.errors import run
 
 
 def main() -> None:
-    """Serve the metrics, and look until the process is ended."""
+    """Serve the metrics, and run until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = Settings()
+    settings = DriftSettings()
     monitor = Monitor(settings)
     start_http_server(settings.port, settings.host, monitor.gauges.registry)
     log.info("metrics on http://%s:%d/metrics, a run every %g minutes", settings.host, settings.port, settings.minutes)
