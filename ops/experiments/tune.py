@@ -6,9 +6,9 @@ import difflib
 import hashlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -17,9 +17,9 @@ import mlflow
 import numpy as np
 import optuna
 import pandas as pd
-from dvc.utils.serialize import modify_yaml
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
+from ruamel.yaml import YAML
 
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
@@ -173,7 +173,7 @@ def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -
     """Judge whether the best parameters of so many trials are better than the present ones, and not by chance.
 
     The gain in log loss has to exceed what the best of `trials` worthless ones would show by chance, and nothing that
-    the promotion gate guards may be worse. A slice that has too few flights in these months is not watched.
+    the promotion gate guards may be worse. A slice that has too few rows in these months is not watched.
     """
     whole, parts, replicates = compare(challenger, champion, p.gate.promotion)
     policy = p.gate.model_copy(update={"slices": list(parts)})
@@ -185,13 +185,13 @@ def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -
 
 
 def edited(text: str, values: dict[str, Any]) -> str:
-    """Return params.yaml with other values under `train`, written as DVC writes it: comments stay."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / PARAMS_FILE.name
-        path.write_text(text, encoding="utf-8")
-        with modify_yaml(str(path)) as content:
-            content["train"].update(values)
-        return path.read_text(encoding="utf-8")
+    """Return params.yaml with other values under `train`; comments and quotes stay."""
+    yaml, written = YAML(), StringIO()
+    yaml.preserve_quotes = True
+    content = yaml.load(text)
+    content["train"].update(values)
+    yaml.dump(content, written)
+    return written.getvalue()
 
 
 def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decision, dict[str, Any]]:
