@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.metrics import HIGHER_IS_BETTER
-from stages.params import GateParams
+from stages.sections import GateParams
 
 
 def number(value: object) -> float:
@@ -88,9 +88,10 @@ class Decision:
         return Decision(self.checks + other.checks)
 
 
-def floor(name: str, metric: str, value: object, bound: float, base: object = None) -> Check:
+def floor(metric: str, value: object, bound: float, base: object = None, part: str = "") -> Check:
     """Check a metric against its absolute bound, in the metric's own direction."""
-    return (Check.at_least if HIGHER_IS_BETTER[metric] else Check.at_most)(name, value, bound, value, base)
+    check = Check.at_least if HIGHER_IS_BETTER[metric] else Check.at_most
+    return check(metric, value, bound, value, base, part=part)
 
 
 def decide_floors(measured: Mapping[str, Mapping[str, object]], policy: GateParams) -> Decision:
@@ -99,8 +100,8 @@ def decide_floors(measured: Mapping[str, Mapping[str, object]], policy: GatePara
     A ROC AUC above the leak ceiling fails as well: no honest model of this data gets there.
     """
     test, constant, logistic = (measured.get(name, {}) for name in ("test", "constant", "logistic"))
-    checks = [floor(name, name, test.get(name), bound) for name, bound in policy.floors.items()]
-    checks.append(Check.at_most("roc_auc (leak ceiling)", test.get("roc_auc"), policy.leak_roc_auc))
+    checks = [floor(name, test.get(name), bound) for name, bound in policy.floors.items()]
+    checks.append(Check.at_most("roc_auc", test.get("roc_auc"), policy.leak_roc_auc, rule="leak ceiling"))
     skill = 1 - number(test.get("brier")) / (number(constant.get("brier")) or math.nan)
     checks.append(Check.at_least("brier skill against constant", skill, policy.brier_skill))
     gain = number(logistic.get("log_loss")) - number(test.get("log_loss"))

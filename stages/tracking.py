@@ -26,13 +26,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from pydantic import BaseModel
 
+from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
-from app.problem.features import FEATURES
 from app.registry import local_store
 from app.settings import DEFAULT_TRACKING_URI, MLFLOW_CLIENT
 from stages.errors import TrackingUnavailable
 
-EXPERIMENT = "flight-delay"
+EXPERIMENT = NAME
 PIPELINE_TAG = "pipeline.inputs"
 STAGE_TAG = "pipeline.stage"
 DIGEST_TAG = "bundle.digest"
@@ -174,7 +174,7 @@ def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str]
 def log_bundle(directory: Path) -> None:
     """Log a bundle to the active run as a native LightGBM model, and tag the run with the bundle's digest."""
     bundle = model.load(directory / model.MODEL_FILE, directory / model.MANIFEST_FILE)
-    numbers = Schema([ColSpec("double", name, required=False) for name in FEATURES])
+    numbers = Schema([ColSpec("double", name, required=False) for name in FEATURE_NAMES])
     info = mlflow.lightgbm.log_model(
         lightgbm.Booster(model_file=directory / model.MODEL_FILE),
         name="model",

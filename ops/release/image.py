@@ -19,6 +19,7 @@ from python_on_whales import docker
 from python_on_whales.exceptions import NoSuchImage
 
 from app.errors import OnTimeError
+from app.interface import NAME
 from app.registry.version import VERSION_FILE
 from ops.registry import commands as registry
 from ops.registry.production import PRODUCTION, by_alias
@@ -114,7 +115,7 @@ def build(
         context(folder, commit)
         registry.export(client, p, folder / "model", number)
         known = json.loads((folder / "model" / VERSION_FILE).read_text(encoding="utf-8"))
-        version = client.get_model_version(p.register_.model, known["version"])
+        version = client.get_model_version(NAME, known["version"])
         name = f"{REPOSITORY}:model-v{version.version}"
         tags = tags or [name, f"{name}-g{commit[:7]}"]
         facts = labels(version, commit)

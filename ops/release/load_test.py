@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ops.gate.pull_request import markdown
+from ops.gate.policy import markdown
 from ops.release.deploy import DeployFailed, Site
 from ops.release.docker import PROJECT, engine_errors
 from ops.release.smoke import P95_MS, golden_checks, replay

@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from python_on_whales import Container, docker
 
 from app.errors import OnTimeError
-from ops.gate.pull_request import markdown
+from ops.gate.policy import markdown
 from ops.registry.production import PRODUCTION
 from ops.release import image as images
 from ops.release.docker import compose, engine_errors, probe, service

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import httpx
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 
 START_SECONDS = 120
 
@@ -34,8 +34,8 @@ def show(port: int) -> None:
     with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | settings) as service:
         try:
             wait_ready(base, service)
-            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE_FLIGHT)}'")
-            print(json.dumps(httpx.post(f"{base}/predict", json=EXAMPLE_FLIGHT, timeout=10).json(), indent=2))
+            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE)}'")
+            print(json.dumps(httpx.post(f"{base}/predict", json=EXAMPLE, timeout=10).json(), indent=2))
             print(f"\nSwagger: {base}/docs   Ctrl-C ends the service.", flush=True)
             service.wait()
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from tests.support.processes import wait_for
 from tests.support.release import Release, docker
 from tests.support.sites import Site, running_site
@@ -44,7 +44,7 @@ class Traffic:
     def one(self, http: httpx.Client) -> None:
         """Ask once, and keep status and version."""
         try:
-            answer = http.post(f"{self.url}/predict", json=EXAMPLE_FLIGHT)
+            answer = http.post(f"{self.url}/predict", json=EXAMPLE)
             self.seen[answer.status_code, answer.headers.get("X-Model-Version", "")] += 1
             if answer.status_code != 200:
                 self.failures.append(f"{answer.status_code} {answer.text[:200]}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from ops.monitoring.local import TARGETS, Site, started
 from tests.conftest import ROOT, free_port, running
 from tests.support.faulty import ORDERS
@@ -83,7 +83,7 @@ def serving(scene: Scene, copy: Path) -> Iterator[subprocess.Popen[str]]:
     def load() -> None:
         while not stop.wait(0.02):
             with suppress(httpx.HTTPError):
-                httpx.post(f"http://{host}:{port}/predict", json=EXAMPLE_FLIGHT, timeout=5)
+                httpx.post(f"http://{host}:{port}/predict", json=EXAMPLE, timeout=5)
 
     client = threading.Thread(target=load, daemon=True)
     with running(

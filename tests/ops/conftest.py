@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from tests.support.clone import make_clone
 from tests.support.processes import free_port
 from tests.support.promotion import Bench, fill, make_folder
@@ -19,7 +19,7 @@ from tests.support.release import Release, has_engine
 
 
 @pytest.fixture(scope="session")
-def folder(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tables: Lookups, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml, made-up test flights and bundles of different quality."""
     path = tmp_path_factory.mktemp("registry")
     make_folder(path, tables)

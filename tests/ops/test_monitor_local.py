@@ -52,7 +52,9 @@ def test_what_is_written_is_accepted_by_the_programs(tmp_path: Path, speed: floa
 
 
 def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:
-    committed = yaml.safe_load((ROOT / "ops" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    committed = yaml.safe_load((ROOT / "ops" / "monitoring" / "config" / "prometheus" / "prometheus.yml").read_text())[
+        "scrape_configs"
+    ]
     site(tmp_path, without=NOT_HERE).write()
     written = yaml.safe_load((tmp_path / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     left_out = {job["job_name"] for job in committed} - {job["job_name"] for job in written}

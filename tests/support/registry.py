@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 
-from app.api.schemas import EXAMPLE_FLIGHT, Flight
+from app.interface import EXAMPLE, Request
 from app.model import bundle as model
-from app.model.bundle import Bundle, to_flights
+from app.model.bundle import Bundle
 from app.registry import version as registry
 from stages import tracking
 from tests.support.processes import running
@@ -27,6 +28,7 @@ class Registry:
     uri: str
     versions: dict[str, float]
     """The answer of each good version."""
+    database: str = "server.db"
 
     @property
     def client(self) -> MlflowClient:
@@ -52,7 +54,13 @@ class Registry:
 
     def server(self, port: int) -> AbstractContextManager[object]:
         """Run the server until the block ends."""
-        return mlflow_server(self.folder, port, f"sqlite:///{self.folder}/server.db")
+        return mlflow_server(self.folder, port, f"sqlite:///{self.folder}/{self.database}")
+
+    def twin(self, port: int) -> Registry:
+        """Return a copy for another server, with the same versions and artifacts."""
+        database = f"server-{port}.db"
+        shutil.copy(self.folder / self.database, self.folder / database)
+        return Registry(self.folder, f"http://127.0.0.1:{port}", self.versions, database)
 
 
 def mlflow_server(folder: Path, port: int, store: str) -> AbstractContextManager[object]:
@@ -64,4 +72,4 @@ def mlflow_server(folder: Path, port: int, store: str) -> AbstractContextManager
 
 def risk(bundle: Bundle) -> float:
     """Return a bundle's answer to the example flight."""
-    return float(bundle.probabilities(to_flights([Flight.model_validate(EXAMPLE_FLIGHT)]))[0])
+    return float(bundle.probabilities([Request.model_validate(EXAMPLE)])[0])

@@ -17,6 +17,7 @@ LONG_FOLDERS = ("e2e", "adapt")
 SMALL_SECONDS = 600
 """Limit of a test that may have to run the small pipeline first."""
 LONG_SECONDS = 1800
+LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,22 +30,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: only runs with --all, or when its file is named")
 
 
-@pytest.hookimpl(trylast=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests in LONG_FOLDERS, and set the limits."""
+    if in_long_folder(item.path, item.config.rootpath):
+        item.add_marker(pytest.mark.long)
+    if not item.get_closest_marker("timeout") and (seconds := limit(item)):
+        item.add_marker(pytest.mark.timeout(seconds))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests in LONG_FOLDERS, set the limits, and deselect the long tests that were not called for."""
-    for item in items:
-        if in_long_folder(item.path, config.rootpath):
-            item.add_marker(pytest.mark.long)
-        if not item.get_closest_marker("timeout") and (seconds := limit(item)):
-            item.add_marker(pytest.mark.timeout(seconds))
+    """Deselect the long tests that were not called for."""
     if config.option.all or config.option.markexpr:
         return
     named = named_paths(config)
-    skipped = [item for item in items if item.get_closest_marker("long") and item.path not in named]
-    skipped = [item for item in skipped if not named & set(item.path.parents)]
-    if skipped:
-        config.hook.pytest_deselected(items=skipped)
-        items[:] = [item for item in items if item not in set(skipped)]
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    left_out = [item for item in left_out if not named & {item.path, *item.path.parents}]
+    config.stash[LEFT_OUT] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def in_long_folder(path: Path, root: Path) -> bool:
@@ -67,7 +71,7 @@ def named_paths(config: pytest.Config) -> set[Path]:
     return {path for path in paths if path.is_file() or in_long_folder(path, config.rootpath)}
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print what was skipped, grouped by reason."""
     folders: dict[str, Counter[str]] = {}
     for report in terminalreporter.getreports("skipped"):
@@ -78,5 +82,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         rows = [(sum(found.values()), reason, ", ".join(sorted(found))) for reason, found in sorted(folders.items())]
         terminalreporter.section("skipped, and why")
         terminalreporter.line(tabulate(rows, headers=["tests", "reason", "files"], maxcolwidths=[None, 60, 60]))
-    if deselected := terminalreporter.stats.get("deselected"):
-        terminalreporter.line(f"{len(deselected)} tests were left out; all of them: make test-all")
+    if number := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.line(f"{number} long tests were not run; `make test-all` runs them.")
