@@ -20,7 +20,7 @@ from python_on_whales.exceptions import NoSuchImage
 
 from app.errors import OnTimeError
 from app.interface import NAME
-from app.registry.version import VERSION_FILE
+from app.registry.version import VERSION_FILE, load
 from ops.registry import commands as registry
 from ops.registry.production import PRODUCTION, by_alias
 from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
@@ -73,7 +73,7 @@ def source() -> str:
     return f"https://{found[1]}/{found[2]}" if found else ""
 
 
-def labels(version: ModelVersion, commit: str) -> dict[str, str]:
+def labels(version: ModelVersion, commit: str, base: str) -> dict[str, str]:
     """Return the labels: where the image's code and its model come from."""
     project = tomllib.loads(git("show", f"{commit}:pyproject.toml"))["project"]
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("show", "--no-patch", "--format=%ct", commit))
@@ -85,7 +85,7 @@ def labels(version: ModelVersion, commit: str) -> dict[str, str]:
         f"{OCI}created": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         f"{OCI}source": source(),
         f"{OCI}licenses": str(project.get("license", "")),
-        f"{OCI}base.name": BASE_IMAGE,
+        f"{OCI}base.name": base,
         f"{OURS}model.name": version.name,
         f"{OURS}model.version": str(version.version),
         f"{OURS}model.run_id": version.run_id or "",
@@ -105,6 +105,13 @@ def context(folder: Path, commit: str) -> None:
             archive.extractall(folder, filter="data")
 
 
+def check_model(folder: Path, version: ModelVersion) -> None:
+    """Refuse a context whose model is not the version that the image will be named after."""
+    found, digest = load(folder, "baked"), version.tags[tracking.DIGEST_TAG]
+    if (found.version, found.bundle.digest) != (str(version.version), digest):
+        raise ImageRefused(f"{folder} holds version {found.version}, not {version.version} with digest {digest[:12]}….")
+
+
 def build(
     client: MlflowClient, p: Params, number: str | None, tags: list[str] | None = None, fresh: bool = False
 ) -> str:
@@ -116,9 +123,10 @@ def build(
         registry.export(client, p, folder / "model", number)
         known = json.loads((folder / "model" / VERSION_FILE).read_text(encoding="utf-8"))
         version = client.get_model_version(NAME, known["version"])
+        check_model(folder / "model", version)
         name = f"{REPOSITORY}:model-v{version.version}"
         tags = tags or [name, f"{name}-g{commit[:7]}"]
-        facts = labels(version, commit)
+        facts = labels(version, commit, BASE_IMAGE)
         arguments = {"BASE": BASE_IMAGE, "BUNDLE_DIGEST": facts[f"{OURS}model.bundle_digest"], "COMMIT": commit}
         _docker_build(folder, "service", tags, facts, arguments, fresh)
     return tags[-1]
