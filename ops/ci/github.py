@@ -49,10 +49,10 @@ def gh(*arguments: str, body: Any = None, check: bool = True) -> str:
     return done.stdout
 
 
-def api(path: str, method: str = "GET", body: Any = None, *options: str) -> Any:
+def api(path: str, method: str = "GET", body: Any = None, paginate: bool = False) -> Any:
     """Call GitHub's API under this repository, and return the response."""
     address = f"repos/{setting('GITHUB_REPOSITORY')}/{path}"
-    return json.loads(gh("api", "--method", method, address, *options, body=body) or "null")
+    return json.loads(gh("api", "--method", method, address, *["--paginate"] * paginate, body=body) or "null")
 
 
 def pull_request(workflow_run: dict[str, Any]) -> int | None:
@@ -92,7 +92,7 @@ def comment(run_id: str) -> str:
     if number is None:
         return f"No open pull request has {workflow_run['head_sha'][:9]} as its head: nothing to comment on."
     body = {"body": body_of(workflow_run, report_of(run_id))}
-    comments = api(f"issues/{number}/comments?per_page=100", "GET", None, "--paginate")
+    comments = api(f"issues/{number}/comments?per_page=100", paginate=True)
     found = [c["id"] for c in comments if c["body"].startswith(MARKER) and c["user"]["type"] == "Bot"]
     if found:
         api(f"issues/comments/{found[0]}", "PATCH", body)

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-COMPARED = ["dvc.lock", "reports"]
+from stages.git import git
 
 
 def reproduce() -> None:
-    """Clone, rerun with --force, and fail on any difference in dvc.lock or the reports."""
-    here = Path.cwd()
+    """Clone, rerun with --force, and fail on any difference from the commit."""
     threads = "1" if os.environ.get("OMP_NUM_THREADS") != "1" else "2"
-    with tempfile.TemporaryDirectory(prefix="on-time-verify-") as folder:
-        clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", str(here), str(clone)], check=True)
-        (clone / "data").mkdir()
-        for file in (here / "data").iterdir():
-            (clone / "data" / file.name).write_bytes(file.read_bytes())
+    with tempfile.TemporaryDirectory(prefix="on-time-reproduce-") as clone:
+        git("clone", "--quiet", ".", clone)
+        shutil.copytree("data", f"{clone}/data", dirs_exist_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": threads}
         environment.pop("MLFLOW_TRACKING_URI", None)
         subprocess.run(["dvc", "repro", "--force", "--no-run-cache"], cwd=clone, env=environment, check=True)
-        difference = subprocess.run(["git", "diff", "--stat", "--exit-code", "--", *COMPARED], cwd=clone, check=False)
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=clone, check=True, capture_output=True, text=True)
-    if difference.returncode or status.stdout:
-        sys.exit(f"error: the rerun with {threads} thread(s) differs from the commit:\n{status.stdout}")
-    print(f"The rerun with {threads} thread(s) gave the committed {' and '.join(COMPARED)}, byte for byte.")
+        changed = git("-C", clone, "status", "--porcelain") + git("-C", clone, "diff", "--stat")
+    if changed:
+        sys.exit(f"error: the rerun with {threads} thread(s) differs from the commit:\n{changed}")
+    print(f"The rerun with {threads} thread(s) gave the committed dvc.lock and reports, byte for byte.")
