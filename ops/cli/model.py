@@ -47,13 +47,9 @@ def promote(version: str | None, allow_equal: bool, if_none: bool) -> None:
     """Make Staging, or another version, the Production version if the gate accepts it."""
     from ops.registry import commands, production
 
-    def done(client: commands.MlflowClient, p: commands.Params) -> str:
-        if if_none and production.by_alias(client, p.register_.model, production.PRODUCTION):
-            return ""
-        return commands.promote(client, p, version, allow_equal)
-
-    if text := commands.patiently(done):
-        click.echo(text)
+    if if_none and commands.patiently(lambda client, p: production.by_alias(client, p.register_.model, "production")):
+        return
+    click.echo(commands.patiently(lambda client, p: commands.promote(client, p, version, allow_equal)))
 
 
 @group.verb('on-time model rollback --reason "too many false alarms"')

@@ -19,7 +19,7 @@ import pandas as pd
 from app.errors import OnTimeError
 from app.model.bundle import MANIFEST_FILE
 from app.problem.lookups import Tables
-from stages import params
+from stages import params, progress
 from stages.featurize import as_columns, as_requests, flight_days, repair, within
 from stages.problem import raw as data
 from stages.train import BUNDLE_DIR
@@ -111,7 +111,7 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
     rows: list[tuple[date, float, bool]] = []
     waiting: list[dict[str, Any]] = []
     async with httpx.AsyncClient(base_url=base, timeout=30, headers=headers) as client:
-        for number, day in enumerate(replayed):
+        for number, day in enumerate(progress.track(replayed, "days", lines=False)):
             started = time.monotonic()
             predictions = await predict(client, day.requests, week_seconds / WEEK_DAYS * 0.8)
             await report(client, waiting)

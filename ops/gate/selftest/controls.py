@@ -28,7 +28,7 @@ from app.problem.lookups import Floats
 from ops.gate.evidence import REPAIRS_FILE
 from ops.registry import commands as registry
 from ops.registry.commands import PromotionRefused
-from stages import featurize, tracking
+from stages import featurize, progress, tracking
 from stages.decision import Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
@@ -256,7 +256,7 @@ def table(p: Params, every: int = 1) -> str:
     with registry_of_its_own() as client:
         measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
         registry.promote(client, p, enter(client, BUNDLE_DIR, p, measured))
-        for control in CONTROLS:
+        for control in progress.track(CONTROLS, "negative controls", lines=False):
             reasons = attempt(client, shop, control)
             verify(control, reasons)
             print(f"{control.name}: {'refused' if reasons else 'accepted'}", file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from app.model import bundle as model
 from app.problem.lookups import Floats, Tables
 from ops.gate.evidence import Resampled, TestRows, compare, resampled
 from ops.gate.pull_request import decide_not_worse
-from stages import evaluate
+from stages import evaluate, progress
 from stages.decision import Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
@@ -98,16 +97,13 @@ def models(period: Period, p: Params, count: int, by_days: bool) -> Iterator[Res
     scored = matrix(period.scored)
     inputs = [sha256(OUT_DIR / f"{name}.parquet") for name in ("train", "test")]
     key = hashlib.sha256(json.dumps([inputs, len(days), p.train.model_dump()]).encode()).hexdigest()[:12]
-    started, made = time.monotonic(), 0
-    for seed in range(count):
+    for seed in progress.track(range(count), f"{period.name}: models", lines=False):
         path = CACHE_DIR / f"{period.name}-{'days' if by_days else 'seed'}-{key}-{seed}.npy"
         if not path.exists():
             rows = resample(days, np.random.default_rng(seed))[0] if by_days else np.arange(len(days))
-            left = (time.monotonic() - started) / max(made, 1) * (count - seed) / 60
-            label = f"{period.name}: model {seed + 1} of {count}" + (f", {left:.0f} minutes left" if made else "")
+            label = f"{period.name}: model {seed + 1} of {count}"
             booster = fit(features[rows], target[rows], p.train.model_copy(update={"seed": seed}), label=label)
             _write(path, model.predict(booster, scored))
-            made += 1
         yield period.measure(np.load(path), p)
 
 

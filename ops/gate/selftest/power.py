@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +14,7 @@ from app.problem.features import FEATURES
 from app.problem.lookups import Floats
 from ops.gate.evidence import Resampled, resampled
 from ops.gate.selftest.equal import Period, judge, resample
+from stages import progress
 from stages.featurize import DAY, TARGET
 from stages.metrics import Scored, Settings, measure
 from stages.params import Params
@@ -86,10 +86,9 @@ def table(p: Params, repeats: int) -> str:
     critical: dict[str, Floats] = {}
     for name, degrade in (("noise on the clock times", power.noise), ("fewer rounds", power.fewer_rounds)):
         found = []
-        for seed in range(repeats):
+        for seed in progress.track(range(repeats), f"power, {name}"):
             rng = np.random.default_rng(seed)
             found.append(power.critical_loss(degrade(rng), rng))
-            print(f"power, {name}: {seed + 1} of {repeats}", file=sys.stderr, flush=True)
         critical[name] = np.array(found)
     lines = [f"| loss in ROC AUC | {' | '.join(critical)} |", "|--:|" + "--:|" * len(critical)]
     for loss in LOSSES:

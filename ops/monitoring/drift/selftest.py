@@ -13,7 +13,7 @@ import pandas as pd
 from app.model import bundle as model
 from ops.monitoring.drift.compare import alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
-from stages import params
+from stages import params, progress
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix, month_of
@@ -99,10 +99,12 @@ def line(reference: Reference, name: str, window: pd.DataFrame) -> str:
 def show() -> None:
     """Print how often samples and ordinary weeks alarm, and one line per fault and week of the test months."""
     reference, bundle = reference_of()
-    samples = [beyond(reference, window) for window in resampled(reference, RESAMPLES, WINDOW_ROWS)]
+    drawn = progress.track(resampled(reference, RESAMPLES, WINDOW_ROWS), "samples", RESAMPLES, lines=False)
+    samples = [beyond(reference, window) for window in drawn]
     print(f"windows of {WINDOW_ROWS} rows drawn from the reference: {kinds(samples)}")
     training = training_weeks(bundle.tables.vocabularies)
-    ordinary = [beyond(reference, window) for _, window in weeks(training, stride=1)]
+    days = list(weeks(training, stride=1))
+    ordinary = [beyond(reference, window) for _, window in progress.track(days, "weeks", lines=False)]
     print(f"weeks of May to October, starting on each day: {kinds(ordinary)}\n")
     print(
         "| window | mean probability | observed | gap | log loss | score PSI | alarms |\n|---|---|---|---|---|---|---|"
