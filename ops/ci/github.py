@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import OnTimeError
+from stages.git import git
 
 MARKER = "<!-- on-time: report -->"
 LONGEST = 60_000  # characters; GitHub takes 65,536
@@ -123,15 +124,10 @@ def deployment(environment: str, version: str, image: str, why: str) -> str:
     return f"Recorded: {environment} runs model version {version}, {image}."
 
 
-def git(*arguments: str) -> str:
-    """Run git and return what it prints."""
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-
 def propose(why: str) -> str:
     """Open a pull request with what a retraining has changed, or renew the one that is open; never touch main."""
     paths = ["dvc.lock", "data.dvc", "params.yaml", "reports"]
-    if not git("status", "--porcelain", "--", *paths):
+    if not git("status", "--porcelain", "--", *paths).strip():
         return "The pipeline gave the same model again: there is nothing to propose."
     branch = "retrain"
     identity = ["-c", "user.name=on-time", "-c", "user.email=on-time@users.noreply.github.com"]

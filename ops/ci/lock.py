@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from app.errors import OnTimeError
-from stages.params import flatten
+from stages.sections import flatten
 
 ABSENT = {"deleted", "not in cache"}
 HELP = "`make repro`, then commit dvc.lock and reports/ with the change that made them."

@@ -84,8 +84,8 @@ def execute(*command: str, **environment: str) -> None:
 
 
 def dvc(*arguments: str) -> None:
-    """Run DVC."""
-    execute(sys.executable, "-m", "dvc", *arguments)
+    """Run DVC, without hints."""
+    execute(sys.executable, "-m", "ops.cli.quiet_dvc", *arguments)
 
 
 def echo_json(value: Any) -> None:

@@ -9,10 +9,16 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ops.cli import base, data
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from stages.params import Params
 
 group = base.Group()
 
@@ -45,11 +51,16 @@ def repro(ctx: click.Context) -> None:
 @click.option("--if-none", is_flag=True, help="Do nothing when a version is Production.")
 def promote(version: str | None, allow_equal: bool, if_none: bool) -> None:
     """Make Staging, or another version, the Production version if the gate accepts it."""
+    from app.interface import NAME
     from ops.registry import commands, production
 
-    if if_none and commands.patiently(lambda client, p: production.by_alias(client, p.register_.model, "production")):
-        return
-    click.echo(commands.patiently(lambda client, p: commands.promote(client, p, version, allow_equal)))
+    def done(client: MlflowClient, p: Params) -> str:
+        if if_none and production.by_alias(client, NAME, production.PRODUCTION):
+            return ""
+        return commands.promote(client, p, version, allow_equal)
+
+    if text := commands.patiently(done):
+        click.echo(text)
 
 
 @group.verb('on-time model rollback --reason "too many false alarms"')
@@ -66,13 +77,14 @@ def rollback(version: str | None, reason: str) -> None:
 @base.json_option
 def history(as_json: bool) -> None:
     """Show which versions were Production, from when to when, and why; and what was deployed."""
+    from app.interface import NAME
     from ops.registry import commands
     from ops.registry import history as known
 
     if as_json:
-        base.echo_json(commands.patiently(lambda client, p: known.facts(client, p.register_.model)))
+        base.echo_json(commands.patiently(lambda client, _: known.facts(client, NAME)))
     else:
-        click.echo(commands.patiently(lambda client, p: known.text(client, p.register_.model)))
+        click.echo(commands.patiently(lambda client, _: known.text(client, NAME)))
 
 
 @group.verb("on-time model compare 1 2")
@@ -126,6 +138,7 @@ def ui(port: int) -> None:
     """Open MLflow's UI on the runs and the registry."""
     from stages import tracking
 
+    tracking.connect()  # the store may have been moved
     base.execute(
         *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)),
         *("--backend-store-uri", tracking.tracking_uri()),

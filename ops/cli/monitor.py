@@ -67,9 +67,9 @@ def local(speed: float, week_seconds: float, cadvisor: str, service: str) -> Non
 @group.verb("on-time monitor dashboards")
 def dashboards() -> None:
     """Write the JSON of Grafana's dashboards from ops/monitoring/dashboards."""
-    from ops.monitoring.dashboards import files
+    from ops.monitoring.dashboards import build
 
-    files.write()
+    build.write()
 
 
 @group.verb("on-time monitor pictures --minutes 30")

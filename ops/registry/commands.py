@@ -18,11 +18,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
+from app.interface import NAME
 from app.registry import download
 from app.registry import version as registry
 from ops.ci.github import output
 from ops.gate.evidence import Replicates, candidate, collect, draw
-from ops.gate.pull_request import Evidence, decide_promotion, markdown
+from ops.gate.policy import Evidence, decide_promotion, markdown
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
 from stages import params, tracking
@@ -43,15 +44,13 @@ class PromotionRefused(OnTimeError):
 
 def require(client: MlflowClient, p: Params) -> ModelVersion:
     """Return the Production version, or raise ModelUnavailable with the command that makes one."""
-    version = by_alias(client, p.register_.model, PRODUCTION)
+    version = by_alias(client, NAME, PRODUCTION)
     if version is None:
-        staged = by_alias(client, p.register_.model, STAGING)
+        staged = by_alias(client, NAME, STAGING)
         command = (
             f"`make promote` makes version {staged.version} Production" if staged else "`make repro` makes a model"
         )
-        raise ModelUnavailable(
-            f"no version of {p.register_.model} is Production in {tracking.tracking_uri()}; {command}."
-        )
+        raise ModelUnavailable(f"no version of {NAME} is Production in {tracking.tracking_uri()}; {command}.")
     return version
 
 
@@ -94,7 +93,7 @@ def record(
         log.tags(tags)
         numbers: dict[str, float] = {}
         for check in decision.checks:
-            name = re.sub(r"[^\w./ -]", "", check.name.partition(": ")[0].replace("=", " "))[:200].strip("/ ")
+            name = re.sub(r"[^\w./ -]", "", check.label.replace("=", " "))[:200].strip("/ ")
             numbers |= {name: check.value, f"{name}.now": check.now, f"{name}.base": check.base}
         log.metrics(**{name: value for name, value in numbers.items() if math.isfinite(value)})
         checks = [
@@ -118,7 +117,7 @@ def _settle(client: MlflowClient, name: str) -> None:
 
 def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False) -> str:
     """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done."""
-    name = p.register_.model
+    name = NAME
     challenger = find(client, name, number, STAGING, "`make repro` makes one")
     _settle(client, name)
     champion = by_alias(client, name, PRODUCTION)
@@ -131,7 +130,7 @@ def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bo
     verdict = "accepted" if decision.accepted else "refused"
     for version in filter(None, (challenger, champion)):
         pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")
-    where = f"The evidence: {pointer.link(run_id)}"
+    where = f"The evidence: {pointer.link(run_id)}{pointer.ui_hint()}"
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {name} is refused {against}: {reasons}. {where}")
@@ -149,7 +148,7 @@ def _headline(evidence: Evidence) -> str:
 
 def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -> str:
     """Make `previous`, or the version `number`, the Production version again, after loading and verifying it."""
-    name = p.register_.model
+    name = NAME
     if not reason.strip():
         raise PromotionRefused('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
     _settle(client, name)
@@ -162,7 +161,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
         with candidate(target):
             checks.append(Check.at_least("bundle that the service can load", 1, 1))
     except BundleInvalid as err:
-        checks.append(Check.at_least(f"bundle that the service can load ({err})", 0, 1))
+        checks.append(Check.at_least("bundle that the service can load", 0, 1, message=str(err)))
     decision = Decision(tuple(checks))
     run_id = record("rollback", target, champion, decision, p, reason=reason)
     verdict = "accepted" if decision.accepted else "refused"
@@ -177,7 +176,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason, _now())
     pointer.move(client, name, intent)
     done = f"Version {target.version} of {name} is Production again, after {champion.version}: {reason}."
-    return f"{done} {pointer.link(run_id)}"
+    return f"{done} {pointer.link(run_id)}{pointer.ui_hint()}"
 
 
 def export(client: MlflowClient, p: Params, folder: Path, number: str | None) -> str:
@@ -185,7 +184,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
 
     The folder is complete or not there at all; what was in it before is gone.
     """
-    name = p.register_.model
+    name = NAME
     version = find(client, name, number, "", "`make history` shows them") if number else require(client, p)
     production = by_alias(client, name, PRODUCTION)
     alias = PRODUCTION if production and production.version == version.version else ""

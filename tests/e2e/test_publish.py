@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ops.rehearsal import gh
-from ops.rehearsal.sites import forget_images, image_registry
 from tests.conftest import ROOT
+from tests.support import gh
 from tests.support.release import Release, docker
+from tests.support.sites import image_registry, running_site
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,6 @@ def registry(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with image_registry(tmp_path_factory.mktemp("images")) as address:
         docker("tag", release.image, f"{address}/team/{release.image}")
         yield address
-        forget_images(address)
 
 
 def test_an_image_is_pushed_under_its_version_and_found_by_its_digest(
@@ -45,6 +44,14 @@ def test_an_image_is_pushed_under_its_version_and_found_by_its_digest(
 
     smoked = release.run("release smoke", said["image"])
     assert smoked.returncode == 0, smoked.stderr
+
+    image = said["image"]
+    docker("image", "rm", "--force", image)
+    with running_site(release, "publish") as site:
+        for order in (["deploy", image], ["undeploy", "--version", "1", "--reason", "a test", "--image", image]):
+            done = site.deploy(*order, "--soak", "1", "--watch", "1")
+            assert done.returncode == 0, done.stderr
+            assert site.serving() == "1" and site.image() == image, "pulled and run by its digest"
 
 
 def test_an_image_whose_tag_is_not_its_version_is_not_pushed(release: Release, registry: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.rehearsal.scratch import commit, copy_tree, git
 from stages import params
 from tests.conftest import ROOT, Clone
+from tests.support.scratch import commit, copy_tree, git
 
 LEAVES = params.load(ROOT / "params.yaml").train.num_leaves
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ops.ci import github
-from ops.rehearsal import gh
-from ops.rehearsal.scratch import commit, git
 from tests.conftest import ROOT
+from tests.support import gh
+from tests.support.scratch import commit, git
 
 SHA = "c" * 40
 RUN = {"head_sha": SHA, "head_branch": "idea", "head_repository": {"owner": {"login": "stranger"}}}

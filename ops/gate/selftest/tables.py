@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from ops.gate.selftest import controls, equal, power
-from ops.gate.selftest.equal import SEASONS, Period
+from ops.gate.selftest.equal import Period
 from stages import params
 
 
 def show(pairs: int, seed_pairs: int, margin_models: int, repeats: int, with_controls: bool) -> None:
-    """Print what is refused, how often equal models are, what margins they would need, and which losses are caught."""
+    """Print the refused controls, the margins that chance needs, the share of equal models refused, and the power."""
     p = params.load()
     if with_controls:
         print("## Negative controls\n\n" + controls.table(p) + "\n", flush=True)
     if margin_models:
-        needed = {}
-        for months in SEASONS:
-            period = Period.season(months)
-            needed[period.name] = equal.needs(list(equal.models(period, p, margin_models, True)), p.gate)
-        print("## Margins that models from resampled days ask for\n\n" + equal.margins_table(needed) + "\n", flush=True)
-    if pairs or seed_pairs:
-        print("## Equal models\n\n" + equal.PAIRS_HEAD, flush=True)
-    for name, count, by_days in (("other seed", seed_pairs, False), ("resampled training days", pairs, True)):
+        needed = {
+            period.name: equal.needs(list(equal.models(period, p, margin_models, True)), p.gate)
+            for period in Period.seasons()
+        }
+        print("## Margins that models from resampled rows need\n\n" + equal.margins_table(needed) + "\n", flush=True)
+    judged = {}
+    for name, count, by_groups in (("other seed", seed_pairs, False), ("resampled training rows", pairs, True)):
         if count:
-            made = equal.models(Period.test(), p, 2 * count, by_days)
-            print(
-                equal.pairs_row(name, [equal.judge(one, other, p.gate) for one, other in zip(made, made)]), flush=True
-            )
+            made = equal.models(Period.test(), p, 2 * count, by_groups)
+            judged[name] = [equal.judge(one, other, p.gate) for one, other in zip(made, made)]
+    if judged:
+        print("## Equal models\n\n" + equal.pairs_table(judged) + "\n", flush=True)
     if repeats:
-        print("\n## Power\n\n" + power.table(p, repeats), flush=True)
+        print("## Power\n\n" + power.table(p, repeats), flush=True)
