@@ -13,7 +13,7 @@ import yaml
 
 FIRST, LAST = "2013-01-01", "2013-03-31"
 MONTHS = ["1", "2", "3"]
-IDENTITY = ["-c", "user.name=rehearsal", "-c", "user.email=rehearsal@example.com"]
+IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
 
 
 def git(path: Path, *arguments: str) -> str:
