@@ -47,7 +47,7 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
-SCHEMA = 1
+SCHEMA = 2
 FLUSH_SECONDS = 0.02
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
@@ -98,9 +98,8 @@ outcomes = Table(
     metadata,
     Column("prediction_id", Text, primary_key=True),
     Column("received_at", _Time, nullable=False),
-    Column("delay_minutes", Integer),
-    Column("status", Text, nullable=False, comment="arrived, cancelled or diverted"),
-    Column("not_on_time", Boolean, nullable=False),
+    Column("positive", Boolean, nullable=False, comment="Whether the predicted event happened."),
+    Column("details", JSON, nullable=False, comment="The outcome as it was reported."),
 )
 schema = Table("journal_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: the HTTP metrics with buckets that fit, and those of the model and of the journal."""
+"""The Prometheus metrics of HTTP, of the model and of the journal."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
+from app.interface import CATEGORIES, FEATURE_NAMES, NUMBERS
 from app.model.served import ServedModel
-from app.problem.features import CATEGORICAL, FEATURES
 from app.settings import WORKERS_FOLDER
 
 # fmt: off
@@ -35,7 +35,7 @@ PROBABILITY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 OUTSIDE_OF_METRICS = ("/metrics", "/livez", "/readyz", "/static-offline-docs")
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each of the others, which nothing reads
 
-REJECTIONS = ("body_too_large", "too_many_in_flight", "timeout", "unauthorized", "method")
+REJECTIONS = ("body_too_large", "too_many_in_progress", "timeout", "unauthorized", "method")
 
 
 class Family:
@@ -75,7 +75,7 @@ class HttpMetrics(Family):
         self._latency_by_handler = self.histogram(
             "http_request_duration_seconds", "Time to answer.", "handler", "method", buckets=HANDLER_BUCKETS
         )
-        self.in_flight = self.gauge("http_requests_in_flight", "Requests being worked on.", workers="livesum")
+        self.in_progress = self.gauge("http_requests_in_progress", "Requests in progress.", workers="livesum")
         self.rejected = self.counter("http_requests_rejected", "Requests refused.", reason=REJECTIONS)
         self._recorders: dict[tuple[str, str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
 
@@ -92,21 +92,22 @@ class HttpMetrics(Family):
 
 
 class ModelMetrics(Family):
-    """The model that is served, and what it answered."""
+    """The served model and its predictions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         self._inference = self.histogram(
             "model_inference_seconds", "From valid request to answer.", "model_version", buckets=INFERENCE_BUCKETS
         )
-        self._predictions = self.counter("model_predictions", "Flights answered.", model_version=(), outcome=())
+        self._predictions = self.counter("model_predictions", "Predictions made.", model_version=(), outcome=())
         self._probability = self.histogram(
             "model_probability", "Probabilities answered.", "model_version", buckets=PROBABILITY_BUCKETS
         )
-        known, other = CATEGORICAL, [name for name in FEATURES if name not in CATEGORICAL]
-        unseen = self.counter("model_feature_unseen", "Categories that the model does not know.", feature=known)
-        missing = self.counter("model_feature_missing", "Features without a value.", feature=other)
-        self._gaps = [(unseen if name in CATEGORICAL else missing).labels(name) for name in FEATURES]
+        unseen = self.counter(
+            "model_feature_unseen", "Category values that the model does not know.", feature=CATEGORIES
+        )
+        missing = self.counter("model_feature_missing", "Features without a value.", feature=NUMBERS)
+        self._gaps = [(unseen if name in CATEGORIES else missing).labels(name) for name in FEATURE_NAMES]
         self._info = self.gauge(
             "model_info", "1 for the version that is served.", "name", "version", "alias", "run_id", "source"
         )
@@ -132,7 +133,7 @@ class ModelMetrics(Family):
     def answered(
         self, served: ServedModel, seconds: float, rows: Sequence[Sequence[float]], risks: list[float]
     ) -> None:
-        """Count the predictions of one request: their features, shape (n, 26), and probabilities."""
+        """Count the predictions of one request: their features, shape (n, k), and probabilities."""
         inference, probability, alert, no_alert = self._of(served.version)
         inference.observe(seconds)
         threshold = served.bundle.threshold
@@ -158,13 +159,15 @@ class ModelMetrics(Family):
 
 
 class ReloadMetrics(Family):
-    """Looks at the alias."""
+    """Polls of the alias."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         results = ("swapped", "failed", "unchanged")
-        self.results = self.counter("model_reloads", "Looks at the alias.", result=results)
-        self.last_success = self.gauge("model_reload_last_success_timestamp_seconds", "Last look that worked.")
+        self.results = self.counter("model_reloads", "Polls of the alias.", result=results)
+        self.last_success = self.gauge(
+            "model_reload_last_success_timestamp_seconds", "Last successful poll of the alias."
+        )
 
 
 class JournalMetrics(Family):
@@ -177,7 +180,7 @@ class JournalMetrics(Family):
         self.written = self.counter("journal_written", "Predictions written.")
         self.dropped = self.counter("journal_dropped", "Predictions that found the queue full.")
         self.up = self.gauge("journal_up", "Whether the last write worked.", workers="livemin")
-        self.outcomes = self.counter("model_outcomes", "Outcomes reported.", outcome=("on_time", "not_on_time"))
+        self.outcomes = self.counter("model_outcomes", "Outcomes reported.", outcome=("negative", "positive"))
 
 
 class Metrics:

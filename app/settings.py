@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.interface import NAME
+
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 WORKERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -37,7 +39,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=64)
     """Processes that answer; each has a model of its own."""
 
-    model_name: str = "flight-delay"
+    model_name: str = NAME
     """Name of the model in the registry."""
 
     model_alias: str = "production"
@@ -64,8 +66,8 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[str, ...], NoDecode] = ()
     """SHA-256 (hex) of each key that X-API-Key may hold, separated by commas; empty is open to all."""
 
-    max_in_flight: int = Field(default=512, ge=1)
-    """Requests that are worked on at once; the next one is answered 503 with Retry-After."""
+    max_in_progress: int = Field(default=512, ge=1)
+    """Requests in progress at once; the next one is answered 503 with Retry-After."""
 
     request_seconds: float = Field(default=2, gt=0)
     """Time a request may take, reading its body included, before it is answered 504."""

@@ -1,4 +1,4 @@
-"""Run the rules over the tables: a report of what was checked, what is broken and what is to be repaired."""
+"""Run the rules over the tables, and report what was checked, what is broken and what is to be repaired."""
 
 from __future__ import annotations
 
@@ -8,27 +8,19 @@ from typing import Any, Literal
 import pandas as pd
 from pandera.errors import SchemaError, SchemaErrors
 
+from stages.columns import schema, types
 from stages.errors import DataInvalid, ParamsInvalid
+from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
 from stages.params import Params
-from stages.problem.columns import COLUMNS, KEYS, schema, types
-from stages.problem.raw import RawTables
-from stages.problem.rules import RULES, Flags, Severity
+from stages.rules import Flags, Severity, Tables
 
 SAMPLE = 5
-# What is done about the few rows that break these rules: a flight is dropped, or a cell of an hour is emptied.
-REPAIRS = {
-    "flights.distance": {"action": "drop"},
-    "flights.hour": {"action": "drop"},
-    "weather.wind_speed": {"action": "null", "column": "wind_speed"},
-    "weather.temp_spike": {"action": "null", "column": "temp"},
-    "weather.dewp_spike": {"action": "null", "column": "dewp"},
-}
 STATUS: dict[Severity, Literal["fail", "warn"]] = {"error": "fail", "warning": "warn"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule found in the tables: one flag per row that it checked, True where it is broken."""
+    """The result of a rule: one flag per checked row, True where it is broken."""
 
     name: str
     severity: Severity
@@ -51,16 +43,16 @@ class Outcome:
         """Return `pass` up to the tolerance, and what the severity says beyond."""
         return STATUS[self.severity] if self.violating > self.tolerance else "pass"
 
-    def keys(self, tables: RawTables, most: int | None = None) -> list[dict[str, str]]:
-        """Return what identifies the first violations as text, the way `featurize.repair` looks for them."""
+    def keys(self, tables: Tables, most: int | None = None) -> list[dict[str, str]]:
+        """Return what identifies the first violations as text, as `featurize.repair` matches it."""
         where = self.broken.index[self.broken.to_numpy(dtype=bool)][:most]
         if None in where.names:  # rows of the table; a damaged one may lack a column of its own key
-            rows = getattr(tables, self.table).loc[where].reindex(columns=KEYS[self.table])
+            rows = tables[self.table].loc[where].reindex(columns=KEYS[self.table])
         else:
             rows = where.to_frame(index=False)
         return [{str(name): str(value) for name, value in row.items()} for row in rows.astype(str).to_dict("records")]
 
-    def to_json(self, tables: RawTables) -> dict[str, Any]:
+    def to_json(self, tables: Tables) -> dict[str, Any]:
         """Return the rule's part of the report."""
         return {
             "name": self.name,
@@ -76,23 +68,26 @@ class Outcome:
 
 
 def verify_names(p: Params) -> None:
-    """Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that there is none of."""
+    """Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that does not exist."""
     columns = {f"{table}.{column}" for table, names in COLUMNS.items() for column in names}
     rules = columns | {f"{table}.{kind}" for table in COLUMNS for kind in ("columns", "rows")} | {r.name for r in RULES}
     for key, names, known in (
         ("tolerance", p.validate_.tolerance, rules),
         ("missing_share", p.validate_.missing_share, columns),
+        ("rows", p.validate_.rows, set(COLUMNS)),
     ):
         if unknown := sorted(set(names) - known):
             raise ParamsInvalid(
                 f"params.yaml: validate.{key} names {', '.join(unknown)}, which does not exist. "
-                "The rules are in stages/problem/rules.py, the columns in stages/problem/columns.py."
+                "Tables, columns and rules are those of stages/problem."
             )
+    if absent := sorted(set(COLUMNS) - set(p.validate_.rows)):
+        raise ParamsInvalid(f"params.yaml: validate.rows lacks {', '.join(absent)}: give the least and most rows.")
 
 
-def row_count(tables: RawTables, table: str, p: Params) -> Outcome:
+def row_count(tables: Tables, table: str, p: Params) -> Outcome:
     """Check the number of rows."""
-    rows, (low, high) = len(getattr(tables, table)), getattr(p.validate_.rows, table)
+    rows, (low, high) = len(tables[table]), p.validate_.rows[table]
     flags = pd.Series([not low <= rows <= high], index=pd.Index([rows], name="rows"), dtype=bool)
     return Outcome(f"{table}.rows", "error", f"There are {low} to {high} rows.", flags, 0)
 
@@ -124,7 +119,7 @@ def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
     """Check each column against its schema; of a column that is absent or of another type, every row is a violation."""
     cases = pd.DataFrame(columns=["column", "index"])
     try:
-        schema(table, p.validate_.missing_share).validate(frame, lazy=True)
+        schema(table, COLUMNS[table], p.validate_.missing_share).validate(frame, lazy=True)
     except SchemaErrors as err:
         cases = err.failure_cases
     outcomes = []
@@ -137,27 +132,27 @@ def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
     return outcomes
 
 
-def structure(tables: RawTables, p: Params) -> list[Outcome]:
+def structure(tables: Tables, p: Params) -> list[Outcome]:
     """Check rows and columns of each table by itself."""
     outcomes = []
     for table in COLUMNS:
-        frame = getattr(tables, table)
+        frame = tables[table]
         outcomes += [row_count(tables, table, p), column_set(frame, table)]
         outcomes += [*column_values(frame, table, p), *missing_values(frame, table, p)]
     return outcomes
 
 
-def is_sound(tables: RawTables) -> bool:
+def is_sound(tables: Tables) -> bool:
     """Return whether every column is there and has its type, so that the rules between columns can run."""
     try:
         for table in COLUMNS:
-            types(table).validate(getattr(tables, table))
+            types(table, COLUMNS[table]).validate(tables[table])
     except SchemaError:
         return False
     return True
 
 
-def repairs(tables: RawTables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+def repairs(tables: Tables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """Return the repairs of rows that break a rule within its tolerance, each repair once."""
     found: list[dict[str, Any]] = []
     for outcome in outcomes:
@@ -169,11 +164,11 @@ def repairs(tables: RawTables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return found
 
 
-def check(tables: RawTables, p: Params) -> dict[str, Any]:
+def check(tables: Tables, p: Params) -> dict[str, Any]:
     """Return the report on the tables, each with an index of unique labels.
 
     The rules between columns and tables need every column with its type: without, they are not run, and the report
-    names them. Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that there is none of.
+    names them. Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that does not exist.
     """
     verify_names(p)
     outcomes = structure(tables, p)
@@ -181,14 +176,15 @@ def check(tables: RawTables, p: Params) -> dict[str, Any]:
     if sound:
         tolerance = p.validate_.tolerance
         outcomes += [
-            Outcome(r.name, r.severity, r.description, r.broken(tables, p), tolerance.get(r.name, 0)) for r in RULES
+            Outcome(r.name, r.severity, r.description, r.broken(tables, p.problem), tolerance.get(r.name, 0))
+            for r in RULES
         ]
     return {
         "failed": sum(outcome.status == "fail" for outcome in outcomes),
         "warnings": sum(outcome.status == "warn" for outcome in outcomes),
         "not_run": [] if sound else [rule.name for rule in RULES],
         "repairs": repairs(tables, outcomes),
-        "rows": {table: len(getattr(tables, table)) for table in COLUMNS},
+        "rows": {table: len(tables[table]) for table in COLUMNS},
         "rules": [outcome.to_json(tables) for outcome in outcomes],
     }
 

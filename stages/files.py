@@ -8,9 +8,19 @@ from typing import Any
 
 METRICS_FILE = Path("reports/metrics.json")
 EVALUATION_FILE = Path("reports/evaluation.json")
+DECIMALS = 6
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys; a NaN or an infinity is an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def rounded(value: Any) -> Any:
+    """Return nested results with every float rounded: the last bits differ from one processor to the next."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, DECIMALS) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""The metrics, computed for many weightings of the days at once: estimate and bootstrap are one code."""
+"""The metrics, computed for many weightings of the groups at once: estimate and bootstrap are one code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.problem.lookups import Floats
+from app.features import Floats
 
 HIGHER_IS_BETTER = {
     "roc_auc": True,
@@ -28,15 +28,15 @@ CLIP = 1e-15
 
 @dataclass(frozen=True)
 class Scored:
-    """Outcomes (0 or 1), probabilities, and the days by which rows are resampled; each of shape (n,)."""
+    """Targets (0 or 1), probabilities, and the groups by which rows are resampled; each of shape (n,)."""
 
     target: npt.NDArray[np.int8]
     probability: Floats
-    day: npt.NDArray[np.integer[Any]]
+    group: npt.NDArray[np.integer[Any]]
 
     def where(self, rows: npt.NDArray[np.bool_]) -> Scored:
         """Return these rows."""
-        return Scored(self.target[rows], self.probability[rows], self.day[rows])
+        return Scored(self.target[rows], self.probability[rows], self.group[rows])
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,40 @@ class Settings:
     riskiest_share: float
 
 
-def resample_days(days: npt.NDArray[np.integer[Any]], replicates: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return how often each distinct day is drawn in each bootstrap replicate, shape (replicates, days)."""
-    count = len(np.unique(days))
+MIN_ROWS = 200
+"""Fewer rows than these are not measured."""
+
+
+def resample_groups(groups: npt.NDArray[np.integer[Any]], replicates: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return how often each distinct group is drawn in each bootstrap replicate, shape (replicates, groups)."""
+    count = len(np.unique(groups))
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
 
 
 def measure(scored: Scored, settings: Settings) -> dict[str, float]:
     """Return each metric on the rows as they are."""
-    one = np.ones((1, len(np.unique(scored.day))), dtype=np.int64)
+    one = np.ones((1, len(np.unique(scored.group))), dtype=np.int64)
     return {name: float(values[0]) for name, values in measure_weighted(scored, one, settings).items()}
 
 
+def describe(scored: Scored, settings: Settings) -> dict[str, Any]:
+    """Return rows, rate, mean probability and metrics of some rows; no metrics for too few rows or one class only."""
+    facts: dict[str, Any] = {"rows": len(scored.target)}
+    if len(scored.target) >= MIN_ROWS and 0 < scored.target.mean() < 1:
+        facts |= {"rate": float(scored.target.mean()), "mean_probability": float(scored.probability.mean())}
+        facts |= measure(scored, settings)
+    return facts
+
+
 def measure_weighted(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -> dict[str, Floats]:
-    """Return each metric for each row of `counts`, the weights of the distinct days in ascending order, (B, days).
+    """Return each metric for each row of `counts`, the weights of the distinct groups in ascending order, (B, groups).
 
     ROC AUC counts ties as half; PR AUC is the average precision; ECE has bins of equal width.
     """
     return (
-        day_means(scored, counts) | {"ece": _ece(scored, counts, settings.ece_bins)} | _ranked(scored, counts, settings)
+        group_means(scored, counts)
+        | {"ece": _ece(scored, counts, settings.ece_bins)}
+        | _ranked(scored, counts, settings)
     )
 
 
@@ -78,15 +93,15 @@ def pointwise(scored: Scored) -> dict[str, Floats]:
     }
 
 
-def day_means(scored: Scored, counts: npt.NDArray[np.int64]) -> dict[str, Floats]:
-    """Return log loss and Brier score by replicate, from sums by day."""
-    _, day = np.unique(scored.day, return_inverse=True)
+def group_means(scored: Scored, counts: npt.NDArray[np.int64]) -> dict[str, Floats]:
+    """Return log loss and Brier score by replicate, from sums by group."""
+    _, day = np.unique(scored.group, return_inverse=True)
     rows = counts @ np.bincount(day)
     return {name: counts @ np.bincount(day, weights=values) / rows for name, values in pointwise(scored).items()}
 
 
 def _ece(scored: Scored, counts: npt.NDArray[np.int64], bins: int) -> Floats:
-    days, day = np.unique(scored.day, return_inverse=True)
+    days, day = np.unique(scored.group, return_inverse=True)
     cell = day * bins + np.minimum((scored.probability * bins).astype(np.int64), bins - 1)
     gap = np.bincount(cell, weights=scored.target - scored.probability, minlength=len(days) * bins)
     return np.asarray(np.abs(counts @ gap.reshape(len(days), bins)).sum(axis=1) / (counts @ np.bincount(day)))
@@ -118,7 +133,7 @@ def _in_order(scored: Scored, counts: npt.NDArray[np.int64]) -> tuple[Floats, Co
     """
     weights, merged = np.unique(counts, axis=1, return_inverse=True)
     order = np.argsort(-scored.probability, kind="stable")
-    day = merged.ravel()[np.unique(scored.day, return_inverse=True)[1][order]]
+    day = merged.ravel()[np.unique(scored.group, return_inverse=True)[1][order]]
     positive = scored.target[order] == 1
     rows = np.arange(len(day))
     seen, hits = (np.zeros((weights.shape[1], len(day)), dtype=np.int32) for _ in range(2))

@@ -1,217 +1,50 @@
-"""params.yaml as frozen models: the only place that reads it."""
+"""params.yaml as one frozen model: the only place that reads it."""
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from app.interface import FEATURES
+from stages import interface
 from stages.errors import ParamsInvalid
-
-PARAMS_FILE = Path("params.yaml")
-
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece", "top_precision"]
-SliceMetricName = Literal["log_loss", "roc_auc"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Day = Annotated[date, Field(strict=False)]  # DVC reads no dates: they are quoted
-Period = Annotated[tuple[Day, Day], Field(strict=False)]
-Band = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Field(strict=False)]
-
-
-class Section(BaseModel):
-    """A part of params.yaml."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class DataParams(Section):
-    """Where the raw tables come from."""
-
-    package: str
-    version: str
-    sha256: Sha256
-    tables: dict[str, Sha256]
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Return the SHA-256 of each table by the name of its file."""
-        return {f"{name}.csv": digest for name, digest in self.tables.items()}
-
-
-class RowCounts(Section):
-    """Least and most rows of each table."""
-
-    flights: Band
-    weather: Band
-    planes: Band
-    airports: Band
-    airlines: Band
-
-
-class ValidateParams(Section):
-    """What `validate` expects of the raw tables; rules are named in stages/problem/columns.py and stages/problem/rules.py."""
-
-    first_date: Day
-    last_date: Day
-    rows: RowCounts
-    flights_per_day: Band
-    missing_share: dict[str, Share]
-    tolerance: dict[str, Annotated[int, Field(ge=0)]]
-
-
-class FeaturizeParams(Section):
-    """Target, split and tables of `featurize`."""
-
-    late_minutes: Positive
-    train: Period
-    test: Period
-    extra_airports: dict[str, Annotated[tuple[float, float, str], Field(strict=False)]]
-    holiday_reach_days: Positive
-    years: Annotated[tuple[int, int], Field(strict=False)]
-    reference_rows: Positive
-    golden_rows: Positive
-    weather_age_hours: list[Positive]
-    seed: int
-
-
-class TrainParams(Section):
-    """Model and threshold of `train`."""
-
-    rounds: Positive
-    weather_dropout: Share
-    fold_months: list[Annotated[int, Field(ge=2, le=12)]]
-    threshold_rule: Literal["precision", "alert_share"]
-    threshold_value: Share
-    seed: int
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    num_leaves: Annotated[int, Field(gt=1)]
-    min_data_in_leaf: Positive
-    feature_fraction: Annotated[float, Field(gt=0, le=1)]
-    bagging_fraction: Annotated[float, Field(gt=0, le=1)]
-    bagging_freq: Annotated[int, Field(ge=0)]
-    lambda_l2: NonNegative
-    cat_smooth: NonNegative
-    cat_l2: NonNegative
-    min_data_per_group: Positive
-    max_cat_threshold: Positive
-
-
-class EvaluateParams(Section):
-    """How `evaluate` measures."""
-
-    bootstrap: Positive
-    ece_bins: Positive
-    riskiest_share: Share
-    seed: int
-
-
-class RegisterParams(Section):
-    """The name in the registry."""
-
-    model: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
-
-
-class PullRequestParams(Section):
-    """How much worse than the merge base a pull request may make the model, and the floors of its slices."""
-
-    max_regression: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
-    slice_floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
-    slice_max_regression: dict[MetricName, NonNegative]
-
-
-class PromotionParams(Section):
-    """How much worse than the champion a challenger may be, and how surely that is known."""
-
-    margins: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
-    slice_margins: Annotated[dict[SliceMetricName, NonNegative], Field(min_length=1)]
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap: Positive
-    seed: Annotated[int, Field(ge=0)]
-    latency_calls: Positive
-    max_latency_ratio: Ratio
-    max_size_ratio: Ratio
-
-
-class GateParams(Section):
-    """What a model has to reach."""
-
-    floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
-    leak_roc_auc: Share
-    brier_skill: Share
-    log_loss_gain: NonNegative
-    slices: Annotated[list[str], Field(min_length=1)]
-    pull_request: PullRequestParams
-    promotion: PromotionParams
-
-
-class DriftParams(Section):
-    """What the drift monitor alarms on."""
-
-    min_rows: Positive
-    psi_factor: Ratio
-    psi_floor: Ratio
-    missing_margin: Share
-    unseen_share: Share
-    under_prediction: Share
-    over_prediction: Share
-    log_loss: Ratio
-
-
-class RetrainParams(Section):
-    """When a model is trained anew, and when that would not help."""
-
-    min_new_outcomes: Positive
-    cooldown_days: NonNegative
-    max_age_days: Positive
-    max_missing_features: Annotated[int, Field(ge=0)]
-
-
-class MonitorParams(Section):
-    """What is watched once the model serves."""
-
-    drift: DriftParams
-    retrain: RetrainParams
+from stages.sections import (
+    PARAMS_FILE,
+    DataParams,
+    EvaluateParams,
+    FeaturizeParams,
+    GateParams,
+    MonitorParams,
+    Section,
+    TrainParams,
+    ValidateParams,
+    as_dict,
+    parse,
+)
 
 
 class Params(Section):
     """All of params.yaml."""
 
     data: DataParams
+    problem: interface.Params
     validate_: Annotated[ValidateParams, Field(alias="validate")]
     featurize: FeaturizeParams
     train: TrainParams
     evaluate: EvaluateParams
-    register_: Annotated[RegisterParams, Field(alias="register")]
     gate: GateParams
     monitor: MonitorParams
 
 
-def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """Return params.yaml as it is written, for logging."""
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, keys joined by dots."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
-
-
 def load(path: Path = PARAMS_FILE) -> Params:
-    """Read params.yaml, or raise ParamsInvalid, which names every key that is wrong."""
-    try:
-        return Params.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as err:
-        raise ParamsInvalid(f"{path} cannot be read: {err}. `git checkout {path}` restores it.") from err
-    except ValidationError as err:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in err.errors())
-        raise ParamsInvalid(f"{path}: {wrong}. The keys and their types are in stages/params.py.") from err
+    """Read params.yaml; raise ParamsInvalid, which names every wrong key."""
+    p = parse(Params, as_dict(path), path)
+    groups = {feature.group for feature in FEATURES if feature.group}
+    if unknown := sorted(set(p.train.group_dropout) - groups):
+        known = ", ".join(sorted(groups)) or "none"
+        raise ParamsInvalid(
+            f"{path}: train.group_dropout names {', '.join(unknown)}; the groups of features in app/problem are {known}."
+        )
+    return p

@@ -9,12 +9,14 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from app.interface import NAME
 from app.model import bundle as model
 from stages import params, tracking
 from stages.decision import Decision, decide_floors
 from stages.errors import run
 from stages.files import METRICS_FILE, write_json
-from stages.params import PARAMS_FILE, Params
+from stages.params import Params
+from stages.sections import as_dict, flatten
 from stages.train import BUNDLE_DIR
 
 RECEIPT_FILE = Path("build/receipt.json")
@@ -36,9 +38,9 @@ def training_run(client: MlflowClient, digest: str, p: Params) -> str:
     return log.run_id
 
 
-def find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+def find_version(client: MlflowClient, digest: str) -> ModelVersion | None:
     """Return the version that holds this bundle, if there is one."""
-    found = client.search_model_versions(f"name = '{name}' and tags.`{tracking.DIGEST_TAG}` = '{digest}'")
+    found = client.search_model_versions(f"name = '{NAME}' and tags.`{tracking.DIGEST_TAG}` = '{digest}'")
     return found[0] if found else None
 
 
@@ -46,23 +48,23 @@ def register(
     client: MlflowClient, p: Params, digest: str, decision: Decision, measured: dict[str, float]
 ) -> ModelVersion:
     """Return the version of this bundle, made if need be, with alias `staging`."""
-    name = p.register_.model
-    version = find_version(client, name, digest)
+    version = find_version(client, digest)
     if version is None:
         run_id = training_run(client, digest, p)
-        version = mlflow.register_model(client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG], name)
-        client.set_model_version_tag(name, version.version, tracking.DIGEST_TAG, digest)
+        version = mlflow.register_model(client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG], NAME)
+        client.set_model_version_tag(NAME, version.version, tracking.DIGEST_TAG, digest)
         client.log_artifact(run_id, str(METRICS_FILE))
     tags = {"git.commit": tracking.git_commit(), "floors": "passed" if decision.accepted else "failed"}
     tags |= {f"dvc.md5.{path}": md5 for path, md5 in tracking.dvc_digests().items()}
     tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
     for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
+        client.set_model_version_tag(NAME, version.version, key, value)
+    first, last = p.featurize.test
     headline = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items())
     decisions = (version.description or "").partition("\n")[2]  # what promotions and rollbacks have added
-    lines = [f"November and December 2013: {headline}. Bundle {digest[:12]}.", *filter(None, [decisions])]
-    client.update_model_version(name, version.version, "\n".join(lines))
-    client.set_registered_model_alias(name, "staging", version.version)
+    lines = [f"{first} to {last}: {headline}. Bundle {digest[:12]}.", *filter(None, [decisions])]
+    client.update_model_version(NAME, version.version, "\n".join(lines))
+    client.set_registered_model_alias(NAME, "staging", version.version)
     return version
 
 
@@ -73,13 +75,13 @@ def main() -> None:
     measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
     decision = decide_floors(measured, p.gate)
     client = tracking.connect()
-    if not find_version(client, p.register_.model, digest):
+    if not find_version(client, digest):
         training_run(client, digest, p)
-    with tracking.stage_run("register", p.register_, inputs=[str(BUNDLE_DIR)]) as log:
+    with tracking.stage_run("register", inputs=[str(BUNDLE_DIR)]) as log:
         version = register(client, p, digest, decision, measured["test"])
         log.tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
         _complete_pipeline_run(client, log.parent_id, measured["test"], str(version.version))
-    write_json(RECEIPT_FILE, {"model": p.register_.model, "bundle_digest": digest, "floors": decision.accepted})
+    write_json(RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": decision.accepted})
     registration = {"uri": tracking.tracking_uri(), "version": str(version.version), "run_id": version.run_id}
     write_json(REGISTRATION_FILE, registration)
 
@@ -87,7 +89,7 @@ def main() -> None:
 def _complete_pipeline_run(client: MlflowClient, run_id: str, measured: dict[str, float], version: str) -> None:
     """Give the pipeline's run all parameters and the test metrics, whether or not its stages executed here."""
     known = client.get_run(run_id).data.params
-    for key, value in params.flatten(params.as_dict(PARAMS_FILE)).items():
+    for key, value in flatten(as_dict()).items():
         if key not in known:
             client.log_param(run_id, key, value)
     for metric, value in measured.items():

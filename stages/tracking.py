@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +26,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from pydantic import BaseModel
 
+from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
-from app.problem.features import FEATURES
+from app.registry import local_store
 from app.settings import DEFAULT_TRACKING_URI, MLFLOW_CLIENT
 from stages.errors import TrackingUnavailable
 
-EXPERIMENT = "flight-delay"
+EXPERIMENT = NAME
 PIPELINE_TAG = "pipeline.inputs"
 STAGE_TAG = "pipeline.stage"
 DIGEST_TAG = "bundle.digest"
@@ -71,11 +73,16 @@ def tracking_uri() -> str:
 
 
 def connect() -> mlflow.MlflowClient:
-    """Return a client after making sure that MLflow answers; raise TrackingUnavailable when it does not."""
+    """Return a client after making sure that MLflow answers; raise TrackingUnavailable when it does not.
+
+    Raises ModelUnavailable when a local database and its artifacts are in different folders.
+    """
     for name, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri()
+    if moved := local_store.follow(uri):
+        print(moved, file=sys.stderr)
     try:
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(EXPERIMENT)
@@ -167,7 +174,7 @@ def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str]
 def log_bundle(directory: Path) -> None:
     """Log a bundle to the active run as a native LightGBM model, and tag the run with the bundle's digest."""
     bundle = model.load(directory / model.MODEL_FILE, directory / model.MANIFEST_FILE)
-    numbers = Schema([ColSpec("double", name, required=False) for name in FEATURES])
+    numbers = Schema([ColSpec("double", name, required=False) for name in FEATURE_NAMES])
     info = mlflow.lightgbm.log_model(
         lightgbm.Booster(model_file=directory / model.MODEL_FILE),
         name="model",

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app.api.schemas import Flight
+from app.features import Floats
+from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute, without
 from app.model import bundle as model
-from app.problem.features import CATEGORICAL, FEATURES, WEATHER_FEATURES, compute
-from app.problem.lookups import Floats, Tables
 from stages import featurize, params, tracking
 from stages.errors import DataInvalid, run
-from stages.featurize import DAY, TARGET
+from stages.featurize import DAY, GROUP, LOOKUPS_FILE, TARGET
 from stages.fetch import sha256
 from stages.files import write_json
-from stages.params import TrainParams
+from stages.rows import month_of
+from stages.sections import TrainParams
 
 BUNDLE_DIR = Path("build/bundle")
 ROLLING_FILE = Path("build/rolling.parquet")
@@ -31,26 +31,14 @@ TRAINING_FILE = Path("reports/training.json")
 LOSS_STEP = 5
 
 
-def month_of(days: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """Return the calendar month (1 to 12) of days since 1970-01-01."""
-    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) % 12 + 1
-
-
 def matrix(frame: pd.DataFrame) -> Floats:
-    """Return the features of a frame, shape (n, 26)."""
-    return np.asarray(frame[list(FEATURES)], dtype=np.float64)
-
-
-def without_weather(features: Floats) -> Floats:
-    """Return a copy in which all weather is missing."""
-    masked = features.copy()
-    masked[:, [FEATURES.index(name) for name in WEATHER_FEATURES]] = np.nan
-    return masked
+    """Return the features of a frame, shape (n, k)."""
+    return np.asarray(frame[list(FEATURE_NAMES)], dtype=np.float64)
 
 
 def lightgbm_params(p: TrainParams) -> dict[str, Any]:
     """Return LightGBM's parameters; no number of threads among them, as it would be written into the model."""
-    ours = {"rounds", "weather_dropout", "fold_months", "threshold_rule", "threshold_value"}
+    ours = {"rounds", "group_dropout", "fold_months", "threshold_rule", "threshold_value"}
     return p.model_dump(exclude=ours) | {
         "objective": "binary",
         "metric": "binary_logloss",
@@ -63,16 +51,19 @@ def lightgbm_params(p: TrainParams) -> dict[str, Any]:
 def fit(
     features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = ""
 ) -> lightgbm.Booster:
-    """Train a booster on rows in a fixed order, the weather of a seeded share of them masked.
+    """Train a booster on rows in a fixed order; in a seeded share of them, a group of features is masked.
 
     With `curve`, it receives the training loss by round.
     """
-    masked = np.random.default_rng(p.seed).random(len(features)) < p.weather_dropout
+    rng = np.random.default_rng(p.seed)
+    for group, share in p.group_dropout.items():
+        masked = rng.random(len(features)) < share
+        features = np.where(masked[:, None], without(group, features), features)
     data = lightgbm.Dataset(
-        np.where(masked[:, None], without_weather(features), features),
+        features,
         target,
-        feature_name=list(FEATURES),
-        categorical_feature=list(CATEGORICAL),
+        feature_name=list(FEATURE_NAMES),
+        categorical_feature=list(CATEGORIES),
     )
     callbacks = [_progress(label, p.rounds)]
     if curve is not None:
@@ -101,7 +92,7 @@ def _progress(label: str, rounds: int) -> Any:
 def rolling_origin(train: pd.DataFrame, p: TrainParams) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict each fold's month by a model of all the months before it.
 
-    Returns the predictions (day, target, probability) and the loss on the fold's month by round.
+    Returns the predictions (day, group, target, probability) and the loss on the fold's month by round.
     """
     features, target, month = matrix(train), train[TARGET].to_numpy(), month_of(train[DAY].to_numpy())
     parts, losses = [], {}
@@ -111,7 +102,9 @@ def rolling_origin(train: pd.DataFrame, p: TrainParams) -> tuple[pd.DataFrame, p
             raise DataInvalid(f"train.fold_months: month {fold} or the months before it have no training rows.")
         booster = fit(features[before], target[before], p, label=f"fold of month {fold}")
         probability = model.predict(booster, features[now])
-        parts.append(train.loc[now, [DAY, TARGET]].assign(probability=probability.round(9), row=np.flatnonzero(now)))
+        parts.append(
+            train.loc[now, [DAY, GROUP, TARGET]].assign(probability=probability.round(9), row=np.flatnonzero(now))
+        )
         losses[fold] = _loss_by_round(booster, features[now], target[now])
     return pd.concat(parts, ignore_index=True), pd.DataFrame(losses)
 
@@ -133,7 +126,7 @@ def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: st
     """Return the decision threshold by the rule in params.yaml, from out-of-fold predictions.
 
     `precision`: the lowest threshold from which on alerts are right with at least this share;
-    `alert_share`: the threshold that this share of the flights reaches.
+    `alert_share`: the threshold that this share of the rows reaches.
     """
     order = np.argsort(-probability, kind="stable")
     if rule == "alert_share":
@@ -160,10 +153,10 @@ def write_bundle(
     directory.mkdir(parents=True, exist_ok=True)
     booster.save_model(directory / model.MODEL_FILE)
     written = lightgbm.Booster(model_file=directory / model.MODEL_FILE)
-    flights = model.to_flights([Flight.model_validate(request) for request in requests])
-    answers = model.predict(written, compute(flights, Tables.from_json(facts["tables"])))
+    rows = columns([Request.model_validate(request) for request in requests])
+    answers = model.predict(written, compute(rows, Lookups.from_json(facts["lookups"])))
     golden = [{"request": r, "probability": round(float(a), 12)} for r, a in zip(requests, answers, strict=True)]
-    facts |= {"model_sha256": sha256(directory / model.MODEL_FILE), "features": list(FEATURES), "golden": golden}
+    facts |= {"model_sha256": sha256(directory / model.MODEL_FILE), "features": list(FEATURE_NAMES), "golden": golden}
     write_json(directory / model.MANIFEST_FILE, facts)
 
 
@@ -182,7 +175,7 @@ def main() -> None:
         write_reference(rolling, BUNDLE_DIR / model.REFERENCE_FILE)
         facts = {
             "threshold": threshold,
-            "tables": json.loads((featurize.OUT_DIR / "tables.json").read_text(encoding="utf-8")),
+            "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
             "training_data_sha256": sha256(featurize.OUT_DIR / "train.parquet"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }

@@ -1,4 +1,4 @@
-"""validate: pinned files in, a report of the rules that they keep or break out; a broken rule stops the pipeline."""
+"""validate: pinned files in, a report on their rules out; a broken rule stops the pipeline."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataSummaryPreset
 
-from stages import fetch, params, tracking
+from stages import fetch, interface, params, tracking
 from stages.checks import check, enforce
 from stages.errors import run
 from stages.files import write_json
-from stages.problem import raw as data
 
 REPORT = Path("reports/validation.json")
 REPAIRS = Path("build/repairs.json")
@@ -22,11 +21,11 @@ SUMMARY_SEED = 42
 
 
 def write_summary(frame: pd.DataFrame, name: str, directory: Path) -> Path:
-    """Write Evidently's summary of a sample of a table as HTML, a page for people: its ids are random."""
+    """Write Evidently's summary of a sample of a table as HTML; its ids are random, so it is no output of the DAG."""
     sample = frame.sample(min(SUMMARY_ROWS, len(frame)), random_state=SUMMARY_SEED).sort_index()
-    texts = [column for column in sample if not pd.api.types.is_numeric_dtype(sample[column]) and column != "time_hour"]
-    numbers = [column for column in sample if pd.api.types.is_numeric_dtype(sample[column])]
-    definition = DataDefinition(categorical_columns=texts, numerical_columns=numbers, datetime_columns=["time_hour"])
+    numbers, times = (list(sample.select_dtypes(include=kind)) for kind in ("number", ["datetime", "datetimetz"]))
+    texts = [column for column in sample if column not in (*numbers, *times)]
+    definition = DataDefinition(categorical_columns=texts, numerical_columns=numbers, datetime_columns=times)
     title = f"{name}: a sample of {len(sample):,} of {len(frame):,} rows, seed {SUMMARY_SEED}"
     dataset = Dataset.from_pandas(sample, data_definition=definition)
     page = directory / f"{name}-summary.html"
@@ -41,7 +40,7 @@ def main() -> None:
     p = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
     with tracking.stage_run("validate", p.validate_, inputs=["data"]) as log:
-        tables = data.load()
+        tables = interface.load_tables(fetch.DATA_DIR)
         report = check(tables, p)
         write_json(REPORT, report)
         log.metrics(
@@ -55,8 +54,9 @@ def main() -> None:
         enforce(report)
         write_json(REPAIRS, report["repairs"])
         with tempfile.TemporaryDirectory() as temporary:
-            for name in ("flights", "weather"):
-                log.artifact(write_summary(getattr(tables, name), name, Path(temporary)))
+            for name, frame in tables.items():
+                if len(frame) > SUMMARY_ROWS:
+                    log.artifact(write_summary(frame, name, Path(temporary)))
 
 
 if __name__ == "__main__":

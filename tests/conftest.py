@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from app.model import bundle as model
-from app.problem.lookups import Tables
-from stages.featurize import time_zone_offsets
+from app.problem.lookups import Lookups
+from stages.problem.table import time_zone_offsets
 from tests.support.clone import ROOT, Clone, make_clone, make_small_clone
 from tests.support.models import bake, make_bundle
 from tests.support.postgres import Postgres, postgres_programs
@@ -29,8 +29,8 @@ end_tests_by_signals()
 
 
 @pytest.fixture(scope="session")
-def tables() -> Tables:
-    """Tables with a few airlines and airports, in four time zones, one without daylight saving."""
+def tables() -> Lookups:
+    """Lookups with a few airlines and airports, in four time zones, one without daylight saving."""
     airports = {
         "EWR": (40.6925, -74.1687, "America/New_York"),
         "JFK": (40.6398, -73.7789, "America/New_York"),
@@ -40,7 +40,7 @@ def tables() -> Tables:
         "SJU": (18.4394, -66.0018, "America/Puerto_Rico"),
     }
     zones = sorted({zone for _, _, zone in airports.values()})
-    return Tables(
+    return Lookups(
         vocabularies={"carrier": ["AA", "B6", "UA"], "origin": ["EWR", "JFK", "LGA"], "dest": ["PHX", "SFO", "SJU"]},
         airports=airports,
         zones={zone: time_zone_offsets(zone, (2012, 2030)) for zone in zones},
@@ -50,7 +50,7 @@ def tables() -> Tables:
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_dir(tables: Lookups, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small bundle."""
     return make_bundle(tables, tmp_path_factory.mktemp("bundle"), rounds=20)
 
@@ -118,7 +118,7 @@ def small_service(small: Clone) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def service(pipeline: Clone) -> Iterator[str]:
     """The address of the real service on the model of the whole pipeline, promoted; for long tests."""
-    pipeline.run("python", "-m", "ops.registry.commands", "promote")
+    pipeline.run("python", "-m", "ops.cli", "model", "promote")
     with serving(pipeline) as base:
         yield base
 

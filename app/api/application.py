@@ -1,4 +1,4 @@
-"""The application: routes, and the model that they ask."""
+"""The application: its routes and its state."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route
 
-from app.api import contract, outcomes
-from app.api import problem_details as problems
+from app.api import contract, outcomes, problem_details
 from app.api.edge import Edge
-from app.api.fast_path import HotPath
-from app.api.schemas import Batch, BatchPrediction, Flight, Live, Prediction, Ready, Version
+from app.api.fast_path import FastPath
+from app.api.schemas import Batch, BatchPrediction, Live, Prediction, Ready, Version
+from app.interface import DESCRIPTION, TITLE
+from app.interface import Request as PredictionRequest
 from app.journal import Journal
 from app.metrics import Metrics
 from app.model.prediction import Answer, Answers
@@ -32,8 +33,6 @@ from app.registry.watch import Watcher
 from app.settings import Settings
 
 VERSION_HEADER = "X-Model-Version"
-DESCRIPTION = """The probability that a flight leaving New York will not arrive on time:
-15 or more minutes late, cancelled or diverted."""
 
 log = logging.getLogger("app")
 
@@ -84,11 +83,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application; it loads a model when it starts, and whenever the alias moves."""
     settings = settings or Settings()
     description: dict[str, Any] = {
-        "title": "On-time",
+        "title": TITLE,
         "description": DESCRIPTION,
         "version": "1",
         "lifespan": lifespan,
-        "responses": problems.documented(401, 500, 503, 504),
+        "responses": problem_details.documented(401, 500, 503, 504),
         "redoc_url": None,
         "telemetry": {"tracing": False, "metrics": False},  # what there is to measure, app/metrics.py does
     }
@@ -103,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.watcher, state.journal = Watcher(state), None
     if settings.journal_url:
         state.journal = state.answers.journal = Journal(settings, state.metrics.journal)
-    problems.install(app)
+    problem_details.install(app)
     _routes(app)
     outcomes.install(app)
     _health(app)
@@ -117,7 +116,7 @@ def _middleware(app: FastAPI) -> None:
     state = app.state
     allowed = {route.path: ", ".join(sorted(route.methods or ())) for route in app.routes if isinstance(route, Route)}
     state.metrics.instrumentator().instrument(app)
-    app.add_middleware(HotPath, state=state)
+    app.add_middleware(FastPath, state=state)
     app.add_middleware(Edge, state=state, allowed=allowed)
 
 
@@ -128,14 +127,17 @@ def _respond(answer: Answer, body: str) -> Response:
 def _routes(app: FastAPI) -> None:
     answers: Answers = app.state.answers
 
-    @app.post("/predict", tags=["predictions"], responses=problems.documented(400, 413, 422), response_model=Prediction)
-    async def predict(flight: Flight, served: Served, explain: bool = False, probe: bool = False) -> Response:
-        """Predict one flight; on demand, with the contribution of each feature.
+    @app.post(
+        "/predict", tags=["predictions"], responses=problem_details.documented(400, 413, 422), response_model=Prediction
+    )
+    async def predict(
+        request: PredictionRequest, served: Served, explain: bool = False, probe: bool = False
+    ) -> Response:
+        """Predict one request; on demand, with the contribution of each feature.
 
-        What asks with `probe=true` only wants to know whether this works: the journal and the model's metrics, by which
-        drift is judged, do not see it.
+        `probe=true` is for health checks: the prediction is neither counted nor recorded, so that drift does not see it.
         """
-        answer = answers.single(served, flight, probe)
+        answer = answers.single(served, request, probe)
         body = answer.json()
         if explain:
             explanation = await run_in_threadpool(explanation_of, served.bundle, answer.rows[0])
@@ -145,12 +147,12 @@ def _routes(app: FastAPI) -> None:
     @app.post(
         "/predict/batch",
         tags=["predictions"],
-        responses=problems.documented(400, 413, 422),
+        responses=problem_details.documented(400, 413, 422),
         response_model=BatchPrediction,
     )
     async def predict_batch(batch: Batch, served: Served) -> Response:
-        """Predict 1 to 1,000 flights."""
-        answer = await run_in_threadpool(answers.many, served, batch.flights)
+        """Predict 1 to 1,000 requests."""
+        answer = await run_in_threadpool(answers.many, served, batch.rows)
         return _respond(answer, answer.json_batch())
 
 

@@ -14,7 +14,7 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import problem_details as problems
+from app.api import problem_details
 from app.api.budget import Budget
 from app.logs import request_id
 from app.metrics import HttpMetrics
@@ -22,7 +22,7 @@ from app.model.prediction import new_id
 from app.settings import Settings
 
 MAX_BODY = 1 << 20
-MAX_BODIES = {"/predict/batch": 2 << 20}  # 1,000 flights with seven hours of weather are 1.5 MB
+MAX_BODIES = {"/predict/batch": 2 << 20}  # 1,000 long requests are 1.5 MB
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 HEALTH = ("/livez", "/readyz", "/metrics")
 DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
@@ -64,7 +64,7 @@ class Edge:
         self.metrics: HttpMetrics = state.metrics.http
         self.keys = [bytes.fromhex(digest) for digest in self.settings.api_keys]
         self.budget = Budget(self.settings.request_seconds)
-        self.in_flight = 0
+        self.in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -74,8 +74,8 @@ class Edge:
         exchange = Exchange(self, scope, receive, send)
         token = request_id.set(exchange.id.decode())
         counted = not scope["path"].startswith(HEALTH)
-        self.in_flight += counted
-        self.metrics.in_flight.inc(counted)
+        self.in_progress += counted
+        self.metrics.in_progress.inc(counted)
         try:
             refused = self._refused(exchange, scope)
             if refused:
@@ -83,8 +83,8 @@ class Edge:
             else:
                 await self._serve(exchange, scope)
         finally:
-            self.in_flight -= counted
-            self.metrics.in_flight.dec(counted)
+            self.in_progress -= counted
+            self.metrics.in_progress.dec(counted)
             request_id.reset(token)
         if exchange.status >= 400 or log.isEnabledFor(logging.DEBUG):
             exchange.log()
@@ -97,9 +97,9 @@ class Edge:
             return Refused(405, "method", "There is no such method here.", allow)
         if path.startswith(HEALTH):
             return None
-        if self.in_flight > self.settings.max_in_flight:
-            detail = f"More than {self.settings.max_in_flight} requests are being worked on."
-            return Refused(503, "too_many_in_flight", detail, {"Retry-After": "1"})
+        if self.in_progress > self.settings.max_in_progress:
+            detail = f"More than {self.settings.max_in_progress} requests are in progress."
+            return Refused(503, "too_many_in_progress", detail, {"Retry-After": "1"})
         if self.keys and not path.startswith(DOCS) and not self._known(exchange.headers.get(KEY_HEADER, b"")):
             detail = "X-API-Key is missing, or is no key of this service."
             return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
@@ -133,7 +133,7 @@ class Edge:
                 detail = f"The request took more than {self.settings.request_seconds:g} seconds."
                 await exchange.respond(504, detail, {"Connection": "close"})  # the rest of its body may be on its way
             else:
-                await exchange.respond(500, problems.FAILED)
+                await exchange.respond(500, problem_details.FAILED)
 
     def _known(self, key: bytes) -> bool:
         digest = hashlib.sha256(key).digest()
@@ -168,7 +168,7 @@ class Exchange:
 
     async def respond(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         """Answer with a problem."""
-        await problems.response(status, detail, headers=headers)(self.scope, self.receive, self.send)
+        await problem_details.response(status, detail, headers=headers)(self.scope, self.receive, self.send)
 
     async def send(self, message: Message) -> None:
         """Send, with the headers that every answer has."""

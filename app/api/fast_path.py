@@ -1,7 +1,7 @@
-"""The short way of the routes that predict, past FastAPI's handling of bodies and responses.
+"""The fast path of the prediction routes, without FastAPI's handling of bodies and responses.
 
-It takes a request only when it is plain and valid, and then answers what the route in app/api/application.py answers, from the
-same schema and the same `Answers`. Everything else, each error included, it hands on to that route as it came.
+It answers only plain, valid requests, with the same schema and the same `Answers` as the ordinary routes in
+app/api/application.py, and passes everything else, errors included, unchanged to those routes.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.schemas import Batch, Flight
+from app.api.schemas import Batch
+from app.interface import Request
 from app.model.prediction import Answers
 from app.model.served import ServedModel
 
-_FLIGHT, _BATCH = TypeAdapter(Flight), TypeAdapter(Batch)
+_REQUEST, _BATCH = TypeAdapter(Request), TypeAdapter(Batch)
 
 
-class HotPath:
+class FastPath:
     """A middleware inside of `Edge`, so that ids, limits and headers are those of every route."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app, self.state, self.metrics = app, state, state.metrics.http
         self.answers: Answers = state.answers
-        self.ways = {"/predict": self._one, "/predict/batch": self._batch}
+        self.routes = {"/predict": self._one, "/predict/batch": self._batch}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a plain prediction, or hand the request on."""
+        """Answer a plain prediction request, or pass the request on."""
         served = self.state.served
-        answer = self.ways.get(scope["path"]) if scope["type"] == "http" else None
+        answer = self.routes.get(scope["path"]) if scope["type"] == "http" else None
         if answer is None or served is None or not _plain(scope):
             await self.app(scope, receive, send)
             return
@@ -55,11 +56,11 @@ class HotPath:
                 self.metrics.request(scope["path"], "POST", status, perf_counter() - started)
 
     async def _one(self, served: ServedModel, body: bytes) -> bytes:
-        return self.answers.single(served, _FLIGHT.validate_json(body)).json().encode()
+        return self.answers.single(served, _REQUEST.validate_json(body)).json().encode()
 
     async def _batch(self, served: ServedModel, body: bytes) -> bytes:
         def work() -> bytes:
-            return self.answers.many(served, _BATCH.validate_json(body).flights).json_batch().encode()
+            return self.answers.many(served, _BATCH.validate_json(body).rows).json_batch().encode()
 
         return await run_in_threadpool(work)
 
@@ -73,7 +74,7 @@ def _plain(scope: Scope) -> bool:
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """Return a receive that gives these messages again, and then what comes."""
+    """Return a receive channel that repeats these messages before new ones."""
     waiting = iter(messages)
 
     async def again() -> Message:

@@ -10,16 +10,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.api.schemas import FieldError, Problem
+from app.interface import EXAMPLE
 
 MEDIA_TYPE = "application/problem+json"
 FAILED = "The service failed on this request; the log has the reason."
+_FIELD = next(iter(EXAMPLE))
 EXAMPLES = {
     status: {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | errors
     for status, detail, errors in (
         (
             422,
-            "origin: Input should be 'EWR', 'JFK' or 'LGA'",
-            {"errors": [{"field": "origin", "message": "Input should be 'EWR', 'JFK' or 'LGA'"}]},
+            f"{_FIELD}: Field required",
+            {"errors": [{"field": _FIELD, "message": "Field required"}]},
         ),
         (400, "There was an error parsing the body", {}),
         (401, "X-API-Key is missing, or is no key of this service.", {}),

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from app.errors import BundleInvalid
-from app.problem.features import FEATURES
-from app.problem.lookups import Floats
+from app.features import Floats
+from app.interface import FEATURE_NAMES
 
 _FLOAT64, _ROW_MAJOR, _ALL_TREES = 1, 1, -1
 _PROBABILITY, _CONTRIBUTIONS = 0, 3  # LightGBM's types of prediction
@@ -45,11 +45,11 @@ class Booster:
         _call("LGBM_BoosterLoadModelFromString", text, ctypes.byref(ctypes.c_int()), ctypes.byref(self._handle))
         features = ctypes.c_int()
         _call("LGBM_BoosterGetNumFeature", self._handle, ctypes.byref(features))
-        if features.value != len(FEATURES):
-            raise BundleInvalid(f"The model takes {features.value} features, not {len(FEATURES)}.")
-        setting = (_PROBABILITY, 0, _ALL_TREES, _FLOAT64, len(FEATURES), _ONE_THREAD)
+        if features.value != len(FEATURE_NAMES):
+            raise BundleInvalid(f"The model takes {features.value} features, not {len(FEATURE_NAMES)}.")
+        setting = (_PROBABILITY, 0, _ALL_TREES, _FLOAT64, len(FEATURE_NAMES), _ONE_THREAD)
         _call("LGBM_BoosterPredictForMatSingleRowFastInit", self._handle, *setting, ctypes.byref(self._single))
-        self._row, self._answer = (ctypes.c_double * len(FEATURES))(), ctypes.c_double()
+        self._row, self._answer = (ctypes.c_double * len(FEATURE_NAMES))(), ctypes.c_double()
         self._predict_single = _library().LGBM_BoosterPredictForMatSingleRowFast
         answer = ctypes.byref(ctypes.c_int64()), ctypes.byref(self._answer)
         self._arguments = self._single, ctypes.byref(self._row), *answer
@@ -65,7 +65,7 @@ class Booster:
         return self._matrix(features, _PROBABILITY, num_threads)
 
     def contributions(self, features: Floats) -> Floats:
-        """Return what each feature adds to the log-odds, and in a last column where they start, shape (n, 27)."""
+        """Return what each feature adds to the log-odds, and in a last column the baseline, shape (n, k + 1)."""
         return self._matrix(features, _CONTRIBUTIONS, 1).reshape(len(features), -1)
 
     def predict_single(self, row: list[float]) -> float:
@@ -77,7 +77,7 @@ class Booster:
 
     def _matrix(self, features: Floats, kind: int, num_threads: int) -> Floats:
         features = np.ascontiguousarray(features, dtype=np.float64)
-        columns = len(FEATURES) + 1 if kind == _CONTRIBUTIONS else 1
+        columns = len(FEATURE_NAMES) + 1 if kind == _CONTRIBUTIONS else 1
         answer = np.empty(len(features) * columns)
         _call(
             "LGBM_BoosterPredictForMat",

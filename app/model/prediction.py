@@ -1,4 +1,4 @@
-"""From validated flights to predictions: computed, counted, journalled, and written as JSON."""
+"""From validated requests to predictions: computed, counted, journalled, and written as JSON."""
 
 from __future__ import annotations
 
@@ -8,12 +8,28 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from pydantic import BaseModel, Field
 
-from app.api.schemas import Contribution, Explanation, Flight
+from app.interface import FEATURE_NAMES, Request, columns, compute, compute_one
 from app.metrics import Metrics
-from app.model.bundle import Bundle, predict, to_flights, to_single
+from app.model.bundle import Bundle, predict
 from app.model.served import ServedModel
-from app.problem.features import compute, compute_single
+
+
+class Contribution(BaseModel):
+    """The contribution of one feature to a prediction."""
+
+    feature: str = Field(examples=[FEATURE_NAMES[-1]])
+    value: float | str | None = Field(description="Value of the feature; null where it is missing.")
+    contribution: float = Field(description="Its addition to the log-odds.", examples=[0.41])
+
+
+class Explanation(BaseModel):
+    """Feature contributions: they and the baseline add up to the log-odds."""
+
+    log_odds: float = Field(description="ln(p / (1 - p)) of the probability.", examples=[1.87])
+    baseline: float = Field(description="The log-odds before any feature is known.", examples=[-1.05])
+    contributions: list[Contribution] = Field(description="One per feature, largest first.")
 
 
 class Answer(NamedTuple):
@@ -24,7 +40,7 @@ class Answer(NamedTuple):
     served: ServedModel
     ids: list[str]
     rows: Sequence[Sequence[float]]
-    """The features, shape (n, 26), columns as in `FEATURES`."""
+    """The features, shape (n, k)."""
     probabilities: list[float]
 
     def json(self) -> str:
@@ -78,23 +94,23 @@ def _answer(served: ServedModel, rows: Sequence[Sequence[float]], risks: list[fl
 
 
 class Answers:
-    """Answers flights with a model; counts and journals what it answered."""
+    """Predicts with a model, counts the predictions and records them in the journal."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self.journal: Journal = NoJournal()
 
-    def single(self, served: ServedModel, flight: Flight, probe: bool = False) -> Answer:
-        """Answer one flight; only for the thread of the event loop. A probe is neither counted nor journalled."""
+    def single(self, served: ServedModel, request: Request, probe: bool = False) -> Answer:
+        """Predict one request; only for the thread of the event loop. A probe is neither counted nor journalled."""
         started = time.perf_counter()
-        row = compute_single(to_single(flight), served.bundle.tables)
+        row = compute_one(request, served.bundle.lookups)
         risks = [served.bundle.booster.predict_single(row)]
         return _answer(served, [row], risks) if probe else self._done(served, started, [row], risks)
 
-    def many(self, served: ServedModel, flights: Sequence[Flight]) -> Answer:
-        """Answer flights together, in their order."""
+    def many(self, served: ServedModel, requests: Sequence[Request]) -> Answer:
+        """Predict requests together, in their order."""
         started = time.perf_counter()
-        matrix = compute(to_flights(flights), served.bundle.tables)
+        matrix = compute(columns(requests), served.bundle.lookups)
         risks: list[float] = predict(served.bundle.booster, matrix).tolist()
         return self._done(served, started, matrix.tolist(), risks)
 

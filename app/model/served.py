@@ -8,8 +8,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from app.api.schemas import ModelVersion
+from pydantic import BaseModel, Field
+
+from app.interface import NAME
 from app.model.bundle import Bundle
+
+
+class ModelVersion(BaseModel):
+    """The version that made a prediction."""
+
+    name: str = Field(description="Name in the registry.", examples=[NAME])
+    version: str = Field(description="Version in the registry.", examples=["1"])
 
 
 @dataclass(frozen=True)

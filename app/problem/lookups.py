@@ -1,4 +1,4 @@
-"""What features look up: vocabularies, airports, time zones, holidays; for columns and for one flight's numbers."""
+"""The lookups of the features: vocabularies, airports, time zones, holidays; for columns and for single numbers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from itertools import accumulate
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from app.features import Floats, Ints, day_number
 
 EARTH_RADIUS_MI = 3958.7613
 _ZONE_STRIDE = 1 << 40  # minutes; far more than any clock time, so that zones do not overlap in one sorted list
 
 
-def day_number(day: date) -> int:
-    """Return the days from 1970-01-01 to `day`."""
-    return day.toordinal() - date(1970, 1, 1).toordinal()
-
-
 @dataclass(frozen=True)
-class Tables:
+class Lookups:
     """What features need beyond the flight itself: fitted by `featurize`, carried in the model bundle.
 
     `airports` gives latitude, longitude (degrees) and time zone by airport code; `zones` gives, by time zone,
@@ -41,7 +34,7 @@ class Tables:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Build the tables from their JSON form."""
+        """Build the lookups from their JSON form."""
         return cls(
             vocabularies=data["vocabularies"],
             airports={code: (lat, lon, zone) for code, (lat, lon, zone) in data["airports"].items()},
@@ -51,7 +44,7 @@ class Tables:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form of the tables."""
+        """Return the JSON form of the lookups."""
         return {
             "vocabularies": self.vocabularies,
             "airports": self.airports,
@@ -99,7 +92,7 @@ class Tables:
     @staticmethod
     def fill(hours: Sequence[Any]) -> Sequence[Any]:
         """Return the hours, each gap filled with the last value before it, or else with the first one after it."""
-        return _fill(hours, Tables.known)
+        return _fill(hours, Lookups.known)
 
     @staticmethod
     def least(one: Any, other: Any) -> Any:
@@ -118,9 +111,9 @@ class Tables:
             return np.where(by > 0, value / by, np.nan)
 
     @cached_property
-    def single(self) -> SingleTables:
-        """Return the same tables for the numbers of a single flight."""
-        return SingleTables(self)
+    def single(self) -> SingleLookups:
+        """Return the same lookups for the numbers of a single flight."""
+        return SingleLookups(self)
 
     @cached_property
     def _vocabulary_index(self) -> dict[str, dict[str, int]]:
@@ -161,40 +154,40 @@ class Tables:
         return first, np.where(np.abs(nearest) <= self.holiday_reach_days, nearest, np.nan)
 
 
-class SingleTables:
-    """What `Tables` does, for plain numbers instead of columns; it gives the same bits."""
+class SingleLookups:
+    """What `Lookups` does, for plain numbers instead of columns; it gives the same bits."""
 
-    def __init__(self, tables: Tables) -> None:
-        # pylint: disable=protected-access # the same tables in the containers that are fastest for one value
-        self._tables = tables
-        self._codes, self._airports = tables._vocabulary_index, tables._airport_index
-        self._zones = tables._zone_of_airport.tolist()
-        self._starts, self._offsets = (table.tolist() for table in tables._offsets)
-        self._first_day, distances = tables._holiday_distances
+    def __init__(self, lookups: Lookups) -> None:
+        # pylint: disable=protected-access # the same values in the containers that are fastest for one value
+        self._lookups = lookups
+        self._codes, self._airports = lookups._vocabulary_index, lookups._airport_index
+        self._zones = lookups._zone_of_airport.tolist()
+        self._starts, self._offsets = (table.tolist() for table in lookups._offsets)
+        self._first_day, distances = lookups._holiday_distances
         self._holiday_distances = distances.tolist()
         self._miles: dict[tuple[int, int], float] = {}
 
     def codes(self, column: str, value: str) -> float:
-        """See `Tables.codes`."""
+        """See `Lookups.codes`."""
         return self._codes[column].get(value, np.nan)
 
     def airport_index(self, code: str) -> int:
-        """See `Tables.airport_index`."""
+        """See `Lookups.airport_index`."""
         return self._airports.get(code, -1)
 
     def utc_offset(self, airport: int, local: int) -> float:
-        """See `Tables.utc_offset`."""
+        """See `Lookups.utc_offset`."""
         return float(self._offsets[bisect_right(self._starts, self._zones[airport] * _ZONE_STRIDE + local) - 1])
 
     def distance(self, origin: int, dest: int) -> float:
-        """See `Tables.distance`, which computes each pair of airports once."""
+        """See `Lookups.distance`, which computes each pair of airports once."""
         miles = self._miles.get((origin, dest))
         if miles is None:
-            miles = self._miles[origin, dest] = float(self._tables.distance(np.array(origin), np.array(dest)))
+            miles = self._miles[origin, dest] = float(self._lookups.distance(np.array(origin), np.array(dest)))
         return miles
 
     def holiday_distance(self, day: int) -> float:
-        """See `Tables.holiday_distance`."""
+        """See `Lookups.holiday_distance`."""
         position = day - self._first_day
         return float(self._holiday_distances[position]) if 0 <= position < len(self._holiday_distances) else np.nan
 
@@ -203,31 +196,31 @@ class SingleTables:
 
     @staticmethod
     def known(value: float, other: float) -> float:
-        """See `Tables.known`."""
+        """See `Lookups.known`."""
         return value if value == value else other
 
     @staticmethod
     def fill(hours: Sequence[float]) -> Sequence[float]:
-        """See `Tables.fill`."""
+        """See `Lookups.fill`."""
         if len(hours) > 1:
             for value in hours:
                 if value != value:
-                    return _fill(hours, SingleTables.known)
+                    return _fill(hours, SingleLookups.known)
         return hours
 
     @staticmethod
     def least(one: float, other: float) -> float:
-        """See `Tables.least`."""
+        """See `Lookups.least`."""
         return other if one != one or other < one else one
 
     @staticmethod
     def greatest(one: float, other: float) -> float:
-        """See `Tables.greatest`."""
+        """See `Lookups.greatest`."""
         return other if one != one or other > one else one
 
     @staticmethod
     def quotient(value: float, by: float) -> float:
-        """See `Tables.quotient`."""
+        """See `Lookups.quotient`."""
         return value / by if by > 0 else np.nan
 
 

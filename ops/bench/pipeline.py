@@ -1,8 +1,7 @@
-"""`make bench-pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
+"""`on-time bench pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -13,23 +12,24 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from app.interface import Lookups
 from app.model import bundle as model
 from app.model.booster import Booster
-from app.problem.lookups import Tables
-from stages import checks, evaluate, featurize, params, train, validate
+from stages import checks, evaluate, featurize, interface, params, train, validate
 from stages.metrics import Settings
-from stages.params import FeaturizeParams
-from stages.problem import raw as data
-from stages.problem.raw import RawTables
+from stages.params import Params
+from stages.rows import Rows
+from stages.rules import Tables
 
 # The stages import MLflow through stages.tracking: the plain process gets an empty module in its place.
 CHILD = """
 import json, sys, types
 sys.modules["stages.tracking"] = types.ModuleType("stages.tracking")
-from ops.bench.serving import pipeline as bench_pipeline
-print(json.dumps(bench_pipeline.one_process(int(sys.argv[1]))))
+from ops.bench import pipeline
+print(json.dumps(pipeline.one_process(int(sys.argv[1]))))
 """
 
 
@@ -37,12 +37,13 @@ def one_process(times: int) -> dict[str, float]:
     """Do what the stages do, without DVC and MLflow, on repeated training rows; return seconds and peak memory."""
     started = time.perf_counter()
     p = params.load()
-    raw = data.load()
+    raw = interface.load_tables(featurize.DATA_DIR)
     report = checks.check(raw, p)
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("flights", "weather"):
-            validate.write_summary(getattr(raw, name), name, Path(folder))
-    tables, training, test = _features(featurize.repair(raw, report["repairs"]), p.featurize, times)
+        for name, frame in raw.items():
+            if len(frame) > validate.SUMMARY_ROWS:
+                validate.write_summary(frame, name, Path(folder))
+    lookups, training, test = _features(featurize.repair(raw, report["repairs"]), p, times)
     rolling, _ = train.rolling_origin(training, p.train)
     threshold = train.choose_threshold(
         rolling[featurize.TARGET].to_numpy(),
@@ -51,22 +52,28 @@ def one_process(times: int) -> dict[str, float]:
         p.train.threshold_value,
     )
     booster = train.fit(train.matrix(training), training[featurize.TARGET].to_numpy(), p.train, {})
-    bundle = model.Bundle(Booster(booster.model_to_string().encode()), tables, threshold, "", {})
+    bundle = model.Bundle(Booster(booster.model_to_string().encode()), lookups, threshold, "", {})
     scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
-    evaluate.backtest(rolling, scored, Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
+    predictions = test.assign(probability=scored.probability)
+    evaluate.backtest(rolling, predictions, Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
 
 
-def _features(raw: RawTables, p: FeaturizeParams, times: int) -> tuple[Tables, pd.DataFrame, pd.DataFrame]:
-    days = featurize.flight_days(raw.flights)
-    in_train, in_test = featurize.within(days, p.train), featurize.within(days, p.test)
-    tables = featurize.fit_tables(raw, in_train, p)
-    rows = pd.concat([raw.flights[in_train]] * times, ignore_index=True)
-    training = featurize.features(rows, raw.weather, tables, p)
-    for age in p.weather_age_hours:
-        featurize.features(raw.flights[in_test], raw.weather, tables, p, age)
-    return tables, training, featurize.features(raw.flights[in_test], raw.weather, tables, p)
+def _features(tables: Tables, p: Params, times: int) -> tuple[Lookups, pd.DataFrame, pd.DataFrame]:
+    rows = interface.rows(tables, p.problem)
+    training, test = rows.where(rows.within(p.featurize.train)), rows.where(rows.within(p.featurize.test))
+    lookups = interface.lookups(tables, training.frame, p.problem)
+    repeated = Rows(
+        pd.concat([training.frame] * times, ignore_index=True),
+        np.tile(training.target, times),
+        np.tile(training.day, times),
+        np.tile(training.group, times),
+    )
+    train_features = featurize.features(repeated, tables, lookups, p.problem)
+    for scenario in interface.scenarios(p.problem):
+        featurize.features(test, tables, lookups, p.problem, scenario)
+    return lookups, train_features, featurize.features(test, tables, lookups, p.problem)
 
 
 def in_a_process_of_its_own(times: int) -> dict[str, float]:
@@ -98,11 +105,9 @@ def pipeline() -> dict[str, float]:
         return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
 
 
-def main() -> None:
+def compare(rounds: int) -> None:
     """Alternate the two, print both, their ratio, and the growth with the rows."""
-    parser = argparse.ArgumentParser(prog="python -m ops.bench.pipeline")
-    parser.add_argument("--rounds", type=int, default=1)
-    for _ in range(parser.parse_args().rounds):
+    for _ in range(rounds):
         piped, plain = pipeline(), in_a_process_of_its_own(1)
         print(
             f"dvc repro --force, MLflow on an empty SQLite: {piped['seconds']:6.1f} s, peak {piped['peak_mb']:,.0f} MB"
@@ -118,7 +123,3 @@ def main() -> None:
             f"peak {grown['peak_mb']:,.0f} MB",
             flush=True,
         )
-
-
-if __name__ == "__main__":
-    main()

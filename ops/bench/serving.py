@@ -1,11 +1,10 @@
-"""`make bench`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run on one machine.
+"""`on-time bench serving`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run.
 
 The server has one core and the load generator (wrk) another; they take turns, so that what drifts drifts for all.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -29,9 +28,9 @@ import lightgbm
 import psutil
 from pydantic import TypeAdapter
 
-from app.api.schemas import EXAMPLE_FLIGHT, MAX_BATCH, Batch, Flight
+from app.api.schemas import MAX_BATCH, Batch
+from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
 from app.model import bundle as model
-from app.problem.features import FEATURES, compute
 from stages.files import write_json
 from stages.train import BUNDLE_DIR
 
@@ -139,9 +138,9 @@ def contestants(folder: Path) -> list[Contestant]:
     bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
     baked = folder / "baked"
     shutil.copytree(BUNDLE_DIR, baked)
-    known = {"name": "flight-delay", "version": "1", "alias": "production", "run_id": None}
+    known = {"name": NAME, "version": "1", "alias": "production", "run_id": None}
     (baked / "version.json").write_text(json.dumps(known | {"bundle_digest": bundle.digest}))
-    row = compute(model.to_flights([Flight.model_validate(EXAMPLE_FLIGHT)]), bundle.tables)[0].tolist()
+    row = compute(columns([Request.model_validate(EXAMPLE)]), bundle.lookups)[0].tolist()
     python = sys.executable
     baked_model = {"ONTIME_BAKED_MODEL": str(baked)}
     return [
@@ -160,14 +159,14 @@ def contestants(folder: Path) -> list[Contestant]:
             ],
             "/openapi.json",
             "/predict",
-            EXAMPLE_FLIGHT,
+            EXAMPLE,
         ),
         Contestant(
             "service, everything on",
             [python, "-m", "app"],
             "/readyz",
             "/predict",
-            EXAMPLE_FLIGHT,
+            EXAMPLE,
             baked_model | {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"},
         ),
         Contestant(
@@ -175,7 +174,7 @@ def contestants(folder: Path) -> list[Contestant]:
             [python, "-m", "app"],
             "/readyz",
             "/predict",
-            EXAMPLE_FLIGHT,
+            EXAMPLE,
             baked_model | {"ONTIME_JOURNAL_URL": ""},
         ),
         Contestant(
@@ -184,7 +183,7 @@ def contestants(folder: Path) -> list[Contestant]:
             + ["--env-manager", "local", "--workers", "1"],
             "/ping",
             "/invocations",
-            {"dataframe_split": {"columns": list(FEATURES), "data": [row]}},
+            {"dataframe_split": {"columns": list(FEATURE_NAMES), "data": [row]}},
         ),
     ]
 
@@ -215,12 +214,12 @@ def measure(servers: list[Server], connections: Sequence[int], rounds: int, seco
 
 
 def batch(server: Server, seconds: float) -> dict[str, float]:
-    """Return flights per second in batches of 1,000: over HTTP, read by Pydantic alone, by `Booster.predict` alone."""
+    """Return rows per second in batches of 1,000: over HTTP, read by Pydantic alone, by `Booster.predict` alone."""
     bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
     golden = [item["request"] for item in bundle.manifest["golden"]]
-    flights = (golden * MAX_BATCH)[:MAX_BATCH]
-    rows = compute(model.to_flights([Flight.model_validate(flight) for flight in flights]), bundle.tables)
-    booster, body = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), json.dumps({"flights": flights})
+    bodies = (golden * MAX_BATCH)[:MAX_BATCH]
+    rows = compute(columns([Request.model_validate(body) for body in bodies]), bundle.lookups)
+    booster, body = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), json.dumps({ROWS: bodies})
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
 
     def ask() -> None:
@@ -234,9 +233,9 @@ def batch(server: Server, seconds: float) -> dict[str, float]:
     reader = TypeAdapter(Batch)
     read = _per_second(lambda: reader.validate_json(body), seconds)
     return {
-        "service_flights_s": over_http,
-        "read_flights_s": read,
-        "booster_flights_s": alone,
+        "service_rows_s": over_http,
+        "read_rows_s": read,
+        "booster_rows_s": alone,
         "of_booster": over_http / alone,
     }
 
@@ -265,42 +264,33 @@ def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, 
             f"{server.contestant.name}: ready in {server.start_seconds:.2f} s, {server.resident_mb():.0f} MB resident"
         )
     print(
-        f"batches of {MAX_BATCH}: {batches['service_flights_s']:.0f} flights/s over HTTP, "
+        f"batches of {MAX_BATCH}: {batches['service_rows_s']:.0f} rows/s over HTTP, "
         f"{batches['of_booster']:.2f} of what Booster.predict alone does on one core; "
-        f"Pydantic alone reads {batches['read_flights_s']:.0f} flights/s of their JSON"
+        f"Pydantic alone reads {batches['read_rows_s']:.0f} rows/s of their JSON"
     )
 
 
-def main() -> None:
+def run(seconds: float, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
     """Measure, print a table and write build/bench/serving.json; end with 1 when it failed more than the floor."""
-    parser = argparse.ArgumentParser(prog="python -m ops.bench.serving")
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
-    parser.add_argument("--without-mlflow", action="store_true")
-    arguments = parser.parse_args()
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:
             sys.exit(f"error: {program} is not here (Debian: apt install wrk util-linux).")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if arguments.without_mlflow:
+        if without_mlflow:
             chosen = contestants(folder)[:3]
         else:
             chosen = contestants(folder)
             save_for_mlflow(folder)
         with ExitStack() as stack:
             servers = [stack.enter_context(contestant.running()) for contestant in chosen]
-            table = measure(servers, arguments.connections, arguments.rounds, arguments.seconds, folder)
-            batches = batch(servers[1], arguments.seconds)
+            table = measure(servers, connections, rounds, seconds, folder)
+            batches = batch(servers[1], seconds)
             show(table, servers, batches)
             starts = {server.contestant.name: server.start_seconds for server in servers}
             memory = {server.contestant.name: server.resident_mb() for server in servers}
     OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
     write_json(OUT_FILE, {"table": table, "start_seconds": starts, "resident_mb": memory, "batch": batches})
     floor, ours = (sum(row["errors"] for row in table if row["name"] == each.name) for each in chosen[:2])
-    sys.exit(f"error: the service failed {ours:.0f} requests, the floor {floor:.0f}" if ours > floor else 0)
-
-
-if __name__ == "__main__":
-    main()
+    if ours > floor:
+        sys.exit(f"error: the service failed {ours:.0f} requests, the floor {floor:.0f}.")

@@ -18,22 +18,21 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from app.api.schemas import Flight
 from app.errors import BundleInvalid
+from app.features import Floats
+from app.interface import Lookups, Request
 from app.model import bundle as model
-from app.problem.lookups import Floats, Tables
 from app.registry import download
 from app.registry import version as registry
-from ops.gate.pull_request import Comparison, Evidence, advantage
+from ops.gate.policy import Comparison, Evidence, advantage
 from stages import evaluate, featurize, metrics, tracking
 from stages.errors import DataInvalid
-from stages.featurize import DAY, OUT_DIR, TARGET
+from stages.featurize import DAY, GROUP, LOOKUPS_FILE, OUT_DIR, TARGET
 from stages.metrics import HIGHER_IS_BETTER, Scored, Settings
-from stages.params import FeaturizeParams, Params, PromotionParams
-from stages.problem import raw as data
+from stages.params import Params
+from stages.sections import PromotionParams
 from stages.train import matrix
 
-REPAIRS_FILE = Path("build/repairs.json")
 WARM_UP_CALLS = 20
 
 
@@ -64,29 +63,28 @@ class Resampled:
 
 @dataclass(frozen=True)
 class TestRows:
-    """The flights of the test months, with the tables that their features were computed with."""
+    """The test rows, with the lookups that their features were computed with."""
 
     frame: pd.DataFrame
-    tables: Tables
+    lookups: Lookups
 
     @classmethod
     def load(cls) -> TestRows:
         """Read what `featurize` wrote."""
         try:
-            tables = json.loads((OUT_DIR / "tables.json").read_text(encoding="utf-8"))
-            return cls(pd.read_parquet(OUT_DIR / "test.parquet"), Tables.from_json(tables))
+            lookups = json.loads(LOOKUPS_FILE.read_text(encoding="utf-8"))
+            return cls(pd.read_parquet(OUT_DIR / "test.parquet"), Lookups.from_json(lookups))
         except OSError as err:
             raise DataInvalid(f"{OUT_DIR} is not complete: {err}. `dvc repro featurize` makes it.") from err
 
-    def features(self, tables: Tables, p: FeaturizeParams) -> Floats:
-        """Return the features by a bundle's own tables: from the raw data when these are not the present ones."""
-        if tables == self.tables:
+    def features(self, lookups: Lookups, p: Params) -> Floats:
+        """Return the features by a bundle's own lookups: from the raw data when these are not the present ones."""
+        if lookups == self.lookups:
             return matrix(self.frame)
-        raw = featurize.repair(data.load(), json.loads(REPAIRS_FILE.read_text(encoding="utf-8")))
-        flights = raw.flights[featurize.within(featurize.flight_days(raw.flights), p.test)]
-        frame = featurize.features(flights, raw.weather, tables, p)
+        tables, rows = featurize.load(p.problem)
+        frame = featurize.features(rows.where(rows.within(p.featurize.test)), tables, lookups, p.problem)
         if not np.array_equal(frame[[TARGET, DAY]].to_numpy(), self.frame[[TARGET, DAY]].to_numpy()):
-            raise DataInvalid(f"{OUT_DIR}/test.parquet has other flights than the raw data: `dvc repro` makes it anew.")
+            raise DataInvalid(f"{OUT_DIR}/test.parquet has other rows than the raw data: `dvc repro` makes it anew.")
         return matrix(frame)
 
 
@@ -100,30 +98,30 @@ def candidate(version: ModelVersion) -> Iterator[Candidate]:
         yield Candidate(version, registry.load(path, "registry").bundle, size)
 
 
-def score(bundle: model.Bundle, rows: TestRows, p: FeaturizeParams) -> Scored:
+def score(bundle: model.Bundle, rows: TestRows, p: Params) -> Scored:
     """Return a bundle's predictions of the test rows."""
-    probability = model.predict(bundle.booster, rows.features(bundle.tables, p)).round(9)
-    return Scored(rows.frame[TARGET].to_numpy(), probability, rows.frame[DAY].to_numpy())
+    probability = model.predict(bundle.booster, rows.features(bundle.lookups, p)).round(9)
+    return Scored(rows.frame[TARGET].to_numpy(), probability, rows.frame[GROUP].to_numpy())
 
 
 def resampled(
     scored: Scored, slices: dict[str, npt.NDArray[np.bool_]], p: PromotionParams, settings: Settings
 ) -> Resampled:
-    """Measure a model on the rows as they are and on each resample of the days, the same for every model.
+    """Measure a model on the rows as they are and on each resample of the groups, the same for every model.
 
     A slice with too few rows to be measured, or one outcome only, is left out: the gate misses it. In a slice, a
     resample that has drawn one outcome only does not count.
     """
-    counts = metrics.resample_days(scored.day, p.bootstrap, p.seed)
+    counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)
     counts = np.concatenate([np.ones((1, counts.shape[1]), dtype=np.int64), counts])
     whole = metrics.measure_weighted(scored, counts, settings)
-    days, parts = np.unique(scored.day), {}
+    groups, parts = np.unique(scored.group), {}
     for name, rows in slices.items():
         part = scored.where(rows)
-        if rows.sum() >= evaluate.MIN_SLICE_ROWS and 0 < part.target.mean() < 1:
-            drawn = counts[:, np.isin(days, part.day)]
+        if rows.sum() >= metrics.MIN_ROWS and 0 < part.target.mean() < 1:
+            drawn = counts[:, np.isin(groups, part.group)]
             areas = metrics.roc_auc(part, drawn)
-            found = metrics.day_means(part, drawn[~np.isnan(areas)]) | {"roc_auc": areas[~np.isnan(areas)]}
+            found = metrics.group_means(part, drawn[~np.isnan(areas)]) | {"roc_auc": areas[~np.isnan(areas)]}
             parts[name] = {str(metric): found[metric] for metric in p.slice_margins}
     return Resampled({str(metric): whole[metric] for metric in p.margins}, parts)
 
@@ -131,7 +129,7 @@ def resampled(
 def compare(
     challenger: Resampled, champion: Resampled, p: PromotionParams
 ) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Replicates]:
-    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over days."""
+    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups."""
 
     def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
         return {m: (v[1:] - theirs[m][1:]) * (1 if HIGHER_IS_BETTER[m] else -1) for m, v in ours.items()}
@@ -151,7 +149,7 @@ def compare(
 
 def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
     """Return the median seconds of each bundle's single-row prediction, timed in turns: noise hits all alike."""
-    requests = [model.to_flights([Flight.model_validate(b.manifest["golden"][0]["request"])]) for b in bundles]
+    requests = [[Request.model_validate(b.manifest["golden"][0]["request"])] for b in bundles]
     times = np.empty((calls, len(bundles)))
     for call in range(-WARM_UP_CALLS, calls):
         for i, bundle in enumerate(bundles):
@@ -182,14 +180,14 @@ def collect(
             ours = downloads.enter_context(candidate(challenger))
         except BundleInvalid as err:
             return Evidence({}, str(err)), Replicates()
-        scored = score(ours.bundle, rows, p.featurize)
+        scored = score(ours.bundle, rows, p)
         known = baselines(client, challenger) | {"test": metrics.measure(scored, settings)}
         if champion is None:
             return Evidence(known), Replicates()
         theirs = downloads.enter_context(candidate(champion))
-        guarded = evaluate.slices(rows.frame, rows.tables)
+        guarded = evaluate.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
-        both = (scored, score(theirs.bundle, rows, p.featurize))
+        both = (scored, score(theirs.bundle, rows, p))
         measured = [resampled(one, guarded, p.gate.promotion, settings) for one in both]
         whole, parts, replicates = compare(measured[0], measured[1], p.gate.promotion)
         times = latencies([ours.bundle, theirs.bundle], p.gate.promotion.latency_calls)

@@ -1,8 +1,7 @@
-"""`make replay`: November and December 2013 to a running service, week by week in fast motion, outcomes following."""
+"""`on-time monitor replay`: the test period to a running service, in fast motion, outcomes following."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -18,19 +17,15 @@ import numpy as np
 import pandas as pd
 
 from app.errors import OnTimeError
-from app.model.bundle import MANIFEST_FILE
-from app.problem.lookups import Tables
-from stages import params
-from stages.errors import run
-from stages.featurize import as_columns, as_requests, flight_days, repair, within
-from stages.problem import raw as data
-from stages.train import BUNDLE_DIR
+from app.interface import ROWS, Lookups, Outcome
+from stages import featurize, interface, params
+from stages.featurize import LOOKUPS_FILE
+from stages.rows import day_of
 
 BATCH = 24
-"""Flights in one request; after each of them comes a request for one flight alone, as clients do both."""
+"""Rows in a batch; each batch is followed by a single request, as clients send both."""
 
 CONNECTIONS = 4
-REPAIRS = Path("build/repairs.json")
 WEEK_DAYS = 7
 
 
@@ -40,31 +35,25 @@ class ReplayFailed(OnTimeError):
 
 @dataclass(frozen=True)
 class Day:
-    """The flights of a day: bodies of /predict, and what became of them."""
+    """The rows of a day: bodies of /predict, and their outcomes."""
 
     day: date
     requests: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
 
 
-def outcome(flight: Any) -> dict[str, Any]:
-    """Return what became of a flight, as POST /outcomes takes it."""
-    if np.isnan(flight.arr_delay):
-        return {"status": "cancelled" if np.isnan(flight.dep_time) else "diverted"}
-    return {"status": "arrived", "delay_minutes": int(flight.arr_delay)}
-
-
 def days(first: date, last: date) -> list[Day]:
-    """Return the days of a period, flights in the order of their scheduled departure."""
-    raw = repair(data.load(), json.loads(REPAIRS.read_text(encoding="utf-8")))
-    manifest = json.loads((BUNDLE_DIR / MANIFEST_FILE).read_text(encoding="utf-8"))
-    flights = raw.flights[within(flight_days(raw.flights), (first, last))]
-    flights = flights.sort_values(["time_hour", "sched_dep_time"]).reset_index(drop=True)
-    requests = as_requests(as_columns(flights, raw.weather, Tables.from_json(manifest["tables"])))
-    outcomes = [outcome(flight) for flight in flights.itertuples()]
+    """Return the days of a period, rows in the order of the data."""
+    p = params.load().problem
+    tables, rows = featurize.load(p)
+    rows = rows.where(rows.within((first, last)))
+    lookups = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")))
+    bodies = interface.requests(interface.columns(rows.frame, tables, lookups, p))
+    known = interface.outcomes(rows.frame, p)
     made = []
-    for key, rows in flights.groupby(["year", "month", "day"]).groups.items():
-        made.append(Day(date(*key), [requests[i] for i in rows], [outcomes[i] for i in rows]))
+    for number in np.unique(rows.day):
+        chosen = np.flatnonzero(rows.day == number)
+        made.append(Day(day_of(number), [bodies[i] for i in chosen], [known[i] for i in chosen]))
     return made
 
 
@@ -83,7 +72,7 @@ async def _post(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> A
 async def predict(
     client: httpx.AsyncClient, requests: Sequence[dict[str, Any]], seconds: float
 ) -> list[dict[str, Any]]:
-    """Send a day's flights within about this time, and return the predictions in their order."""
+    """Send a day's requests within about this time, and return the predictions in their order."""
     starts = range(0, len(requests), BATCH + 1)
     pause = seconds / max(len(starts), 1)
     room = asyncio.Semaphore(CONNECTIONS)
@@ -92,7 +81,7 @@ async def predict(
         await asyncio.sleep(pause * (start // (BATCH + 1)))
         async with room:
             *many, one = requests[start : start + BATCH + 1]
-            made = (await _post(client, "/predict/batch", {"flights": many}))["predictions"] if many else []
+            made = (await _post(client, "/predict/batch", {ROWS: many}))["predictions"] if many else []
             return [*made, await _post(client, "/predict", one)]
 
     return [prediction for part in await asyncio.gather(*map(send, starts)) for prediction in part]
@@ -109,7 +98,7 @@ async def report(client: httpx.AsyncClient, known: list[dict[str, Any]]) -> None
 
 
 async def replay(base: str, replayed: list[Day], week_seconds: float, headers: dict[str, str]) -> pd.DataFrame:
-    """Send the days, each with the outcomes of the day before; return probability and delay class of each flight."""
+    """Send the days, each with the outcomes of the day before; return probability and target of each row."""
     rows: list[tuple[date, float, bool]] = []
     waiting: list[dict[str, Any]] = []
     async with httpx.AsyncClient(base_url=base, timeout=30, headers=headers) as client:
@@ -120,49 +109,30 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
             waiting = [
                 {"prediction_id": p["prediction_id"]} | o for p, o in zip(predictions, day.outcomes, strict=True)
             ]
-            for prediction, came in zip(predictions, day.outcomes, strict=True):
-                rows.append((day.day, prediction["probability"], came.get("delay_minutes", 9999) >= 15))
+            for prediction, body in zip(predictions, waiting, strict=True):
+                rows.append((day.day, prediction["probability"], Outcome.model_validate(body).positive))
             if (number + 1) % WEEK_DAYS == 0:
                 _say(rows, replayed[number + 1 - WEEK_DAYS].day)
             await asyncio.sleep(max(0.0, week_seconds / WEEK_DAYS - (time.monotonic() - started)))
         await report(client, waiting)
-    return pd.DataFrame(rows, columns=["day", "probability", "not_on_time"])
+    return pd.DataFrame(rows, columns=["day", "probability", "positive"])
 
 
 def _say(rows: list[tuple[date, float, bool]], first: date) -> None:
-    week = [(p, late) for day, p, late in rows if day >= first]
-    mean, observed = np.mean([p for p, _ in week]), np.mean([late for _, late in week])
+    week = [(p, positive) for day, p, positive in rows if day >= first]
+    mean, observed = np.mean([p for p, _ in week]), np.mean([positive for _, positive in week])
     print(
-        f"week of {first}: {len(week)} flights, "
+        f"week of {first}: {len(week)} {ROWS}, "
         f"predicted {mean:.3f}, observed {observed:.3f}, gap {mean - observed:+.3f}",
         flush=True,
     )
 
 
-def main() -> None:
+def run(base: str, first: date | None, last: date | None, week_seconds: float) -> None:
     """Replay the test period of params.yaml, or another one."""
-    period = params.load().featurize.test
-    parser = argparse.ArgumentParser(prog="python -m ops.monitoring.replay")
-    parser.add_argument("--base", default=f"http://127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}")
-    parser.add_argument("--first", type=date.fromisoformat, default=period[0])
-    parser.add_argument("--last", type=date.fromisoformat, default=period[1])
-    parser.add_argument("--week-seconds", type=float, default=60.0)
-    arguments = parser.parse_args()
-    key = os.environ.get("ONTIME_API_KEY")
+    period, key = params.load().featurize.test, os.environ.get("ONTIME_API_KEY")
+    wanted = days(first or period[0], last or period[1])
     try:
-        asyncio.run(
-            replay(
-                arguments.base,
-                days(arguments.first, arguments.last),
-                arguments.week_seconds,
-                {"X-API-Key": key} if key else {},
-            )
-        )
+        asyncio.run(replay(base, wanted, week_seconds, {"X-API-Key": key} if key else {}))
     except (httpx.HTTPError, FileNotFoundError) as err:
-        raise ReplayFailed(
-            f"{err!r} at {arguments.base}: `make repro`, `make promote` and `make serve` come first."
-        ) from err
-
-
-if __name__ == "__main__":
-    run(main)
+        raise ReplayFailed(f"{err!r} at {base}: `make repro`, `make promote` and `make serve` come first.") from err

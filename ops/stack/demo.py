@@ -10,15 +10,15 @@ import time
 import urllib.error
 import urllib.request
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 
 START_SECONDS = 60
 
 
 def ask(base: str) -> str:
-    """Return the answer to the example flight."""
+    """Return the answer to the example request."""
     request = urllib.request.Request(
-        f"{base}/predict", json.dumps(EXAMPLE_FLIGHT).encode(), {"Content-Type": "application/json"}
+        f"{base}/predict", json.dumps(EXAMPLE).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return str(json.dumps(json.load(response), indent=2))
@@ -37,18 +37,14 @@ def wait_ready(base: str, service: subprocess.Popen[bytes]) -> None:
     sys.exit("error: the service is not ready after a minute; its log above has the reason.")
 
 
-def main() -> None:
+def show(port: int) -> None:
     """Start the service, show one request, and keep serving until interrupted."""
-    base = f"http://127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}"
-    with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | {"ONTIME_LOG_LEVEL": "warning"}) as service:
+    base, settings = f"http://127.0.0.1:{port}", {"ONTIME_PORT": str(port), "ONTIME_LOG_LEVEL": "warning"}
+    with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | settings) as service:
         try:
             wait_ready(base, service)
-            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE_FLIGHT)}'\n{ask(base)}")
+            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE)}'\n{ask(base)}")
             print(f"\nSwagger: {base}/docs   Ctrl-C ends the service.", flush=True)
             service.wait()
         except KeyboardInterrupt:
             service.terminate()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,1 +1,30 @@
-"""The problem, as the pipeline needs it: raw tables, rules, repairs, target, slices."""
+"""The problem, as the pipeline needs it: raw tables, rules, repairs, rows, slices, and words for reports.
+
+The core reaches the problem through the names below and no others; docs/adapt.md describes each of them.
+"""
+
+from stages.problem.card import CARD
+from stages.problem.columns import COLUMNS, KEYS
+from stages.problem.params import Params
+from stages.problem.raw import load
+from stages.problem.rules import REPAIRS, RULES
+from stages.problem.slices import slices
+from stages.problem.table import EDGE_CASES, columns, lookups, outcomes, requests, rows, scenarios
+
+__all__ = [
+    "CARD",
+    "COLUMNS",
+    "EDGE_CASES",
+    "KEYS",
+    "Params",
+    "REPAIRS",
+    "RULES",
+    "columns",
+    "load",
+    "lookups",
+    "outcomes",
+    "requests",
+    "rows",
+    "scenarios",
+    "slices",
+]

@@ -1,17 +1,15 @@
-"""What each column must look like: its type, its range or pattern, and whether a value may be missing."""
+"""The columns of the raw tables: type, range or pattern, and whether each value occurs once; and the keys of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import pandas as pd
 import pandera.pandas as pa
+
+from stages.columns import UTC, integer, number, real, text
 
 ORIGIN = r"^(?:EWR|JFK|LGA)$"
 AIRPORT = r"^[A-Z0-9]{3}$"
 CARRIER = r"^[A-Z0-9]{2}$"
 TAILNUM = r"^[ND][0-9A-Z]{3,5}$"
-UTC = pd.DatetimeTZDtype(unit="us", tz="UTC")
 
 # What identifies a row, in messages and in repairs.
 KEYS = {
@@ -23,32 +21,11 @@ KEYS = {
 }
 
 
-def number(kind: str, low: float, high: float, *more: pa.Check) -> pa.Column:
-    """Describe a column of numbers, both ends included."""
-    return pa.Column(kind, [pa.Check.in_range(low, high), *more], description=f"{kind}, {low:g} to {high:g}")
-
-
-def integer(low: int, high: int) -> pa.Column:
-    """Describe a column of whole numbers, both ends included."""
-    return number("int64", low, high)
-
-
-def real(low: float, high: float, step: float = 0) -> pa.Column:
-    """Describe a column of numbers that may have a fraction, or that are multiples of `step`."""
-    return number("float64", low, high, *([pa.Check(lambda values: values % step == 0)] if step else []))
-
-
 def clock(kind: str, low: int, high: int) -> pa.Column:
     """Describe a column of clock times written as HHMM."""
     column = number(kind, low, high, pa.Check(lambda values: values % 100 < 60))
     column.description = f"{kind}, clock times from {low} to {high} written as HHMM"
     return column
-
-
-def text(pattern: str = r"\S", unique: bool = False) -> pa.Column:
-    """Describe a column of text that matches a pattern, each value at most once if unique."""
-    description = f"text like {pattern}" + (", each once" if unique else "")
-    return pa.Column(str, pa.Check.str_contains(pattern), unique=unique, description=description)
 
 
 COLUMNS: dict[str, dict[str, pa.Column]] = {
@@ -116,26 +93,3 @@ COLUMNS: dict[str, dict[str, pa.Column]] = {
         "name": text(),
     },
 }
-
-
-def schema(table: str, nullable: Iterable[str]) -> pa.DataFrameSchema:
-    """Return the schema of a table; `nullable` names columns as `table.column`."""
-    may_lack = set(nullable)
-    columns = {
-        name: pa.Column(
-            column.dtype,
-            column.checks,
-            nullable=f"{table}.{name}" in may_lack,
-            unique=column.unique,
-            description=column.description,
-        )
-        for name, column in COLUMNS[table].items()
-    }
-    return pa.DataFrameSchema(columns, strict=True, name=table)
-
-
-def types(table: str) -> pa.DataFrameSchema:
-    """Return the schema of a table's types alone."""
-    return pa.DataFrameSchema(
-        {name: pa.Column(c.dtype, nullable=True) for name, c in COLUMNS[table].items()}, name=table
-    )

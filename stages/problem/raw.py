@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from stages.fetch import DATA_DIR
+from stages.rules import Tables
+
+TABLES = ("flights", "weather", "planes", "airports", "airlines")
+TIMED = ("flights", "weather")
 
 
-@dataclass(frozen=True)
-class RawTables:
-    """The five tables of the flights that left New York in 2013."""
-
-    flights: pd.DataFrame
-    weather: pd.DataFrame
-    planes: pd.DataFrame
-    airports: pd.DataFrame
-    airlines: pd.DataFrame
-
-
-def load(directory: Path = DATA_DIR) -> RawTables:
-    """Read the tables; times of the hour become UTC timestamps, everything else stays as it is written."""
-
-    def read(name: str, **options: object) -> pd.DataFrame:
-        return pd.read_csv(directory / f"{name}.csv", **options)
-
-    return RawTables(
-        flights=read("flights", parse_dates=["time_hour"]),
-        weather=read("weather", parse_dates=["time_hour"]),
-        planes=read("planes"),
-        airports=read("airports"),
-        airlines=read("airlines"),
-    )
+def load(folder: Path) -> Tables:
+    """Return the five tables of the flights that left New York in 2013; times of the hour become UTC timestamps."""
+    return {
+        name: pd.read_csv(folder / f"{name}.csv", parse_dates=["time_hour"] if name in TIMED else None)
+        for name in TABLES
+    }

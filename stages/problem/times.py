@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pandas as pd
 
-from stages.params import ValidateParams
+from stages.problem.params import Params
 
 LOCAL = "America/New_York"  # the time zone of every local time in the tables, but for those of arrivals
 
@@ -26,12 +26,12 @@ def minutes(hhmm: pd.Series) -> pd.Series:
     return hhmm // 100 * 60 + hhmm % 100
 
 
-def period(p: ValidateParams) -> pd.DatetimeIndex:
+def period(p: Params) -> pd.DatetimeIndex:
     """Return the local dates that the tables cover."""
     return pd.date_range(p.first_date, p.last_date, name="date")
 
 
-def hours_expected(origins: list[str], p: ValidateParams) -> pd.MultiIndex:
+def hours_expected(origins: list[str], p: Params) -> pd.MultiIndex:
     """Return (origin, time_hour in UTC) of every hour of the period."""
     days = period(p)
     hours = pd.date_range(days[0], days[-1] + timedelta(days=1), freq="h", inclusive="left", tz=LOCAL).tz_convert("UTC")

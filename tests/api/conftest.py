@@ -11,7 +11,7 @@ import mlflow
 import pytest
 
 from app.model import bundle as model
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from tests.support.models import bake, make_bundle
 from tests.support.processes import free_port
 from tests.support.registry import Registry, risk
@@ -31,7 +31,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def bundles(tables: Tables, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def bundles(tables: Lookups, bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three bundles that give different answers."""
     path = tmp_path_factory.mktemp("bundles")
     shutil.copytree(bundle_dir, path / "20")

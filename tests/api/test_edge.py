@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from tests.conftest import bake
 from tests.support.service import Service, Start, started
 
 PROBLEM = "application/problem+json"
-BODY = json.dumps(EXAMPLE_FLIGHT).encode()
+BODY = json.dumps(EXAMPLE).encode()
 JSON = {"Content-Type": "application/json"}
 ROUTES = ("/predict", "/predict?explain=false")
 """The short way past FastAPI, and the ordinary one: a query makes the difference."""
@@ -84,7 +84,7 @@ def test_a_body_that_does_not_come_is_answered_in_time(plain: Service, path: str
 
 
 def test_more_requests_than_allowed_at_once_are_sent_away(start: Start, baked: Path) -> None:
-    service = start(baked_model=baked, journal_url="", max_in_flight=2, request_seconds=20)
+    service = start(baked_model=baked, journal_url="", max_in_progress=2, request_seconds=20)
 
     async def part() -> Iterator[bytes]:  # type: ignore[misc]
         yield BODY[:10]
@@ -94,19 +94,19 @@ def test_more_requests_than_allowed_at_once_are_sent_away(start: Start, baked: P
     async def run() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=service.base, timeout=30) as client:
             slow = [asyncio.create_task(client.post("/predict", content=part(), headers=JSON)) for _ in range(2)]
-            while service.metric("http_requests_in_flight") < 2:
+            while service.metric("http_requests_in_progress") < 2:
                 await asyncio.sleep(0.05)
-            third, ready = await client.post("/predict", json=EXAMPLE_FLIGHT), await client.get("/readyz")
+            third, ready = await client.post("/predict", json=EXAMPLE), await client.get("/readyz")
             release.set()
-            return [third, ready, *await asyncio.gather(*slow), await client.post("/predict", json=EXAMPLE_FLIGHT)]
+            return [third, ready, *await asyncio.gather(*slow), await client.post("/predict", json=EXAMPLE)]
 
     release = asyncio.Event()
     refused, *others = asyncio.run(run())
     assert_problem(refused, 503)
     assert refused.headers["Retry-After"] == "1"
     assert [answer.status_code for answer in others] == [200, 200, 200, 200]
-    assert service.metric('http_requests_rejected_total{reason="too_many_in_flight"}') == 1
-    assert service.metric("http_requests_in_flight") == 0
+    assert service.metric('http_requests_rejected_total{reason="too_many_in_progress"}') == 1
+    assert service.metric("http_requests_in_progress") == 0
 
 
 @pytest.mark.parametrize("method", ["PURGE", "MKCOL", "PROPFIND"])
@@ -130,7 +130,7 @@ def test_no_other_site_may_read_answers(plain: Service) -> None:
     headers = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
     for answer in (
         httpx.options(f"{plain.base}/predict", headers=headers),
-        httpx.post(f"{plain.base}/predict", json=EXAMPLE_FLIGHT, headers=headers),
+        httpx.post(f"{plain.base}/predict", json=EXAMPLE, headers=headers),
     ):
         assert not [name for name in answer.headers if name.startswith("access-control")]
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
@@ -147,13 +147,13 @@ def guarded(start: Start, baked: Path) -> Service:
 def test_where_there_are_keys_one_is_asked_for(guarded: Service) -> None:
     for path in (*ROUTES, "/predict/batch"):
         for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": "third"}, {"X-API-Key": "firs"}):
-            answer = httpx.post(guarded.base + path, json=EXAMPLE_FLIGHT, headers=headers)
+            answer = httpx.post(guarded.base + path, json=EXAMPLE, headers=headers)
             assert_problem(answer, 401)
             assert answer.headers["WWW-Authenticate"]
     assert httpx.get(f"{guarded.base}/version").status_code == 401
     for key in ("first", "second"):
         for path in ROUTES:
-            assert httpx.post(guarded.base + path, json=EXAMPLE_FLIGHT, headers={"X-API-Key": key}).status_code == 200
+            assert httpx.post(guarded.base + path, json=EXAMPLE, headers={"X-API-Key": key}).status_code == 200
     for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"):
         assert httpx.get(guarded.base + path).status_code == 200
     assert guarded.metric('http_requests_rejected_total{reason="unauthorized"}') == 13
@@ -165,4 +165,4 @@ def test_the_docs_can_be_switched_off(start: Start, baked: Path) -> None:
     service = start(baked_model=baked, journal_url="", docs=False)
     for path in ("/docs", "/openapi.json", "/redoc", "/static-offline-docs/swagger-ui.css"):
         assert_problem(httpx.get(service.base + path), 404)
-    assert httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).status_code == 200
+    assert httpx.post(f"{service.base}/predict", json=EXAMPLE).status_code == 200

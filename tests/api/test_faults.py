@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from tests.support.processes import until, wait_for
 from tests.support.service import Service, started
 from tests.support.wire import EXAMPLE, Load, exchange, request
@@ -75,7 +75,7 @@ def test_sigterm_lets_a_request_in_flight_finish(baked: Path) -> None:
     async def run() -> tuple[int, bool]:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(EXAMPLE[:-5])
-        await until("the request is in flight", lambda: service.metric("http_requests_in_flight") >= 1)
+        await until("the request is in flight", lambda: service.metric("http_requests_in_progress") >= 1)
         service.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(1)
         return await exchange(reader, writer, EXAMPLE[-5:])
@@ -109,7 +109,7 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_along(baked: Path) 
         wait_for("whichever worker answers, the count is the same", lambda: len(counted()) == 1)
         # what the killed worker had in hand may be counted and not read, or, just sent, read and not yet counted
         assert abs(counted().pop() - total) <= load.connections
-        assert service.metric("model_ready") == 1 and service.metric("http_requests_in_flight") == 0
+        assert service.metric("model_ready") == 1 and service.metric("http_requests_in_progress") == 0
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
@@ -174,7 +174,7 @@ def test_a_body_of_100_mb_is_refused_unread(baked: Path) -> None:
             )
             assert answer.status_code == 413
         assert memory().rss - before < 20e6
-        assert httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).status_code == 200
+        assert httpx.post(f"{service.base}/predict", json=EXAMPLE).status_code == 200
 
 
 def test_requests_of_no_text_are_all_refused(baked: Path) -> None:
@@ -182,4 +182,4 @@ def test_requests_of_no_text_are_all_refused(baked: Path) -> None:
         load = Load(service.port, request(b'{"carrier": "\xff\xfe\xc3\x28"}'))
         asyncio.run(load.run(requests=2000))
         assert not load.failures and set(load.answers) <= {400, 422}
-        assert httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).status_code == 200
+        assert httpx.post(f"{service.base}/predict", json=EXAMPLE).status_code == 200

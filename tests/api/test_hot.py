@@ -23,15 +23,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.api.application import create_app
-from app.api.schemas import EXAMPLE_FLIGHT, Prediction
+from app.api.schemas import Prediction
+from app.interface import EXAMPLE
 from app.settings import Settings
 from tests.conftest import bake
 from tests.support.processes import wait_for
 from tests.support.service import Service, started
 
-BODY = json.dumps(EXAMPLE_FLIGHT).encode()
+BODY = json.dumps(EXAMPLE).encode()
 FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
-"""How long to look; `make fuzz` looks longer."""
+"""How long to look; `on-time ci fuzz` looks longer."""
 NOT_COMPARED = ("x-request-id", "date")
 
 
@@ -81,7 +82,7 @@ def pair(plain: Service) -> Pair:
 
 def changed(**changes: Any) -> bytes:
     """Return the example flight with changes, as JSON."""
-    return json.dumps(EXAMPLE_FLIGHT | changes).encode()
+    return json.dumps(EXAMPLE | changes).encode()
 
 
 @pytest.mark.parametrize(
@@ -152,9 +153,9 @@ JSON_VALUES = st.recursive(
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
     """Bodies that are nearly right: fields changed, left out or added, bytes cut, doubled or replaced."""
-    flight = {name: value for name, value in EXAMPLE_FLIGHT.items() if draw(st.integers(0, 9))}
+    flight = {name: value for name, value in EXAMPLE.items() if draw(st.integers(0, 9))}
     for _ in range(draw(st.integers(0, 2))):
-        flight[draw(st.sampled_from([*EXAMPLE_FLIGHT, "more"]))] = draw(JSON_VALUES)
+        flight[draw(st.sampled_from([*EXAMPLE, "more"]))] = draw(JSON_VALUES)
     body = bytearray(json.dumps(flight).encode())
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
         position = draw(st.integers(0, len(body)))
@@ -175,7 +176,7 @@ def test_whatever_is_sent_both_ways_answer_alike_and_never_with_500(pair: Pair) 
 
 
 def test_the_answer_is_the_one_that_the_schema_describes(plain: Service) -> None:
-    content = httpx.post(f"{plain.base}/predict", json=EXAMPLE_FLIGHT).content
+    content = httpx.post(f"{plain.base}/predict", json=EXAMPLE).content
     assert Prediction.model_validate_json(content, strict=True).model_dump(exclude_unset=True) == json.loads(content)
 
 
@@ -187,9 +188,9 @@ def test_a_probe_is_answered_like_a_client_and_leaves_no_trace(bundle_dir: Path,
 
     settings = {"ONTIME_BAKED_MODEL": str(bake(bundle_dir, "7", tmp_path / "baked"))}
     with started(tmp_path, ONTIME_JOURNAL_URL=f"sqlite:///{tmp_path}/journal.db", **settings) as service:
-        probed = httpx.post(f"{service.base}/predict?probe=true", json=EXAMPLE_FLIGHT).json()
+        probed = httpx.post(f"{service.base}/predict?probe=true", json=EXAMPLE).json()
         assert seen(service) == 0
-        asked = httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).json()
+        asked = httpx.post(f"{service.base}/predict", json=EXAMPLE).json()
         assert probed | {"prediction_id": ""} == asked | {"prediction_id": ""}
         wait_for("the prediction is counted and written", lambda: seen(service) >= 3)
     with closing(sqlite3.connect(tmp_path / "journal.db")) as journal:
@@ -221,7 +222,7 @@ def test_both_ways_are_counted_alike(plain: Service) -> None:
 
 
 def test_an_explanation_adds_up_and_starts_with_what_matters_most(plain: Service) -> None:
-    answer = httpx.post(f"{plain.base}/predict?explain=true", json=EXAMPLE_FLIGHT | {"carrier": "ZZ"}).json()
+    answer = httpx.post(f"{plain.base}/predict?explain=true", json=EXAMPLE | {"carrier": "ZZ"}).json()
     explanation, parts = answer["explanation"], answer["explanation"]["contributions"]
     sizes = [abs(part["contribution"]) for part in parts]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0
@@ -245,7 +246,7 @@ def test_an_unexpected_error_is_a_problem_without_its_reason() -> None:
 
     async def ask(path: str) -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.post(path, json=EXAMPLE_FLIGHT)
+            return await client.post(path, json=EXAMPLE)
 
     for path in ("/predict", "/predict?explain=false"):
         answer = asyncio.run(ask(path))

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from app.journal import connect, predictions
 from tests.conftest import Postgres
 from tests.support.processes import Program, started, wait_for
@@ -163,7 +163,7 @@ def test_all_that_a_killed_client_was_answered_is_there(start: Start, image: Pat
 @contextmanager
 def client(service: Service) -> Iterator[tuple[Program, Callable[[], set[str]]]]:
     """Run a process that sends requests and prints the ids that it received, until the block ends."""
-    command = [sys.executable, "-c", CLIENT, service.base, json.dumps(EXAMPLE_FLIGHT)]
+    command = [sys.executable, "-c", CLIENT, service.base, json.dumps(EXAMPLE)]
     with started(command) as process:
         yield process, lambda: {line for line in process.output().splitlines() if len(line) == 32}
 
@@ -183,7 +183,7 @@ def test_at_most_the_queue_is_missing_after_the_server_was_killed(start: Start, 
 def test_what_waits_is_written_when_the_service_stops(start: Start, image: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/journal.db"
     service = start(baked_model=image, journal_url=url)
-    answers = [httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).json() for _ in range(20)]
+    answers = [httpx.post(f"{service.base}/predict", json=EXAMPLE).json() for _ in range(20)]
     os.kill(service.pid, signal.SIGTERM)
     service.process.wait(60)
     assert {answer["prediction_id"] for answer in answers} == written(url)

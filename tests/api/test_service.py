@@ -10,10 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
-from stages import params
-from stages.featurize import as_columns, as_requests, fit_tables, flight_days, repair, within
-from stages.problem import raw as data
+from app.interface import EXAMPLE, Lookups
+from stages import featurize, interface, params
 from tests.conftest import Clone
 
 PROBLEM = "application/problem+json"
@@ -26,14 +24,15 @@ def api(small_service: str) -> httpx.Client:
 
 
 def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, small: Clone) -> None:
-    p = params.load(small.path / "params.yaml").featurize
+    p = params.load(small.path / "params.yaml")
     repairs = json.loads((small.path / "build/repairs.json").read_text())
-    raw = repair(data.load(small.path / "data"), repairs)
-    test_rows = within(flight_days(raw.flights), p.test)
-    tables = fit_tables(raw, within(flight_days(raw.flights), p.train), p)
+    raw = featurize.repair(interface.load_tables(small.path / "data"), repairs)
+    rows = interface.rows(raw, p.problem)
+    test = rows.where(rows.within(p.featurize.test))
+    known = Lookups.from_json(json.loads((small.path / featurize.LOOKUPS_FILE).read_text()))
     evaluated = pd.read_parquet(small.path / "build/predictions.parquet")["probability"].to_numpy()
     chosen = np.sort(np.random.default_rng(0).choice(len(evaluated), 1000, replace=False))
-    requests = as_requests(as_columns(raw.flights[test_rows].iloc[chosen], raw.weather, tables))
+    requests = interface.requests(interface.columns(test.frame.iloc[chosen], raw, known, p.problem))
     batch = api.post("/predict/batch", json={"flights": requests}).raise_for_status().json()["predictions"]
     apart = np.abs(np.array([answer["probability"] for answer in batch]) - evaluated[chosen])
     assert apart.max() <= 1e-9
@@ -42,7 +41,7 @@ def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Clien
 
 
 def test_a_prediction_says_which_model_gave_it(api: httpx.Client) -> None:
-    answer = api.post("/predict", json=EXAMPLE_FLIGHT)
+    answer = api.post("/predict", json=EXAMPLE)
     body = answer.json()
     assert answer.status_code == 200
     assert set(body) == {"prediction_id", "probability", "alert", "threshold", "model"}
@@ -67,7 +66,7 @@ def test_health_and_version_agree(api: httpx.Client) -> None:
 
 def changed(**changes: Any) -> dict[str, Any]:
     """Return the example flight with changes; None leaves a field out."""
-    return {key: value for key, value in (EXAMPLE_FLIGHT | changes).items() if value is not None}
+    return {key: value for key, value in (EXAMPLE | changes).items() if value is not None}
 
 
 @pytest.mark.parametrize(
@@ -100,13 +99,13 @@ def test_a_bad_field_is_named_in_a_problem(api: httpx.Client, body: dict[str, An
     ],
 )
 def test_times_that_do_not_fit_are_explained(api: httpx.Client, changes: dict[str, str], message: str) -> None:
-    answer = api.post("/predict", json=EXAMPLE_FLIGHT | changes)
+    answer = api.post("/predict", json=EXAMPLE | changes)
     assert answer.status_code == 422 and message in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_what_is_no_number_is_refused(api: httpx.Client, number: str) -> None:
-    body = json.dumps(EXAMPLE_FLIGHT).replace("75.9", number)
+    body = json.dumps(EXAMPLE).replace("75.9", number)
     answer = api.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422 and "temperature_f" in answer.text
 
@@ -120,7 +119,7 @@ def test_a_body_that_is_no_request_is_a_problem(api: httpx.Client, content: byte
 
 @pytest.mark.parametrize("count", [0, 1001])
 def test_a_batch_has_1_to_1000_flights(api: httpx.Client, count: int) -> None:
-    answer = api.post("/predict/batch", json={"flights": [EXAMPLE_FLIGHT] * count})
+    answer = api.post("/predict/batch", json={"flights": [EXAMPLE] * count})
     assert answer.status_code == 422 and answer.json()["errors"][0]["field"] == "flights"
 
 
@@ -135,7 +134,7 @@ def test_an_unknown_carrier_is_answered(api: httpx.Client) -> None:
 
 
 def test_metrics_count_requests_and_predictions_by_version(api: httpx.Client) -> None:
-    api.post("/predict", json=EXAMPLE_FLIGHT)
+    api.post("/predict", json=EXAMPLE)
     text = api.get("/metrics").text
     assert 'model_info{alias="production",name="flight-delay"' in text
     assert 'model_predictions_total{model_version="1",outcome="alert"}' in text

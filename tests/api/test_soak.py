@@ -1,4 +1,4 @@
-"""Many connections for a while, and memory that does not grow. `make soak` does it at full length."""
+"""Many connections for a while, and memory that does not grow. `on-time ci soak` does it at full length."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from tests.conftest import ROOT
 from tests.support.processes import wait_for
 from tests.support.service import Start
@@ -52,7 +52,7 @@ def test_a_wrong_setting_is_named() -> None:
 def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_path: Path, start: Start) -> None:
     base = start(ready="livez", mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db").base
     for method, path in (("GET", "/readyz"), ("GET", "/version"), ("POST", "/predict")):
-        answer = httpx.request(method, base + path, json=EXAMPLE_FLIGHT if method == "POST" else None)
+        answer = httpx.request(method, base + path, json=EXAMPLE if method == "POST" else None)
         assert answer.status_code == 503 and answer.headers["Content-Type"] == "application/problem+json", path
     wait_for("the reason is known", lambda: "ModelUnavailable" in httpx.get(f"{base}/readyz").json()["detail"])
     assert str(tmp_path) not in httpx.get(f"{base}/readyz").text

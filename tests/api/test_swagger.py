@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -70,7 +70,7 @@ def test_a_bad_value_is_answered_with_its_field(page: Page) -> None:
 def test_an_explanation_is_a_choice_away(page: Page) -> None:
     operation = page.locator("#operations-predictions-predict_predict_post")
     operation.locator('tr[data-param-name="explain"] select').select_option("true")
-    status, answer = execute(page, json.dumps(EXAMPLE_FLIGHT, indent=2))
+    status, answer = execute(page, json.dumps(EXAMPLE, indent=2))
     assert status == "200"
     found = json.loads(answer)["explanation"]
     total = found["baseline"] + sum(part["contribution"] for part in found["contributions"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from ops.release.docker import has_engine
 from tests.support.clone import make_clone
 from tests.support.processes import free_port
@@ -20,7 +20,7 @@ from tests.support.release import Release
 
 
 @pytest.fixture(scope="session")
-def folder(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tables: Lookups, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml, made-up test flights and bundles of different quality."""
     path = tmp_path_factory.mktemp("registry")
     make_folder(path, tables)
@@ -79,7 +79,7 @@ def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     commit = clone.run("git", "rev-parse", "HEAD").stdout.strip()
     made = Release(clone.path, uri, commit, repository)
     made.promote("1")
-    done = made.run("ops.release.image", "build")
+    done = made.run("release image")
     assert done.returncode == 0, done.stderr[-3000:]
     yield made
     made.remove()

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.api.schemas import EXAMPLE_FLIGHT
 from app.errors import ModelUnavailable
+from app.interface import EXAMPLE
 from app.registry import version as registry
 from ops.registry import commands
 from tests.support.promotion import Bench
@@ -23,7 +23,7 @@ def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: 
     folder = tmp_path / "deep" / "copy"
     assert str(folder) in commands.export(bench.client, bench.params, folder, None)
     with started(tmp_path, ONTIME_BAKED_MODEL=str(folder)) as service:
-        answer = httpx.post(f"{service.base}/predict", json=EXAMPLE_FLIGHT).json()
+        answer = httpx.post(f"{service.base}/predict", json=EXAMPLE).json()
         version = service.version()
     kept = registry.load(folder, "baked")
     assert answer["model"] == version["model"] == {"name": "flight-delay", "version": bench.versions["good"]}

@@ -52,7 +52,9 @@ def test_what_is_written_is_accepted_by_the_programs(tmp_path: Path, speed: floa
 
 
 def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:
-    committed = yaml.safe_load((ROOT / "ops" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    committed = yaml.safe_load((ROOT / "ops" / "monitoring" / "config" / "prometheus" / "prometheus.yml").read_text())[
+        "scrape_configs"
+    ]
     site(tmp_path, without=NOT_HERE).write()
     written = yaml.safe_load((tmp_path / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     left_out = {job["job_name"] for job in committed} - {job["job_name"] for job in written}
@@ -62,12 +64,12 @@ def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:
 
 def test_the_window_of_drift_is_a_week_of_the_replay_for_all_that_look_at_it(tmp_path: Path) -> None:
     usual, replayed = site(tmp_path, 1).ours(), site(tmp_path, 60, week_seconds=60).ours()
-    assert float(usual["ops.monitoring.drift"]["ONTIME_DRIFT_WINDOW_HOURS"]) == 168
-    assert float(usual["ops.monitoring.drift"]["ONTIME_DRIFT_MINUTES"]) == 15
-    for module in ("ops.monitoring.drift", "ops.monitoring.alert_receiver"):
-        assert float(replayed[module]["ONTIME_DRIFT_WINDOW_HOURS"]) == pytest.approx(1 / 60)
-    assert float(replayed["ops.monitoring.drift"]["ONTIME_DRIFT_MINUTES"]) == 0.25
-    assert float(usual["ops.monitoring.alert_receiver"]["ONTIME_RECEIVER_SILENCE_SECONDS"]) == 180
+    assert float(usual["monitor drift"]["ONTIME_DRIFT_WINDOW_HOURS"]) == 168
+    assert float(usual["monitor drift"]["ONTIME_DRIFT_MINUTES"]) == 15
+    for command in ("monitor drift", "monitor receiver"):
+        assert float(replayed[command]["ONTIME_DRIFT_WINDOW_HOURS"]) == pytest.approx(1 / 60)
+    assert float(replayed["monitor drift"]["ONTIME_DRIFT_MINUTES"]) == 0.25
+    assert float(usual["monitor receiver"]["ONTIME_RECEIVER_SILENCE_SECONDS"]) == 180
 
 
 def test_a_program_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import httpx
 from fastapi.testclient import TestClient
 from prometheus_client import generate_latest
 
-from app.api.schemas import EXAMPLE_FLIGHT
-from app.problem.features import CATEGORICAL, FEATURES
-from ops.monitoring.alert_receiver import Settings, create_app
+from app.interface import CATEGORIES, EXAMPLE, FEATURE_NAMES
+from ops.monitoring.alert_receiver import ReceiverSettings, create_app
 from ops.monitoring.drift.compare import Findings, Quality
 from ops.monitoring.drift.gauges import Gauges
 from tests.conftest import ROOT, bake, free_port, running
@@ -38,7 +37,7 @@ def test_those_of_the_service(bundle_dir: Path, tmp_path: Path) -> None:
         "ONTIME_JOURNAL_URL": f"sqlite:///{tmp_path}/journal.db",
     }
     with running([sys.executable, "-m", "app"], f"{base}/readyz", ROOT, **settings):
-        made = httpx.post(f"{base}/predict", json=EXAMPLE_FLIGHT).json()
+        made = httpx.post(f"{base}/predict", json=EXAMPLE).json()
         httpx.post(f"{base}/outcomes", json={"prediction_id": made["prediction_id"], "status": "cancelled"})
         httpx.get(f"{base}/nowhere")
         exposition = httpx.get(f"{base}/metrics").text
@@ -49,8 +48,8 @@ def test_those_of_the_service(bundle_dir: Path, tmp_path: Path) -> None:
 def test_those_of_the_drift_monitor() -> None:
     gauges = Gauges(900)
     gauges.ran(1000, 900)
-    shares = {name: 0.1 for name in FEATURES}
-    unseen = {name: 0.0 for name in CATEGORICAL}
+    shares = {name: 0.1 for name in FEATURE_NAMES}
+    unseen = {name: 0.0 for name in CATEGORIES}
     gauges.found("3", Findings(1000, 0.2, shares, shares, unseen, Quality(900, 0.3, 0.25, 0.5, 0.55)))
     gauges.aliases("flight-delay", {"production": "3", "staging": "4"})
     exposition = generate_latest(gauges.registry).decode()
@@ -59,7 +58,7 @@ def test_those_of_the_drift_monitor() -> None:
 
 
 def test_those_of_the_receiver() -> None:
-    with TestClient(create_app(Settings())) as client:
+    with TestClient(create_app(ReceiverSettings())) as client:
         assert not complaints(client.get("/metrics").text)
 
 

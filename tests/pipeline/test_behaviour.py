@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.api.schemas import Flight
+from app.interface import Request
 from app.model import bundle as model
 from tests.conftest import Clone
 
@@ -42,7 +42,7 @@ def real(pipeline: Clone) -> model.Bundle:
 def risks(bundle: model.Bundle, hours: list[dict[str, Any]] | None, **changes: Any) -> np.ndarray[Any, Any]:
     """Return the risk of a day's departures from each airport to four destinations, in the same weather."""
     flights = [
-        Flight.model_validate(
+        Request.model_validate(
             {
                 "carrier": "UA",
                 "origin": origin,
@@ -58,7 +58,7 @@ def risks(bundle: model.Bundle, hours: list[dict[str, Any]] | None, **changes: A
         for day in range(1, 8)
         for hour in range(6, 21, 3)
     ]
-    return bundle.probabilities(model.to_flights(flights))
+    return bundle.probabilities(flights)
 
 
 @pytest.mark.parametrize("weather", WORSE)

@@ -8,94 +8,81 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.api.schemas import Flight
-from app.model.bundle import to_flights
-from stages import params
+from app.interface import FEATURE_NAMES, Request
+from app.problem.features import columns
+from stages import interface, params
 from stages.errors import DataInvalid
-from stages.featurize import (
-    DAY,
-    FEATURES,
-    TARGET,
-    as_columns,
-    as_requests,
-    features,
-    fit_tables,
-    repair,
-    target,
-)
-from stages.problem import raw as data
-from stages.problem.raw import RawTables
+from stages.featurize import DAY, TARGET, features, repair
+from stages.problem import Params
+from stages.problem.table import lookups, rows
+from stages.rules import Tables
 from tests.conftest import ROOT
 
 AFTER_DEPARTURE = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "tailnum"]
 
 
 @pytest.fixture(scope="module")
-def raw() -> RawTables:
+def raw() -> Tables:
     """A week of flights with its weather, as it is in the data."""
-    tables = data.load(ROOT / "data")
-    flights = tables.flights[(tables.flights["month"] == 7) & (tables.flights["day"] <= 7)].reset_index(drop=True)
-    return RawTables(flights, tables.weather, tables.planes, tables.airports, tables.airlines)
+    tables = interface.load_tables(ROOT / "data")
+    flights = tables["flights"]
+    return tables | {"flights": flights[(flights["month"] == 7) & (flights["day"] <= 7)].reset_index(drop=True)}
 
 
 @pytest.fixture(scope="module")
-def p() -> params.FeaturizeParams:
+def p() -> Params:
     """The parameters of the project."""
-    return params.load(ROOT / "params.yaml").featurize
+    return params.load(ROOT / "params.yaml").problem
 
 
-def test_scrambling_what_is_known_after_departure_changes_no_feature(raw: RawTables, p: params.FeaturizeParams) -> None:
-    tables = fit_tables(raw, np.ones(len(raw.flights), dtype=bool), p)
-    scrambled = raw.flights.copy()
+def test_scrambling_what_is_known_after_departure_changes_no_feature(raw: Tables, p: Params) -> None:
+    known = lookups(raw, raw["flights"], p)
+    scrambled = raw["flights"].copy()
     rng = np.random.default_rng(0)
     for column in AFTER_DEPARTURE:
         scrambled[column] = rng.permutation(scrambled[column].to_numpy())
-    before = features(raw.flights, raw.weather, tables, p)
-    after = features(scrambled, raw.weather, tables, p)
-    pd.testing.assert_frame_equal(before[[*FEATURES, DAY]], after[[*FEATURES, DAY]])
+    before = features(rows(raw, p), raw, known, p)
+    after = features(rows(raw | {"flights": scrambled}, p), raw, known, p)
+    pd.testing.assert_frame_equal(before[[*FEATURE_NAMES, DAY]], after[[*FEATURE_NAMES, DAY]])
     assert (before[TARGET] != after[TARGET]).any()
-    without = features(
-        raw.flights.drop(columns=[c for c in AFTER_DEPARTURE if c != "arr_delay"]), raw.weather, tables, p
-    )
-    pd.testing.assert_frame_equal(before, without)
+    reduced = raw["flights"].drop(columns=[c for c in AFTER_DEPARTURE if c != "arr_delay"])
+    pd.testing.assert_frame_equal(before, features(rows(raw | {"flights": reduced}, p), raw, known, p))
 
 
-def test_late_cancelled_and_diverted_flights_are_not_on_time() -> None:
-    flights = pd.DataFrame({"arr_delay": [-20, 14, 15, 300, np.nan]})
-    assert target(flights, 15).tolist() == [0, 0, 1, 1, 1]
+def test_late_cancelled_and_diverted_flights_are_positive(raw: Tables, p: Params) -> None:
+    flights = raw["flights"].head(5).assign(arr_delay=[-20, 14, 15, 300, np.nan])
+    assert rows(raw | {"flights": flights}, p).target.tolist() == [0, 0, 1, 1, 1]
 
 
-def test_requests_made_from_rows_have_the_features_of_the_rows(raw: RawTables, p: params.FeaturizeParams) -> None:
-    tables = fit_tables(raw, np.ones(len(raw.flights), dtype=bool), p)
-    rows = raw.flights.iloc[::100]
-    requests = json.loads(json.dumps(as_requests(as_columns(rows, raw.weather, tables))))
-    columns = to_flights([Flight.model_validate(request) for request in requests])
-    expected = as_columns(rows, raw.weather, tables)
-    assert columns.departure.tolist() == expected.departure.tolist()
-    assert columns.arrival.tolist() == expected.arrival.tolist()
-    assert columns.weather.tobytes() == np.ascontiguousarray(expected.weather).tobytes()
+def test_requests_made_from_rows_have_the_features_of_the_rows(raw: Tables, p: Params) -> None:
+    known = lookups(raw, raw["flights"], p)
+    expected = interface.columns(raw["flights"].iloc[::100], raw, known, p)
+    bodies = json.loads(json.dumps(interface.requests(expected)))
+    sent = columns([Request.model_validate(body) for body in bodies])
+    assert sent.departure.tolist() == expected.departure.tolist()
+    assert sent.arrival.tolist() == expected.arrival.tolist()
+    assert sent.weather.tobytes() == np.ascontiguousarray(expected.weather).tobytes()
 
 
-def test_older_weather_is_the_weather_of_earlier_hours(raw: RawTables, p: params.FeaturizeParams) -> None:
-    tables = fit_tables(raw, np.ones(len(raw.flights), dtype=bool), p)
-    now, older = (features(raw.flights.iloc[-50:], raw.weather, tables, p, age) for age in (0, 3))
-    row = raw.flights.iloc[-1]
-    at = raw.weather[
-        (raw.weather["origin"] == row["origin"])
-        & (raw.weather["time_hour"] == row["time_hour"] - pd.Timedelta(hours=3))
-    ]
+def test_older_weather_is_the_weather_of_earlier_hours(raw: Tables, p: Params) -> None:
+    known, last = lookups(raw, raw["flights"], p), rows(raw, p)
+    last = last.where(np.arange(len(last)) >= len(last) - 50)
+    now, older = (features(last, raw, known, p, scenario) for scenario in ("", "weather 3 h old"))
+    row, weather = raw["flights"].iloc[-1], raw["weather"]
+    hour = row["time_hour"] - pd.Timedelta(hours=3)
+    at = weather[(weather["origin"] == row["origin"]) & (weather["time_hour"] == hour)]
     assert older["temperature_f"].iloc[-1] == at["temp"].iloc[0]
     assert now["departure_minute"].equals(older["departure_minute"])
 
 
-def test_a_repair_that_fits_no_row_is_an_error(raw: RawTables) -> None:
+def test_a_repair_that_fits_no_row_is_an_error(raw: Tables) -> None:
     with pytest.raises(DataInvalid, match="is 0 rows.*dvc repro validate"):
         repair(raw, [{"table": "flights", "action": "drop", "key": {"year": "1999"}}])
 
 
-def test_repairs_empty_cells_and_drop_rows(raw: RawTables) -> None:
-    hour = {"origin": "EWR", "time_hour": str(raw.weather["time_hour"].iloc[0])}
-    key = {c: str(raw.flights[c].iloc[3]) for c in ("year", "month", "day", "carrier", "flight", "origin")}
+def test_repairs_empty_cells_and_drop_rows(raw: Tables) -> None:
+    hour = {"origin": "EWR", "time_hour": str(raw["weather"]["time_hour"].iloc[0])}
+    key = {c: str(raw["flights"][c].iloc[3]) for c in ("year", "month", "day", "carrier", "flight", "origin")}
     repaired = repair(
         raw,
         [
@@ -103,5 +90,5 @@ def test_repairs_empty_cells_and_drop_rows(raw: RawTables) -> None:
             {"table": "flights", "action": "drop", "key": key},
         ],
     )
-    assert np.isnan(repaired.weather["temp"].iloc[0]) and not np.isnan(raw.weather["temp"].iloc[0])
-    assert len(repaired.flights) == len(raw.flights) - 1
+    assert np.isnan(repaired["weather"]["temp"].iloc[0]) and not np.isnan(raw["weather"]["temp"].iloc[0])
+    assert len(repaired["flights"]) == len(raw["flights"]) - 1

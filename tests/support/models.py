@@ -9,26 +9,28 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE, FEATURE_NAMES
 from app.model import bundle as model
-from app.problem.features import FEATURES
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from app.registry import version as registry
 from stages.train import write_bundle
 
 
-def make_bundle(tables: Tables, folder: Path, rounds: int) -> Path:
+def make_bundle(tables: Lookups, folder: Path, rounds: int) -> Path:
     """Write a bundle whose model knows that rain and the evening are bad."""
     rng = np.random.default_rng(0)
-    features = rng.random((4000, len(FEATURES)))
+    features = rng.random((4000, len(FEATURE_NAMES)))
     features[:, :3] = rng.integers(0, 3, (4000, 3))
-    features[:, FEATURES.index("departure_minute")] *= 1440
-    risk = features[:, FEATURES.index("precipitation_in")] + features[:, FEATURES.index("departure_minute")] / 1440
+    features[:, FEATURE_NAMES.index("departure_minute")] *= 1440
+    risk = (
+        features[:, FEATURE_NAMES.index("precipitation_in")]
+        + features[:, FEATURE_NAMES.index("departure_minute")] / 1440
+    )
     target = (risk + rng.normal(0, 0.3, 4000) > 1).astype(np.int8)
-    data = lightgbm.Dataset(features, target, feature_name=list(FEATURES), categorical_feature=[0, 1, 2])
+    data = lightgbm.Dataset(features, target, feature_name=list(FEATURE_NAMES), categorical_feature=[0, 1, 2])
     booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_leaves": 7, "seed": 1}, data, rounds)
-    facts = {"threshold": 0.5, "tables": tables.to_json(), "training_data_sha256": "0" * 64}
-    write_bundle(booster, facts, [EXAMPLE_FLIGHT, EXAMPLE_FLIGHT | {"weather": None}], folder)
+    facts = {"threshold": 0.5, "lookups": tables.to_json(), "training_data_sha256": "0" * 64}
+    write_bundle(booster, facts, [EXAMPLE, EXAMPLE | {"weather": None}], folder)
     return folder
 
 

@@ -15,10 +15,9 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE, FEATURE_NAMES
 from app.model import bundle as model
-from app.problem.features import FEATURES
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from stages import params, tracking
 from stages.decision import Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
@@ -39,7 +38,7 @@ def flights(seed: int) -> pd.DataFrame:
     """Return made-up flights: rain and the evening are bad."""
     rng = np.random.default_rng(seed)
     rows = DAYS * PER_DAY
-    frame = pd.DataFrame(rng.random((rows, len(FEATURES))), columns=list(FEATURES))
+    frame = pd.DataFrame(rng.random((rows, len(FEATURE_NAMES))), columns=list(FEATURE_NAMES))
     for name in ("carrier", "origin", "dest"):
         frame[name] = rng.integers(0, 3, rows).astype(float)
     frame["departure_minute"] *= 1440
@@ -68,11 +67,11 @@ class Bench:
 
     def promotion(self, version: str) -> AbstractContextManager[Program]:
         """Promote a version in a process of its own, which ends with the block."""
-        command = [sys.executable, "-m", "ops.registry.commands", "promote", version]
+        command = [sys.executable, "-m", "ops.cli", "model", "promote", "--version", version]
         return started(command, self.path, MLFLOW_TRACKING_URI=self.uri, PYTHONPATH=str(ROOT))
 
 
-def make_folder(path: Path, tables: Tables) -> None:
+def make_folder(path: Path, tables: Lookups) -> None:
     """Write params.yaml, made-up test flights and bundles of different quality."""
     p = yaml.safe_load((ROOT / "params.yaml").read_text())
     p["gate"] |= {"floors": {"roc_auc": 0.6}, "leak_roc_auc": 1.0, "brier_skill": 0.0, "log_loss_gain": 0.0}
@@ -83,7 +82,7 @@ def make_folder(path: Path, tables: Tables) -> None:
     test, train = flights(1), flights(0)
     (path / OUT_DIR).mkdir(parents=True)
     test.to_parquet(path / OUT_DIR / "test.parquet", index=False)
-    write_json(path / OUT_DIR / "tables.json", tables.to_json())
+    write_json(path / OUT_DIR / "lookups.json", tables.to_json())
     baselines = {"test": MEASURED, "constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(path / METRICS_FILE, baselines)
     target = train[TARGET].to_numpy()
@@ -97,10 +96,10 @@ def make_folder(path: Path, tables: Tables) -> None:
         "broken slice": (no_ua, 60, 0.5),
     }
     for name, (labels, rounds, threshold) in made.items():
-        data = lightgbm.Dataset(matrix(train), labels, feature_name=list(FEATURES), categorical_feature=[0, 1, 2])
+        data = lightgbm.Dataset(matrix(train), labels, feature_name=list(FEATURE_NAMES), categorical_feature=[0, 1, 2])
         booster = lightgbm.train(SMALL, data, rounds)
-        facts = {"threshold": threshold, "tables": tables.to_json(), "training_data_sha256": "0" * 64}
-        write_bundle(booster, facts, [EXAMPLE_FLIGHT], path / "bundles" / name)
+        facts = {"threshold": threshold, "lookups": tables.to_json(), "training_data_sha256": "0" * 64}
+        write_bundle(booster, facts, [EXAMPLE], path / "bundles" / name)
         (path / "bundles" / name / model.REFERENCE_FILE).write_bytes(b"none")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 
-from app.api.schemas import EXAMPLE_FLIGHT, Flight
+from app.interface import EXAMPLE, Request
 from app.model import bundle as model
-from app.model.bundle import Bundle, to_flights
+from app.model.bundle import Bundle
 from app.registry import version as registry
 from stages import tracking
 from tests.support.processes import running
@@ -72,4 +72,4 @@ def mlflow_server(folder: Path, port: int, store: str) -> AbstractContextManager
 
 def risk(bundle: Bundle) -> float:
     """Return a bundle's answer to the example flight."""
-    return float(bundle.probabilities(to_flights([Flight.model_validate(EXAMPLE_FLIGHT)]))[0])
+    return float(bundle.probabilities([Request.model_validate(EXAMPLE)])[0])

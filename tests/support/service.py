@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 from tests.support.clone import ROOT
 from tests.support.processes import Program, free_port, running
 
@@ -51,7 +51,7 @@ class Traffic:
         while not self._stop.is_set():
             started = time.perf_counter()
             try:
-                answer = await client.post("/predict", json=EXAMPLE_FLIGHT)
+                answer = await client.post("/predict", json=EXAMPLE)
                 body = answer.raise_for_status().json()
                 facts = body["model"]["version"], body["prediction_id"], body["probability"]
                 self.answers.append((answer.headers["X-Model-Version"], *facts))

@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import dataclass, field
 
-from app.api.schemas import EXAMPLE_FLIGHT
+from app.interface import EXAMPLE
 
 
 def request(body: bytes, path: str = "/predict") -> bytes:
@@ -16,7 +16,7 @@ def request(body: bytes, path: str = "/predict") -> bytes:
     return head.encode() + body
 
 
-EXAMPLE = request(json.dumps(EXAMPLE_FLIGHT).encode())
+EXAMPLE = request(json.dumps(EXAMPLE).encode())
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, content: bytes) -> tuple[int, bool]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from app.errors import BundleInvalid
+from app.features import Floats
+from app.interface import FEATURE_NAMES
 from app.model import bundle as model
 from app.model.booster import Booster
-from app.problem.features import FEATURES
-from app.problem.lookups import Floats
 
 ROWS = 20_000
 
@@ -21,9 +21,9 @@ ROWS = 20_000
 def rows() -> Floats:
     """Rows as varied as can be: gaps, categories that the model does not know, numbers far outside."""
     rng = np.random.default_rng(3)
-    rows = rng.normal(0, 1, (ROWS, len(FEATURES))) * 10.0 ** rng.integers(-3, 6, (ROWS, len(FEATURES)))
+    rows = rng.normal(0, 1, (ROWS, len(FEATURE_NAMES))) * 10.0 ** rng.integers(-3, 6, (ROWS, len(FEATURE_NAMES)))
     rows[:, :3] = rng.integers(0, 5, (ROWS, 3))
-    rows[:, FEATURES.index("departure_minute")] = rng.integers(0, 1440, ROWS)
+    rows[:, FEATURE_NAMES.index("departure_minute")] = rng.integers(0, 1440, ROWS)
     rows[rng.random(rows.shape) < 0.2] = np.nan
     return rows
 

@@ -12,16 +12,16 @@ import pytest
 from prometheus_client import generate_latest
 
 from app.errors import BundleInvalid
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model.bundle import REFERENCE_FILE
-from app.problem.features import CATEGORICAL, FEATURES
-from app.problem.lookups import Tables
+from app.problem.lookups import Lookups
 from ops.monitoring.drift.compare import alarms, compare, quality
 from ops.monitoring.drift.gauges import Gauges
 from ops.monitoring.drift.page import write_html
 from ops.monitoring.drift.reference import SCORE, Reference, load, psi, words
 from stages.featurize import DAY, TARGET
 from stages.fetch import sha256
-from stages.params import DriftParams
+from stages.sections import DriftParams
 
 POLICY = DriftParams(
     min_rows=500,
@@ -40,8 +40,8 @@ ROWS = 3000
 def frame() -> pd.DataFrame:
     """Features of 30 weeks whose temperature follows the season, with a calibrated score."""
     rng = np.random.default_rng(0)
-    made = pd.DataFrame(rng.random((ROWS, len(FEATURES))), columns=list(FEATURES))
-    for name in CATEGORICAL:
+    made = pd.DataFrame(rng.random((ROWS, len(FEATURE_NAMES))), columns=list(FEATURE_NAMES))
+    for name in CATEGORIES:
         made[name] = rng.integers(0, 3, ROWS).astype(float)
     day = np.sort(rng.integers(0, 210, ROWS))
     made["temperature_f"] = 50 + 30 * np.sin(day / 60) + rng.normal(0, 4, ROWS)
@@ -51,14 +51,14 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def reference(frame: pd.DataFrame, tables: Tables) -> Reference:
+def reference(frame: pd.DataFrame, tables: Lookups) -> Reference:
     """The reference, with categories as words."""
     return Reference("1", words(frame, tables.vocabularies), POLICY)
 
 
 def found(reference: Reference, window: pd.DataFrame) -> list[str]:
     """Return the alerts that a window raises."""
-    return sorted({alarm.split()[0] for alarm in alarms(reference, compare(reference, window, window))})
+    return sorted({alarm.kind for alarm in alarms(reference, compare(reference, window, window))})
 
 
 def test_a_sample_of_the_reference_is_no_alarm(reference: Reference) -> None:
@@ -102,7 +102,7 @@ def test_a_few_days_are_judged_by_quality_and_missing_values_only(reference: Ref
     late = monday.assign(**{TARGET: 1.0})
     assert found(reference, late) == ["CalibrationOff", "FeatureDrift", "InputMissing", "LiveLossHigh"]
     part = compare(reference, late, late, whole=False)
-    assert {alarm.split()[0] for alarm in alarms(reference, part)} == {"CalibrationOff", "InputMissing", "LiveLossHigh"}
+    assert {alarm.kind for alarm in alarms(reference, part)} == {"CalibrationOff", "InputMissing", "LiveLossHigh"}
     gauges = Gauges(60)
     gauges.found("1", part)
     assert "drift_feature_psi{" not in (text := generate_latest(gauges.registry).decode())
@@ -140,10 +140,10 @@ def test_only_the_newest_reports_are_kept(reference: Reference, tmp_path: Path) 
 
 
 def test_a_reference_that_is_not_the_registered_one_is_refused(
-    frame: pd.DataFrame, tables: Tables, tmp_path: Path
+    frame: pd.DataFrame, tables: Lookups, tmp_path: Path
 ) -> None:
     frame.to_parquet(tmp_path / REFERENCE_FILE)
-    facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "tables": tables.to_json()}
+    facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "lookups": tables.to_json()}
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     digest = sha256(tmp_path / "manifest.json")
     read = load(tmp_path, "1", digest, POLICY)

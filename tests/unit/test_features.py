@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.schemas import EXAMPLE_FLIGHT, Flight
-from app.model.bundle import Bundle, to_flights, to_single
-from app.problem.features import FEATURES, SCHEDULE_FEATURES, WEATHER, WEATHER_FEATURES, compute, compute_single
-from app.problem.lookups import Tables
+from app.interface import EXAMPLE, FEATURE_NAMES, Request
+from app.model.bundle import Bundle
+from app.problem.features import columns, compute, compute_one
+from app.problem.lookups import Lookups
+from app.problem.request import WEATHER
 
 HOUR = {
     "temperature_f": 50.0,
@@ -40,11 +41,11 @@ BOUNDS = {
 }
 
 
-def features_of(tables: Tables, **changes: Any) -> dict[str, float]:
+def features_of(tables: Lookups, **changes: Any) -> dict[str, float]:
     """Return the features of the example flight with changes, by name."""
-    row = compute(to_flights([Flight.model_validate(EXAMPLE_FLIGHT | changes)]), tables)
-    assert row.shape == (1, len(FEATURES))
-    return dict(zip(FEATURES, row[0].tolist(), strict=True))
+    row = compute(columns([Request.model_validate(EXAMPLE | changes)]), tables)
+    assert row.shape == (1, len(FEATURE_NAMES))
+    return dict(zip(FEATURE_NAMES, row[0].tolist(), strict=True))
 
 
 @st.composite
@@ -64,7 +65,7 @@ def flights(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def test_schedule_features_of_a_flight_across_time_zones(tables: Tables) -> None:
+def test_schedule_features_of_a_flight_across_time_zones(tables: Lookups) -> None:
     row = features_of(tables, scheduled_departure="2013-07-03T18:15:00", scheduled_arrival="2013-07-03T21:29:00")
     assert row["carrier"] == 2 and row["origin"] == 0 and row["dest"] == 1
     assert row["departure_minute"] == 18 * 60 + 15 and row["arrival_minute"] == 21 * 60 + 29
@@ -75,7 +76,7 @@ def test_schedule_features_of_a_flight_across_time_zones(tables: Tables) -> None
     assert row["holiday_distance_days"] == 1
 
 
-def test_block_minutes_follow_daylight_saving(tables: Tables) -> None:
+def test_block_minutes_follow_daylight_saving(tables: Lookups) -> None:
     summer = features_of(
         tables, dest="PHX", scheduled_departure="2013-07-10T08:00:00", scheduled_arrival="2013-07-10T10:00:00"
     )
@@ -86,7 +87,7 @@ def test_block_minutes_follow_daylight_saving(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "America/Los_Angeles", "America/Phoenix"])
-def test_offsets_are_those_of_the_time_zone_database(tables: Tables, zone: str) -> None:
+def test_offsets_are_those_of_the_time_zone_database(tables: Lookups, zone: str) -> None:
     airport = next(i for i, (_, _, name) in enumerate(tables.airports.values()) if name == zone)
     hours = [datetime(2013, 1, 1) + timedelta(hours=h) for h in range(0, 2 * 365 * 24)]
     minutes = np.array([int((hour - datetime(1970, 1, 1)).total_seconds()) // 60 for hour in hours])
@@ -98,25 +99,25 @@ def test_offsets_are_those_of_the_time_zone_database(tables: Tables, zone: str) 
     ("day", "distance"),
     [("2013-07-04", 0), ("2013-07-06", -2), ("2013-07-07", -3), ("2013-11-27", 1), ("2013-11-25", 3)],
 )
-def test_holiday_distance_is_signed(tables: Tables, day: str, distance: float) -> None:
+def test_holiday_distance_is_signed(tables: Lookups, day: str, distance: float) -> None:
     row = features_of(tables, scheduled_departure=f"{day}T12:00:00", scheduled_arrival=f"{day}T15:00:00")
     assert row["holiday_distance_days"] == distance
 
 
 @pytest.mark.parametrize("day", ["2013-07-08", "2013-06-30", "2040-07-04"])
-def test_far_from_a_holiday_the_distance_is_missing(tables: Tables, day: str) -> None:
+def test_far_from_a_holiday_the_distance_is_missing(tables: Lookups, day: str) -> None:
     row = features_of(tables, scheduled_departure=f"{day}T12:00:00", scheduled_arrival=f"{day}T15:00:00")
     assert np.isnan(row["holiday_distance_days"])
 
 
-def test_gusts_are_the_last_reported_or_else_the_wind(tables: Tables) -> None:
+def test_gusts_are_the_last_reported_or_else_the_wind(tables: Lookups) -> None:
     calm = features_of(tables, weather=[HOUR, HOUR])
     assert calm["wind_gust_mph"] == calm["wind_gust_6h_mph"] == HOUR["wind_speed_mph"]
     gusty = features_of(tables, weather=[HOUR | {"wind_gust_mph": 30.0}, HOUR])
     assert gusty["wind_gust_mph"] == gusty["wind_gust_6h_mph"] == 30
 
 
-def test_a_gap_takes_the_hour_before_it_or_else_the_one_after(tables: Tables) -> None:
+def test_a_gap_takes_the_hour_before_it_or_else_the_one_after(tables: Lookups) -> None:
     row = features_of(
         tables,
         weather=[HOUR | {"pressure_mb": None}, HOUR, HOUR | {"pressure_mb": 990.0}, HOUR | {"pressure_mb": None}],
@@ -124,18 +125,17 @@ def test_a_gap_takes_the_hour_before_it_or_else_the_one_after(tables: Tables) ->
     assert row["pressure_mb"] == 990 and row["pressure_change_6h_mb"] == -10
 
 
-def test_precipitation_of_hours_that_are_not_given_is_not_made_up(tables: Tables) -> None:
+def test_precipitation_of_hours_that_are_not_given_is_not_made_up(tables: Lookups) -> None:
     row = features_of(tables, weather=[HOUR | {"precipitation_in": None}, HOUR])
     assert row["precipitation_3h_in"] == row["precipitation_6h_in"] == HOUR["precipitation_in"]
 
 
-def test_without_weather_every_weather_feature_is_missing(tables: Tables) -> None:
+def test_without_weather_every_weather_feature_is_missing(tables: Lookups) -> None:
     row = features_of(tables, weather=None)
-    assert all(np.isnan(row[name]) for name in WEATHER_FEATURES)
-    assert not any(np.isnan(row[name]) for name in SCHEDULE_FEATURES)
+    assert [name for name in row if np.isnan(row[name])] == [f.name for f in FEATURE_NAMES if f.group == "weather"]
 
 
-def test_unknown_categories_are_missing_not_wrong(tables: Tables) -> None:
+def test_unknown_categories_are_missing_not_wrong(tables: Lookups) -> None:
     row = features_of(tables, carrier="ZZ", dest="XXX")
     assert np.isnan([row["carrier"], row["dest"], row["block_minutes"], row["distance_mi"], row["scheduled_mph"]]).all()
     assert row["origin"] == 0
@@ -147,7 +147,7 @@ def test_the_weather_bounds_of_the_tests_are_those_of_the_schema() -> None:
 
 @given(request=flights())
 def test_any_valid_request_has_a_finite_probability(bundle: Bundle, request: dict[str, Any]) -> None:
-    probability = bundle.probabilities(to_flights([Flight.model_validate(request)]))
+    probability = bundle.probabilities([Request.model_validate(request)])
     assert probability.shape == (1,) and 0 <= probability[0] <= 1
 
 
@@ -155,19 +155,19 @@ def test_any_valid_request_has_a_finite_probability(bundle: Bundle, request: dic
 def test_a_batch_is_its_singles_in_any_order(
     bundle: Bundle, requests: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    flights_ = [Flight.model_validate(request) for request in requests]
-    rows = [compute_single(to_single(flight), bundle.tables) for flight in flights_]
+    flights_ = [Request.model_validate(request) for request in requests]
+    rows = [compute_one(flight, bundle.lookups) for flight in flights_]
     singles = [bundle.booster.predict_single(row) for row in rows]
     order = data.draw(st.permutations(range(len(flights_))))
-    batch = bundle.probabilities(to_flights([flights_[i] for i in order]))
+    batch = bundle.probabilities([flights_[i] for i in order])
     assert batch.tolist() == [singles[i] for i in order]
 
 
 @given(requests=st.lists(flights(), min_size=2, max_size=8))
 def test_features_of_a_batch_are_those_of_its_singles_to_the_bit(
-    tables: Tables, requests: list[dict[str, Any]]
+    tables: Lookups, requests: list[dict[str, Any]]
 ) -> None:
-    flights_ = [Flight.model_validate(request) for request in requests]
-    batch = compute(to_flights(flights_), tables)
-    assert np.array([compute_single(to_single(flight), tables) for flight in flights_]).tobytes() == batch.tobytes()
-    assert np.concatenate([compute(to_flights([flight]), tables) for flight in flights_]).tobytes() == batch.tobytes()
+    flights_ = [Request.model_validate(request) for request in requests]
+    batch = compute(columns(flights_), tables)
+    assert np.array([compute_one(flight, tables) for flight in flights_]).tobytes() == batch.tobytes()
+    assert np.concatenate([compute(columns([flight]), tables) for flight in flights_]).tobytes() == batch.tobytes()

@@ -14,7 +14,7 @@ import pytest
 
 from stages import fetch
 from stages.errors import DataInvalid
-from stages.params import DataParams
+from stages.sections import DataParams
 
 TABLES = {"small.csv": b"a,b\n1,2\n", "zipped.csv": b"c\n3\n"}
 
@@ -130,8 +130,29 @@ def test_a_table_in_the_archive_with_another_digest_is_refused(directory: Path, 
 
 def test_a_table_that_the_archive_lacks_is_named(directory: Path, p: DataParams, archive: Path) -> None:
     wrong = p.model_copy(update={"tables": p.tables | {"other": "0" * 64}})
-    with pytest.raises(DataInvalid, match=r"holds no pkg-1\.0/pkg/data/other\.csv"):
+    with pytest.raises(DataInvalid, match=r"holds 0 files other\.csv or other\.csv\.zip"):
         fetch.fetch(directory, wrong, archive)
+
+
+def test_the_folder_of_a_table_in_the_archive_does_not_matter_but_it_must_be_the_only_one(
+    directory: Path, tmp_path: Path, p: DataParams
+) -> None:
+    path = tmp_path / "other_name-1.0.tar.gz"
+    for folders in (["deep/inside"], ["deep/inside", "copy"]):
+        with tarfile.open(path, "w:gz") as tar:
+            for folder in folders:
+                member = tarfile.TarInfo(f"other_name-1.0/{folder}/small.csv")
+                member.size = len(TABLES["small.csv"])
+                tar.addfile(member, io.BytesIO(TABLES["small.csv"]))
+        one = p.model_copy(
+            update={"sha256": digest(path.read_bytes()), "tables": {"small": digest(TABLES["small.csv"])}}
+        )
+        if len(folders) == 1:
+            assert fetch.fetch(directory, one, path) == ["small.csv"]
+            (directory / "small.csv").unlink()
+        else:
+            with pytest.raises(DataInvalid, match=r"holds 2 files small\.csv or small\.csv\.zip, and must hold one"):
+                fetch.fetch(directory, one, path)
 
 
 def test_a_failed_download_names_the_command_and_the_way_without_a_network(
@@ -149,9 +170,7 @@ def test_a_failed_download_names_the_command_and_the_way_without_a_network(
 
 
 def test_the_real_data_is_verified_without_loading_pandas() -> None:
-    program = (
-        "import sys; from stages import fetch; sys.argv = ['fetch']; fetch.main(); assert 'pandas' not in sys.modules"
-    )
+    program = "import sys; from stages import fetch; print(fetch.ensure()); assert 'pandas' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "5 files as params.yaml pins them, 0 of them fetched now" in result.stdout

@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from sqlalchemy import Table, func, select
 
 from app import journal as journals
-from app.api.outcomes import LATE_MINUTES, Outcome, record
+from app.api.outcomes import record
+from app.interface import CATEGORIES, FEATURE_NAMES, Outcome
 from app.journal import Journal, JournalInvalid, connect, expire, outcomes, predictions, prepare
 from app.metrics import Metrics
 from app.model.bundle import Bundle
 from app.model.prediction import Answer, new_id
 from app.model.served import ServedModel
-from app.problem.features import CATEGORICAL, FEATURES
+from app.problem.outcome import LATE_MINUTES
 from app.settings import Settings
 from stages import params
 from tests.conftest import ROOT
@@ -65,7 +66,7 @@ def answer(bundle: Bundle) -> Callable[..., Answer]:
     served = ServedModel("flight-delay", "7", "production", None, bundle)
 
     def make(count: int = 1, at: float | None = None) -> Answer:
-        row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURES)) / 3.0]
+        row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURE_NAMES)) / 3.0]
         return Answer(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
 
     return make
@@ -95,8 +96,8 @@ def test_a_prediction_is_written_as_the_model_saw_it(
         row = connection.execute(select(predictions)).one()
     assert (row.id, row.model_version, row.probability) == (given.ids[0], "7", 0.25)
     assert row.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
-    assert row.features == dict(zip(FEATURES, ["B6", "LGA", None, *given.rows[0][3:]], strict=True))
-    assert list(CATEGORICAL) == list(FEATURES[:3])
+    assert row.features == dict(zip(FEATURE_NAMES, ["B6", "LGA", None, *given.rows[0][3:]], strict=True))
+    assert list(CATEGORIES) == list(FEATURE_NAMES[:3])
     assert value(metrics, "journal_written_total") == 1 and value(metrics, "journal_up") == 1
     assert value(metrics, "journal_queue_capacity") == CAPACITY and value(metrics, "journal_queue_depth") == 0
 
@@ -153,8 +154,8 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)
     prepare(journal.engine)  # a second time is no harm
     with journal.engine.begin() as connection:
-        connection.execute(journals.schema.update().values(version=2))
-    with pytest.raises(JournalInvalid, match=r"schema 2, this service writes 1.*ONTIME_JOURNAL_URL"):
+        connection.execute(journals.schema.update().values(version=1))
+    with pytest.raises(JournalInvalid, match=r"schema 1, this service writes 2.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
 
 
@@ -178,7 +179,7 @@ def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callab
 
 
 @pytest.mark.parametrize(
-    ("fields", "not_on_time"),
+    ("fields", "positive"),
     [
         ({"delay_minutes": 14}, False),
         ({"delay_minutes": 15}, True),
@@ -187,9 +188,8 @@ def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callab
         ({"status": "diverted"}, True),
     ],
 )
-def test_an_outcome_is_judged_as_the_target_is(fields: dict[str, Any], not_on_time: bool) -> None:
-    assert Outcome.model_validate({"prediction_id": "0" * 32} | fields).not_on_time is not_on_time
-    assert LATE_MINUTES == params.load(ROOT / "params.yaml").featurize.late_minutes
+def test_an_outcome_is_judged_as_the_target_is(fields: dict[str, Any], positive: bool) -> None:
+    assert Outcome.model_validate({"prediction_id": "0" * 32} | fields).positive is positive
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_outcomes_are_recorded_once_corrected_and_refused(
     assert report(given.ids[0], delay_minutes=3) == set() and rows(journal) == first
     assert report(given.ids[0], status="cancelled") == set()
     row = rows(journal)[0]
-    assert (row.status, row.delay_minutes, row.not_on_time) == ("cancelled", None, True)
+    assert (row.details, row.positive) == ({"status": "cancelled", "delay_minutes": None}, True)
     assert report("f" * 32, delay_minutes=3) == {"f" * 32}
     assert report(given.ids[1], delay_minutes=300) == set() and len(rows(journal)) == 2
-    assert value(metrics, "model_outcomes_total", outcome="on_time") == 1  # the correction is not counted again
-    assert value(metrics, "model_outcomes_total", outcome="not_on_time") == 1
+    assert value(metrics, "model_outcomes_total", outcome="negative") == 1  # the correction is not counted again
+    assert value(metrics, "model_outcomes_total", outcome="positive") == 1
     journal.close()
 
 

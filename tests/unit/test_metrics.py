@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from stages.metrics import HIGHER_IS_BETTER, Scored, Settings, interval, measure, measure_weighted, resample_days
+from stages.metrics import HIGHER_IS_BETTER, Scored, Settings, interval, measure, measure_weighted, resample_groups
 
 SETTINGS = Settings(ece_bins=10, riskiest_share=0.1)
 
@@ -33,11 +33,11 @@ def test_metrics_are_those_of_scikit_learn_with_ties(seed: int, decimals: int) -
 
 def test_a_weighted_day_counts_like_its_rows_repeated() -> None:
     s = scores(1)
-    counts = resample_days(s.day, 3, seed=5)
+    counts = resample_groups(s.group, 3, seed=5)
     weighted = measure_weighted(s, counts, SETTINGS)
-    days = np.unique(s.day)
+    days = np.unique(s.group)
     for i, row in enumerate(counts):
-        rows = np.concatenate([np.flatnonzero(s.day == day) for day, times in zip(days, row) for _ in range(times)])
+        rows = np.concatenate([np.flatnonzero(s.group == day) for day, times in zip(days, row) for _ in range(times)])
         repeated = Scored(s.target[rows], s.probability[rows], np.zeros(len(rows), dtype=np.int64))
         plain = measure(repeated, SETTINGS)
         for name in set(HIGHER_IS_BETTER) - {"top_precision"}:
@@ -51,7 +51,7 @@ def test_every_metric_of_the_list_is_measured() -> None:
 
 def test_ece_of_a_constant_is_its_distance_from_the_rate() -> None:
     s = scores(3)
-    constant = Scored(s.target, np.full(len(s.target), 0.9), s.day)
+    constant = Scored(s.target, np.full(len(s.target), 0.9), s.group)
     assert measure(constant, SETTINGS)["ece"] == pytest.approx(0.9 - s.target.mean())
 
 
@@ -63,7 +63,7 @@ def test_the_riskiest_tenth_of_a_perfect_order_is_all_positive() -> None:
 
 def test_the_interval_holds_the_estimate_and_is_the_same_for_the_same_seed() -> None:
     s = scores(4)
-    counts = resample_days(s.day, 300, seed=9)
+    counts = resample_groups(s.group, 300, seed=9)
     low, high = interval(measure_weighted(s, counts, SETTINGS)["roc_auc"])
     assert low < measure(s, SETTINGS)["roc_auc"] < high
-    assert (counts == resample_days(s.day, 300, seed=9)).all()
+    assert (counts == resample_groups(s.group, 300, seed=9)).all()

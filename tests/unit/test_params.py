@@ -39,7 +39,7 @@ def test_the_real_file_is_valid_and_frozen() -> None:
         ("  rounds: ", "  round: ", r"train\.rounds.*train\.round:"),
         ("  learning_rate: ", "  learning_rate: .nan # ", r"train\.learning_rate"),
         ("flights: [336776, 336776]", 'flights: [336776, "x"]', r"validate\.rows\.flights"),
-        ("  first_date: ", "  first_date: soon #", r"validate\.first_date"),
+        ("  first_date: ", "  first_date: soon #", r"problem\.first_date"),
         ("    flights.distance: 1", "    flights.distance: -1", r"validate\.tolerance\.flights\.distance"),
         ("    weather.pressure: 0.15", "    weather.pressure: 1.5", r"validate\.missing_share\.weather\.pressure"),
         ("\nvalidate:\n", "\nvalidation:\n", r"validate: .*validation:"),

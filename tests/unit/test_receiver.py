@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.monitoring import alert_receiver as receiver
-from ops.monitoring.alert_receiver import Settings, create_app
+from ops.monitoring.alert_receiver import ReceiverSettings, create_app
 from tests.support.processes import wait_for
 
 OFF = {"status": "firing", "labels": {"alertname": "CalibrationOff"}, "annotations": {"summary": "Off by 13 %"}}
@@ -25,7 +25,7 @@ WATCHDOG = {"status": "firing", "labels": {"alertname": "Watchdog"}}
 @contextmanager
 def listening(**settings: object) -> Iterator[TestClient]:
     """Run the receiver with these settings."""
-    with TestClient(create_app(Settings(**settings))) as client:  # type: ignore[arg-type]
+    with TestClient(create_app(ReceiverSettings(**settings))) as client:  # type: ignore[arg-type]
         yield client
 
 

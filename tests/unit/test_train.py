@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.problem.features import FEATURES, WEATHER_FEATURES
+from app.interface import FEATURE_NAMES, members, without
 from stages.errors import DataInvalid
-from stages.train import choose_threshold, month_of, without_weather
+from stages.rows import month_of
+from stages.train import choose_threshold
 
 
 def test_months_of_days_are_those_of_the_calendar() -> None:
@@ -34,8 +35,8 @@ def test_a_precision_that_no_threshold_has_is_an_error_that_names_the_parameter(
 
 
 def test_without_weather_masks_all_weather_and_nothing_else() -> None:
-    features = np.ones((3, len(FEATURES)))
-    masked = without_weather(features)
-    weather = [name in WEATHER_FEATURES for name in FEATURES]
+    features = np.ones((3, len(FEATURE_NAMES)))
+    masked = without("weather", features)
+    weather = [i in members("weather") for i in range(len(FEATURE_NAMES))]
     assert np.isnan(masked[:, weather]).all() and (masked[:, ~np.array(weather)] == 1).all()
     assert (features == 1).all()

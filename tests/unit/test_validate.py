@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,8 +17,8 @@ from stages.featurize import repair
 from stages.params import Params
 from stages.problem import raw as data
 from stages.problem.columns import COLUMNS
-from stages.problem.raw import RawTables
 from stages.problem.rules import RULES
+from stages.rules import Tables
 
 KNOWN = {  # what the real data breaks, each counted without these rules
     "flights.distance": 1,
@@ -46,13 +46,13 @@ KNOWN = {  # what the real data breaks, each counted without these rules
     "airports.tzone.missing": 3,
     "airports.in_america": 4,
 }
-Damage = Callable[[RawTables], RawTables]
+Damage = Callable[[Tables], Tables]
 
 
 @pytest.fixture(scope="session", name="raw")
-def raw_tables() -> RawTables:
+def raw_tables() -> Tables:
     """Return the real tables; without them these tests are errors."""
-    return data.load()
+    return data.load(Path("data"))
 
 
 @pytest.fixture(scope="session", name="p")
@@ -62,28 +62,32 @@ def real_params() -> Params:
 
 
 @pytest.fixture(scope="session", name="real_report")
-def report_on_the_real_data(raw: RawTables, p: Params) -> dict[str, Any]:
+def report_on_the_real_data(raw: Tables, p: Params) -> dict[str, Any]:
     """Return the report on the real tables."""
     return check(raw, p)
 
 
 @pytest.fixture(scope="session", name="week")
-def one_week(raw: RawTables) -> RawTables:
+def one_week(raw: Tables) -> Tables:
     """Return the tables with the flights and the weather of 16 to 22 January."""
 
     def cut(frame: pd.DataFrame) -> pd.DataFrame:
         return frame[(frame["month"] == 1) & frame["day"].between(16, 22)].reset_index(drop=True)
 
-    return replace(raw, flights=cut(raw.flights), weather=cut(raw.weather))
+    return raw | {"flights": cut(raw["flights"]), "weather": cut(raw["weather"])}
 
 
 @pytest.fixture(scope="session", name="week_params")
-def params_of_the_week(p: Params, week: RawTables) -> Params:
+def params_of_the_week(p: Params, week: Tables) -> Params:
     """Return params.yaml with the period and the numbers of rows of that week."""
-    rows = {table: (len(getattr(week, table)),) * 2 for table in COLUMNS}
+    rows = {table: (len(week[table]),) * 2 for table in COLUMNS}
     period = {"first_date": date(2013, 1, 16), "last_date": date(2013, 1, 22)}
-    changed = {"rows": p.validate_.rows.model_copy(update=rows), **period}
-    return p.model_copy(update={"validate_": p.validate_.model_copy(update=changed)})
+    return p.model_copy(
+        update={
+            "problem": p.problem.model_copy(update=period),
+            "validate_": p.validate_.model_copy(update={"rows": rows}),
+        }
+    )
 
 
 def rule(report: dict[str, Any], name: str) -> dict[str, Any]:
@@ -95,11 +99,11 @@ def rule(report: dict[str, Any], name: str) -> dict[str, Any]:
 def put(table: str, rows: int | slice, **values: Any) -> Damage:
     """Return a damage that writes values into the first rows (or a slice of positions) of a table."""
 
-    def damage(t: RawTables) -> RawTables:
-        frame = getattr(t, table).copy()
+    def damage(t: Tables) -> Tables:
+        frame = t[table].copy()
         for column, value in values.items():
             frame.iloc[slice(rows) if isinstance(rows, int) else rows, frame.columns.get_loc(column)] = value
-        return replace(t, **{table: frame})
+        return t | {table: frame}
 
     return damage
 
@@ -107,10 +111,10 @@ def put(table: str, rows: int | slice, **values: Any) -> Damage:
 def put_where(table: str, where: str, rows: int, **values: Any) -> Damage:
     """Return a damage that writes values into the first rows in which the column `where` is not missing."""
 
-    def damage(t: RawTables) -> RawTables:
-        frame = getattr(t, table).copy()
+    def damage(t: Tables) -> Tables:
+        frame = t[table].copy()
         frame.loc[frame.index[frame[where].notna()][:rows], list(values)] = list(values.values())
-        return replace(t, **{table: frame})
+        return t | {table: frame}
 
     return damage
 
@@ -118,25 +122,25 @@ def put_where(table: str, where: str, rows: int, **values: Any) -> Damage:
 def repeat(table: str, rows: int, **values: Any) -> Damage:
     """Return a damage that appends the first rows again, with some other values."""
 
-    def damage(t: RawTables) -> RawTables:
-        frame = getattr(t, table)
-        return replace(t, **{table: pd.concat([frame, frame.head(rows).assign(**values)], ignore_index=True)})
+    def damage(t: Tables) -> Tables:
+        frame = t[table]
+        return t | {table: pd.concat([frame, frame.head(rows).assign(**values)], ignore_index=True)}
 
     return damage
 
 
 def lose(table: str, keep: str) -> Damage:
     """Return a damage that keeps only the rows of a query."""
-    return lambda t: replace(t, **{table: getattr(t, table).query(keep).reset_index(drop=True)})
+    return lambda t: t | {table: t[table].query(keep).reset_index(drop=True)}
 
 
 def warm(column: str) -> Damage:
     """Return a damage that makes two lone hours 60 °F warmer."""
 
-    def damage(t: RawTables) -> RawTables:
-        frame = t.weather.copy()
+    def damage(t: Tables) -> Tables:
+        frame = t["weather"].copy()
         frame.loc[[10, 20], column] += 60
-        return replace(t, weather=frame)
+        return t | {"weather": frame}
 
     return damage
 
@@ -144,10 +148,10 @@ def warm(column: str) -> Damage:
 def shift(table: str) -> Damage:
     """Return a damage that moves `time_hour` of three rows by five hours, as if local time were taken for UTC."""
 
-    def damage(t: RawTables) -> RawTables:
-        frame = getattr(t, table).copy()
+    def damage(t: Tables) -> Tables:
+        frame = t[table].copy()
         frame.loc[:2, "time_hour"] -= pd.Timedelta(hours=5)
-        return replace(t, **{table: frame})
+        return t | {table: frame}
 
     return damage
 
@@ -209,19 +213,19 @@ def test_no_rule_is_broken_that_is_not_known_but_missing_values(real_report: dic
 
 
 def test_each_repair_changes_exactly_one_row_and_leaves_nothing_to_repair(
-    raw: RawTables, p: Params, real_report: dict[str, Any]
+    raw: Tables, p: Params, real_report: dict[str, Any]
 ) -> None:
     repaired = repair(raw, real_report["repairs"])
     changed = {(r["table"], r["action"], r.get("column")) for r in real_report["repairs"]}
     nulls = {("weather", "null", column) for column in ("wind_speed", "temp", "dewp")}
     assert changed == {("flights", "drop", None)} | nulls and len(real_report["repairs"]) == 4
-    assert len(repaired.flights) == len(raw.flights) - 1
-    cells = repaired.weather.isna().sum().sum() - raw.weather.isna().sum().sum()
+    assert len(repaired["flights"]) == len(raw["flights"]) - 1
+    cells = repaired["weather"].isna().sum().sum() - raw["weather"].isna().sum().sum()
     assert cells == 3
     assert not check(repaired, p)["repairs"]
 
 
-def test_a_week_of_the_data_keeps_every_rule(week: RawTables, week_params: Params) -> None:
+def test_a_week_of_the_data_keeps_every_rule(week: Tables, week_params: Params) -> None:
     enforce(check(week, week_params))
 
 
@@ -230,48 +234,48 @@ def test_every_rule_between_columns_has_a_damage() -> None:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damage_is_caught_by_its_rule(week: RawTables, week_params: Params, name: str) -> None:
+def test_a_damage_is_caught_by_its_rule(week: Tables, week_params: Params, name: str) -> None:
     (broken,) = [r.broken for r in RULES if r.name == name]
     damage, expected = DAMAGES[name]
-    before, after = int(broken(week, week_params).sum()), int(broken(damage(week), week_params).sum())
+    before, after = (int(broken(t, week_params.problem).sum()) for t in (week, damage(week)))
     assert after == expected if expected >= 0 else after > before
     assert before < after
 
 
 @pytest.mark.parametrize("name", [f"{table}.{column}" for table, names in COLUMNS.items() for column in names])
-def test_a_column_out_of_its_range_or_pattern_is_caught(week: RawTables, p: Params, name: str) -> None:
+def test_a_column_out_of_its_range_or_pattern_is_caught(week: Tables, p: Params, name: str) -> None:
     table, column = name.split(".")
-    frame = getattr(week, table).head(10)
+    frame = week[table].head(10)
     spoilt = -9999 if pd.api.types.is_numeric_dtype(frame[column]) else None if column == "time_hour" else " "
-    frame = put(table, 5, **{column: spoilt})(replace(week, **{table: frame}))
-    (found,) = [o for o in column_values(getattr(frame, table), table, p) if o.name == name]
+    frame = put(table, 5, **{column: spoilt})(week | {table: frame})
+    (found,) = [o for o in column_values(frame[table], table, p) if o.name == name]
     assert (found.status, found.violating) == ("fail", 5)
 
 
 @pytest.mark.parametrize("name", sorted(params.load().validate_.missing_share))
-def test_too_many_missing_values_are_caught(week: RawTables, p: Params, name: str) -> None:
+def test_too_many_missing_values_are_caught(week: Tables, p: Params, name: str) -> None:
     table, column = name.split(".")
-    frame = getattr(put(table, slice(None), **{column: float("nan")})(week), table)
+    frame = put(table, slice(None), **{column: float("nan")})(week)[table]
     (found,) = [o for o in missing_values(frame, table, p) if o.name == f"{name}.missing"]
     assert found.status == "fail"
 
 
 @pytest.mark.parametrize("table", COLUMNS)
-def test_a_lost_row_is_caught(week: RawTables, week_params: Params, table: str) -> None:
-    shorter = replace(week, **{table: getattr(week, table).iloc[1:]})
+def test_a_lost_row_is_caught(week: Tables, week_params: Params, table: str) -> None:
+    shorter = week | {table: week[table].iloc[1:]}
     assert row_count(shorter, table, week_params).status == "fail"
 
 
 @pytest.mark.parametrize("column, change", [("carrier", "drop"), ("distance", "text"), ("distance", "extra")])
 def test_a_missing_mistyped_or_unknown_column_fails(
-    week: RawTables, week_params: Params, column: str, change: str
+    week: Tables, week_params: Params, column: str, change: str
 ) -> None:
     flights = {
         "drop": lambda f: f.drop(columns=column),
         "text": lambda f: f.astype({column: str}),
         "extra": lambda f: f.assign(extra=1),
-    }[change](week.flights)
-    report = check(replace(week, flights=flights), week_params)
+    }[change](week["flights"])
+    report = check(week | dict(flights=flights), week_params)
     expected = {
         "drop": {"flights.columns", "flights.carrier"},
         "text": {"flights.distance"},
@@ -281,28 +285,28 @@ def test_a_missing_mistyped_or_unknown_column_fails(
     assert bool(report["not_run"]) == (change != "extra")
 
 
-def test_more_violations_than_tolerated_fail_and_are_not_repaired(week: RawTables, week_params: Params) -> None:
+def test_more_violations_than_tolerated_fail_and_are_not_repaired(week: Tables, week_params: Params) -> None:
     report = check(put("weather", 2, wind_speed=1048.0)(week), week_params)
     assert rule(report, "weather.wind_speed")["status"] == "fail" and not report["repairs"]
     with pytest.raises(DataInvalid, match=r"weather\.wind_speed \(2 of 504, at most 1 allowed, like origin=EWR .*json"):
         enforce(report)
 
 
-def test_as_many_violations_as_tolerated_pass_and_are_repaired(week: RawTables, week_params: Params) -> None:
+def test_as_many_violations_as_tolerated_pass_and_are_repaired(week: Tables, week_params: Params) -> None:
     damaged = put("weather", 1, wind_speed=1048.0)(week)
     report = check(damaged, week_params)
     assert rule(report, "weather.wind_speed")["status"] == "pass" and len(report["repairs"]) == 1
-    assert repair(damaged, report["repairs"]).weather["wind_speed"].isna().iloc[0]
+    assert repair(damaged, report["repairs"])["weather"]["wind_speed"].isna().iloc[0]
 
 
 @pytest.mark.parametrize("key, value", [("tolerance", {"flights.typo": 1}), ("missing_share", {"flights.typo": 0.1})])
 def test_a_tolerance_for_an_unknown_rule_is_an_error_that_names_it(
-    week: RawTables, week_params: Params, key: str, value: dict[str, Any]
+    week: Tables, week_params: Params, key: str, value: dict[str, Any]
 ) -> None:
     wrong = week_params.model_copy(update={"validate_": week_params.validate_.model_copy(update={key: value})})
     with pytest.raises(ParamsInvalid, match=rf"validate\.{key} names flights\.typo"):
         check(week, wrong)
 
 
-def test_the_report_is_the_same_every_time(week: RawTables, week_params: Params) -> None:
+def test_the_report_is_the_same_every_time(week: Tables, week_params: Params) -> None:
     assert check(week, week_params) == check(week, week_params)

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import Engine, Select, func, select
 
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal import outcomes, predictions
-from app.problem.features import CATEGORICAL, FEATURES
 from ops.monitoring.drift.reference import SCORE
 from stages.featurize import TARGET
 
@@ -21,7 +21,7 @@ WHOLE = 0.8
 
 @dataclass(frozen=True)
 class Window:
-    """What a run looks at."""
+    """The data of a run."""
 
     predictions: pd.DataFrame
     """Features and score."""
@@ -47,10 +47,10 @@ def read(engine: Engine, version: str, hours: float, rows: int) -> Window:
     columns = predictions.c.created_at, predictions.c.probability
     with engine.connect() as connection:
         scored = connection.execute(sample(select(*columns, predictions.c.features))).all()
-        known = connection.execute(sample(select(*columns, outcomes.c.not_on_time).select_from(joined))).all()
+        known = connection.execute(sample(select(*columns, outcomes.c.positive).select_from(joined))).all()
     scored, known = sorted(scored, key=lambda row: row[0]), sorted(known, key=lambda row: row[0])
-    features = pd.DataFrame([row[2] for row in scored], columns=list(FEATURES))
-    numbers = [name for name in FEATURES if name not in CATEGORICAL]
+    features = pd.DataFrame([row[2] for row in scored], columns=list(FEATURE_NAMES))
+    numbers = [name for name in FEATURE_NAMES if name not in CATEGORIES]
     features[numbers] = features[numbers].astype(float)
     return Window(
         features.assign(**{SCORE: [row[1] for row in scored]}),

@@ -1,4 +1,4 @@
-"""The reference sample of a model, and how far its own weeks lie from it."""
+"""The reference sample of a model, and the drift limits that its own weeks give."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from evidently.legacy.calculations.stattests import psi_stat_test
 from evidently.legacy.core import ColumnType
 
 from app.errors import BundleInvalid
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model.bundle import REFERENCE_FILE
-from app.problem.features import CATEGORICAL, FEATURES
 from stages.featurize import DAY
-from stages.params import DriftParams
+from stages.sections import DriftParams
 
 SCORE = "probability"
 WEEK_DAYS = 7
 STRIDE_DAYS = 3
 LEAST_ROWS = 50
-"""A week with fewer rows says more about chance than about the season."""
+"""A week with fewer rows is too noisy for a limit."""
 
 
 def psi(reference: pd.Series, window: pd.Series) -> float:
-    """Return evidently's population stability index of the values that are there; NaN when one side has none."""
+    """Return evidently's population stability index of the values that are not missing; NaN when one side has none."""
     there, now = reference.dropna(), window.dropna()
     if there.empty or now.empty:
         return float("nan")
@@ -37,14 +37,14 @@ def psi(reference: pd.Series, window: pd.Series) -> float:
 
 def words(codes: pd.DataFrame, vocabularies: dict[str, list[str]]) -> pd.DataFrame:
     """Return features whose categories are words instead of codes, as the journal has them."""
-    lists = {name: np.array([*vocabularies[name], None], dtype=object) for name in CATEGORICAL}
-    texts = {name: lists[name][codes[name].fillna(-1).astype(int)] for name in CATEGORICAL}
+    lists = {name: np.array([*vocabularies[name], None], dtype=object) for name in CATEGORIES}
+    texts = {name: lists[name][codes[name].fillna(-1).astype(int)] for name in CATEGORIES}
     return codes.assign(**texts)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model was made from: a sample of its features and out-of-fold scores, with days, categories as words."""
+    """The training data of a model: a sample of its features and out-of-fold scores, with days, categories as words."""
 
     version: str
     frame: pd.DataFrame
@@ -59,7 +59,7 @@ class Reference:
         return [rows for rows in weeks if len(rows) >= LEAST_ROWS]
 
     def _limit(self, column: str) -> float:
-        """Return the largest PSI of a week, with a margin; a season stays below it."""
+        """Return the largest PSI of a week, with a margin, so that seasons stay below it."""
         weeks = [psi(self.frame[column], rows[column]) for rows in self._weeks]
         usual = max((value for value in weeks if np.isfinite(value)), default=0.0)
         return max(self.policy.psi_floor, self.policy.psi_factor * usual)
@@ -67,7 +67,7 @@ class Reference:
     @cached_property
     def psi_limits(self) -> dict[str, float]:
         """The PSI from which on a feature has drifted."""
-        return {name: self._limit(name) for name in FEATURES}
+        return {name: self._limit(name) for name in FEATURE_NAMES}
 
     @cached_property
     def score_limit(self) -> float:
@@ -77,7 +77,7 @@ class Reference:
     @cached_property
     def missing_limits(self) -> dict[str, float]:
         """The share of missing values from which on a feature is missing too often."""
-        shares = pd.DataFrame([rows[list(FEATURES)].isna().mean() for rows in self._weeks])
+        shares = pd.DataFrame([rows[list(FEATURE_NAMES)].isna().mean() for rows in self._weeks])
         return {str(name): float(share) + self.policy.missing_margin for name, share in shares.max().items()}
 
 
@@ -87,7 +87,7 @@ def load(folder: Path, version: str, digest: str, policy: DriftParams) -> Refere
         content = (folder / "manifest.json").read_bytes()
         manifest = json.loads(content)
         sample = (folder / REFERENCE_FILE).read_bytes()
-        expected, vocabularies = manifest["reference_sha256"], manifest["tables"]["vocabularies"]
+        expected, vocabularies = manifest["reference_sha256"], manifest["lookups"]["vocabularies"]
     except (OSError, ValueError, KeyError) as err:
         raise BundleInvalid(f"version {version} has no reference sample: {err!r}. `make repro` registers one.") from err
     if hashlib.sha256(content).hexdigest() != digest or hashlib.sha256(sample).hexdigest() != expected:

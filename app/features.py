@@ -1,0 +1,28 @@
+"""What the problem describes its features with."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Feature(NamedTuple):
+    """A column of the model's input."""
+
+    name: str
+    kind: Literal["number", "category"] = "number"
+    unit: str = ""
+    group: str = ""
+    """Features of one group are missing together, for instance when their source is unavailable."""
+    text: str = ""
+
+
+def day_number(day: date) -> int:
+    """Return the days from 1970-01-01 to a day."""
+    return day.toordinal() - date(1970, 1, 1).toordinal()

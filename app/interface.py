@@ -1,0 +1,116 @@
+"""The problem as the core sees it: what app/problem/__init__.py exports, checked once, at import.
+
+The core imports these names from here and knows nothing else of the problem. docs/adapt.md describes each of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from app.features import Floats
+
+SERVING: dict[str, str] = {
+    "NAME": "the name of the registered model and of MLflow's experiment",
+    "TITLE": "the title of the API",
+    "DESCRIPTION": "the description of the API",
+    "ROWS": "what the rows are called, in the plural: the key of a batch's list",
+    "POSITIVE": "what a target of 1 means, in words",
+    "Request": "the Pydantic model of a request",
+    "Outcome": "the Pydantic model of a reported outcome, with the property `positive`",
+    "EXAMPLE": "a valid request",
+    "OUTCOME_EXAMPLE": "a valid outcome",
+    "FEATURES": "the features, in the order of the model's columns",
+    "Lookups": "what the formulas need besides the request",
+    "columns": "requests as columns",
+    "compute": "columns as features, float64 (n, k)",
+}
+
+
+def missing(package: ModuleType, names: Mapping[str, str]) -> list[str]:
+    """Return a line for each of these names that the package lacks."""
+    file = f"{package.__name__.replace('.', '/')}/__init__.py"
+    return [f"{file} lacks {name}: {text}" for name, text in names.items() if not hasattr(package, name)]
+
+
+def load(name: str, names: Mapping[str, str]) -> ModuleType:
+    """Import a half of the problem; end the process with one line when it lacks a name of its interface."""
+    try:
+        package = importlib.import_module(name)
+    except ImportError as err:
+        if not (err.name or "").startswith(("app.problem", "stages.problem")):
+            raise
+        sys.exit(f"error: {name.replace('.', '/')} does not import: {err}. docs/adapt.md describes the interface.")
+    if absent := missing(package, names):
+        sys.exit(f"error: {'; '.join(absent)}. docs/adapt.md describes the interface.")
+    return package
+
+
+_problem = load("app.problem", SERVING)
+
+# pylint: disable=wrong-import-position # only after the check
+from app.problem import (  # noqa: E402
+    DESCRIPTION,
+    EXAMPLE,
+    FEATURES,
+    NAME,
+    OUTCOME_EXAMPLE,
+    POSITIVE,
+    ROWS,
+    TITLE,
+    Lookups,
+    Outcome,
+    Request,
+    columns,
+    compute,
+)
+
+FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
+CATEGORIES = tuple(feature.name for feature in FEATURES if feature.kind == "category")
+NUMBERS = tuple(feature.name for feature in FEATURES if feature.kind == "number")
+
+
+def members(group: str) -> list[int]:
+    """Return the columns of the features in a group."""
+    return [i for i, feature in enumerate(FEATURES) if feature.group == group]
+
+
+def without(group: str, features: Floats) -> Floats:
+    """Return a copy of features, shape (n, k), in which those of a group are missing."""
+    masked = features.copy()
+    masked[:, members(group)] = float("nan")
+    return masked
+
+
+def _compute_one(request: Any, lookups: Any) -> list[float]:
+    row: list[float] = compute(columns([request]), lookups)[0].tolist()
+    return row
+
+
+compute_one = getattr(_problem, "compute_one", _compute_one)
+"""The features of one request as a list of k numbers; the problem may bring a faster way than its columns."""
+
+__all__ = [
+    "CATEGORIES",
+    "DESCRIPTION",
+    "EXAMPLE",
+    "FEATURES",
+    "FEATURE_NAMES",
+    "Lookups",
+    "NAME",
+    "NUMBERS",
+    "OUTCOME_EXAMPLE",
+    "Outcome",
+    "POSITIVE",
+    "ROWS",
+    "Request",
+    "TITLE",
+    "columns",
+    "compute",
+    "compute_one",
+    "members",
+    "without",
+]

@@ -1,0 +1,52 @@
+"""Descriptions of columns: their type, their range or pattern; and the schema of a table that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+import pandera.pandas as pa
+
+UTC = pd.DatetimeTZDtype(unit="us", tz="UTC")
+
+
+def number(kind: str, low: float, high: float, *more: pa.Check) -> pa.Column:
+    """Describe a column of numbers, both ends included."""
+    return pa.Column(kind, [pa.Check.in_range(low, high), *more], description=f"{kind}, {low:g} to {high:g}")
+
+
+def integer(low: int, high: int) -> pa.Column:
+    """Describe a column of whole numbers, both ends included."""
+    return number("int64", low, high)
+
+
+def real(low: float, high: float, step: float = 0) -> pa.Column:
+    """Describe a column of numbers that may have a fraction, or that are multiples of `step`."""
+    return number("float64", low, high, *([pa.Check(lambda values: values % step == 0)] if step else []))
+
+
+def text(pattern: str = r"\S", unique: bool = False) -> pa.Column:
+    """Describe a column of text that matches a pattern, each value at most once if unique."""
+    description = f"text like {pattern}" + (", each once" if unique else "")
+    return pa.Column(str, pa.Check.str_contains(pattern), unique=unique, description=description)
+
+
+def schema(table: str, described: Mapping[str, pa.Column], nullable: Iterable[str]) -> pa.DataFrameSchema:
+    """Return the schema of a table; `nullable` names columns as `table.column`."""
+    may_lack = set(nullable)
+    columns = {
+        name: pa.Column(
+            column.dtype,
+            column.checks,
+            nullable=f"{table}.{name}" in may_lack,
+            unique=column.unique,
+            description=column.description,
+        )
+        for name, column in described.items()
+    }
+    return pa.DataFrameSchema(columns, strict=True, name=table)
+
+
+def types(table: str, described: Mapping[str, pa.Column]) -> pa.DataFrameSchema:
+    """Return the schema of a table's types alone."""
+    return pa.DataFrameSchema({name: pa.Column(c.dtype, nullable=True) for name, c in described.items()}, name=table)

@@ -1,0 +1,71 @@
+"""The training half of the problem as the core sees it: what stages/problem/__init__.py exports, checked at import.
+
+The core imports these names from here and knows nothing else of the problem. docs/adapt.md describes each of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from app.interface import SERVING, load
+from app.interface import missing as absent
+
+TRAINING: dict[str, str] = {
+    "Params": "the section `problem` of params.yaml",
+    "load": "the raw tables by name",
+    "COLUMNS": "type and range of each column of each table",
+    "KEYS": "the columns that identify a row of each table",
+    "RULES": "the rules between columns, rows and tables",
+    "REPAIRS": "what is done about the few rows that break a rule within its tolerance",
+    "rows": "one row per prediction, with target, day and group",
+    "lookups": "the lookups, fitted on the training rows",
+    "columns": "rows as columns for the features",
+    "scenarios": "names of the damaged inputs that are measured",
+    "requests": "columns as bodies of POST /predict",
+    "EDGE_CASES": "changes that make a request unusual but valid",
+    "outcomes": "rows as bodies of POST /outcomes",
+    "slices": "the parts of the rows that are watched",
+    "CARD": "the paragraphs of the model card",
+}
+
+load("stages.problem", TRAINING)
+
+# pylint: disable=wrong-import-position # only after the check
+from stages.problem import (  # noqa: E402
+    CARD,
+    COLUMNS,
+    EDGE_CASES,
+    KEYS,
+    REPAIRS,
+    RULES,
+    Params,
+    columns,
+)
+from stages.problem import load as load_tables  # noqa: E402
+from stages.problem import lookups, outcomes, requests, rows, scenarios, slices
+
+
+def missing() -> list[str]:
+    """Return a line for each name that a half of the problem lacks."""
+    halves = {"app.problem": SERVING, "stages.problem": TRAINING}
+    return [line for name, names in halves.items() for line in absent(importlib.import_module(name), names)]
+
+
+__all__ = [
+    "CARD",
+    "COLUMNS",
+    "EDGE_CASES",
+    "KEYS",
+    "Params",
+    "REPAIRS",
+    "RULES",
+    "columns",
+    "load_tables",
+    "lookups",
+    "missing",
+    "outcomes",
+    "requests",
+    "rows",
+    "scenarios",
+    "slices",
+]

@@ -1,0 +1,21 @@
+"""The problem's section of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.sections import Band, Day, Positive, Section
+
+
+class Params(Section):
+    """What the raw tables cover, and how lookups and scenarios are made."""
+
+    first_date: Day
+    last_date: Day
+    flights_per_day: Band
+    extra_airports: dict[str, Annotated[tuple[float, float, str], Field(strict=False)]]
+    holiday_reach_days: Positive
+    years: Annotated[tuple[int, int], Field(strict=False)]
+    weather_age_hours: list[Positive]

@@ -1,0 +1,192 @@
+"""The sections of params.yaml that belong to the core, as frozen models."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.errors import ParamsInvalid
+
+PARAMS_FILE = Path("params.yaml")
+Parsed = TypeVar("Parsed", bound="Section")
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece", "top_precision"]
+SliceMetricName = Literal["log_loss", "roc_auc"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Day = Annotated[date, Field(strict=False)]  # DVC reads no dates: they are quoted
+Period = Annotated[tuple[Day, Day], Field(strict=False)]
+Band = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class DataParams(Section):
+    """Where the raw tables come from."""
+
+    package: str
+    version: str
+    sha256: Sha256
+    tables: dict[str, Sha256]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Return the SHA-256 of each table by the name of its file."""
+        return {f"{name}.csv": digest for name, digest in self.tables.items()}
+
+
+class ValidateParams(Section):
+    """Bounds of `validate`; the rules are those of stages/problem and, for each column, its type and range."""
+
+    rows: dict[str, Band]
+    missing_share: dict[str, Share]
+    tolerance: dict[str, Annotated[int, Field(ge=0)]]
+
+
+class FeaturizeParams(Section):
+    """Split and samples of `featurize`."""
+
+    train: Period
+    test: Period
+    reference_rows: Positive
+    golden_rows: Positive
+    seed: int
+
+
+class TrainParams(Section):
+    """Model and threshold of `train`."""
+
+    rounds: Positive
+    group_dropout: dict[str, Share]
+    fold_months: list[Annotated[int, Field(ge=2, le=12)]]
+    threshold_rule: Literal["precision", "alert_share"]
+    threshold_value: Share
+    seed: int
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    num_leaves: Annotated[int, Field(gt=1)]
+    min_data_in_leaf: Positive
+    feature_fraction: Annotated[float, Field(gt=0, le=1)]
+    bagging_fraction: Annotated[float, Field(gt=0, le=1)]
+    bagging_freq: Annotated[int, Field(ge=0)]
+    lambda_l2: NonNegative
+    cat_smooth: NonNegative
+    cat_l2: NonNegative
+    min_data_per_group: Positive
+    max_cat_threshold: Positive
+
+
+class EvaluateParams(Section):
+    """How `evaluate` measures."""
+
+    bootstrap: Positive
+    ece_bins: Positive
+    riskiest_share: Share
+    seed: int
+
+
+class PullRequestParams(Section):
+    """How much worse than the merge base a pull request may make the model, and the floors of its slices."""
+
+    max_regression: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
+    slice_floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
+    slice_max_regression: dict[MetricName, NonNegative]
+
+
+class PromotionParams(Section):
+    """How much worse than the champion a challenger may be, and how surely that is known."""
+
+    margins: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
+    slice_margins: Annotated[dict[SliceMetricName, NonNegative], Field(min_length=1)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap: Positive
+    seed: Annotated[int, Field(ge=0)]
+    latency_calls: Positive
+    max_latency_ratio: Ratio
+    max_size_ratio: Ratio
+
+
+class GateParams(Section):
+    """What a model has to reach."""
+
+    floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
+    leak_roc_auc: Share
+    brier_skill: Share
+    log_loss_gain: NonNegative
+    slices: Annotated[list[str], Field(min_length=1)]
+    pull_request: PullRequestParams
+    promotion: PromotionParams
+
+
+class DriftParams(Section):
+    """What the drift monitor alarms on."""
+
+    min_rows: Positive
+    psi_factor: Ratio
+    psi_floor: Ratio
+    missing_margin: Share
+    unseen_share: Share
+    under_prediction: Share
+    over_prediction: Share
+    log_loss: Ratio
+
+
+class RetrainParams(Section):
+    """When a model is trained anew, and when that would not help."""
+
+    min_new_outcomes: Positive
+    cooldown_days: NonNegative
+    max_age_days: Positive
+    max_missing_features: Annotated[int, Field(ge=0)]
+
+
+class MonitorParams(Section):
+    """What is watched once the model serves."""
+
+    drift: DriftParams
+    retrain: RetrainParams
+
+
+def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """Return params.yaml as it is written; raise ParamsInvalid when it cannot be read."""
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as err:
+        raise ParamsInvalid(f"{path} cannot be read: {err}. `git checkout {path}` restores it.") from err
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, keys joined by dots."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def parse(model: type[Parsed], values: Any, path: Path, section: str = "") -> Parsed:
+    """Return a section as its model; raise ParamsInvalid, which names every wrong key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as err:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, (*filter(None, [section]), *e['loc']))) or 'the file'}: {e['msg']}"
+            for e in err.errors()
+        )
+        raise ParamsInvalid(
+            f"{path}: {wrong}. The keys and their types are in stages/sections.py and stages/problem."
+        ) from err
+
+
+def load_section(model: type[Parsed], name: str, path: Path = PARAMS_FILE) -> Parsed:
+    """Read one section alone, which needs neither the problem nor pandas."""
+    return parse(model, as_dict(path).get(name), path, name)
