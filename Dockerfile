@@ -1,6 +1,7 @@
-# Two images: the service (`make image`, --target service) and what watches it (`make image-tools`, --target monitor). The
-# verbs make the context: the files of one commit and, for the service, one version from the registry in model/. The same
-# context gives the same files in every layer: logs and caches go, and bytecode knows its source by hash, not by time.
+# Two images: the service (`make image`, --target service) and what watches it (`on-time release tools`, --target
+# monitor). The commands make the context: the files of one commit and, for the service, one version from the registry
+# in model/. The same context gives the same files in every layer: logs and caches go, and bytecode knows its source by
+# hash, not by time.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS runtime
@@ -64,4 +65,4 @@ WORKDIR /srv
 ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 MLFLOW_DISABLE_TELEMETRY=true
 RUN install --directory --owner 10001 /reports
 USER 10001
-CMD ["python", "-m", "ops.monitoring.drift"]
+CMD ["python", "-m", "ops.cli", "monitor", "drift"]

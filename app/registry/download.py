@@ -18,15 +18,18 @@ from mlflow.exceptions import MlflowException
 
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
 from app.model import bundle as model
+from app.registry import local_store
 from app.registry.version import DIGEST_TAG, VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
 
 
 def connect(uri: str) -> mlflow.MlflowClient:
-    """Return a client that fails soon and stays quiet."""
+    """Return a client that fails soon and stays quiet; raise ModelUnavailable when a local store is incomplete."""
     for variable, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if moved := local_store.follow(uri):
+        print(moved, file=sys.stderr)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
 

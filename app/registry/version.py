@@ -40,8 +40,7 @@ def load(folder: Path, source: Source) -> ServedModel:
     except (OSError, ValidationError) as err:
         reason = str(err).splitlines()[0]
         raise BundleInvalid(
-            f"{folder} is not a copy of a registered version: {reason}. "
-            f"`python -m ops.registry.commands export {folder}` makes one."
+            f"{folder} is not a copy of a registered version: {reason}. " f"`on-time model export {folder}` makes one."
         ) from err
     bundle = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
     if bundle.digest != known.bundle_digest:

@@ -1,4 +1,4 @@
-"""What `make bench` measures against: an empty FastAPI endpoint with the models of the service, nothing else."""
+"""What `on-time bench serving` measures against: an empty FastAPI endpoint with the models of the service, nothing else."""
 
 from __future__ import annotations
 

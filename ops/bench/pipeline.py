@@ -1,8 +1,7 @@
-"""`make bench-pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
+"""`on-time bench pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -106,11 +105,9 @@ def pipeline() -> dict[str, float]:
         return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
 
 
-def main() -> None:
+def compare(rounds: int) -> None:
     """Alternate the two, print both, their ratio, and the growth with the rows."""
-    parser = argparse.ArgumentParser(prog="python -m ops.bench.pipeline")
-    parser.add_argument("--rounds", type=int, default=1)
-    for _ in range(parser.parse_args().rounds):
+    for _ in range(rounds):
         piped, plain = pipeline(), in_a_process_of_its_own(1)
         print(
             f"dvc repro --force, MLflow on an empty SQLite: {piped['seconds']:6.1f} s, peak {piped['peak_mb']:,.0f} MB"
@@ -126,7 +123,3 @@ def main() -> None:
             f"peak {grown['peak_mb']:,.0f} MB",
             flush=True,
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
-"""`make bench`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run on one machine.
+"""`on-time bench serving`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run.
 
 The server has one core and the load generator (wrk) another; they take turns, so that what drifts drifts for all.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -271,36 +270,27 @@ def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, 
     )
 
 
-def main() -> None:
+def run(seconds: float, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
     """Measure, print a table and write build/bench/serving.json; end with 1 when it failed more than the floor."""
-    parser = argparse.ArgumentParser(prog="python -m ops.bench.serving")
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
-    parser.add_argument("--without-mlflow", action="store_true")
-    arguments = parser.parse_args()
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:
             sys.exit(f"error: {program} is not here (Debian: apt install wrk util-linux).")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if arguments.without_mlflow:
+        if without_mlflow:
             chosen = contestants(folder)[:3]
         else:
             chosen = contestants(folder)
             save_for_mlflow(folder)
         with ExitStack() as stack:
             servers = [stack.enter_context(contestant.running()) for contestant in chosen]
-            table = measure(servers, arguments.connections, arguments.rounds, arguments.seconds, folder)
-            batches = batch(servers[1], arguments.seconds)
+            table = measure(servers, connections, rounds, seconds, folder)
+            batches = batch(servers[1], seconds)
             show(table, servers, batches)
             starts = {server.contestant.name: server.start_seconds for server in servers}
             memory = {server.contestant.name: server.resident_mb() for server in servers}
     OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
     write_json(OUT_FILE, {"table": table, "start_seconds": starts, "resident_mb": memory, "batch": batches})
     floor, ours = (sum(row["errors"] for row in table if row["name"] == each.name) for each in chosen[:2])
-    sys.exit(f"error: the service failed {ours:.0f} requests, the floor {floor:.0f}" if ours > floor else 0)
-
-
-if __name__ == "__main__":
-    main()
+    if ours > floor:
+        sys.exit(f"error: the service failed {ours:.0f} requests, the floor {floor:.0f}.")

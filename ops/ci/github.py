@@ -1,11 +1,10 @@
 """What workflows tell GitHub, through its client `gh`: comments, deployments, proposed changes.
 
-Only the standard library: `make comment` runs with the right to write, and without anything installed.
+Each is a step of a workflow, which gives GITHUB_REPOSITORY, GITHUB_SHA and GH_TOKEN by the environment.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import OnTimeError
-from stages.errors import run
+from stages.git import git
 
 MARKER = "<!-- on-time: report -->"
 LONGEST = 60_000  # characters; GitHub takes 65,536
@@ -30,7 +29,7 @@ def setting(name: str) -> str:
     """Return a variable of the environment that a workflow sets; raise GitHubRefused without it."""
     value = os.environ.get(name, "")
     if not value:
-        raise GitHubRefused(f"{name} is not set: the workflow that calls this verb sets it, see .github/workflows.")
+        raise GitHubRefused(f"{name} is not set: the workflow that calls this command sets it, see .github/workflows.")
     return value
 
 
@@ -87,13 +86,13 @@ def body_of(workflow_run: dict[str, Any], report: str) -> str:
     return "\n\n".join([MARKER, verdict, harmless(report) or "The run ended before it made a report."])
 
 
-def comment() -> str:
-    """Put the report of the run RUN_ID on its pull request: one comment, which later runs rewrite."""
-    workflow_run = api(f"actions/runs/{setting('RUN_ID')}")
+def comment(run_id: str) -> str:
+    """Put the report of a workflow run on its pull request: one comment, which later runs rewrite."""
+    workflow_run = api(f"actions/runs/{run_id}")
     number = pull_request(workflow_run)
     if number is None:
         return f"No open pull request has {workflow_run['head_sha'][:9]} as its head: nothing to comment on."
-    body = {"body": body_of(workflow_run, report_of(setting("RUN_ID")))}
+    body = {"body": body_of(workflow_run, report_of(run_id))}
     page, found = 1, []
     while batch := api(f"issues/{number}/comments?per_page={PAGE}&page={page}"):
         found += [c["id"] for c in batch if c["body"].startswith(MARKER) and c["user"]["type"] == "Bot"]
@@ -105,10 +104,8 @@ def comment() -> str:
     return f"Pull request {number} has the report of run {workflow_run['run_number']} as a comment."
 
 
-def deployment() -> str:
+def deployment(environment: str, version: str, image: str, why: str) -> str:
     """Record a deployment that worked, with the model's version and the image, in GitHub's list of deployments."""
-    environment, version, image = setting("ENVIRONMENT"), setting("VERSION"), setting("IMAGE")
-    why = os.environ.get("REASON") or "release"
     made = api(
         "deployments",
         "POST",
@@ -127,17 +124,12 @@ def deployment() -> str:
     return f"Recorded: {environment} runs model version {version}, {image}."
 
 
-def git(*arguments: str) -> str:
-    """Run git and return what it prints."""
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def propose() -> str:
+def propose(why: str) -> str:
     """Open a pull request with what a retraining has changed, or renew the one that is open; never touch main."""
     paths = ["dvc.lock", "data.dvc", "params.yaml", "reports"]
-    if not git("status", "--porcelain", "--", *paths):
+    if not git("status", "--porcelain", "--", *paths).strip():
         return "The pipeline gave the same model again: there is nothing to propose."
-    branch, why = "retrain", os.environ.get("REASON") or "scheduled"
+    branch = "retrain"
     identity = ["-c", "user.name=on-time", "-c", "user.email=on-time@users.noreply.github.com"]
     git("checkout", "-B", branch)
     git("add", "--", *paths)
@@ -151,15 +143,3 @@ def propose() -> str:
         return f"Pull request {opened[0]['number']} has the new model."
     made = api("pulls", "POST", body | {"title": "Retrain the model", "head": branch, "base": "main"})
     return f"Pull request {made['number']} proposes the new model."
-
-
-def main() -> None:
-    """Do one of the three, and print what was done."""
-    actions = {action.__name__: action for action in (comment, deployment, propose)}
-    parser = argparse.ArgumentParser(prog="python -m ops.ci.github")
-    parser.add_argument("action", choices=sorted(actions))
-    print(actions[parser.parse_args().action]())
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,6 +1,6 @@
-"""`make check-lock`: is the committed dvc.lock the one that this commit's code, parameters and data ask for?
+"""`on-time ci check-lock`: whether dvc.lock belongs to this commit's code, parameters and data.
 
-It needs no data and runs no stage: `make verify` proves that the lock's bytes come out, this says at once why not.
+It needs no data and runs no stage. `on-time ci reproduce` proves that a rerun gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from app.errors import OnTimeError
-from stages.errors import run
 from stages.sections import flatten
 
 ABSENT = {"deleted", "not in cache"}
@@ -72,8 +71,8 @@ def broken_chain() -> list[str]:
     ]
 
 
-def main() -> None:
-    """Print that the lock is up to date, or end with 9 and what differs."""
+def check() -> str:
+    """Return that the lock is up to date; raise LockStale, with what differs, when it is not."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -82,8 +81,4 @@ def main() -> None:
     changed += broken_chain() if Path("dvc.lock").exists() else []
     if changed:
         raise LockStale("dvc.lock is not what this commit makes:\n  " + "\n  ".join(changed) + f"\nRun {HELP}")
-    print("dvc.lock is of this commit's code, parameters and data.")
-
-
-if __name__ == "__main__":
-    run(main)
+    return "dvc.lock belongs to this commit's code, parameters and data."

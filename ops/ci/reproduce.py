@@ -1,4 +1,4 @@
-"""`make verify`: a rerun of the committed state with another number of threads must give the same bytes."""
+"""`on-time ci reproduce`: a rerun of the committed state with another number of threads gives the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 COMPARED = ["dvc.lock", "reports"]
 
 
-def main() -> None:
+def reproduce() -> None:
     """Clone, rerun with --force, and fail on any difference in dvc.lock or the reports."""
     here = Path.cwd()
     threads = "1" if os.environ.get("OMP_NUM_THREADS") != "1" else "2"
@@ -29,7 +29,3 @@ def main() -> None:
     if difference.returncode or status.stdout:
         sys.exit(f"error: the rerun with {threads} thread(s) differs from the commit:\n{status.stdout}")
     print(f"The rerun with {threads} thread(s) gave the committed {' and '.join(COMPARED)}, byte for byte.")
-
-
-if __name__ == "__main__":
-    main()

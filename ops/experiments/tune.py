@@ -1,15 +1,14 @@
-"""`make tune`: search the parameters of `train` on the rolling-origin months; the test months are not read."""
+"""`on-time model tune`: search the parameters of `train` on the rolling-origin months; the test months are not read."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import hashlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -18,16 +17,15 @@ import mlflow
 import numpy as np
 import optuna
 import pandas as pd
-from dvc.utils.serialize import modify_yaml
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
+from ruamel.yaml import YAML
 
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
-from ops.gate.pull_request import advantage, decide_not_worse, markdown
+from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, tracking
 from stages.decision import Check, Decision
-from stages.errors import run
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.metrics import Scored, Settings, pointwise
@@ -175,25 +173,25 @@ def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -
     """Judge whether the best parameters of so many trials are better than the present ones, and not by chance.
 
     The gain in log loss has to exceed what the best of `trials` worthless ones would show by chance, and nothing that
-    the promotion gate guards may be worse. A slice that has too few flights in these months is not watched.
+    the promotion gate guards may be worse. A slice that has too few rows in these months is not watched.
     """
     whole, parts, replicates = compare(challenger, champion, p.gate.promotion)
     policy = p.gate.model_copy(update={"slices": list(parts)})
     pair = whole["log_loss"]
     noise = NormalDist().inv_cdf(1 - DOUBT / trials) * float(np.std(replicates.metrics["log_loss"]))
     gain = advantage("log_loss", pair.challenger, pair.champion)
-    check = Check.at_least("log_loss (gain)", gain, noise, pair.challenger, pair.champion)
+    check = Check.at_least("log_loss", gain, noise, pair.challenger, pair.champion, rule="gain")
     return Decision((check,)) + decide_not_worse(whole, parts, policy)
 
 
 def edited(text: str, values: dict[str, Any]) -> str:
-    """Return params.yaml with other values under `train`, written as DVC writes it: comments stay."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / PARAMS_FILE.name
-        path.write_text(text, encoding="utf-8")
-        with modify_yaml(str(path)) as content:
-            content["train"].update(values)
-        return path.read_text(encoding="utf-8")
+    """Return params.yaml with other values under `train`; comments and quotes stay."""
+    yaml, written = YAML(), StringIO()
+    yaml.preserve_quotes = True
+    content = yaml.load(text)
+    content["train"].update(values)
+    yaml.dump(content, written)
+    return written.getvalue()
 
 
 def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decision, dict[str, Any]]:
@@ -210,17 +208,13 @@ def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decisi
     return decision, changes
 
 
-def main() -> None:
-    """Search, then print the change of params.yaml that is worth making, if there is one."""
-    parser = argparse.ArgumentParser(prog="python -m ops.experiments.tune")
-    parser.add_argument("--trials", type=int, required=True, help="how many there are to be in the end")
-    parser.add_argument("--apply", action="store_true", help="write the proposed change to params.yaml")
-    arguments = parser.parse_args()
+def tune(trials: int, apply: bool) -> None:
+    """Search until there are so many trials, then print the change of params.yaml that is worth making, if any."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     p, train = params.load(), pd.read_parquet(OUT_DIR / "train.parquet")
     study = open_study(p.train, p.gate.promotion.max_size_ratio)
     with study_run(study):
-        search(study, train, p.train, arguments.trials)
+        search(study, train, p.train, trials)
         decision, changes = propose(study, train, p)
     if changes:
         print(markdown(decision) + "\n")
@@ -230,12 +224,8 @@ def main() -> None:
     before = PARAMS_FILE.read_text(encoding="utf-8")
     after = edited(before, changes)
     print("".join(difflib.unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", "proposed")))
-    if arguments.apply:
+    if apply:
         PARAMS_FILE.write_text(after, encoding="utf-8")
         print("params.yaml is changed. `make repro` trains with it, `make gate` and `make promote` judge it.")
     else:
-        print("`make tune APPLY=1` writes this, `make repro` trains with it.")
-
-
-if __name__ == "__main__":
-    run(main)
+        print("`on-time model tune --apply` writes this, `make repro` trains with it.")

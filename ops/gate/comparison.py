@@ -1,8 +1,7 @@
-"""`make report`: what a branch changes, as Markdown for its pull request: metrics, parameters, data, plots and gate."""
+"""`on-time model report`: what a branch changes, as Markdown: metrics, parameters, data, plots and gate."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import os
@@ -15,8 +14,8 @@ import numpy as np
 import yaml
 
 from ops.gate import pull_request as gate
+from ops.gate.policy import Nested, advantage, markdown, table
 from stages.decision import Decision, number
-from stages.errors import run
 from stages.metrics import HIGHER_IS_BETTER
 from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
 
@@ -29,17 +28,17 @@ COLOURS = {"base": ["#9a9a9a", "#c9c9c9"], "now": ["#0969da", "#54aeff"]}
 Table = dict[str, list[str]]
 
 
-def metrics(now: gate.Nested, base: gate.Nested) -> str:
+def metrics(now: Nested, base: Nested) -> str:
     """Return the test metrics of both as a table, with the word for the direction of each change."""
-    rows = ["| November and December | base | now | change | |", "|---|--:|--:|--:|---|"]
+    rows = []
     for name in HIGHER_IS_BETTER:
         pair = [number(side.get("test", {}).get(name)) for side in (base, now)]
-        better = gate.advantage(name, pair[1], pair[0])
+        better = advantage(name, pair[1], pair[0])
         word = "better" if better > 0 else "worse" if better < 0 else "same" if better == 0 else ""
         cells = ["–" if np.isnan(value) else f"{value:.4f}" for value in pair]
         change = "–" if np.isnan(better) else f"{pair[1] - pair[0]:+.4f}"
-        rows.append(f"| {name} | {' | '.join(cells)} | {change} | {word} |")
-    return "\n".join(rows)
+        rows.append([name, *cells, change, word])
+    return table(["metric on the test period", "base", "now", "change", ""], rows)
 
 
 def parameters(commit: str) -> str:
@@ -48,11 +47,11 @@ def parameters(commit: str) -> str:
     before, after = flatten(old), flatten(as_dict())
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     rows = [
-        f"| `{key}` | {before.get(key, '–')} | {after.get(key, '–')} |"
+        [f"`{key}`", str(before.get(key, "–")), str(after.get(key, "–"))]
         for key in changed
         if not key.startswith("gate.")
     ]
-    return "\n".join(["| parameter | base | now |", "|---|--:|--:|", *rows]) if rows else "No parameter changes."
+    return table(["parameter", "base", "now"], rows) if rows else "No parameter changes."
 
 
 def data(commit: str) -> str:
@@ -62,7 +61,7 @@ def data(commit: str) -> str:
     return f"The data changes: `{digests[0]}` → `{digests[1]}`." if digests[0] != digests[1] else ""
 
 
-def table(text: str | None) -> Table:
+def columns(text: str | None) -> Table:
     """Return the columns of a CSV text by name; none of a file that is not there."""
     rows = list(csv.DictReader(io.StringIO(text or "")))
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
@@ -73,39 +72,39 @@ def charts(commit: str) -> list[str]:
     drawn = []
     plots = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8")).get("plots", [])
     for title, spec in [item for entry in plots for item in entry.items()]:
-        for path, columns in spec["y"].items():
+        for path, wanted in spec["y"].items():
             now = Path(path).read_text(encoding="utf-8") if Path(path).exists() else None
             base = gate.at_base(commit, path)
             if now is not None and now != base:
-                y = columns if isinstance(columns, list) else [columns]
+                y = wanted if isinstance(wanted, list) else [wanted]
                 draw = bars if spec["template"] == "bar_horizontal" else lines
-                drawn.append(draw(title, spec["x"], y, {"base": table(base), "now": table(now)}))
+                drawn.append(draw(title, spec["x"], y, {"base": columns(base), "now": columns(now)}))
     return drawn
 
 
-def lines(title: str, x: str, columns: list[str], sides: dict[str, Table]) -> str:
+def lines(title: str, x: str, names: list[str], sides: dict[str, Table]) -> str:
     """Return curves over a numeric x, brought to common points, as a Mermaid chart."""
-    present = {side: found for side, found in sides.items() if set(columns) | {x} <= found.keys()}
+    present = {side: found for side, found in sides.items() if set(names) | {x} <= found.keys()}
     xs = {side: np.asarray(found[x], float) for side, found in present.items()}
     low, high = max(values.min() for values in xs.values()), min(values.max() for values in xs.values())
     grid = np.linspace(low, high, POINTS)
     series = []
-    for column in columns:
+    for column in names:
         for side, found in present.items():
             order = np.argsort(xs[side], kind="stable")
             curve = np.interp(grid, xs[side][order], np.asarray(found[column], float)[order])
-            series.append((COLOURS[side][columns.index(column)], curve))
+            series.append((COLOURS[side][names.index(column)], curve))
     values = np.concatenate([curve for _, curve in series])
     axes = [
         f'x-axis "{x}" {low:g} --> {high:g}',
-        f'y-axis "{", ".join(columns)}" {values.min():g} --> {values.max():g}',
+        f'y-axis "{", ".join(names)}" {values.min():g} --> {values.max():g}',
     ]
     return _mermaid(title, [colour for colour, _ in series], [*axes, *(f"line {_list(curve)}" for _, curve in series)])
 
 
-def bars(title: str, x: str, columns: list[str], sides: dict[str, Table]) -> str:
+def bars(title: str, x: str, labels: list[str], sides: dict[str, Table]) -> str:
     """Return the largest values now as bars, with the base's as a line, as a Mermaid chart."""
-    label = columns[0]
+    label = labels[0]
     now = dict(zip(sides["now"][label], map(float, sides["now"][x]), strict=True))
     base = dict(zip(sides["base"].get(label, []), map(float, sides["base"].get(x, [])), strict=True))
     names = sorted(now, key=lambda name: -now[name])[:BARS]
@@ -134,13 +133,13 @@ def text(revision: str) -> str:
     decision, comment = gate.judge(revision, load_section(GateParams, "gate"))
     commit = gate.merge_base(revision)
     now, base = gate.metrics_diff(commit)
-    every = gate.markdown(decision)
+    every = markdown(decision)
     failed = Decision(tuple(check for check in decision.checks if not check.passed))
     drawn = charts(commit)
     parts = [
         comment.removesuffix(every).strip(),
         metrics(now, base),
-        "**What the gate refuses**\n\n" + gate.markdown(failed) if failed.checks else "",
+        "**Failed checks**\n\n" + markdown(failed) if failed.checks else "",
         parameters(commit),
         data(commit),
         folded(f"{len(drawn)} plots change", "\n\n".join(drawn)) if drawn else "No plot changes.",
@@ -149,11 +148,8 @@ def text(revision: str) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def main() -> None:
-    """Write and print the report, with DVC's own page of plots beside it; it judges nothing: `make gate` does."""
-    parser = argparse.ArgumentParser(prog="python -m ops.gate.comparison")
-    parser.add_argument("--base", required=True, help="the branch or commit that the pull request is for")
-    revision = parser.parse_args().base
+def write(revision: str) -> None:
+    """Write and print the report, with DVC's own page of plots beside it; the verdict of `make gate` is part of it."""
     report = text(revision)
     FOLDER.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(report, encoding="utf-8")
@@ -163,7 +159,3 @@ def main() -> None:
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(report)
-
-
-if __name__ == "__main__":
-    run(main)

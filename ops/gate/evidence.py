@@ -24,7 +24,7 @@ from app.interface import Lookups, Request
 from app.model import bundle as model
 from app.registry import download
 from app.registry import version as registry
-from ops.gate.pull_request import Comparison, Evidence, advantage
+from ops.gate.policy import Comparison, Evidence, advantage
 from stages import evaluate, featurize, metrics, tracking
 from stages.errors import DataInvalid
 from stages.featurize import DAY, GROUP, LOOKUPS_FILE, OUT_DIR, TARGET

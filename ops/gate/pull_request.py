@@ -1,26 +1,19 @@
-"""The gates: pure decisions on a pull request and on a promotion, and the command that judges a pull request."""
+"""`make gate`: the gate of a pull request, which compares the reports of the working tree with the merge base."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from app.errors import OnTimeError
-from stages.decision import Check, Decision, decide_floors, floor, number
-from stages.errors import run
+from ops.gate.policy import decide_pull_request, markdown
+from stages.decision import Decision
 from stages.files import EVALUATION_FILE, METRICS_FILE
-from stages.metrics import HIGHER_IS_BETTER
 from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
-
-Nested = Mapping[str, Mapping[str, object]]
 
 
 class GateRefused(OnTimeError):
@@ -29,127 +22,6 @@ class GateRefused(OnTimeError):
 
 class BaseUnknown(OnTimeError):
     """What to compare with cannot be read."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric of both models on the same rows; `lower` bounds the challenger's advantage (good: positive)."""
-
-    challenger: float
-    champion: float
-    lower: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a promotion is judged by; `challenger` is laid out as reports/metrics.json.
-
-    Without a champion only `challenger` is filled; `unusable` says why a bundle was not loaded.
-    """
-
-    challenger: Nested
-    unusable: str = ""
-    has_champion: bool = False
-    metrics: Mapping[str, Comparison] = field(default_factory=dict)
-    slices: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
-    latency: tuple[float, float] = (math.nan, math.nan)
-    size: tuple[float, float] = (math.nan, math.nan)
-
-
-def worsening(metric: str, now: object, base: object) -> float:
-    """Return by how much a metric got worse, in its own unit; negative when it got better."""
-    return (number(base) - number(now)) * (1 if HIGHER_IS_BETTER[metric] else -1)
-
-
-def advantage(metric: str, challenger: float, champion: float) -> float:
-    """Return by how much the challenger is better."""
-    return -worsening(metric, challenger, champion)
-
-
-def decide_pull_request(
-    now: Nested, base: Nested | None, slices: Nested, base_slices: Nested, policy: GateParams
-) -> Decision:
-    """Judge reports/metrics.json and the slices of reports/evaluation.json against those of the merge base.
-
-    With `base` None there is nothing to compare with: the floors alone decide.
-    """
-    rules = policy.pull_request
-    decision = decide_floors(now, policy)
-    checks: list[Check] = []
-    if base is not None:
-        for metric, most in rules.max_regression.items():
-            pair = now.get("test", {}).get(metric), base.get("test", {}).get(metric)
-            checks.append(Check.at_most(f"{metric} (regression)", worsening(metric, *pair), most, *map(number, pair)))
-    for name in policy.slices:
-        part, base_part = slices.get(name, {}), base_slices.get(name, {})
-        for metric, bound in rules.slice_floors.items():
-            checks.append(floor(f"{name} {metric}", metric, part.get(metric), bound, base_part.get(metric)))
-        for metric, most in rules.slice_max_regression.items() if base is not None else ():
-            pair = part.get(metric), base_part.get(metric)
-            worse = worsening(metric, *pair)
-            checks.append(Check.at_most(f"{name} {metric} (regression)", worse, most, *map(number, pair)))
-    return decision + Decision(tuple(checks))
-
-
-def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool = False) -> Decision:
-    """Judge a challenger by the floors and, where there is a champion, by not being worse than it anywhere.
-
-    A challenger that is better by no guarded metric is a tie, which is refused unless `allow_equal`.
-    """
-    if evidence.unusable:
-        return Decision((Check.at_least(f"bundle that the service can load ({evidence.unusable})", 0, 1),))
-    floors = decide_floors(evidence.challenger, policy)
-    if not evidence.has_champion:
-        return floors
-    rules = policy.promotion
-    checks = []
-    for name, (ours, theirs), most in (
-        ("latency", evidence.latency, rules.max_latency_ratio),
-        ("size", evidence.size, rules.max_size_ratio),
-    ):
-        ratio = ours / theirs if theirs > 0 else math.nan
-        checks.append(Check.at_most(f"{name} ratio", ratio, most, ours, theirs))
-    pairs = {m: evidence.metrics[m] for m in rules.margins if m in evidence.metrics}
-    better = sum(advantage(m, pair.challenger, pair.champion) > 0 for m, pair in pairs.items())
-    checks.append(Check.at_least("metrics better than the champion's", better, 0 if allow_equal else 1))
-    return floors + decide_not_worse(evidence.metrics, evidence.slices, policy) + Decision(tuple(checks))
-
-
-def decide_not_worse(
-    whole: Mapping[str, Comparison], parts: Mapping[str, Mapping[str, Comparison]], policy: GateParams
-) -> Decision:
-    """Judge whether a challenger is no worse than the champion by any guarded metric, nor on any watched slice."""
-    rules, unknown = policy.promotion, Comparison(math.nan, math.nan, math.nan)
-    guarded = {str(metric): (whole.get(metric, unknown), margin) for metric, margin in rules.margins.items()}
-    for name in policy.slices:
-        for metric, margin in rules.slice_margins.items():
-            guarded[f"{name} {metric}"] = parts.get(name, {}).get(metric, unknown), margin
-    return Decision(
-        tuple(
-            Check.at_least(f"{label} (not worse)", pair.lower, -margin, pair.challenger, pair.champion)
-            for label, (pair, margin) in guarded.items()
-        )
-    )
-
-
-def markdown(decision: Decision) -> str:
-    """Return every check as a row of a Markdown table."""
-    rows = ["| metric | base | now | change | bound | verdict |", "|---|--:|--:|--:|--:|---|"]
-    for c in decision.checks:
-        change = c.now - c.base
-        numbers = [_cell(c.base), _cell(c.now), _cell(change, "+.4g")]
-        rows.append(f"| {c.name} | {' | '.join(numbers)} | {_bound(c)} | {'pass' if c.passed else '**FAIL**'} |")
-    return "\n".join(rows)
-
-
-def _cell(value: float, form: str = ".5g") -> str:
-    return "–" if math.isnan(value) else f"{value:{form}}"
-
-
-def _bound(check: Check) -> str:
-    """Return the bound, with what it bounds where that is not the metric itself."""
-    own = f" ({_cell(check.value)})" if check.value != check.now and math.isfinite(check.value) else ""
-    return f"{check.sense} {check.bound:g}{own}"
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -228,15 +100,7 @@ def judge(revision: str, policy: GateParams) -> tuple[Decision, str]:
     return decision, "\n".join([*lines, markdown(decision)])
 
 
-def main() -> None:
-    """Print the table; exit 1 with the reasons when the pull request is refused."""
-    parser = argparse.ArgumentParser(prog="python -m ops.gate.pull_request")
-    parser.add_argument("--base", required=True, help="the branch or commit that the pull request is for")
-    decision, comment = judge(parser.parse_args().base, load_section(GateParams, "gate"))
-    print(comment)
+def enforce(decision: Decision) -> None:
+    """Raise GateRefused, with the reasons, when the pull request is refused."""
     if not decision.accepted:
         raise GateRefused("the gate refuses: " + "; ".join(decision.reasons) + ".")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,4 @@
-"""What Alertmanager sends to: alerts become log lines, a cause for retraining its command, silence an alarm."""
+"""The receiver of alerts: logs each one, starts the retraining command, and alarms when the Watchdog is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESULTS = ("started", "busy", "done", "failed")
 log = logging.getLogger("ops.monitoring.alert_receiver")
 
 
-class Settings(BaseSettings):
+class ReceiverSettings(BaseSettings):
     """Settings of the receiver, each from the variable ONTIME_RECEIVER_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="ONTIME_RECEIVER_", frozen=True)
@@ -40,12 +40,12 @@ class Settings(BaseSettings):
     """File with the token that Alertmanager sends; without one, anybody may send."""
 
     silence_seconds: float = Field(default=180, gt=0)
-    """Silence of the Watchdog from which on alerting is held to be broken."""
+    """Time without a Watchdog after which alerting is considered broken."""
 
     silence_command: str = ""
-    """Command to run when the Watchdog falls silent: one that tells people by another way than Alertmanager."""
+    """Command to run when the Watchdog is missing; it has to notify people by another way than Alertmanager."""
 
-    retrain_command: str = "python -m ops.retraining.decide"
+    retrain_command: str = "python -m ops.cli model retrain"
     """Command that decides on a retraining and starts it."""
 
 
@@ -58,21 +58,21 @@ class Alert(BaseModel):
 
 
 class Notification(BaseModel):
-    """What Alertmanager sends: alerts of one group."""
+    """A notification of Alertmanager: the alerts of one group."""
 
     alerts: list[Alert]
 
 
 class Receiver:
-    """What was heard, and what was done about it."""
+    """The state of the receiver."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ReceiverSettings) -> None:
         self.settings = settings
         self.heard, self.silent = time.time(), False
         self.retraining: asyncio.Task[None] | None = None
         self.registry = CollectorRegistry()
         self.watchdog = Gauge(
-            "receiver_watchdog_timestamp_seconds", "When the Watchdog was last heard.", registry=self.registry
+            "receiver_watchdog_timestamp_seconds", "Time of the last Watchdog.", registry=self.registry
         )
         self.watchdog.set(self.heard)
         self.alerts = Counter("receiver_alerts", "Alerts received.", ["status"], registry=self.registry)
@@ -89,27 +89,27 @@ class Receiver:
             log.warning(json.dumps({"status": alert.status} | alert.labels | alert.annotations))
 
     def hear(self) -> None:
-        """Take note that alerting works."""
+        """Record that the Watchdog has arrived."""
         if self.silent:
-            log.warning("the Watchdog is heard again")
+            log.warning("the Watchdog has arrived again")
         self.heard, self.silent = time.time(), False
         self.watchdog.set(self.heard)
 
     async def listen(self) -> None:
-        """Raise the alarm, once, whenever the Watchdog falls silent."""
+        """Alarm once whenever the Watchdog is missing."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if not self.silent and time.time() - self.heard > self.settings.silence_seconds:
                 self.silent = True
-                log.critical("the Watchdog is silent for %.0f s: no alert arrives", time.time() - self.heard)
+                log.critical("no Watchdog for %.0f s: no alert arrives", time.time() - self.heard)
                 if self.settings.silence_command:
                     await _run(self.settings.silence_command)
 
-    def ask_for_retraining(self, names: list[str]) -> str:
+    def start_retraining(self, names: list[str]) -> str:
         """Start the command unless it runs; return `started` or `busy`."""
         result = "busy" if self.retraining and not self.retraining.done() else "started"
         self.retrain.labels(result).inc()
-        log.warning("%s ask for retraining: %s", ", ".join(names), result)
+        log.warning("retraining because of %s: %s", ", ".join(names), result)
         if result == "started":
             self.retraining = asyncio.create_task(self._retrain())
         return result
@@ -131,7 +131,7 @@ async def _run(command: str) -> int:
     return code
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: ReceiverSettings) -> FastAPI:
     """Return the application."""
     receiver = Receiver(settings)
 
@@ -163,7 +163,7 @@ def create_app(settings: Settings) -> FastAPI:
     @app.post("/retrain", dependencies=guard)
     async def retrain(notification: Notification) -> dict[str, str]:
         names = sorted({a.labels["alertname"] for a in notification.alerts if a.status == "firing"})
-        return {"result": receiver.ask_for_retraining(names) if names else "resolved"}
+        return {"result": receiver.start_retraining(names) if names else "resolved"}
 
     @app.get("/livez")
     async def livez() -> dict[str, str]:
@@ -172,7 +172,7 @@ def create_app(settings: Settings) -> FastAPI:
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
         if receiver.silent:
-            raise HTTPException(503, "The Watchdog is silent: no alert arrives.")
+            raise HTTPException(503, "The Watchdog is missing: no alert arrives.")
         return {"watchdog_heard_seconds_ago": round(time.time() - receiver.heard, 1)}
 
     @app.get("/metrics")
@@ -182,12 +182,8 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def main() -> None:
-    """Listen until the process is ended."""
+def serve() -> None:
+    """Serve until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = Settings()
+    settings = ReceiverSettings()
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,7 @@
-"""`make monitor-local`: the monitoring beside a service on this machine, by Debian's binaries instead of containers."""
+"""`on-time monitor local`: the monitoring beside a service on this machine, by Debian's programs."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -19,7 +18,6 @@ from pathlib import Path
 import yaml
 
 from app.errors import OnTimeError
-from stages.errors import run
 
 OPS = Path(__file__).resolve().parent / "config"
 PACKAGES = {
@@ -155,26 +153,26 @@ class Site:
         }
 
     def ours(self) -> dict[str, dict[str, str]]:
-        """Return the settings of the drift monitor and of the receiver, by module."""
+        """Return the settings of the drift monitor and of the receiver, by their commands."""
         drift_host, drift_port = self.address("drift:8001").split(":")
         host, port = self.address("receiver:8002").split(":")
         window = {"ONTIME_DRIFT_WINDOW_HOURS": str(self.week_seconds / 3600)}
         minutes = max(DRIFT_RUN_SECONDS / 60, 15 * self.week_seconds / (7 * DAY_SECONDS))
         return {
-            "ops.monitoring.drift": window
+            "monitor drift": window
             | {
                 "ONTIME_DRIFT_HOST": drift_host,
                 "ONTIME_DRIFT_PORT": drift_port,
                 "ONTIME_DRIFT_MINUTES": str(minutes),
                 "ONTIME_DRIFT_REGISTRY_SECONDS": str(max(1.0, 30 / self.speed)),
             },
-            "ops.monitoring.alert_receiver": window  # the command that it starts looks at the same window
+            "monitor receiver": window  # the command that it starts looks at the same window
             | {
                 "ONTIME_RECEIVER_HOST": host,
                 "ONTIME_RECEIVER_PORT": port,
                 "ONTIME_RECEIVER_TOKEN_FILE": f"{self.folder}/alertmanager/secrets/receiver_token",
                 "ONTIME_RECEIVER_SILENCE_SECONDS": str(max(10.0, 180 / self.speed)),
-                "ONTIME_RECEIVER_RETRAIN_COMMAND": f"{sys.executable} -m ops.retraining.decide",
+                "ONTIME_RECEIVER_RETRAIN_COMMAND": f"{sys.executable} -m ops.cli model retrain",
             },
         }
 
@@ -183,14 +181,14 @@ class Site:
 def started(
     commands: Mapping[str, list[str]], environment: Mapping[str, Mapping[str, str]]
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Run programs until the block ends; those in `environment` are modules of ours."""
+    """Run programs until the block ends; those in `environment` are commands of ours."""
     for program in commands:
         if shutil.which(program) is None:
             raise ProgramMissing(f"{program} is not installed: apt install {PACKAGES[program]}")
     with contextlib.ExitStack() as stack:
         running = {}
         lines = {program: [program, *arguments] for program, arguments in commands.items()}
-        lines |= {module: [sys.executable, "-m", module] for module in environment}
+        lines |= {name: [sys.executable, "-m", "ops.cli", *name.split()] for name in environment}
         for name, line in lines.items():
             process = stack.enter_context(subprocess.Popen(line, env=os.environ | dict(environment.get(name, {}))))
             stack.callback(process.terminate)
@@ -207,29 +205,15 @@ def watch(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
         time.sleep(0.5)
 
 
-def main() -> None:
-    """Run everything until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m ops.monitoring.local")
-    parser.add_argument(
-        "--speed", type=float, default=1, help="divide all windows and waits by this, to watch a replay"
-    )
-    parser.add_argument(
-        "--week-seconds", type=float, default=7 * DAY_SECONDS, help="how long a week of the replay takes"
-    )
-    parser.add_argument("--cadvisor", default="", help="address of a cAdvisor; without one, containers are not watched")
-    parser.add_argument("--service", default=f"127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}")
-    arguments = parser.parse_args()
+def watch_all(speed: float, week_seconds: float, cadvisor: str, service: str) -> None:
+    """Run everything until interrupted; without the address of a cAdvisor, containers are not watched."""
     with tempfile.TemporaryDirectory(prefix="on-time-monitoring-") as folder:
-        targets = TARGETS | {"api:8000": arguments.service, "cadvisor:8080": arguments.cadvisor}
-        without = [job for job in NOT_HERE if job != "cadvisor" or not arguments.cadvisor]
-        site = Site(Path(folder), targets, arguments.speed, week_seconds=arguments.week_seconds, without=without)
+        targets = TARGETS | {"api:8000": service, "cadvisor:8080": cadvisor}
+        without = [job for job in NOT_HERE if job != "cadvisor" or not cadvisor]
+        site = Site(Path(folder), targets, speed, week_seconds=week_seconds, without=without)
         site.write()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the programs as well
         with contextlib.suppress(KeyboardInterrupt), started(site.commands(), site.ours()) as running:
             print(f"Prometheus  http://{site.address('prometheus:9090')}/alerts")
             print(f"Alertmanager  http://{site.address('alertmanager:9093')}   Ctrl-C ends all of it.", flush=True)
             watch(running)
-
-
-if __name__ == "__main__":
-    run(main)

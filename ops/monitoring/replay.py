@@ -1,8 +1,7 @@
-"""`make replay`: November and December 2013 to a running service, week by week in fast motion, outcomes following."""
+"""`on-time monitor replay`: the test period to a running service, in fast motion, outcomes following."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -20,7 +19,6 @@ import pandas as pd
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
 from stages import featurize, interface, params
-from stages.errors import run
 from stages.featurize import LOOKUPS_FILE
 from stages.rows import day_of
 
@@ -130,30 +128,11 @@ def _say(rows: list[tuple[date, float, bool]], first: date) -> None:
     )
 
 
-def main() -> None:
+def run(base: str, first: date | None, last: date | None, week_seconds: float) -> None:
     """Replay the test period of params.yaml, or another one."""
-    period = params.load().featurize.test
-    parser = argparse.ArgumentParser(prog="python -m ops.monitoring.replay")
-    parser.add_argument("--base", default=f"http://127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}")
-    parser.add_argument("--first", type=date.fromisoformat, default=period[0])
-    parser.add_argument("--last", type=date.fromisoformat, default=period[1])
-    parser.add_argument("--week-seconds", type=float, default=60.0)
-    arguments = parser.parse_args()
-    key = os.environ.get("ONTIME_API_KEY")
+    period, key = params.load().featurize.test, os.environ.get("ONTIME_API_KEY")
+    wanted = days(first or period[0], last or period[1])
     try:
-        asyncio.run(
-            replay(
-                arguments.base,
-                days(arguments.first, arguments.last),
-                arguments.week_seconds,
-                {"X-API-Key": key} if key else {},
-            )
-        )
+        asyncio.run(replay(base, wanted, week_seconds, {"X-API-Key": key} if key else {}))
     except (httpx.HTTPError, FileNotFoundError) as err:
-        raise ReplayFailed(
-            f"{err!r} at {arguments.base}: `make repro`, `make promote` and `make serve` come first."
-        ) from err
-
-
-if __name__ == "__main__":
-    run(main)
+        raise ReplayFailed(f"{err!r} at {base}: `make repro`, `make promote` and `make serve` come first.") from err

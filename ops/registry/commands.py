@@ -1,15 +1,16 @@
-"""The registry's commands: promote, rollback, history, compare, require, export."""
+"""The registry's commands: promote, rollback, require, export."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -22,17 +23,17 @@ from app.registry import download
 from app.registry import version as registry
 from ops.ci.github import output
 from ops.gate.evidence import Replicates, candidate, collect, draw
-from ops.gate.pull_request import Evidence, decide_promotion, markdown
-from ops.registry import history
+from ops.gate.policy import Evidence, decide_promotion, markdown
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
 from stages import params, tracking
 from stages.decision import Check, Decision
-from stages.errors import run
 from stages.files import write_json
 from stages.params import Params
 
 ATTEMPTS = 5
+
+Result = TypeVar("Result")
 
 
 class PromotionRefused(OnTimeError):
@@ -92,7 +93,7 @@ def record(
         log.tags(tags)
         numbers: dict[str, float] = {}
         for check in decision.checks:
-            name = re.sub(r"[^\w./ -]", "", check.name.partition(": ")[0].replace("=", " "))[:200].strip("/ ")
+            name = re.sub(r"[^\w./ -]", "", check.label.replace("=", " "))[:200].strip("/ ")
             numbers |= {name: check.value, f"{name}.now": check.now, f"{name}.base": check.base}
         log.metrics(**{name: value for name, value in numbers.items() if math.isfinite(value)})
         checks = [
@@ -129,7 +130,7 @@ def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bo
     verdict = "accepted" if decision.accepted else "refused"
     for version in filter(None, (challenger, champion)):
         pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")
-    where = f"The evidence: {pointer.link(run_id)}"
+    where = f"The evidence: {pointer.link(run_id)}{pointer.ui_hint()}"
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {name} is refused {against}: {reasons}. {where}")
@@ -151,7 +152,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     if not reason.strip():
         raise PromotionRefused('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
     _settle(client, name)
-    target = find(client, name, number, PREVIOUS, "`make history` shows which were; roll back with VERSION=n")
+    target = find(client, name, number, PREVIOUS, "`make history` shows which were; roll back with --version N")
     champion = require(client, p)
     if champion.version == target.version:
         return f"Version {target.version} of {name} is Production already."
@@ -160,7 +161,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
         with candidate(target):
             checks.append(Check.at_least("bundle that the service can load", 1, 1))
     except BundleInvalid as err:
-        checks.append(Check.at_least(f"bundle that the service can load ({err})", 0, 1))
+        checks.append(Check.at_least("bundle that the service can load", 0, 1, message=str(err)))
     decision = Decision(tuple(checks))
     run_id = record("rollback", target, champion, decision, p, reason=reason)
     verdict = "accepted" if decision.accepted else "refused"
@@ -175,7 +176,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason, _now())
     pointer.move(client, name, intent)
     done = f"Version {target.version} of {name} is Production again, after {champion.version}: {reason}."
-    return f"{done} {pointer.link(run_id)}"
+    return f"{done} {pointer.link(run_id)}{pointer.ui_hint()}"
 
 
 def export(client: MlflowClient, p: Params, folder: Path, number: str | None) -> str:
@@ -198,54 +199,14 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
     return f"Version {version.version} of {name} is in {folder}; ONTIME_BAKED_MODEL={folder} serves it."
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m ops.registry.commands")
-    commands = parser.add_subparsers(dest="command", required=True)
-    comparison = commands.add_parser("compare", help="the last pipeline runs, or those behind versions, side by side")
-    comparison.add_argument("versions", nargs="*")
-    commands.add_parser("require", help="fail when nothing is Production")
-    commands.add_parser("history", help="who was Production, from when to when, and why")
-    promotion = commands.add_parser("promote", help="Staging, or a version, to Production")
-    promotion.add_argument("version", nargs="?")
-    promotion.add_argument("--if-none", action="store_true", help="only when nothing is Production")
-    promotion.add_argument("--allow-equal", action="store_true", help="a tie is good enough")
-    back = commands.add_parser("rollback", help="the previous version, or a named one, to Production")
-    back.add_argument("version", nargs="?")
-    back.add_argument("--reason", default="")
-    copy = commands.add_parser("export", help="Production, or a named version, to a folder that the service can load")
-    copy.add_argument("folder", type=Path)
-    copy.add_argument("version", nargs="?")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Run one command of the registry; start it again while SQLite is busy with another one's writing."""
-    arguments = _arguments()
-    for attempt in range(ATTEMPTS):
+def patiently(action: Callable[[MlflowClient, Params], Result]) -> Result:
+    """Return what an action on the registry returns; repeat it while SQLite is busy with the writes of another one."""
+    p, client = params.load(), tracking.connect()
+    for _ in range(ATTEMPTS - 1):
         try:
-            _run(arguments)
-            break
+            return action(client, p)
         except MlflowException as err:
-            if err.error_code != "TEMPORARILY_UNAVAILABLE" or attempt == ATTEMPTS - 1:
+            if err.error_code != "TEMPORARILY_UNAVAILABLE":
                 raise
             time.sleep(random.uniform(0.2, 1))  # both would come back at once
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    p, client = params.load(), tracking.connect()
-    if arguments.command == "compare":
-        print(history.compare(client, arguments.versions))
-    elif arguments.command == "history":
-        print(history.text(client, NAME))
-    elif arguments.command == "require":
-        require(client, p)
-    elif arguments.command == "rollback":
-        print(rollback(client, p, arguments.version, arguments.reason))
-    elif arguments.command == "export":
-        print(export(client, p, arguments.folder, arguments.version))
-    elif not (arguments.if_none and by_alias(client, NAME, PRODUCTION)):
-        print(promote(client, p, arguments.version, arguments.allow_equal))
-
-
-if __name__ == "__main__":
-    run(main)
+    return action(client, p)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from tabulate import tabulate
 
 from ops.registry import production as pointer
 from stages import tracking
@@ -20,7 +21,12 @@ def text(client: MlflowClient, name: str) -> str:
     if not moves:
         return f"No version of {name} has been Production yet: `make promote` makes one."
     deployed = deployments(client, name)
-    return _production(moves) + (f"\n\n{deployed}" if deployed else "")
+    return _production(moves) + (f"\n\n{_deployed(deployed)}" if deployed else "")
+
+
+def facts(client: MlflowClient, name: str) -> dict[str, list[dict[str, str]]]:
+    """Return the moves of Production and the deployments, oldest first; times in milliseconds since 1970."""
+    return {"moves": pointer.moves(client, name), "deployments": deployments(client, name)}
 
 
 def _production(moves: list[dict[str, str]]) -> str:
@@ -38,15 +44,22 @@ def record_deployment(client: MlflowClient, run_id: str, name: str, image: str, 
         client.set_tag(run_id, f"deployed.{key}", value)
 
 
-def deployments(client: MlflowClient, name: str) -> str:
-    """Return every deployment that was tried, oldest first; empty without one."""
-    runs = tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "deployed.model": name})
-    if not runs:
-        return ""
+def deployments(client: MlflowClient, name: str) -> list[dict[str, str]]:
+    """Return every deployment that was tried, oldest first: image, host, at (ms), action, verdict, reasons, run id."""
+    found = []
+    for run in tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "deployed.model": name}):
+        tags = run.data.tags
+        known = {key: tags[f"deployed.{key}"] for key in ("image", "host", "at")}
+        known |= {"action": tags["action"], "verdict": tags["decision"], "reasons": tags["reasons"]}
+        found.append(known | {"run_id": run.info.run_id})
+    return sorted(found, key=lambda one: int(one["at"]))
+
+
+def _deployed(known: list[dict[str, str]]) -> str:
     rows = [["image", "host", "at", "by", "verdict", "decision", "why"]]
-    for tags, run_id in sorted(((r.data.tags, r.info.run_id) for r in runs), key=lambda r: int(r[0]["deployed.at"])):
-        facts = [tags["deployed.image"], tags["deployed.host"], _clock(tags["deployed.at"])]
-        rows.append([*facts, tags["action"], tags["decision"], run_id[:8], tags["reasons"][:200]])
+    for one in known:
+        where = [one["image"], one["host"], _clock(one["at"])]
+        rows.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
     return table(rows)
 
 
@@ -64,9 +77,22 @@ def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[
     return [newest[version] for version in versions if version in newest]
 
 
-def compare(client: MlflowClient, versions: list[str], last: int = 5) -> str:
+def comparison(runs: list[Run]) -> list[dict[str, Any]]:
+    """Return the run, commit, model version, parameters and test metrics of pipeline runs."""
+    return [
+        {
+            "run_id": run.info.run_id,
+            "commit": run.data.tags.get("git.commit", ""),
+            "version": run.data.tags.get("model.version", ""),
+            "params": run.data.params,
+            "metrics": {name: run.data.metrics.get(f"test.{name}") for name in HIGHER_IS_BETTER},
+        }
+        for run in runs
+    ]
+
+
+def compare(runs: list[Run]) -> str:
     """Return pipeline runs side by side: parameters that differ, metrics with the best one marked, links to the UI."""
-    runs = pipeline_runs(client, versions, last)
     if not runs:
         return "MLflow holds no complete pipeline run of that kind yet: `make repro` makes one."
     names = sorted({key for run in runs for key in run.data.params})
@@ -81,12 +107,9 @@ def compare(client: MlflowClient, versions: list[str], last: int = 5) -> str:
         numbers = [run.data.metrics.get(f"test.{metric}", float("nan")) for run in runs]
         best = (max if higher else min)(numbers)
         rows.append([metric, *(f"{number:.4f}{' *' if number == best else '  '}" for number in numbers)])
-    return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)])
+    return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)]) + pointer.ui_hint()
 
 
-def table(rows: list[list[Any]]) -> str:
+def table(rows: list[list[str]]) -> str:
     """Return rows as aligned columns."""
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)

@@ -189,6 +189,11 @@ def link(run_id: str) -> str:
     return f"{base}/#/experiments/{experiment}/runs/{run_id}"
 
 
+def ui_hint() -> str:
+    """Return what follows links: the command that starts the UI, where MLflow is a file and not a server."""
+    return "" if tracking.tracking_uri().startswith("http") else " (`make ui` starts the UI)"
+
+
 def describe(client: MlflowClient, version: ModelVersion, run_id: str, text: str) -> None:
     """Add a decision to a version's tags and description, where it links to the decision's run."""
     client.set_model_version_tag(version.name, version.version, "decision.run", run_id)

@@ -1,18 +1,20 @@
-"""What `make repro` ends with; without MLflow's import, so that a run in which nothing changed stays fast."""
+"""The summary that `make repro` ends with; MLflow is not imported, so that a run in which nothing changed is fast."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import subprocess
 from pathlib import Path
 
-from ops.ci.github import output
-from stages.files import METRICS_FILE
+from tabulate import tabulate
+
+from stages.files import EVALUATION_FILE, METRICS_FILE
 
 RECEIPT = Path("build/receipt.json")
 REGISTRATION = Path("build/registration.json")
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
+COMMITTED = ["dvc.lock", "reports"]
 DEFAULT_URI = "sqlite:///mlflow.db"  # as in app/settings.py, which takes too long to import here
 
 
@@ -30,30 +32,21 @@ def text() -> str:
     metrics = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
     registration = json.loads(REGISTRATION.read_text(encoding="utf-8"))
     receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
-    lines = [f"{'November and December':<22}" + "".join(f"{label:>10}" for label in NAMES.values())]
-    lines += [
-        f"{name:<22}" + "".join(f"{metrics[column][name]:>10.4f}" for column in NAMES) for name in metrics["test"]
-    ]
+    first, last = json.loads(EVALUATION_FILE.read_text(encoding="utf-8"))["periods"]["test"]
+    rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]
     floors = "reaches" if receipt["floors"] else "does not reach"
-    lines += [
+    lines = [
+        tabulate(rows, [f"{first} to {last}", *NAMES.values()], tablefmt="plain", floatfmt=".4f"),
         "",
         f"Version {registration['version']} of {receipt['model']} is Staging in {registration['uri']}; "
         f"it {floors} the floors.",
         "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
     ]
+    if _changed():
+        lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the summary, or only forget a receipt that does not belong here."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--forget-foreign-receipt", action="store_true")
-    if parser.parse_args().forget_foreign_receipt:
-        forget_foreign_receipt()
-    else:
-        output(version=json.loads(REGISTRATION.read_text(encoding="utf-8"))["version"])
-        print(text())
-
-
-if __name__ == "__main__":
-    main()
+def _changed() -> bool:
+    status = ["git", "status", "--porcelain", "--", *COMMITTED]
+    return bool(subprocess.run(status, capture_output=True, text=True, check=False).stdout)

@@ -1,8 +1,7 @@
-"""`make audit` and `make sbom`: what the image installs, what is known against it, and what is in it."""
+"""`on-time release audit` and `sbom`: known vulnerabilities of the locked packages, and what an image holds."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -15,12 +14,11 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from python_on_whales import docker
 
 from app.errors import OnTimeError
-from ops.ci.github import output
 from ops.release import image as images
-from ops.release.docker import docker
-from stages.errors import run
+from ops.release.docker import engine_errors
 
 REQUIREMENTS = "requirements.txt"
 IGNORED_FILE = Path(__file__).with_name("audit-ignored.yml")
@@ -101,17 +99,15 @@ def audit() -> str:
     return f"{len(dependencies)} packages: no known vulnerability, {len(entries)} let pass for a time."
 
 
+@engine_errors()
 def sbom(image: str) -> Path:
     """Write the CycloneDX list of the Python packages that are in an image; the same image gives the same file."""
     facts = images.facts_of(image)
     path = Path("build") / f"sbom-{re.sub(r'[^A-Za-z0-9.-]', '-', image)}.json"
     path.parent.mkdir(exist_ok=True)
-    container = docker("create", image)
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            docker("cp", f"{container}:{SITE_PACKAGES}", scratch)
-        finally:
-            docker("rm", container)
+        with docker.container.create(image) as container:
+            docker.container.copy((container, SITE_PACKAGES), scratch)
         python = Path(scratch) / "python"  # stands for the image's interpreter, whose path is all that is asked for
         python.write_text(f"#!/bin/sh\necho '[\"{scratch}/site-packages\"]'\n", encoding="utf-8")
         python.chmod(0o755)
@@ -128,20 +124,3 @@ def sbom(image: str) -> Path:
 
 def _properties(facts: dict[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": facts[name]} for name in sorted(facts)]
-
-
-def main() -> None:
-    """Audit the locked packages, or write an image's bill of materials."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.audit")
-    parser.add_argument("--sbom", metavar="IMAGE")
-    arguments = parser.parse_args()
-    if not arguments.sbom:
-        print(audit())
-        return
-    written = sbom(arguments.sbom)
-    output(sbom=str(written))
-    print(f"{written} is written.")
-
-
-if __name__ == "__main__":
-    run(main)

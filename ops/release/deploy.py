@@ -1,40 +1,39 @@
-"""`make deploy IMAGE=…`: blue/green on one machine; whatever goes wrong, what served before keeps serving.
+"""`on-time release deploy`: blue/green on one machine; whatever goes wrong, what served before keeps serving.
 
-The new container is started beside the old one and tried without traffic. Then the proxy sends it the traffic, with
-the old one next in line. It is watched; when all is well the old one is drained and removed, otherwise the proxy goes
-back and the new one is removed. The decision is recorded in the registry. All of it goes through Docker's command
-line, so DOCKER_HOST=ssh://… deploys to another machine.
+The new container starts beside the old one and is tested without traffic. Then the proxy sends it the traffic; the old
+one is its fallback. If the checks pass, the old one is drained and removed; otherwise the proxy is switched back and the
+new one is removed. The decision is recorded in the registry. DOCKER_HOST=ssh://… deploys to another machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from python_on_whales import Container, docker
+from python_on_whales.exceptions import DockerException
 
 from app.errors import OnTimeError
 from ops.registry import commands as registry
 from ops.registry import history
 from ops.registry.production import PRODUCTION, PROMOTED_TAG, by_alias
 from ops.release import image as images
-from ops.release.docker import REPOSITORY, EngineFailed, compose, docker, inspect, probe
-from ops.release.smoke import P95_MS, READY_SECONDS, same_version
-from stages import params, tracking
+from ops.release.docker import PROJECT, REPOSITORY, EngineFailed, compose, engine_errors, probe, service
+from ops.release.smoke import P95_MS, READY_SECONDS, golden_checks, replay, version_check
 from stages.decision import Check, Decision
-from stages.errors import run
 from stages.params import Params
 
 COMPOSE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "compose.yml"
 COLOURS = ("blue", "green")
+RUNNING = "container that keeps running"
 ERROR_RATIO, P95_RATIO = 0.01, 3.0
 """At most this share of 5xx, and this many times the p95 of what serves now (or P95_MS, where that is more)."""
 
@@ -45,7 +44,7 @@ class DeployFailed(OnTimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """Seconds without traffic, and seconds with it, in which a release must do well."""
+    """Seconds without traffic, and seconds with it, for which a release is checked."""
 
     soak: float
     watch: float
@@ -57,70 +56,65 @@ class Site:
     def __init__(self, project: str) -> None:
         self.project = project
 
-    def container(self, service: str) -> str | None:
-        """Return the id of a service's container, running or not."""
-        labels = {"project": self.project, "service": service}
-        filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels.items()]
-        found = docker("ps", "--all", "--quiet", *filters).split()
-        return found[0] if found else None
-
     @property
-    def proxy(self) -> str:
+    def proxy(self) -> Container:
         """The proxy's container; DeployFailed when there is none."""
-        found = self.container("proxy")
+        found = service(self.project, "proxy")
         if found is None:
             raise DeployFailed("no proxy runs here: `docker compose --profile api up --detach` in ops/stack/compose.")
         return found
 
     def live(self) -> str | None:
         """Return the colour that the proxy sends the traffic to, if its container runs."""
-        first = docker("exec", self.proxy, "sh", "-c", "test ! -e /config/first || cat /config/first").removesuffix(
-            ":8000"
-        )
+        shown = self.proxy.execute(["sh", "-c", "test ! -e /config/first || cat /config/first"])
+        first = str(shown or "").removesuffix(":8000")
         return first if first and self.runs(first) else None
 
     def runs(self, colour: str) -> bool:
-        """Return whether a colour's container runs and has never been started again."""
-        found = self.container(colour)
-        known = inspect("container", found) if found else None
-        return bool(known and known["State"]["Running"] and not known["RestartCount"])
+        """Return whether a colour's container runs and has never been restarted."""
+        found = service(self.project, colour)
+        return bool(found and found.state.running and not found.restart_count)
 
     def route(self, *colours: str) -> None:
         """Send the traffic to the first of these colours, and to the next one while the first does not answer."""
         write = 'printf %s "$2" > "/config/$1.part" && mv "/config/$1.part" "/config/$1"'
         for name, colour in (("first", colours[0]), ("next", colours[-1])):
-            docker("exec", self.proxy, "sh", "-c", write, "sh", name, f"{colour}:8000")
+            self.proxy.execute(["sh", "-c", write, "sh", name, f"{colour}:8000"])
 
-    def start(self, colour: str, image: str) -> str:
-        """Start a colour on an image, in place of what is left of an earlier one; return its id."""
+    def container(self, colour: str) -> Container:
+        """Return a colour's container; raise EngineFailed when it is gone."""
+        found = service(self.project, colour)
+        if found is None:
+            raise EngineFailed(f"{self.project} has no container {colour}.")
+        return found
+
+    def start(self, colour: str, image: str) -> Container:
+        """Start a colour on an image, in place of what is left of an earlier one."""
         self.remove(colour)
         compose(self.project, COMPOSE_FILE, "up", "--detach", "--no-deps", colour, ONTIME_IMAGE=image)
-        found = self.container(colour)
-        assert found is not None
-        return found
+        return self.container(colour)
 
     def remove(self, colour: str, drain: bool = False) -> None:
         """Remove a colour's container; let it finish its requests first if it is to be drained."""
-        if found := self.container(colour):
+        if found := service(self.project, colour):
             if drain:
-                docker("stop", found)
-            docker("rm", "--force", found)
+                found.stop()
+            found.remove(force=True)
 
     @contextmanager
     def alone(self, image: str) -> Iterator[None]:
         """Keep a second deployment off this machine: a container's name exists once."""
         name = f"{self.project}-deployment"
         try:
-            docker("create", "--name", name, image)
+            with engine_errors():
+                lock = docker.container.create(image, name=name)
         except EngineFailed as err:
-            raise DeployFailed(f"another deployment is under way here (if it died: docker rm {name}). {err}") from err
-        try:
+            raise DeployFailed(f"another deployment is running here (if it died: docker rm {name}). {err}") from err
+        with lock:
             yield
-        finally:
-            docker("rm", name, check=False)
 
 
-def traffic(container: str) -> tuple[float, float]:
+def traffic(container: Container) -> tuple[float, float]:
     """Return how many requests a container has answered so far, and how many of them with 5xx."""
     text = probe(container, "get", "/metrics")["body"]
     counted = re.findall(r'^http_requests_total\{[^}]*status="(\w)xx"[^}]*\} (\S+)$', text, re.MULTILINE)
@@ -128,55 +122,52 @@ def traffic(container: str) -> tuple[float, float]:
 
 
 def observe(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Check]:
-    """Ask a colour its golden requests for some seconds, beside the other one; stop at the first wrong thing."""
-    running = f"container that keeps running {when}"
+    """Send golden requests to a colour, and to the other one, for some seconds; stop at the first failed check."""
     try:
-        return _ask(site, colour, other, seconds, when, running)
+        return _measure(site, colour, other, seconds, when)
     except EngineFailed:
-        time.sleep(1)  # what asks dies with the container, a moment before the engine says that it has ended
+        time.sleep(1)  # the probe ends with its container, a moment before the engine reports the container's end
         if site.runs(colour):
             raise
-        return [Check.at_least(running, 0, 1)]
+        return [Check.at_least(RUNNING, 0, 1, rule=when)]
 
 
-def _ask(site: Site, colour: str, other: str | None, seconds: float, when: str, running: str) -> list[Check]:
-    key, until = os.environ.get("PROBE_KEY", ""), time.monotonic() + seconds
-    name, before = site.container(colour) or "", traffic(site.container(colour) or "")
+def _measure(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Check]:
+    until, container = time.monotonic() + seconds, site.container(colour)
+    before = traffic(container)
     while True:
-        found = probe(name, "replay", "1", "20", key=key)
-        peer = probe(site.container(other) or "", "replay", "0", "20", key=key)["p95_ms"] if other else 0.0
-        total, failed = (now - then for now, then in zip(traffic(name), before, strict=True))
-        first = f" (first: {found['first'][0]})" if found["first"] else ""
+        found = replay(container, 1, 20)
+        slowest = max(P95_MS, P95_RATIO * replay(site.container(other), 0, 20)["p95_ms"]) if other else P95_MS
+        total, failed = (now - then for now, then in zip(traffic(container), before, strict=True))
         checks = [
-            Check.at_least(running, int(site.runs(colour)), 1),
-            Check.at_most(f"wrong answers to golden requests {when}{first}", found["errors"], 0),
-            Check.at_most(f"p95 of /predict (ms) {when}", found["p95_ms"], max(P95_MS, P95_RATIO * peer)),
-            Check.at_most(f"share of 5xx {when}", failed / max(total, 1.0), ERROR_RATIO),
+            Check.at_least(RUNNING, int(site.runs(colour)), 1, rule=when),
+            *golden_checks(found, slowest, when),
+            Check.at_most("share of 5xx", failed / max(total, 1.0), ERROR_RATIO, rule=when),
         ]
         if time.monotonic() > until or not Decision(tuple(checks)).accepted:
             return checks
 
 
-def switch(site: Site, image: str, plan: Plan, agrees: Callable[[str], list[str]]) -> Decision:
-    """Bring an image into service, or leave everything as it was; `agrees` says what is wrong with its /version."""
+def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: ModelVersion) -> Decision:
+    """Bring the image of a version, with these labels, into service, or leave everything as it was."""
     old = site.live()
     new = COLOURS[1] if old == COLOURS[0] else COLOURS[0]
     moved = accepted = False
     checks: list[Check] = []
     try:
-        ready = probe(site.start(new, image), "wait", str(READY_SECONDS))
-        odd = agrees(ready["version"])
-        checks.append(Check.at_least(f"ready: {ready['body'][:200]}", int(ready["status"] == 200), 1))
-        checks.append(Check.at_most(f"/version that differs{': ' * bool(odd)}{'; '.join(odd)}", len(odd), 0))
-        if Decision(tuple(checks)).accepted:
-            checks += observe(site, new, old, plan.soak, "before traffic")
-        if Decision(tuple(checks)).accepted:
-            moved = True
-            site.route(new, *filter(None, [old]))
-            checks += observe(site, new, old, plan.watch, "with traffic")
-        accepted = Decision(tuple(checks)).accepted
+        with engine_errors():
+            ready = probe(site.start(new, image), "wait", str(READY_SECONDS))
+            checks.append(Check.at_least("ready", int(ready["status"] == 200), 1, message=ready["body"][:200]))
+            checks.append(version_check(ready["version"], facts, version))
+            if Decision(tuple(checks)).accepted:
+                checks += observe(site, new, old, plan.soak, "before traffic")
+            if Decision(tuple(checks)).accepted:
+                moved = True
+                site.route(new, *filter(None, [old]))
+                checks += observe(site, new, old, plan.watch, "with traffic")
+            accepted = Decision(tuple(checks)).accepted
     except EngineFailed as err:
-        checks.append(Check.at_least(f"a container that can be asked ({err})", 0, 1))
+        checks.append(Check.at_least("a container that answers", 0, 1, message=str(err)))
     finally:
         if accepted:
             site.route(new)
@@ -189,6 +180,7 @@ def switch(site: Site, image: str, plan: Plan, agrees: Callable[[str], list[str]
     return Decision(tuple(checks))
 
 
+@engine_errors()
 def deploy(client: MlflowClient, p: Params, image: str, host: str, plan: Plan, alias: str = PRODUCTION) -> str:
     """Deploy the image of the Production version, or of another alias's; raise DeployFailed if it does not do well."""
     facts = _facts(image)
@@ -196,12 +188,15 @@ def deploy(client: MlflowClient, p: Params, image: str, host: str, plan: Plan, a
     return f"{image} serves on {host}."
 
 
+@engine_errors()
 def undeploy_to(
     client: MlflowClient, p: Params, number: str, host: str, plan: Plan, reason: str, image: str = ""
 ) -> str:
     """Bring an earlier version's image back into service, then make that version Production again in the registry."""
     if not reason.strip():
-        raise DeployFailed(f'a rollback needs a reason: make undeploy-to VERSION={number} REASON="what is wrong".')
+        raise DeployFailed(
+            f'a rollback needs a reason: on-time release undeploy --version {number} --reason "what is wrong".'
+        )
     image = image or f"{REPOSITORY}:model-v{number}"
     facts = _facts(image)
     if facts[f"{images.OURS}model.version"] != number:
@@ -228,16 +223,17 @@ class _Order:
 
 
 def _facts(image: str) -> dict[str, str]:
-    if inspect("image", image) is None:
-        docker("pull", image, check=False)
+    if not docker.image.exists(image):
+        with suppress(DockerException):  # facts_of reports an image that is not on the engine
+            docker.image.pull(image, quiet=True)
     return images.facts_of(image)
 
 
 def _decide(client: MlflowClient, p: Params, version: ModelVersion, facts: dict[str, str], order: _Order) -> None:
     """Switch, and record how that went."""
-    site = Site(os.environ.get("COMPOSE_PROJECT_NAME") or "on-time")
+    site = Site(PROJECT)
     with site.alone(order.image):
-        decision = switch(site, order.image, order.plan, lambda said: same_version(said, facts, version))
+        decision = switch(site, order.image, order.plan, facts, version)
     done = f"{order.image} serves" if decision.accepted else f"{order.image} is not deployed"
     try:
         run_id = registry.record(order.action, version, None, decision, p, reason=order.reason)
@@ -249,32 +245,8 @@ def _decide(client: MlflowClient, p: Params, version: ModelVersion, facts: dict[
         raise DeployFailed(f"{done}, what served before still does: {reasons}.")
 
 
-def main() -> None:
-    """Deploy an image, or go back to an earlier version's."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.deploy")
-    commands = parser.add_subparsers(dest="command", required=True)
-    forward = commands.add_parser("to", help="deploy an image")
-    forward.add_argument("image")
-    forward.add_argument("--alias", default=PRODUCTION, help="whose version it must be: production, or staging")
-    back = commands.add_parser("back", help="bring an earlier version back")
-    back.add_argument("version")
-    back.add_argument("--reason", default="")
-    back.add_argument("--image", default="", help="by its digest; without it, what the tag of the version names")
-    for command, soak, watch in ((forward, 10.0, 30.0), (back, 1.0, 5.0)):
-        command.add_argument("--host", default="", help="user@machine; without it, the engine that docker asks anyway")
-        command.add_argument("--soak", type=float, default=soak, help="seconds to try it without traffic")
-        command.add_argument("--watch", type=float, default=watch, help="seconds to watch it with traffic")
-    arguments = parser.parse_args()
-    if arguments.host:
-        os.environ["DOCKER_HOST"] = f"ssh://{arguments.host.removeprefix('ssh://')}"
-    host = os.environ.get("DOCKER_HOST") or "this machine"
-    p, client = params.load(), tracking.connect()
-    plan = Plan(arguments.soak, arguments.watch)
-    if arguments.command == "to":
-        print(deploy(client, p, arguments.image, host, plan, arguments.alias))
-    else:
-        print(undeploy_to(client, p, arguments.version, host, plan, arguments.reason, arguments.image))
-
-
-if __name__ == "__main__":
-    run(main)
+def reach(host: str) -> str:
+    """Make user@machine the machine of the Docker engine, if one is named; return the name of the engine's machine."""
+    if host:
+        os.environ["DOCKER_HOST"] = f"ssh://{host.removeprefix('ssh://')}"
+    return os.environ.get("DOCKER_HOST") or "this machine"

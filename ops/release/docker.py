@@ -1,4 +1,7 @@
-"""Docker and Compose, asked through their command lines, so that DOCKER_HOST=ssh://… works as it does for people."""
+"""The Docker engine, through python-on-whales; Compose and builds, whose free options it does not take, by command.
+
+Both run Docker's command line, so DOCKER_HOST=ssh://… reaches another machine.
+"""
 
 from __future__ import annotations
 
@@ -7,76 +10,93 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from python_on_whales import Container, docker
+from python_on_whales.client_config import ClientNotFoundError
+from python_on_whales.exceptions import DockerException
+
 from app.errors import OnTimeError
 
 REPOSITORY = (os.environ.get("IMAGE_NAME") or "on-time").lower()  # GitHub allows capitals in names, registries do not
+PROJECT = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
+NO_CLIENT = "docker is not installed: install Docker Engine, or its command line and set DOCKER_HOST."
 PROBE = Path(__file__).parents[1] / "monitoring" / "probe.py"
 
 
 class EngineFailed(OnTimeError):
-    """Docker or Compose is not here, or did not do what it was told."""
+    """Docker or Compose is not installed, or a command of theirs failed."""
 
     exit_code = 10
 
 
-def docker(*arguments: str, stdin: bytes | None = None, shown: bool = False, check: bool = True) -> str:
-    """Run docker and return what it prints (or show it); raise EngineFailed with its last words."""
-    if shutil.which("docker") is None:
-        raise EngineFailed("docker is not here: install Docker Engine, or its command line and set DOCKER_HOST.")
-    return _run(["docker", *arguments], stdin, shown, check, {})
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Turn Docker's errors into EngineFailed, with the last words of its output; also a decorator."""
+    try:
+        yield
+    except ClientNotFoundError as err:
+        raise EngineFailed(NO_CLIENT) from err
+    except DockerException as err:
+        raise _failed(err.docker_command, err.return_code, err.stderr) from err
+
+
+def _failed(command: Sequence[str], code: int, stderr: str | None) -> EngineFailed:
+    words = (stderr or "see above").strip().splitlines()[-3:]
+    return EngineFailed(f"`{' '.join(map(str, command[:4]))} …` ended with {code}: {' '.join(words)}")
 
 
 def has_engine() -> bool:
     """Return whether an engine answers."""
-    return (
-        bool(shutil.which("docker"))
-        and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-    )
+    try:
+        return bool(docker.info())
+    except (ClientNotFoundError, DockerException):
+        return False
 
 
 def compose(project: str, file: Path, *arguments: str, **environment: str) -> str:
-    """Run Compose on a file, for a project of this name; raise EngineFailed with its last words."""
+    """Run Compose, the plugin or version 1, for a project of this name; return its output."""
     command = [*_compose(), "--project-name", project, "--file", str(file), *arguments]
-    return _run(command, None, False, True, environment)
+    return execute(command, environment)
 
 
 @cache
 def _compose() -> list[str]:
-    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if plugin.returncode == 0:
+    if docker.compose.is_installed():
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    raise EngineFailed("Compose is not here: install Docker's Compose plugin (Debian: apt install docker-compose).")
-
-
-def _run(command: list[str], stdin: bytes | None, shown: bool, check: bool, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        command,
-        input=stdin,
-        stdout=sys.stderr if shown else subprocess.PIPE,
-        stderr=subprocess.STDOUT if shown else subprocess.PIPE,
-        env=os.environ | environment,
-        check=False,
+    raise EngineFailed(
+        "Compose is not installed: install Docker's Compose plugin (Debian: apt install docker-compose)."
     )
-    if check and done.returncode:
-        words = (done.stderr or b"see above").decode(errors="replace").strip().splitlines()[-3:]
-        raise EngineFailed(f"`{' '.join(command[:4])} …` ended with {done.returncode}: {' '.join(words)}")
-    return (done.stdout or b"").decode(errors="replace").strip()
 
 
-def inspect(kind: str, name: str) -> dict[str, Any] | None:
-    """Return what docker knows of an image or a container, if it knows it."""
-    text = docker(kind, "inspect", name, check=False)
-    found = json.loads(text or "[]")
-    return dict(found[0]) if found else None
+def execute(command: list[str], environment: Mapping[str, str] | None = None, shown: bool = False) -> str:
+    """Run a command of Docker and return its output, or show it; raise EngineFailed with its last words."""
+    out = sys.stderr if shown else subprocess.PIPE
+    err = subprocess.STDOUT if shown else subprocess.PIPE
+    env = os.environ | dict(environment or {})
+    try:
+        done = subprocess.run(command, stdout=out, stderr=err, env=env, text=True, errors="replace", check=False)
+    except FileNotFoundError as missing:
+        raise EngineFailed(NO_CLIENT) from missing
+    if done.returncode:
+        raise _failed(command, done.returncode, done.stderr)
+    return (done.stdout or "").strip()
 
 
-def probe(container: str, *arguments: str, key: str = "") -> dict[str, Any]:
+def service(project: str, name: str) -> Container | None:
+    """Return the container of a service of Compose, running or not."""
+    labels = (f"com.docker.compose.project={project}", f"com.docker.compose.service={name}")
+    return next(iter(docker.container.list(all=True, filters=[("label", label) for label in labels])), None)
+
+
+def probe(container: Container | str, *arguments: str, key: str = "") -> dict[str, Any]:
     """Run ops/monitoring/probe.py inside a container and return its answer."""
-    command = ["exec", "--interactive", "--env", f"PROBE_KEY={key}", container, "python", "-", *arguments]
-    return dict(json.loads(docker(*command, stdin=PROBE.read_bytes())))
+    command = ["python", "-c", PROBE.read_text(encoding="utf-8"), *arguments]
+    with engine_errors():
+        return dict(json.loads(str(docker.container.execute(container, command, envs={"PROBE_KEY": key}))))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import io
 import json
 import os
 import re
 import shlex
-import subprocess
 import tarfile
 import tempfile
 import tomllib
@@ -19,16 +16,17 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from python_on_whales import docker
+from python_on_whales.exceptions import NoSuchImage
 
 from app.errors import OnTimeError
 from app.interface import NAME
 from app.registry.version import VERSION_FILE, load
-from ops.ci.github import output
 from ops.registry import commands as registry
 from ops.registry.production import PRODUCTION, by_alias
-from ops.release.docker import REPOSITORY, docker, inspect
-from stages import params, tracking
-from stages.errors import run
+from ops.release.docker import REPOSITORY, engine_errors, execute
+from stages import tracking
+from stages.git import git
 from stages.params import Params
 
 BASE_IMAGE = "python:3.11-slim-bookworm"
@@ -45,36 +43,31 @@ class ImageRefused(OnTimeError):
     exit_code = 11
 
 
-def _git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
-
-
 def committed() -> str:
     """Return the commit; refuse while a file that goes into the image differs from it."""
-    changed = _git("status", "--porcelain", "--", *CONTEXT).decode().split("\n")
-    names = [line[3:] for line in changed if line]
+    names = [line[3:] for line in git("status", "--porcelain", "--", *CONTEXT).splitlines()]
     if names:
         raise ImageRefused(
             f"the image is named after a commit, but {', '.join(names[:5])} differs from it: commit first."
         )
-    return _git("rev-parse", "HEAD").decode().strip()
+    return git("rev-parse", "HEAD").strip()
 
 
-def lock_of(version: ModelVersion) -> bytes:
+def lock_of(version: ModelVersion) -> str:
     """Return the dvc.lock that makes this version's bundle; refuse a version that no commit can make again."""
     md5 = version.tags.get("dvc.md5.build/bundle", "unknown")
-    commits = _git("log", "--reverse", "--format=%H", f"-S{md5}", "--", "dvc.lock").decode().split()
+    commits = git("log", "--reverse", "--format=%H", f"-S{md5}", "--", "dvc.lock").split()
     if not commits:
         raise ImageRefused(
             f"no commit's dvc.lock makes version {version.version} of {version.name} (bundle {md5}): "
             "commit dvc.lock with the change that made it."
         )
-    return _git("show", f"{commits[0]}:dvc.lock")
+    return git("show", f"{commits[0]}:dvc.lock")
 
 
 def source() -> str:
     """Return the repository's web address, without a user's name or token; empty when there is none."""
-    url = subprocess.run(["git", "remote", "get-url", "origin"], capture_output=True, text=True, check=False).stdout
+    url = git("remote", "get-url", "origin") if "origin" in git("remote").split() else ""
     found = re.fullmatch(
         r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[^@/]+@)([\w.-]+)[:/](.+?)(?:\.git)?/?", url.strip()
     )
@@ -82,9 +75,9 @@ def source() -> str:
 
 
 def labels(version: ModelVersion, commit: str, base: str) -> dict[str, str]:
-    """Return what the image says of itself: where its code and its model come from."""
-    project = tomllib.loads(_git("show", f"{commit}:pyproject.toml").decode())["project"]
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git("show", "--no-patch", "--format=%ct", commit))
+    """Return the labels: where the image's code and its model come from."""
+    project = tomllib.loads(git("show", f"{commit}:pyproject.toml"))["project"]
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("show", "--no-patch", "--format=%ct", commit))
     facts = {
         f"{OCI}title": project["name"],
         f"{OCI}description": project["description"],
@@ -99,16 +92,18 @@ def labels(version: ModelVersion, commit: str, base: str) -> dict[str, str]:
         f"{OURS}model.run_id": version.run_id or "",
         f"{OURS}model.bundle_digest": version.tags[tracking.DIGEST_TAG],
         f"{OURS}data.md5": version.tags.get("dvc.md5.data", ""),
-        f"{OURS}dvc.lock.sha256": hashlib.sha256(lock_of(version)).hexdigest(),
+        f"{OURS}dvc.lock.sha256": hashlib.sha256(lock_of(version).encode()).hexdigest(),
     }
     return {name: value for name, value in facts.items() if value}
 
 
 def context(folder: Path, commit: str) -> None:
     """Write the commit's files for the build."""
-    names = _git("ls-tree", "--name-only", commit, "--", *CONTEXT).decode().split()
-    with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "--", *names))) as archive:
-        archive.extractall(folder, filter="data")
+    names = git("ls-tree", "--name-only", commit, "--", *CONTEXT).split()
+    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+        git("archive", "--output", file.name, commit, "--", *names)
+        with tarfile.open(file.name) as archive:
+            archive.extractall(folder, filter="data")
 
 
 def check_model(folder: Path, version: ModelVersion) -> None:
@@ -163,13 +158,13 @@ def _docker_build(
     options += [f"--build-arg={key}={value}" for key, value in arguments.items()]
     options += [f"--label={key}={value}" for key, value in facts.items()]
     flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
-    docker("build", f"--target={target}", *flags, *options, str(folder), shown=True)
+    execute(["docker", "build", f"--target={target}", *flags, *options, str(folder)], shown=True)
 
 
 def layers(image: str) -> Iterator[dict[str, tuple[object, ...]]]:
     """Yield the files of each layer: type, mode, owner, target of a link, SHA-256 of the content."""
     with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
-        docker("save", "--output", f"{scratch}/image.tar", image)
+        docker.image.save(image, output=f"{scratch}/image.tar")
         with tarfile.open(f"{scratch}/image.tar") as saved:
             manifest = saved.extractfile("manifest.json")
             assert manifest is not None
@@ -192,6 +187,7 @@ def differences(one: str, other: str) -> list[str]:
     return found
 
 
+@engine_errors()
 def again(client: MlflowClient, p: Params, image: str) -> str:
     """Build an image a second time without any cache, and compare all files; raise ImageRefused if one differs."""
     known = facts_of(image)
@@ -203,21 +199,27 @@ def again(client: MlflowClient, p: Params, image: str) -> str:
         odd = differences(image, copy)
         count = sum(len(layer) for layer in layers(copy))
     finally:
-        docker("image", "rm", copy, check=False)
+        if docker.image.exists(copy):
+            docker.image.remove(copy)
     if odd:
         raise ImageRefused(f"a second build of {image} differs in {len(odd)} files: {', '.join(odd[:5])}.")
     return f"A second build of {image}, without cache, has the same {count} files."
 
 
+def _labels(image: str) -> dict[str, str]:
+    config = docker.image.inspect(image).config
+    return dict(config.labels or {}) if config else {}
+
+
+@engine_errors()
 def facts_of(image: str) -> dict[str, str]:
-    """Return an image's labels; refuse one that is not here, not ours, or whose tag says something else."""
-    known = inspect("image", image)
-    if known is None:
-        raise ImageRefused(f"{image} is not here: `make image` builds it.")
-    found: dict[str, str] = known["Config"]["Labels"] or {}
-    missing = [
-        name for name in (f"{OURS}model.version", f"{OURS}model.bundle_digest", f"{OCI}revision") if name not in found
-    ]
+    """Return an image's labels; refuse one that is not on the engine, not ours, or whose tag does not match them."""
+    try:
+        found = _labels(image)
+    except NoSuchImage as err:
+        raise ImageRefused(f"{image} is not on this engine: `make image` builds it.") from err
+    required = (f"{OURS}model.version", f"{OURS}model.bundle_digest", f"{OCI}revision")
+    missing = [name for name in required if name not in found]
     if missing:
         raise ImageRefused(f"{image} lacks the label {missing[0]}: `make image` has not built it.")
     if re.fullmatch(r".+@sha256:[0-9a-f]{64}", image):
@@ -253,37 +255,9 @@ def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCT
     return version
 
 
+@engine_errors()
 def size_above_base(image: str) -> int:
     """Return the bytes that an image adds to its base."""
-    found = inspect("image", image)
-    assert found is not None
-    base = inspect("image", found["Config"]["Labels"][f"{OCI}base.name"])
-    return int(found["Size"]) - int(base["Size"] if base else 0)
-
-
-def main() -> None:
-    """Build an image, or build one again and compare."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.image")
-    commands = parser.add_subparsers(dest="command", required=True)
-    making = commands.add_parser("build", help="Production, or a version, as an image")
-    making.add_argument("version", nargs="?")
-    commands.add_parser("tools", help="the image of the drift monitor and of MLflow's server")
-    second = commands.add_parser("again", help="build an image again without cache and compare every file")
-    second.add_argument("image")
-    arguments = parser.parse_args()
-    if arguments.command == "tools":
-        print(f"{build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/stack/compose.")
-        return
-    p, client = params.load(), tracking.connect()
-    if arguments.command == "again":
-        print(again(client, p, arguments.image))
-        return
-    image = build(client, p, arguments.version)
-    output(image=image)
-    print(
-        f"{image} is built, {size_above_base(image) / 1e6:.0f} MB above its base. `make smoke IMAGE={image}` tries it."
-    )
-
-
-if __name__ == "__main__":
-    run(main)
+    base = _labels(image).get(f"{OCI}base.name", "")
+    sizes = [docker.image.inspect(name).size or 0 for name in (image, base) if docker.image.exists(name)]
+    return sizes[0] - sum(sizes[1:])

@@ -1,4 +1,4 @@
-"""`make publish` and `make verify-image`: an image in the shared registry, and whether it may leave it again.
+"""`on-time release publish` and `verify`: an image in the shared registry, and whether it may leave it again.
 
 What is pushed is found by its digest from then on: a tag can be moved, a digest cannot. Before it is deployed, GitHub
 must hold two attestations of that digest, signed by the workflow that releases: where it was built, and what is in it.
@@ -6,19 +6,18 @@ must hold two attestations of that digest, signed by the workflow that releases:
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
+
+from python_on_whales import docker
 
 from app.errors import OnTimeError
 from ops.ci.github import GitHubRefused, gh, output, setting
 from ops.release import image as images
-from ops.release.docker import REPOSITORY, docker
-from stages.errors import run
+from ops.release.docker import engine_errors
 
 SIGNER = ".github/workflows/release.yml"
 PREDICATES = {"provenance": "https://slsa.dev/provenance/v1", "bill of materials": "https://cyclonedx.org/bom"}
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
 class PublishFailed(OnTimeError):
@@ -27,32 +26,37 @@ class PublishFailed(OnTimeError):
     exit_code = 15
 
 
-def _digest(said: str, image: str) -> str:
-    """Return the last digest that docker has named; raise PublishFailed without one."""
-    found = DIGEST.findall(said)
-    if not found:
-        raise PublishFailed(f"docker named no digest for {image}: {said[-200:]}")
-    return str(found[-1])
+def _by_digest(name: str, image: str) -> str:
+    """Return an image by the digest that it has in the registry of `name`; raise PublishFailed without one."""
+    known = docker.image.inspect(image).repo_digests or []
+    found = next((digest for digest in known if digest.startswith(f"{name}@")), None)
+    if found is None:
+        raise PublishFailed(f"{image} has no digest in the registry of {name}.")
+    return found
 
 
+@engine_errors()
 def publish(image: str) -> str:
     """Push an image by its own tag and by its model's version; return it by its digest."""
     version = images.facts_of(image)[f"{images.OURS}model.version"]
     name = image.rpartition(":")[0]
-    tag = f"{name}:model-v{version}"
-    digest = _digest(docker("push", image), image)
-    docker("tag", image, tag)
-    moved = _digest(docker("push", tag), tag)
-    if moved != digest:
-        raise PublishFailed(f"{image} is {digest}, {tag} is {moved}: another release pushes. Run it again.")
-    output(name=name, digest=digest, image=f"{name}@{digest}")
-    return f"{name}@{digest}"
+    docker.image.tag(image, f"{name}:model-v{version}")
+    for tag in (image, f"{name}:model-v{version}"):
+        docker.image.push(tag, quiet=True)
+    found = _by_digest(name, image)
+    output(name=name, digest=found.partition("@")[2], image=found)
+    return found
 
 
+@engine_errors()
 def verify(image: str) -> str:
     """Return an image by its digest if the release of this repository has attested it; raise PublishFailed if not."""
-    name = image.partition("@")[0] if "@" in image else image.rpartition(":")[0]
-    found = f"{name}@{_digest(image if '@' in image else docker('pull', image), image)}"
+    found = image
+    if "@" not in image:
+        docker.image.pull(image, quiet=True)
+        found = _by_digest(image.rpartition(":")[0], image)
+    if not BY_DIGEST.fullmatch(found):
+        raise PublishFailed(f"{found} is no image by its digest: NAME@sha256:<64 hexadecimal digits>.")
     repository = setting("GITHUB_REPOSITORY")
     for what, predicate in PREDICATES.items():
         signed = ["--repo", repository, "--signer-workflow", f"{repository}/{SIGNER}", "--predicate-type", predicate]
@@ -62,18 +66,3 @@ def verify(image: str) -> str:
             raise PublishFailed(f"{found} has no {what} that {SIGNER} has signed; it is not deployed. {err}") from err
     output(image=found)
     return found
-
-
-def main() -> None:
-    """Push an image, or verify one: IMAGE, or what the tag of VERSION names."""
-    parser = argparse.ArgumentParser(prog="python -m ops.release.publish")
-    parser.add_argument("action", choices=["push", "verify"])
-    if parser.parse_args().action == "push":
-        print(f"{publish(setting('IMAGE'))} is in the registry.")
-        return
-    image = os.environ.get("IMAGE") or f"{REPOSITORY}:model-v{setting('VERSION')}"
-    print(f"{verify(image)} has provenance and bill of materials, signed by {SIGNER}.")
-
-
-if __name__ == "__main__":
-    run(main)

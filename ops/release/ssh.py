@@ -1,4 +1,4 @@
-"""`make ssh-access`: let `ssh`, and so docker, reach HOST with the key DEPLOY_KEY, and only the HOST that is known.
+"""`on-time release ssh`: let `ssh`, and so docker, reach a machine with the key DEPLOY_KEY, and only one that is known.
 
 A workflow gives both by its environment; the key is written for its owner alone, and never printed.
 """
@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 from app.errors import OnTimeError
-from stages.errors import run
 
 NAME = "on-time"
 BLOCK = """
@@ -47,15 +46,9 @@ def grant(host: str, key: str, known_hosts: str, folder: Path) -> str:
     return f"ssh reaches {machine} with the key of this environment."
 
 
-def main() -> None:
-    """Do it for HOST; nothing where the engine is on this machine."""
-    host = os.environ.get("HOST", "")
-    if host in ("", "127.0.0.1"):
-        print("HOST names no machine: the engine is the one that docker asks anyway.")
-        return
+def access(host: str) -> str:
+    """Grant it for user@machine by the environment's key; do nothing without a machine."""
+    if not host:
+        return "No machine is named: docker uses the engine of its own settings."
     key, known_hosts = os.environ.get("DEPLOY_KEY", ""), os.environ.get("DEPLOY_KNOWN_HOSTS", "")
-    print(grant(host, key, known_hosts, Path.home() / ".ssh"))
-
-
-if __name__ == "__main__":
-    run(main)
+    return grant(host, key, known_hosts, Path.home() / ".ssh")

@@ -1,8 +1,7 @@
-"""`make retrain`: decide from the evidence whether a new model is needed, record it, and start the retraining."""
+"""`on-time model retrain`: decide from the evidence whether a new model is needed, and start the retraining."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
@@ -16,18 +15,17 @@ from pathlib import Path
 from typing import Literal
 
 import mlflow
-from dvc.utils.serialize import modify_yaml
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from ruamel.yaml import YAML
 
 from app.errors import OnTimeError
 from app.interface import NAME
+from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
-from ops.monitoring.drift.monitor import Monitor
-from ops.monitoring.drift.monitor import Settings as DriftSettings
+from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
 from stages import featurize, interface, params
-from stages.errors import run
 from stages.params import Params
 from stages.rows import day_of
 from stages.sections import PARAMS_FILE, MonitorParams
@@ -37,6 +35,9 @@ TEST_DAYS = 28
 """Days at the end of the data on which a retrained model is measured, and the gate compares it with the champion."""
 EVENT = "retrain"
 ACTION_TAG = "retrain.action"
+
+NO_CAUSE = {AlarmKind.FEATURE_DRIFT, AlarmKind.INPUT_MISSING}
+"""Alarms that a new model would not repair."""
 
 log = logging.getLogger("ops.retraining.decide")
 Action = Literal["skip", "retrain", "block"]
@@ -48,17 +49,21 @@ class RetrainingFailed(OnTimeError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a retraining is decided by; numbers that are not known are NaN."""
+    """The facts that a retraining is decided on; unknown numbers are NaN."""
 
     version: str
-    alarms: tuple[str, ...]
-    """What the last window is beyond, each beginning with the name of its alert."""
-    missing_features: int
+    alarms: tuple[Alarm, ...]
+    """Of the last window."""
     new_outcomes: int
-    """Flights with an outcome since the model was registered."""
+    """Outcomes received since the model was registered."""
     age_days: float
     days_since_retraining: float
     """Infinite when there was none."""
+
+    @property
+    def missing_features(self) -> int:
+        """Return the number of features that are missing too often."""
+        return sum(alarm.kind is AlarmKind.INPUT_MISSING for alarm in self.alarms)
 
 
 @dataclass(frozen=True)
@@ -72,22 +77,22 @@ class Verdict:
 def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
     """Return `skip` without a cause, `block` where a new model would not help, and `retrain` otherwise."""
     limits = policy.retrain
-    causes = [alarm for alarm in evidence.alarms if not alarm.startswith(("InputMissing", "FeatureDrift"))]
+    causes = [str(alarm) for alarm in evidence.alarms if alarm.kind not in NO_CAUSE]
     if not evidence.age_days <= limits.max_age_days:
-        causes.append(f"the model is {evidence.age_days:.0f} days old, {limits.max_age_days} are allowed")
+        causes.append(f"the model is {evidence.age_days:.0f} days old, the limit is {limits.max_age_days}")
     if not causes:
-        return Verdict("skip", evidence.alarms or ("nothing is beyond its threshold",))
+        return Verdict("skip", tuple(map(str, evidence.alarms)) or ("no alarm",))
     obstacles = []
     if evidence.missing_features > limits.max_missing_features:
         obstacles.append(f"{evidence.missing_features} features are missing too often: repair their source first")
     if evidence.new_outcomes < limits.min_new_outcomes:
-        obstacles.append(f"{evidence.new_outcomes} new flights with an outcome, {limits.min_new_outcomes} are needed")
+        obstacles.append(f"{evidence.new_outcomes} new outcomes, {limits.min_new_outcomes} are needed")
     if not evidence.days_since_retraining >= limits.cooldown_days:
         obstacles.append(f"the last retraining was {evidence.days_since_retraining:.1f} days ago")
     return Verdict("block", (*obstacles, *causes)) if obstacles else Verdict("retrain", tuple(causes))
 
 
-class Settings(BaseSettings):
+class RetrainSettings(BaseSettings):
     """Settings of the retraining, each from the variable ONTIME_RETRAIN_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="ONTIME_RETRAIN_", frozen=True)
@@ -107,14 +112,12 @@ def collect(p: Params) -> Evidence:
     monitor = Monitor(DriftSettings())
     number = monitor.look_up()
     if number is None:
-        raise RetrainingFailed("nothing is Production: `make promote` makes a version Production.")
-    alarms = monitor.check(number)
+        raise RetrainingFailed("no version is Production: promote one by `make promote`.")
     version = monitor.client.get_model_version(NAME, number)
     registered = version.creation_timestamp / 1000
     return Evidence(
         version=number,
-        alarms=tuple(alarms),
-        missing_features=sum(alarm.startswith("InputMissing") for alarm in alarms),
+        alarms=tuple(monitor.check(number)),
         new_outcomes=outcomes_since(monitor.engine, registered),
         age_days=(time.time() - registered) / DAY_SECONDS,
         days_since_retraining=_days_since_retraining(),
@@ -150,8 +153,8 @@ def record(evidence: Evidence, verdict: Verdict) -> str:
     return str(active.info.run_id)
 
 
-def dispatch(settings: Settings, reasons: tuple[str, ...]) -> None:
-    """Ask GitHub to run the workflow that retrains; raise RetrainingFailed when it does not take the request."""
+def dispatch(settings: RetrainSettings, reasons: tuple[str, ...]) -> None:
+    """Start the retraining workflow on GitHub; raise RetrainingFailed when GitHub rejects the request."""
     body = {"event_type": EVENT, "client_payload": {"reason": "; ".join(reasons)}}
     try:
         token = settings.token_file.read_text(encoding="utf-8").strip()
@@ -165,16 +168,19 @@ def dispatch(settings: Settings, reasons: tuple[str, ...]) -> None:
     except (OSError, urllib.error.URLError) as err:
         raise RetrainingFailed(
             f"the workflow of {settings.repository} was not started: {err}. ONTIME_RETRAIN_TOKEN_FILE names a file "
-            "with a token that may write the repository's contents; `make retrain-model` retrains on this machine."
+            "with a token that may write the repository's contents; `on-time model retrain --now` retrains here."
         ) from err
 
 
 def move_window(until: date, path: Path = PARAMS_FILE) -> None:
     """Write a training window into params.yaml that ends `TEST_DAYS` before `until`, and the test window after it."""
     last_train = until - timedelta(days=TEST_DAYS)
-    with modify_yaml(str(path)) as content:
-        content["featurize"]["train"][1] = f"{last_train}"
-        content["featurize"]["test"][:] = [f"{last_train + timedelta(days=1)}", f"{until}"]
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    content = yaml.load(path)
+    content["featurize"]["train"][1] = f"{last_train}"
+    content["featurize"]["test"][:] = [f"{last_train + timedelta(days=1)}", f"{until}"]
+    yaml.dump(content, path)
 
 
 def newest_day(p: Params) -> date:
@@ -194,17 +200,12 @@ def retrain_here(until: date) -> None:
     )
 
 
-def main() -> None:
-    """Decide and act, or with `model`, retrain without asking."""
+def retrain(until: date | None, now: bool) -> None:
+    """Decide and act, or retrain `now` without a decision; the data end with `until`, or with the newest day of the rows."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m ops.retraining.decide")
-    parser.add_argument("what", nargs="?", choices=["decide", "model"], default="decide")
-    parser.add_argument(
-        "--until", type=date.fromisoformat, help="last day of the data; by default, the newest day of the data"
-    )
-    arguments, p = parser.parse_args(), params.load()
-    until = arguments.until or newest_day(p)
-    if arguments.what == "model":
+    p = params.load()
+    until = until or newest_day(p)
+    if now:
         retrain_here(until)
         return
     evidence = collect(p)
@@ -212,12 +213,8 @@ def main() -> None:
     run_id = record(evidence, verdict)
     print(f"{verdict.action}: {'; '.join(verdict.reasons)} (MLflow run {run_id})", flush=True)
     if verdict.action == "retrain":
-        settings = Settings()
+        settings = RetrainSettings()
         if settings.repository:
             dispatch(settings, verdict.reasons)
         else:
             retrain_here(until)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,10 @@
-"""`make backup` and `make restore`: MLflow's database and the journal, by PostgreSQL's own tools.
+"""`on-time stack backup` and `on-time stack restore`: MLflow's database and the journal, by PostgreSQL's own tools.
 
 The tools run in Compose's `postgres` container, or on this machine when PGHOST says where PostgreSQL is.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import subprocess
@@ -13,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.errors import OnTimeError
-from ops.release.docker import docker
-from stages.errors import run
+from ops.release.docker import PROJECT, engine_errors, service
 
 FOLDER = Path("backup")
 DATABASES = ("mlflow", "journal")
@@ -30,14 +28,11 @@ class BackupFailed(OnTimeError):
 def _tool(*command: str, stdin: bytes | None = None) -> bytes:
     """Run one of PostgreSQL's tools where PostgreSQL is; raise BackupFailed with its last words."""
     if not os.environ.get("PGHOST"):
-        project = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
-        labels = {"project": project, "service": "postgres"}
-        found = docker("ps", "--quiet", *(f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()))
-        if not found:
-            raise BackupFailed(
-                "no postgres container of ops/stack/compose runs here, and PGHOST names no other PostgreSQL."
-            )
-        command = ("docker", "exec", "--interactive", "--env=PGUSER=postgres", found.split()[0], *command)
+        with engine_errors():
+            found = service(PROJECT, "postgres")
+        if found is None:
+            raise BackupFailed("no postgres container of ops/stack/compose runs here, and PGHOST names no PostgreSQL.")
+        command = ("docker", "exec", "--interactive", "--env=PGUSER=postgres", found.id, *command)  # binary both ways
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
@@ -77,23 +72,3 @@ def restore(folder: Path) -> None:
     for name, dump in dumps.items():
         options = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-password"]
         _tool("pg_restore", *options, "--dbname", name, stdin=dump)
-
-
-def main() -> None:
-    """Save the databases, or restore them."""
-    parser = argparse.ArgumentParser(prog="python -m ops.stack.backup")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("save")
-    back = commands.add_parser("restore")
-    back.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
-    if arguments.command == "save":
-        folder = save(FOLDER)
-        print(f"{folder} holds {' and '.join(DATABASES)}. `make restore FROM={folder}` brings them back.")
-    else:
-        restore(arguments.folder)
-        print(f"{' and '.join(DATABASES)} are as in {arguments.folder}.")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,12 +1,10 @@
-"""`make secrets`: the files that ops/stack/compose mounts as secrets; what is there stays."""
+"""`on-time stack credentials`: the files that ops/stack/compose mounts as secrets; what is there stays."""
 
 from __future__ import annotations
 
 import secrets
 import subprocess
 from pathlib import Path
-
-from stages.errors import run
 
 FOLDER = Path("ops/stack/compose/secrets")
 RANDOM = (
@@ -43,13 +41,3 @@ def _write(folder: Path, name: str, value: str) -> str:
     path.write_text(value, encoding="utf-8")
     path.chmod(0o444)
     return name
-
-
-def main() -> None:
-    """Write what is missing and say which."""
-    made = write(FOLDER)
-    print(f"{FOLDER}: {', '.join(made) or 'everything'} {'written' if made else 'is there already'}.")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -16,7 +16,7 @@ START_SECONDS = 60
 
 
 def ask(base: str) -> str:
-    """Return the answer to the example flight."""
+    """Return the answer to the example request."""
     request = urllib.request.Request(
         f"{base}/predict", json.dumps(EXAMPLE).encode(), {"Content-Type": "application/json"}
     )
@@ -37,10 +37,10 @@ def wait_ready(base: str, service: subprocess.Popen[bytes]) -> None:
     sys.exit("error: the service is not ready after a minute; its log above has the reason.")
 
 
-def main() -> None:
+def show(port: int) -> None:
     """Start the service, show one request, and keep serving until interrupted."""
-    base = f"http://127.0.0.1:{os.environ.get('ONTIME_PORT', '8000')}"
-    with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | {"ONTIME_LOG_LEVEL": "warning"}) as service:
+    base, settings = f"http://127.0.0.1:{port}", {"ONTIME_PORT": str(port), "ONTIME_LOG_LEVEL": "warning"}
+    with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | settings) as service:
         try:
             wait_ready(base, service)
             print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE)}'\n{ask(base)}")
@@ -48,7 +48,3 @@ def main() -> None:
             service.wait()
         except KeyboardInterrupt:
             service.terminate()
-
-
-if __name__ == "__main__":
-    main()

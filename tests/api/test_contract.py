@@ -10,4 +10,4 @@ from tests.conftest import ROOT
 
 def test_the_committed_contract_is_that_of_the_code() -> None:
     committed = (ROOT / "openapi.json").read_text(encoding="utf-8")
-    assert text(create_app(Settings())) == committed, "the API changed: `make openapi`, and commit what it writes"
+    assert text(create_app(Settings())) == committed, "the API changed: `on-time ci openapi`, and commit what it writes"

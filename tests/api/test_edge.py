@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from app.interface import EXAMPLE
-from tests.api.conftest import Service, Start, started
 from tests.conftest import bake
+from tests.support.service import Service, Start, started
 
 PROBLEM = "application/problem+json"
 BODY = json.dumps(EXAMPLE).encode()

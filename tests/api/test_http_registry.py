@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.conftest import Start, mlflow_server
 from tests.conftest import Clone, free_port
+from tests.support.registry import mlflow_server
+from tests.support.service import Start
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_register_promote_and_serve_through_an_mlflow_server(
     database: str, pipeline: Clone, start: Start, tmp_path: Path, request: pytest.FixtureRequest
@@ -20,7 +22,7 @@ def test_register_promote_and_serve_through_an_mlflow_server(
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     with mlflow_server(tmp_path, port, store):
-        for module in (["stages.register"], ["ops.registry.commands", "promote"]):
+        for module in (["stages.register"], ["ops.cli", "model", "promote"]):
             pipeline.run("python", "-m", *module, MLFLOW_TRACKING_URI=uri)
         version = start(mlflow_uri=uri, journal_url="").version()
     assert version["model"] == {"name": "flight-delay", "version": "1"} and version["alias"] == "production"

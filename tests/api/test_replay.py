@@ -96,28 +96,30 @@ def test_outcomes_that_the_journal_does_not_know_end_the_replay() -> None:
     assert sizes == [1000, 1000, 500]
 
 
-def test_without_a_service_the_verbs_to_run_are_named(pipeline: Clone) -> None:
+def test_without_a_service_the_verbs_to_run_are_named(small: Clone) -> None:
     command = [
         "python",
         "-m",
-        "ops.monitoring.replay",
-        "--base",
+        "ops.cli",
+        "monitor",
+        "replay",
+        "--service",
         f"http://127.0.0.1:{free_port()}",
         "--last",
-        "2013-11-01",
+        "2013-03-01",
     ]
-    done = pipeline.run(*command, check=False)
+    done = small.run(*command, check=False)
     assert done.returncode != 0 and "`make serve`" in done.stderr
 
 
 def test_the_days_of_the_test_months_are_those_that_were_featurized(
-    pipeline: Clone, monkeypatch: pytest.MonkeyPatch
+    small: Clone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(pipeline.path)
-    made = days(date(2013, 12, 1), date(2013, 12, 3))
+    monkeypatch.chdir(small.path)
+    made = days(date(2013, 3, 11), date(2013, 3, 13))
     test = pd.read_parquet("build/features/test.parquet")
-    first = test["day"].min() + 30  # 1 December
-    assert [d.day.isoformat() for d in made] == ["2013-12-01", "2013-12-02", "2013-12-03"]
+    first = test["day"].min() + 10  # 11 March
+    assert [d.day.isoformat() for d in made] == ["2013-03-11", "2013-03-12", "2013-03-13"]
     for i, one in enumerate(made):
         rows = test[test["day"] == first + i]
         late = sum(known.get("delay_minutes", 9999) >= 15 for known in one.outcomes)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.api.conftest import Start
 from tests.conftest import ROOT
+from tests.support.service import Start
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "15")
 

@@ -1,4 +1,4 @@
-"""The real service: uvicorn in a process of its own, on the model that the real pipeline made."""
+"""The real service: uvicorn in a process of its own, on the model of the small pipeline."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PROBLEM = "application/problem+json"
 
 
 @pytest.fixture(scope="module")
-def api(service: str) -> httpx.Client:
+def api(small_service: str) -> httpx.Client:
     """A client of the service."""
-    return httpx.Client(base_url=service, timeout=30)
+    return httpx.Client(base_url=small_service, timeout=30)
 
 
-def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, pipeline: Clone) -> None:
-    p = params.load(pipeline.path / "params.yaml")
-    repairs = json.loads((pipeline.path / "build/repairs.json").read_text())
-    raw = featurize.repair(interface.load_tables(pipeline.path / "data"), repairs)
+def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, small: Clone) -> None:
+    p = params.load(small.path / "params.yaml")
+    repairs = json.loads((small.path / "build/repairs.json").read_text())
+    raw = featurize.repair(interface.load_tables(small.path / "data"), repairs)
     rows = interface.rows(raw, p.problem)
     test = rows.where(rows.within(p.featurize.test))
-    known = Lookups.from_json(json.loads((pipeline.path / featurize.LOOKUPS_FILE).read_text()))
-    evaluated = pd.read_parquet(pipeline.path / "build/predictions.parquet")["probability"].to_numpy()
+    known = Lookups.from_json(json.loads((small.path / featurize.LOOKUPS_FILE).read_text()))
+    evaluated = pd.read_parquet(small.path / "build/predictions.parquet")["probability"].to_numpy()
     chosen = np.sort(np.random.default_rng(0).choice(len(evaluated), 1000, replace=False))
     requests = interface.requests(interface.columns(test.frame.iloc[chosen], raw, known, p.problem))
     batch = api.post("/predict/batch", json={"flights": requests}).raise_for_status().json()["predictions"]

@@ -1,4 +1,4 @@
-"""Many connections for a while, and memory that does not grow. `make soak` does it at full length."""
+"""Many connections for a while, and memory that does not grow. `on-time ci soak` does it at full length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.api.conftest import Start
+from tests.support.service import Start
 from tests.support.wire import Load
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "5"))
@@ -18,12 +18,12 @@ CONNECTIONS = 300
 
 def test_300_connections_get_no_error_and_memory_does_not_grow(start: Start, baked: Path) -> None:
     service = start(baked_model=baked, journal_url="sqlite:///journal.db", request_seconds=20)
-    port, process = int(service.base.rpartition(":")[2]), psutil.Process(service.pid)
-    crowd = Load(port, connections=CONNECTIONS)
+    process = psutil.Process(service.pid)
+    crowd = Load(service.port, connections=CONNECTIONS)
     asyncio.run(crowd.run(seconds=SECONDS))
     assert not crowd.failures and set(crowd.answers) == {200} and crowd.answers[200] > CONNECTIONS
     before = process.memory_info().rss
-    more = Load(port)
+    more = Load(service.port)
     asyncio.run(more.run(requests=REQUESTS))
     growth = process.memory_info().rss / before - 1
     print(

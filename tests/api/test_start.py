@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 
 from app.interface import EXAMPLE
-from tests.api.conftest import Start, eventually
-from tests.conftest import ROOT, Clone
+from tests.conftest import ROOT
+from tests.support.processes import wait_for
+from tests.support.service import Start
 
 
 def test_a_port_in_use_is_named_with_the_way_out() -> None:
@@ -53,7 +54,7 @@ def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_pat
     for method, path in (("GET", "/readyz"), ("GET", "/version"), ("POST", "/predict")):
         answer = httpx.request(method, base + path, json=EXAMPLE if method == "POST" else None)
         assert answer.status_code == 503 and answer.headers["Content-Type"] == "application/problem+json", path
-    eventually(lambda: "ModelUnavailable" in httpx.get(f"{base}/readyz").json()["detail"], "the reason is known")
+    wait_for("the reason is known", lambda: "ModelUnavailable" in httpx.get(f"{base}/readyz").json()["detail"])
     assert str(tmp_path) not in httpx.get(f"{base}/readyz").text
 
 
@@ -69,10 +70,3 @@ def test_a_journal_of_no_known_kind_is_refused() -> None:
     command = [sys.executable, "-m", "app"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "JOURNAL_URL" in done.stderr and "postgresql://" in done.stderr
-
-
-def test_serving_nothing_in_production_names_the_command(pipeline: Clone, tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    done = pipeline.run("python", "-m", "ops.registry.commands", "require", check=False, MLFLOW_TRACKING_URI=uri)
-    assert done.returncode == 4
-    assert uri in done.stderr and "make repro" in done.stderr and "Traceback" not in done.stderr

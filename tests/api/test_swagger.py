@@ -14,20 +14,24 @@ from app.interface import EXAMPLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine (Debian: apt install chromium)"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        CHROMIUM is None and not os.environ.get("CI"),
+        reason="no Chromium on this machine (Debian: apt install chromium)",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
-def page(service: str) -> Iterator[Page]:
+def page(small_service: str) -> Iterator[Page]:
     """A browser on the service's Swagger UI, which cannot reach anything else."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1200, "height": 1400})
         foreign: list[str] = []
-        tab.on("request", lambda r: None if r.url.startswith((service, "data:")) else foreign.append(r.url))
-        tab.goto(f"{service}/docs")
+        tab.on("request", lambda r: None if r.url.startswith((small_service, "data:")) else foreign.append(r.url))
+        tab.goto(f"{small_service}/docs")
         tab.wait_for_selector("#operations-predictions-predict_predict_post")
         yield tab
         assert not foreign

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +21,7 @@ from ops.monitoring.local import TARGETS, Site, started
 from tests.conftest import ROOT, free_port, running
 from tests.support.faulty import ORDERS
 from tests.support.monitoring import needs
+from tests.support.processes import wait_for
 
 pytestmark = needs("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 
@@ -58,11 +57,7 @@ class Scene:
     def wait(self, alert: str, status: str, after: int = 0, seconds: float = WAIT_SECONDS) -> float:
         """Wait until the receiver has been told more than `after` times; return the seconds that it took."""
         began = time.monotonic()
-        while self.lines(alert, status) <= after:
-            assert (
-                time.monotonic() - began < seconds
-            ), f"{alert} {status} did not arrive:\n{self.log.read_text(encoding='utf-8')[-2000:]}"
-            time.sleep(0.2)
+        wait_for(f"{alert} {status}", lambda: self.lines(alert, status) > after, seconds, self.log.read_text)
         return time.monotonic() - began
 
 
@@ -95,8 +90,10 @@ def serving(scene: Scene, copy: Path) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-m", "tests.support.faulty"], f"http://{host}:{port}/readyz", ROOT, **settings
     ) as service:
         client.start()
-        yield service
-        stop.set()
+        try:
+            yield service
+        finally:
+            stop.set()
 
 
 @contextmanager
@@ -120,9 +117,11 @@ def registry(scene: Scene) -> Iterator[None]:
 
     server = ThreadingHTTPServer(("127.0.0.1", int(scene.site.address("drift:8001").split(":")[1])), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield
-    server.shutdown()
-    server.server_close()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
@@ -131,11 +130,10 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     targets = {name: f"127.0.0.1:{free_port()}" for name in TARGETS}
     site = Site(tmp_path, targets, SPEED, token="a-token-of-this-test")
     site.write()
-    log = tmp_path / "receiver.log"
-    receiver = site.ours()["ops.monitoring.alert_receiver"]
-    receiver["ONTIME_RECEIVER_SILENCE_COMMAND"] = f"touch {tmp_path}/silent"
-    with log.open("wb") as file, running_receiver(receiver, file, site):
-        made = Scene(tmp_path, site, log)
+    settings = site.ours()["monitor receiver"] | {"ONTIME_RECEIVER_SILENCE_COMMAND": f"touch {tmp_path}/silent"}
+    url = f"http://{site.address('receiver:8002')}/livez"
+    with running([sys.executable, "-m", "ops.cli", "monitor", "receiver"], url, ROOT, **settings) as receiver:
+        made = Scene(tmp_path, site, receiver.log)
         made.order()
         with registry(made):
             yield made
@@ -147,32 +145,6 @@ def watching(scene: Scene) -> Iterator[None]:
     commands = {name: line for name, line in scene.site.commands().items() if "node" not in name}
     with started(commands, {}) as scene.processes:
         yield
-
-
-@contextmanager
-def running_receiver(settings: dict[str, str], log: Any, site: Site) -> Iterator[None]:
-    """Run the real receiver, its log in a file."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "ops.monitoring.alert_receiver"],
-        cwd=ROOT,
-        env=os.environ | settings,
-        stdout=log,
-        stderr=log,
-    ) as process:
-        wait_until(lambda: httpx.get(f"http://{site.address('receiver:8002')}/livez").status_code == 200)
-        yield
-        process.terminate()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with suppress(httpx.HTTPError):
-            if condition():
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_a_service_that_dies_pages_and_one_that_comes_back_resolves(scene: Scene, baked: Path) -> None:
@@ -225,13 +197,13 @@ def test_silence_of_prometheus_is_noticed(scene: Scene) -> None:
         return answer.status_code == 200 and answer.json()["watchdog_heard_seconds_ago"] < time.time() - began - 1
 
     with watching(scene):
-        wait_until(heard)
+        wait_for("the receiver hears from Prometheus", heard, WAIT_SECONDS)
         silent.unlink(missing_ok=True)  # until Alertmanager was there, it was silent
         time.sleep(15)
         assert httpx.get(ready).status_code == 200 and not silent.exists()
         scene.processes["prometheus"].terminate()
-        wait_until(lambda: httpx.get(ready).status_code == 503)
-        wait_until(silent.exists)
+        wait_for("the receiver misses Prometheus", lambda: httpx.get(ready).status_code == 503, WAIT_SECONDS)
+        wait_for("the command for silence", silent.exists, WAIT_SECONDS)
     assert "no alert arrives" in scene.log.read_text()
 
 

@@ -58,12 +58,12 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Everything that `make monitor-local` starts, beside the real service, and a stand-in for cAdvisor."""
+    """Everything that `on-time monitor local` starts, beside the real service, and a stand-in for cAdvisor."""
     targets = {name: f"127.0.0.1:{free_port()}" for name in TARGETS} | {"api:8000": service.removeprefix("http://")}
     site = Site(tmp_path_factory.mktemp("monitoring"), targets, SPEED)
     site.write()
     ours = site.ours()
-    ours["ops.monitoring.drift"] |= {
+    ours["monitor drift"] |= {
         "ONTIME_JOURNAL_URL": f"sqlite:///{pipeline.path}/journal.db",
         "MLFLOW_TRACKING_URI": f"sqlite:///{pipeline.path}/mlflow.db",
         "ONTIME_DRIFT_MINUTES": "0.5",
@@ -71,7 +71,7 @@ def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory
         "ONTIME_DRIFT_REGISTRY_SECONDS": "1",
         "ONTIME_DRIFT_REPORTS": str(site.folder / "reports"),
     }
-    ours["ops.monitoring.alert_receiver"]["ONTIME_RECEIVER_RETRAIN_COMMAND"] = "true"
+    ours["monitor receiver"]["ONTIME_RECEIVER_RETRAIN_COMMAND"] = "true"
     with exporter(int(targets["cadvisor:8080"].split(":")[1])), started(site.commands(), ours):
         yield site
 

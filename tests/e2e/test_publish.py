@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ops.rehearsal import gh
-from ops.rehearsal.sites import forget_images, image_registry
 from tests.conftest import ROOT
+from tests.support import gh
 from tests.support.release import Release, docker
+from tests.support.sites import image_registry, running_site
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +21,13 @@ def registry(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with image_registry(tmp_path_factory.mktemp("images")) as address:
         docker("tag", release.image, f"{address}/team/{release.image}")
         yield address
-        forget_images(address)
 
 
 def test_an_image_is_pushed_under_its_version_and_found_by_its_digest(
     release: Release, registry: str, tmp_path: Path
 ) -> None:
     image = f"{registry}/team/{release.image}"
-    done = release.run("ops.release.publish", "push", IMAGE=image, GITHUB_OUTPUT=str(tmp_path / "output"))
+    done = release.run("release publish", image, GITHUB_OUTPUT=str(tmp_path / "output"))
     assert done.returncode == 0, done.stderr
     said = dict(line.split("=", 1) for line in (tmp_path / "output").read_text().splitlines())
     name = image.rpartition(":")[0]
@@ -39,16 +38,24 @@ def test_an_image_is_pushed_under_its_version_and_found_by_its_digest(
     docker("image", "rm", "--force", image, f"{name}:model-v1")
     programs = gh.install(tmp_path / "bin", tmp_path / "github.json", ROOT)
     environment = {"PRETEND_GITHUB": str(tmp_path / "github.json"), "GITHUB_REPOSITORY": "team/on-time"}
-    environment |= {"IMAGE": "", "IMAGE_NAME": name, "VERSION": "1", "PATH": f"{programs}:/usr/bin:/bin"}
-    refused = release.run("ops.release.publish", "verify", **environment)
+    environment |= {"IMAGE_NAME": name, "PATH": f"{programs}:/usr/bin:/bin"}
+    refused = release.run("release verify", "--version", "1", **environment)
     assert refused.returncode == 15 and said["digest"] in refused.stderr, "the tag was resolved, and nothing attested"
 
-    smoked = release.run("ops.release.smoke", said["image"])
+    smoked = release.run("release smoke", said["image"])
     assert smoked.returncode == 0, smoked.stderr
+
+    image = said["image"]
+    docker("image", "rm", "--force", image)
+    with running_site(release, "publish") as site:
+        for order in (["deploy", image], ["undeploy", "--version", "1", "--reason", "a test", "--image", image]):
+            done = site.deploy(*order, "--soak", "1", "--watch", "1")
+            assert done.returncode == 0, done.stderr
+            assert site.serving() == "1" and site.image() == image, "pulled and run by its digest"
 
 
 def test_an_image_whose_tag_is_not_its_version_is_not_pushed(release: Release, registry: str) -> None:
     wrong = f"{registry}/team/{release.repository}:model-v9"
     docker("tag", release.image, wrong)
-    done = release.run("ops.release.publish", "push", IMAGE=wrong)
+    done = release.run("release publish", wrong)
     assert done.returncode == 11 and "the tag does not match" in done.stderr

@@ -202,14 +202,14 @@ def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(sy
     env |= {"PGPASSWORD": system.secret("postgres_password")}
 
     def backup(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ops.stack.backup", *arguments]
+        command = [sys.executable, "-m", "ops.cli", "stack", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=os.environ | env, capture_output=True, text=True, check=False)
 
     client = MlflowClient()
     version = client.create_model_version(client.create_registered_model("kept").name, "s3://mlflow/none")
     client.set_registered_model_alias("kept", "production", version.version)
     system.sql("journal", "journal_db_password", "journal", "CREATE TABLE more AS SELECT 1 AS n")
-    saved = backup("save")
+    saved = backup("backup")
     assert saved.returncode == 0, saved.stderr
     folder = next((tmp_path / "backup").iterdir())
     client.delete_registered_model("kept")

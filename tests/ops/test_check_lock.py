@@ -1,4 +1,4 @@
-"""`make check-lock` in a clone that has neither data nor outputs: what belongs together passes, all else is named."""
+"""`on-time ci check-lock` in a clone that has neither data nor outputs: what belongs together passes, all else is named."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.rehearsal.scratch import commit, copy_tree, git
 from stages import params
 from tests.conftest import ROOT, Clone
+from tests.support.scratch import commit, copy_tree, git
 
 LEAVES = params.load(ROOT / "params.yaml").train.num_leaves
 
@@ -26,7 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 def check(project: Clone) -> subprocess.CompletedProcess[str]:
     """Run the verb's command, and put back what the test has changed."""
-    done = project.run("python", "-m", "ops.ci.lock", check=False)
+    done = project.run("python", "-m", "ops.cli", "ci", "check-lock", check=False)
     git(project.path, "checkout", "--quiet", "--", ".")
     return done
 

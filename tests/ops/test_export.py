@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import httpx
@@ -13,8 +12,8 @@ from app.errors import ModelUnavailable
 from app.interface import EXAMPLE
 from app.registry import version as registry
 from ops.registry import commands
-from tests.conftest import ROOT, free_port, running
-from tests.ops.conftest import Bench
+from tests.support.promotion import Bench
+from tests.support.service import started
 
 FILES = ["manifest.json", "model.lgb", "version.json"]
 
@@ -22,15 +21,10 @@ FILES = ["manifest.json", "model.lgb", "version.json"]
 def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: Bench, tmp_path: Path) -> None:
     commands.promote(bench.client, bench.params, bench.versions["good"])
     folder = tmp_path / "deep" / "copy"
-    process = bench.command("export", str(folder))
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and str(folder) in out, err
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
-    settings = {"ONTIME_PORT": str(port), "ONTIME_BAKED_MODEL": str(folder), "MLFLOW_TRACKING_URI": ""}
-    with running([sys.executable, "-m", "app"], f"{base}/readyz", tmp_path, PYTHONPATH=str(ROOT), **settings):
-        answer = httpx.post(f"{base}/predict", json=EXAMPLE).json()
-        version = httpx.get(f"{base}/version").json()
+    assert str(folder) in commands.export(bench.client, bench.params, folder, None)
+    with started(tmp_path, ONTIME_BAKED_MODEL=str(folder)) as service:
+        answer = httpx.post(f"{service.base}/predict", json=EXAMPLE).json()
+        version = service.version()
     kept = registry.load(folder, "baked")
     assert answer["model"] == version["model"] == {"name": "flight-delay", "version": bench.versions["good"]}
     assert (version["source"], version["alias"]) == ("baked", "production")

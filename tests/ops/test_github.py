@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ops.ci import github
-from ops.rehearsal import gh
-from ops.rehearsal.scratch import commit, git
 from tests.conftest import ROOT
+from tests.support import gh
+from tests.support.scratch import commit, git
 
 SHA = "c" * 40
 RUN = {"head_sha": SHA, "head_branch": "idea", "head_repository": {"owner": {"login": "stranger"}}}
@@ -26,7 +26,6 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     monkeypatch.setenv("PRETEND_GITHUB", str(tmp_path / "github.json"))
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/on-time")
-    monkeypatch.setenv("RUN_ID", "70")
     (tmp_path / "report").mkdir()
     (tmp_path / "report/report.md").write_text("### Gate: refused\n")
     pull = {"number": 12, "head": {"label": "stranger:idea", "sha": SHA}}
@@ -38,9 +37,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[
 def test_a_pull_request_has_one_comment_which_later_runs_rewrite(
     state: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
-    github.comment()
+    github.comment("70")
     (tmp_path / "report/report.md").write_text("### Gate: passed\n")
-    github.comment()
+    github.comment("70")
     theirs, ours = state()["comments"]["12"]
     assert theirs["body"] == "Nice!"
     assert "Gate: passed" in ours["body"] and "refused" not in ours["body"]
@@ -49,13 +48,13 @@ def test_a_pull_request_has_one_comment_which_later_runs_rewrite(
 
 def test_a_run_that_is_not_the_pull_request_s_last_one_says_nothing(state: Callable[[], dict[str, Any]]) -> None:
     gh.write(state() | {"pulls": [{"number": 12, "head": {"label": "stranger:idea", "sha": "d" * 40}}]})
-    assert "nothing to comment on" in github.comment()
+    assert "nothing to comment on" in github.comment("70")
     assert len(state()["comments"]["12"]) == 1
 
 
 def test_a_run_without_a_report_is_said_to_have_none(state: Callable[[], dict[str, Any]]) -> None:
     gh.write(state() | {"artifacts": {}})
-    github.comment()
+    github.comment("70")
     assert "ended before it made a report" in state()["comments"]["12"][1]["body"]
 
 
@@ -66,18 +65,16 @@ def test_a_stranger_s_report_mentions_nobody_links_nowhere_and_hides_no_marker()
 
 
 def test_a_setting_that_no_workflow_gave_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RUN_ID", raising=False)
-    with pytest.raises(github.GitHubRefused, match="RUN_ID is not set"):
-        github.setting("RUN_ID")
+    monkeypatch.delenv("GITHUB_SHA", raising=False)
+    with pytest.raises(github.GitHubRefused, match="GITHUB_SHA is not set"):
+        github.setting("GITHUB_SHA")
 
 
 def test_a_deployment_carries_the_model_s_version_and_the_image(
     state: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = {"ENVIRONMENT": "production", "VERSION": "7", "IMAGE": "ghcr.io/t/o@sha256:1", "GITHUB_SHA": SHA}
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
-    github.deployment()
+    monkeypatch.setenv("GITHUB_SHA", SHA)
+    github.deployment("production", "7", "ghcr.io/t/o@sha256:1", "release")
     (made,) = state()["deployments"]
     assert made["payload"] == {"model_version": "7", "image": "ghcr.io/t/o@sha256:1", "reason": "release"}
     assert (made["environment"], made["ref"], made["statuses"][0]["state"]) == ("production", SHA, "success")
@@ -106,9 +103,9 @@ def test_a_retraining_is_proposed_once_and_main_stays(state: Callable[[], dict[s
     gh.write(state() | {"pulls": []})
     before = git(project, "rev-parse", "origin/main")
     (project / "dvc.lock").write_text("new\n")
-    assert "proposes" in github.propose()
+    assert "proposes" in github.propose("drift")
     (project / "dvc.lock").write_text("newer\n")
-    assert "has the new model" in github.propose()
+    assert "has the new model" in github.propose("drift")
     (pull,) = state()["pulls"]
     assert (pull["title"], pull["base"], "Gate: passed" in pull["body"]) == ("Retrain the model", "main", True)
     git(project, "fetch", "--quiet")
@@ -117,7 +114,7 @@ def test_a_retraining_is_proposed_once_and_main_stays(state: Callable[[], dict[s
 
 
 def test_the_same_model_again_is_not_proposed(state: Callable[[], dict[str, Any]], project: Path) -> None:
-    assert project.is_dir() and "nothing to propose" in github.propose()
+    assert project.is_dir() and "nothing to propose" in github.propose("drift")
     assert len(state()["pulls"]) == 1
 
 

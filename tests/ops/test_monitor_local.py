@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import yaml
 from ops.monitoring.local import NOT_HERE, TARGETS, ProgramEnded, ProgramMissing, Site, faster, started, watch
 from tests.conftest import ROOT
 from tests.support.monitoring import needs, passes
+from tests.support.processes import started as started_process
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -52,7 +52,9 @@ def test_what_is_written_is_accepted_by_the_programs(tmp_path: Path, speed: floa
 
 
 def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:
-    committed = yaml.safe_load((ROOT / "ops" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    committed = yaml.safe_load((ROOT / "ops" / "monitoring" / "config" / "prometheus" / "prometheus.yml").read_text())[
+        "scrape_configs"
+    ]
     site(tmp_path, without=NOT_HERE).write()
     written = yaml.safe_load((tmp_path / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     left_out = {job["job_name"] for job in committed} - {job["job_name"] for job in written}
@@ -62,12 +64,12 @@ def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:
 
 def test_the_window_of_drift_is_a_week_of_the_replay_for_all_that_look_at_it(tmp_path: Path) -> None:
     usual, replayed = site(tmp_path, 1).ours(), site(tmp_path, 60, week_seconds=60).ours()
-    assert float(usual["ops.monitoring.drift"]["ONTIME_DRIFT_WINDOW_HOURS"]) == 168
-    assert float(usual["ops.monitoring.drift"]["ONTIME_DRIFT_MINUTES"]) == 15
-    for module in ("ops.monitoring.drift", "ops.monitoring.alert_receiver"):
-        assert float(replayed[module]["ONTIME_DRIFT_WINDOW_HOURS"]) == pytest.approx(1 / 60)
-    assert float(replayed["ops.monitoring.drift"]["ONTIME_DRIFT_MINUTES"]) == 0.25
-    assert float(usual["ops.monitoring.alert_receiver"]["ONTIME_RECEIVER_SILENCE_SECONDS"]) == 180
+    assert float(usual["monitor drift"]["ONTIME_DRIFT_WINDOW_HOURS"]) == 168
+    assert float(usual["monitor drift"]["ONTIME_DRIFT_MINUTES"]) == 15
+    for command in ("monitor drift", "monitor receiver"):
+        assert float(replayed[command]["ONTIME_DRIFT_WINDOW_HOURS"]) == pytest.approx(1 / 60)
+    assert float(replayed["monitor drift"]["ONTIME_DRIFT_MINUTES"]) == 0.25
+    assert float(usual["monitor receiver"]["ONTIME_RECEIVER_SILENCE_SECONDS"]) == 180
 
 
 def test_a_program_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,9 +94,9 @@ def test_a_signal_to_end_it_ends_what_it_has_started(tmp_path: Path) -> None:
         f"with contextlib.suppress(KeyboardInterrupt), started({{{SLEEP[0]!r}: {SLEEP[1:]!r}}}, {{}}) as running:\n"
         "    print(*(process.pid for process in running.values()), flush=True)\n    watch(running)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        pid = int(process.stdout.readline())
+    with started_process([sys.executable, "-c", code], ROOT) as process:
+        process.wait_until("the id of the program is printed", lambda: process.output().endswith("\n"))
+        pid = int(process.output())
         assert psutil.pid_exists(pid)
         process.terminate()
         assert process.wait(20) == 0

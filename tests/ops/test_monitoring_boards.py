@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.monitoring.dashboards.__main__ import BOARDS
+from ops.monitoring.dashboards.board import load
 from ops.monitoring.dashboards.build import to_json
 from tests.conftest import ROOT
 from tests.support.monitoring import PROMETHEUS, alerts, boards, panels
 from tests.support.promql import RATE_INTERVAL, RATES, fill, reads
 
-GRAFANA = ROOT / "ops" / "grafana"
+GRAFANA = ROOT / "ops" / "monitoring" / "config" / "grafana"
 ALL_BOARDS, ALL_PANELS = boards(), panels()
 WITHOUT_JOB = {"ALERTS", "slo:error_budget:ratio"}  # made by rules over all jobs
 FIXED_RANGES = {  # a panel whose title or description promises a fixed time
     "on-time-service: Inference time",
     "on-time-model: Reloads",
-    "on-time-containers: Killed for memory",
+    "on-time-containers: Out-of-memory kills",
     "on-time-monitoring: Retraining requests",
 }
 COUNTER = re.compile(r"_(total|bucket|count|sum)$")
@@ -37,8 +37,8 @@ def queries(panel: dict[str, Any]) -> list[str]:
 
 
 def test_make_boards_would_change_nothing() -> None:
-    assert {board.uid for board in BOARDS} == set(ALL_BOARDS)
-    for board in BOARDS:
+    assert {board.uid for board in load()} == set(ALL_BOARDS)
+    for board in load():
         assert (GRAFANA / "dashboards" / f"{board.uid}.json").read_text(encoding="utf-8") == to_json(board)
 
 

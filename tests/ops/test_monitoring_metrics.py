@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import generate_latest
 
 from app.interface import CATEGORIES, EXAMPLE, FEATURE_NAMES
-from ops.monitoring.alert_receiver import Settings, create_app
+from ops.monitoring.alert_receiver import ReceiverSettings, create_app
 from ops.monitoring.drift.compare import Findings, Quality
 from ops.monitoring.drift.gauges import Gauges
 from tests.conftest import ROOT, bake, free_port, running
@@ -58,7 +58,7 @@ def test_those_of_the_drift_monitor() -> None:
 
 
 def test_those_of_the_receiver() -> None:
-    with TestClient(create_app(Settings())) as client:
+    with TestClient(create_app(ReceiverSettings())) as client:
         assert not complaints(client.get("/metrics").text)
 
 

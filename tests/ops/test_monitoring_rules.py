@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from ops.monitoring.alert_receiver import Settings
+from ops.monitoring.alert_receiver import ReceiverSettings
 from tests.conftest import ROOT
 from tests.support.monitoring import ALERTMANAGER, PROMETHEUS, alerts, needs, passes, rules
 
@@ -98,7 +98,7 @@ def test_every_alert_says_what_it_is_and_where_help_is(rule: dict[str, Any]) -> 
     headings = re.findall(r"^## (.*)$", (ROOT / "docs" / page).read_text(), re.M)
     assert anchor in {re.sub(r"[^\w-]", "", heading.lower()) for heading in headings}
     uid = notes["dashboard_url"].removeprefix("{{ $externalLabels.grafana }}/d/")
-    assert (ROOT / "ops" / "grafana" / "dashboards" / f"{uid}.json").exists()
+    assert (ROOT / "ops" / "monitoring" / "config" / "grafana" / "dashboards" / f"{uid}.json").exists()
 
 
 def test_alerts_and_records_have_names_of_their_own() -> None:
@@ -130,7 +130,7 @@ def test_the_watchdog_is_heard_three_times_before_it_counts_as_silent() -> None:
     route = yaml.safe_load((ALERTMANAGER / "alertmanager.yml").read_text())["route"]["routes"][0]
     heard, repeated = (pd.Timedelta(route[name]).total_seconds() for name in ("group_interval", "repeat_interval"))
     assert repeated < heard, "Alertmanager repeats at the first interval after this time, so an equal one takes two"
-    assert 3 * heard <= Settings().silence_seconds
+    assert 3 * heard <= ReceiverSettings().silence_seconds
 
 
 def test_no_secret_is_in_the_configuration() -> None:

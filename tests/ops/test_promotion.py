@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 
+from app.errors import ModelUnavailable
 from app.model import bundle as model
 from ops.gate.evidence import compare, latencies, resampled
 from ops.registry import commands as registry
@@ -22,7 +23,7 @@ from ops.registry.production import PREVIOUS, PRODUCTION, Intent, PointerMoved, 
 from stages import metrics, params, tracking
 from stages.metrics import Scored, Settings
 from tests.conftest import ROOT
-from tests.ops.conftest import Bench, decision_of
+from tests.support.promotion import Bench, decision_of
 
 NAME = "flight-delay"
 POLICY = params.load(ROOT / "params.yaml").gate.promotion
@@ -56,8 +57,8 @@ def whole_life(bench: Bench) -> None:
     assert aliases(client) == (v["good"], v["weak"])
     run = decisions(client)[0]
     assert {"bootstrap.png", "decision.json", "decision.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
-    checks = {check["name"]: check for check in decision_of(client, run.info.run_id)["checks"]}
-    assert checks["roc_auc (not worse)"]["now"] > checks["roc_auc (not worse)"]["base"]
+    checks = {(check["name"], check["rule"]): check for check in decision_of(client, run.info.run_id)["checks"]}
+    assert checks["roc_auc", "not worse"]["now"] > checks["roc_auc", "not worse"]["base"]
     for name in ("weak", "good"):
         version = client.get_model_version(NAME, v[name])
         assert version.tags["decision.run"] == run.info.run_id and run.info.run_id in version.description
@@ -79,6 +80,7 @@ def test_promotion_rollback_and_history_on_sqlite(bench: Bench) -> None:
     whole_life(bench)
 
 
+@pytest.mark.long
 def test_promotion_rollback_and_history_on_a_real_server_and_two_at_once(served: Bench) -> None:
     whole_life(served)
     two_at_once(served)
@@ -132,13 +134,14 @@ def test_a_rollback_needs_a_reason_and_a_version_that_was_promoted(bench: Bench)
 def two_at_once(bench: Bench) -> None:
     """Promote two versions over the first by two processes at the same time."""
     bench.client.set_registered_model_alias(NAME, PRODUCTION, bench.versions["weak"])
-    started = [bench.command("promote", bench.versions[name]) for name in ("good", "better")]
-    ended = [(process.communicate(timeout=600), process.returncode) for process in started]
-    codes = sorted(code for _, code in ended)
-    assert codes in ([0, 0], [0, 8], [0, 9]), ended
+    versions = bench.versions
+    with bench.promotion(versions["good"]) as one, bench.promotion(versions["better"]) as other:
+        codes = sorted(process.wait(600) for process in (one, other))
+        assert codes in ([0, 0], [0, 8], [0, 9]), one.output() + other.output()
     assert_settled(bench.client)
 
 
+@pytest.mark.long
 def test_two_promotions_at_once_end_in_one_state(bench: Bench) -> None:
     registry.promote(bench.client, bench.params, bench.versions["weak"])
     two_at_once(bench)
@@ -255,5 +258,13 @@ class _Slow(model.Bundle):
         return super().probabilities(flights)
 
 
+def test_without_production_the_command_that_makes_it_is_named(bench: Bench) -> None:
+    with pytest.raises(ModelUnavailable, match="`make promote` makes version"):
+        registry.require(bench.client, bench.params)
+    bench.client.delete_registered_model(NAME)
+    with pytest.raises(ModelUnavailable, match="`make repro` makes a model"):
+        registry.require(bench.client, bench.params)
+
+
 def test_a_comparison_without_complete_runs_says_so(bench: Bench) -> None:
-    assert "no complete" in history.compare(bench.client, ["1"])
+    assert "no complete" in history.compare(history.pipeline_runs(bench.client, ["1"], 5))

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ops.registry.production import PRODUCTION, STAGING
-from ops.rehearsal import gh
 from ops.release import image as images
 from ops.release import publish
 from stages import tracking
 from tests.conftest import ROOT
-from tests.ops.conftest import Bench
+from tests.support import gh
+from tests.support.promotion import Bench
 
 DIGEST = f"sha256:{'a' * 64}"
 IMAGE = f"ghcr.io/team/on-time@{DIGEST}"
@@ -72,8 +72,8 @@ def test_it_must_be_the_release_of_this_repository_that_signed(
     assert (ROOT / publish.SIGNER).is_file() and len(asked) == 2
 
 
-def test_a_digest_that_docker_does_not_name_is_an_error() -> None:
-    with pytest.raises(publish.PublishFailed, match="no digest"):
+def test_a_damaged_digest_is_an_error() -> None:
+    with pytest.raises(publish.PublishFailed, match="no image by its digest"):
         publish.verify("on-time@sha256:abc")
 
 

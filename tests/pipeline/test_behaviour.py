@@ -11,6 +11,8 @@ from app.interface import Request
 from app.model import bundle as model
 from tests.conftest import Clone
 
+pytestmark = pytest.mark.long
+
 CALM: dict[str, Any] = {
     "temperature_f": 60.0,
     "dew_point_f": 40.0,

@@ -11,6 +11,8 @@ import pytest
 from stages.metrics import HIGHER_IS_BETTER
 from tests.conftest import Clone
 
+pytestmark = pytest.mark.long
+
 RECOMMENDED = {"roc_auc": 0.723, "pr_auc": 0.552, "log_loss": 0.5174, "top_precision": 0.70}
 """What the best of many variants reached on the test months in an earlier study of this data."""
 

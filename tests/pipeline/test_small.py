@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops.rehearsal import scratch
-from tests.conftest import Clone, make_clone
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with the small cut, in which the pipeline has run."""
-    clone = make_clone(tmp_path_factory.mktemp("small"))
-    scratch.write_params(clone.path, scratch.cut(clone.path))
-    clone.run("dvc", "add", "--quiet", "data")
-    clone.run("dvc", "repro")
-    scratch.commit(clone.path, "A small cut")
-    return clone
+from app.errors import BundleInvalid
+from ops.registry.commands import PromotionRefused, promote
+from stages import params, register, tracking
+from tests.conftest import Clone
+from tests.support import scratch
 
 
 def set_param(clone: Clone, section: str, name: str, value: Any) -> None:
@@ -30,10 +24,12 @@ def set_param(clone: Clone, section: str, name: str, value: Any) -> None:
     scratch.write_params(clone.path, p)
 
 
-def restore(clone: Clone) -> None:
-    """Go back to what is committed, and to its outputs."""
-    clone.run("git", "checkout", "--quiet", ".")
-    clone.run("dvc", "checkout", "--quiet", "--force")
+@pytest.fixture
+def changing(small: Clone) -> Iterator[Clone]:
+    """The clone, which goes back to what is committed, and to its outputs, after the test."""
+    yield small
+    scratch.git(small.path, "checkout", "--quiet", ".")
+    small.run("dvc", "checkout", "--quiet", "--force")
 
 
 def executed(output: str) -> list[str]:
@@ -41,31 +37,24 @@ def executed(output: str) -> list[str]:
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
-def test_a_parameter_reruns_its_stage_and_what_follows(small: Clone) -> None:
-    set_param(small, "train", "num_leaves", 5)
-    assert executed(small.run("dvc", "repro").stdout) == ["train", "evaluate", "register"]
-    assert "num_leaves" in small.run("dvc", "params", "diff").stdout
-    assert "roc_auc" in small.run("dvc", "metrics", "diff").stdout
-    restore(small)
+def test_a_parameter_reruns_its_stage_and_what_follows(changing: Clone) -> None:
+    set_param(changing, "evaluate", "ece_bins", 5)
+    assert executed(changing.run("dvc", "repro", "--dry").stdout)[0] == "evaluate"
+    set_param(changing, "train", "num_leaves", 5)
+    assert executed(changing.run("dvc", "repro").stdout) == ["train", "evaluate", "register"]
+    assert "num_leaves" in changing.run("dvc", "params", "diff").stdout
+    assert "roc_auc" in changing.run("dvc", "metrics", "diff").stdout
 
 
-def test_a_parameter_of_the_measurement_does_not_retrain(small: Clone) -> None:
-    set_param(small, "evaluate", "ece_bins", 5)
-    assert executed(small.run("dvc", "repro").stdout)[0] == "evaluate"
-    restore(small)
-
-
-def test_a_changed_byte_in_the_data_stops_before_anything_is_made(small: Clone) -> None:
-    path = small.path / "data/weather.csv"
+def test_a_changed_byte_in_the_data_stops_before_anything_is_made(changing: Clone) -> None:
+    path = changing.path / "data/weather.csv"
     original = path.read_bytes()
     path.write_bytes(original.replace(b"39.02", b"93.02", 1))
-    done = small.run("dvc", "repro", check=False)
+    done = changing.run("dvc", "repro", check=False)
     assert done.returncode != 0
     assert "data/weather.csv" in done.stderr and "make data" in done.stderr and "Traceback" not in done.stderr
     assert executed(done.stdout) == ["validate"]
     assert path.read_bytes() != original
-    path.write_bytes(original)
-    restore(small)
 
 
 def test_mlflow_unreachable_names_the_address_and_the_way_without(small: Clone) -> None:
@@ -76,33 +65,30 @@ def test_mlflow_unreachable_names_the_address_and_the_way_without(small: Clone) 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("rounds", "twenty"), ("leafs", 3)],
-)
-def test_a_wrong_parameter_stops_with_its_name(small: Clone, name: str, value: Any) -> None:
-    set_param(small, "train", name, value)
-    done = small.run("dvc", "repro", check=False)
-    restore(small)
-    assert done.returncode != 0 and f"train.{name}" in done.stderr and "Traceback" not in done.stderr
+def test_a_wrong_parameter_stops_with_its_name(changing: Clone) -> None:
+    set_param(changing, "train", "leafs", 3)
+    done = changing.run("dvc", "repro", check=False)
+    assert done.returncode != 0 and "train.leafs" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_tampered_bundle_is_not_registered(small: Clone) -> None:
-    path = small.path / "build/bundle/model.lgb"
+def inside(clone: Clone, patch: pytest.MonkeyPatch) -> None:
+    """Make the clone the current folder."""
+    patch.chdir(clone.path)
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{clone.path}/mlflow.db")
+
+
+def test_a_tampered_bundle_is_not_registered(changing: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside(changing, monkeypatch)
+    path = changing.path / "build/bundle/model.lgb"
     content = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(content.replace(b"leaf_value=", b"leaf_value=9", 1))
-    done = small.run("python", "-m", "stages.register", check=False)
-    path.write_bytes(content)
-    assert done.returncode == 3 and "not the model of its manifest" in done.stderr
+    with pytest.raises(BundleInvalid, match="not the model of its manifest"):
+        register.main()
 
 
-def test_a_weak_model_is_registered_but_not_promoted(small: Clone) -> None:
-    done = small.run("python", "-m", "ops.registry.commands", "promote", check=False)
-    assert done.returncode == 8 and "is refused" in done.stderr and "brier skill" in done.stderr
-    assert json.loads((small.path / "build/receipt.json").read_bytes())["floors"] is False
-
-
-def test_a_demand_for_production_names_the_command(small: Clone) -> None:
-    done = small.run("python", "-m", "ops.registry.commands", "require", check=False)
-    assert done.returncode == 4 and "make promote" in done.stderr
+def test_a_weak_model_is_registered_but_not_promoted(small: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside(small, monkeypatch)
+    with pytest.raises(PromotionRefused, match="is refused.*brier skill"):
+        promote(tracking.connect(), params.load(), None)
+    assert json.loads(Path("build/receipt.json").read_bytes())["floors"] is False

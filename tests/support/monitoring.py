@@ -14,8 +14,8 @@ import yaml
 
 from tests.conftest import ROOT
 
-PROMETHEUS = ROOT / "ops" / "prometheus"
-ALERTMANAGER = ROOT / "ops" / "alertmanager"
+PROMETHEUS = ROOT / "ops" / "monitoring" / "config" / "prometheus"
+ALERTMANAGER = ROOT / "ops" / "monitoring" / "config" / "alertmanager"
 PACKAGES = {
     "promtool": "prometheus",
     "prometheus": "prometheus",
@@ -55,7 +55,7 @@ def alerts() -> list[dict[str, Any]]:
 
 def boards() -> dict[str, dict[str, Any]]:
     """Return the committed dashboards by their uid."""
-    files = sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json"))
+    files = sorted((ROOT / "ops" / "monitoring" / "config" / "grafana" / "dashboards").glob("*.json"))
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 

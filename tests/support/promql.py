@@ -10,7 +10,7 @@ from typing import Any
 
 import promql_parser
 
-from ops.monitoring.dashboards import answers
+from ops.monitoring.dashboards.pictures import fill as fill_variables
 
 RATES = {"rate", "irate", "increase"}
 RATE_INTERVAL = 59  # seconds that stand for $__rate_interval while a query is parsed
@@ -28,7 +28,7 @@ class Read:
 
 def fill(query: str, rate_interval: str = f"{RATE_INTERVAL}s") -> str:
     """Return a panel's query with Grafana's variables filled in; $1 belongs to label_replace."""
-    filled = answers.fill(query, rate_interval)
+    filled = fill_variables(query, rate_interval)
     assert not re.search(r"\$[^1]", filled), filled
     return filled
 

@@ -50,10 +50,10 @@ class Release:
         """Return a version."""
         return self.client.get_model_version("flight-delay", number)
 
-    def run(self, module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a module in the clone."""
+    def run(self, verb: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line (group and verb) in the clone."""
         env = os.environ | {"MLFLOW_TRACKING_URI": self.uri, "IMAGE_NAME": self.repository, **BUILD} | environment
-        command = [sys.executable, "-m", module, *arguments]
+        command = [sys.executable, "-m", "ops.cli", *verb.split(), *arguments]
         return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, check=False)
 
     @contextmanager
@@ -96,7 +96,7 @@ class Release:
 
     def renamed(self, number: str) -> str:
         """Build the image of another version, on purpose."""
-        done = self.run("ops.release.image", "build", number)
+        done = self.run("release image", "--version", number)
         assert done.returncode == 0, done.stderr[-2000:]
         return f"{self.repository}:model-v{number}-g{self.commit[:7]}"
 

@@ -28,6 +28,7 @@ from app.problem.outcome import LATE_MINUTES
 from app.settings import Settings
 from stages import params
 from tests.conftest import ROOT
+from tests.support.processes import wait_for
 
 CAPACITY = 1000
 
@@ -252,8 +253,7 @@ def test_a_locked_database_is_waited_for(answer: Callable[..., Answer], metrics:
         for _ in range(100):
             journal.record(answer())
         assert time.perf_counter() - started < 1  # nobody waits for the database
-        while value(metrics, "journal_up"):
-            time.sleep(0.05)
+        wait_for("the lock is noticed", lambda: not value(metrics, "journal_up"))
         assert value(metrics, "journal_written_total") == 0
         other.execute("ROLLBACK")
     journal.close()
@@ -269,7 +269,6 @@ def test_an_error_that_nobody_thought_of_does_not_end_the_writing(
     with monkeypatch.context() as patch:
         patch.setattr(journals, "rows", lambda _: 1 / 0)
         journal.record(answer())
-        while value(metrics, "journal_up"):
-            time.sleep(0.02)
+        wait_for("the error is noticed", lambda: not value(metrics, "journal_up"))
     journal.close()
     assert count(journal, predictions) == 1

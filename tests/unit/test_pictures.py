@@ -1,160 +1,138 @@
-"""The pictures of the boards: every panel has its place, its answer and its limits in them."""
+"""The pictures of the boards: every panel's queries are sent, and what Prometheus answers is drawn."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from urllib.parse import parse_qs
 
-import httpx
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 
-from ops.monitoring.dashboards import answers, pictures, units
-from ops.monitoring.dashboards.__main__ import BOARDS
-from ops.monitoring.dashboards.answers import NoAnswer, Series, Source
-from ops.monitoring.dashboards.build import to_json
-from ops.monitoring.dashboards.draw import colour, heat, lines
-from ops.monitoring.dashboards.panel import Board, Panel, above, below
+from ops.monitoring.dashboards import pictures
+from ops.monitoring.dashboards.board import Board, Panel, load
+from ops.monitoring.dashboards.pictures import PrometheusFailed, Source
 
-matplotlib.use("agg")
-SOURCE = Source("127.0.0.1:1", 1_000_000.0, 1_000_600.0)
-LABELS = {"le": "0.1", "job": "api", "slo": "latency", "feature": "carrier", "version": "1", "alertname": "ApiDown"}
+START, END = 1_000_000.0, 1_000_600.0
+LABELS = {"le": "0.1", "job": "api", "slo": "latency", "feature": "a", "version": "1", "alertname": "ApiDown"}
 
 
-def series(*values: float, **labels: str) -> Series:
-    """Return a series of these values."""
-    return Series("line", labels, np.linspace(SOURCE.start, SOURCE.end, len(values)), np.array(values))
+@dataclass
+class Prometheus:
+    """A server with Prometheus's API: the queries that it got, and the series that it answers each of them with."""
+
+    address: str = ""
+    queries: list[str] = field(default_factory=list)
+    series: list[dict[str, str]] = field(default_factory=lambda: [LABELS, LABELS | {"le": "+Inf", "job": "drift"}])
+    status: int = 200
+
+    def answer(self, path: str, form: dict[str, list[str]]) -> object:
+        """Return the data of an answer."""
+        if path.endswith("config"):
+            return {"yaml": "global: {scrape_interval: 15s}"}
+        self.queries += form["query"]
+        moments = np.arange(START, END + 1, float(form["step"][0]))
+        values = [[t, "NaN" if t == START else str(0.5 + 0.4 * math.sin(t / 60))] for t in moments]
+        return {"result": [{"metric": labels, "values": values} for labels in self.series]}
 
 
 @pytest.fixture
-def prometheus(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[dict[str, Any]]], list[str]]:
-    """Return a function that lets a Prometheus answer every query with these series, and returns what it is asked."""
+def prometheus() -> Iterator[Prometheus]:
+    """A running server."""
+    made = Prometheus()
 
-    def answering(found: list[dict[str, Any]]) -> list[str]:
-        asked: list[str] = []
+    class Handler(BaseHTTPRequestHandler):
+        """Answers in Prometheus's format."""
 
-        def post(_: str, data: dict[str, Any], timeout: float) -> httpx.Response:
-            asked.append(data["query"])
-            moments = np.arange(data["start"], data["end"], data["step"] or 1)
-            values = [[t, str(0.5 + 0.4 * math.sin(t / 60))] for t in moments]
-            result = [{"metric": one, "values": values} for one in found]
-            return httpx.Response(200, json={"data": {"result": result}}, extensions={"timeout": timeout})
+        def do_GET(self) -> None:  # pylint: disable=invalid-name
+            """Answer a request with or without a form."""
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            answer = json.dumps({"data": made.answer(self.path, parse_qs(body))}).encode()
+            self.send_response(made.status)
+            self.end_headers()
+            self.wfile.write(answer if made.status == 200 else b"parse error")
 
-        config = {"data": {"yaml": "global: {scrape_interval: 15s}"}}
-        monkeypatch.setattr(answers.httpx, "post", post)
-        monkeypatch.setattr(answers.httpx, "get", lambda *_, **__: httpx.Response(200, json=config))
-        return asked
+        do_POST = do_GET
 
-    return answering
+        def log_message(self, *_: object) -> None:  # pylint: disable=arguments-differ
+            """Write no log."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    made.address = f"127.0.0.1:{server.server_port}"
+    yield made
+    server.shutdown()
+    server.server_close()
 
 
-def test_the_interval_of_rates_is_grafanas(prometheus: Callable[[list[dict[str, Any]]], list[str]]) -> None:
-    prometheus([])
-    assert SOURCE.rate_interval() == "60s"
-    assert Source("", 0, 86400).rate_interval() == f"{86400 / answers.STEPS + 15:.0f}s"
-
-
-@pytest.mark.parametrize("board", BOARDS, ids=[board.uid for board in BOARDS])
-def test_a_picture_asks_every_query_and_has_every_title(
-    board: Board, tmp_path: Path, prometheus: Callable[[list[dict[str, Any]]], list[str]]
-) -> None:
-    asked = prometheus([LABELS, LABELS | {"le": "+Inf", "job": "drift"}])
-    figure = pictures.draw(board, SOURCE)
+@pytest.mark.parametrize("board", load(), ids=lambda board: board.uid)
+def test_a_picture_has_every_panel_and_the_answer_to_every_query(board: Board, prometheus: Prometheus) -> None:
+    figure = pictures.draw(board, Source(prometheus.address, START, END))
     panels = [panel for row in board.rows for panel in row.panels]
-    assert set(asked) >= {answers.fill(query, "60s") for panel in panels for query in panel.queries.values()}
-    assert not [query for query in asked if "$__" in query or "$job" in query or "$container" in query]
-    written = {text.get_text() for text in figure.texts}
-    assert written >= {panel.title for panel in panels} | {row.title for row in board.rows} | {board.title}
-    path = pictures.save(figure, tmp_path / "board.png")
-    assert path.stat().st_size < 300_000
-    with Image.open(path) as image:
-        assert image.width == 1500 and len(image.convert("RGB").getcolors(2**24) or []) > 10
-
-
-def test_panels_are_where_grafana_has_them() -> None:
-    for board in BOARDS:
-        placed = json.loads(to_json(board))["panels"]
-        drawn = [item if isinstance(item, str) else item.title for item, _ in pictures.places(board)]
-        assert drawn == [panel["title"] for panel in placed]
-
-
-def test_a_panel_without_an_answer_says_so(prometheus: Callable[[list[dict[str, Any]]], list[str]]) -> None:
-    prometheus([])
-    figure = pictures.draw(BOARDS[0], SOURCE)
-    said = [text.get_text() for ax in figure.axes for text in ax.texts]
-    assert said.count("no data") == sum(len(row.panels) for row in BOARDS[0].rows)
-
-
-def test_a_query_that_prometheus_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers.httpx, "post", lambda *_, **__: httpx.Response(400, text="parse error"))
-    with pytest.raises(NoAnswer, match=r"sum\(: parse error"):
-        SOURCE.ask("sum(", "")
-    monkeypatch.undo()
-    with pytest.raises(NoAnswer, match="make monitor-local"):
-        SOURCE.ask("up", "")
-
-
-def test_values_that_are_missing_stay_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = [{"metric": {"job": "api"}, "values": [[1_000_000.0, "1"], [1_000_600.0, "NaN"]]}]
-    body = {"data": {"result": answer}}
-    monkeypatch.setattr(answers.httpx, "post", lambda *_, **__: httpx.Response(200, json=body))
-    (found,) = SOURCE.ask("up", "{{job}} of {{ nobody }}")
-    assert found.legend == "api of " and found.last == 1
-    assert np.isfinite(found.values).sum() == 1 and len(found.values) == answers.STEPS + 1
-
-
-def test_colours_are_those_of_the_steps() -> None:
-    slow, up = Panel("", "", "s", {}, steps=above(0.25, 0.1)), Panel("", "", "s", {}, steps=below(0.995))
-    names = {value: name for name, value in pictures.COLOURS.items()}
-    assert [names[colour(slow, v)] for v in (0.0, 0.1, 0.24, 0.25)] == ["green", "orange", "orange", "red"]
-    assert [names[colour(up, v)] for v in (-1, 0.99, 0.995)] == ["red", "red", "green"]
-
-
-def test_limits_are_dashed_and_stacks_add_up() -> None:
-    panel = Panel("", "", "short", {}, dashed=("line",), stacked=True)
-    ax = Figure().add_subplot()
-    lines(ax, panel, [series(3, 3, 3)])
-    assert [line.get_linestyle() for line in ax.get_lines()] == ["--"]
-    ax = Figure().add_subplot()
-    lines(ax, Panel("", "", "short", {}, stacked=True), [series(1, 2, 1), series(3, 3, math.nan)])
-    assert ax.get_ylim()[1] == pytest.approx(5 * 1.08)
-
-
-def test_a_heatmap_shows_what_is_in_each_bucket() -> None:
-    ax = Figure().add_subplot()
-    heat(ax, Panel("", "", "s", {}), [series(3, 5, le="+Inf"), series(1, 1, le="0.1"), series(3, 4, le="0.5")])
-    (image,) = ax.get_images()
-    shown = np.ma.filled(image.get_array(), 0)
-    assert shown.tolist() == [[1, 1], [2, 3], [0, 1]]
+    assert set(prometheus.queries) == {
+        pictures.fill(query, "60s") for panel in panels for query in panel.queries.values()
+    }
+    assert not [query for query in prometheus.queries if "$__" in query or "$job" in query or "$container" in query]
+    assert {ax.get_title("left") for ax in figure.axes} == {panel.title for panel in panels}
+    assert {text.get_text() for text in figure.texts} >= {row.title for row in board.rows}
+    assert all(ax.lines or ax.collections or ax.patches or ax.tables or ax.texts for ax in figure.axes)
+    assert "no data" not in {text.get_text() for ax in figure.axes for text in ax.texts}
 
 
 @pytest.mark.parametrize(
     ("value", "unit", "expected"),
     [
-        (0.9953, "percentunit", "99.5 %"),
-        (0.00042, "s", "420 µs"),
-        (7200, "s", "2 h"),
-        (3 * 2**20, "bytes", "3 MiB"),
-        (2500, "Bps", "2.5 kB/s"),
-        (12, "Bps", "12 B/s"),
+        (0.9953, "percentunit", "99.5%"),
+        (0.00042, "s", "420.0 µs"),
+        (864000, "s", "10 d"),
         (12, "reqps", "12 req/s"),
-        (6010, "short", "6.01k"),
-        (1, "bool_on_off", "On"),
-        (0, "bool_yes_no", "No"),
-        (math.nan, "s", "no data"),
+        (6010, "short", "6.0 k"),
     ],
 )
 def test_numbers_have_their_unit(value: float, unit: str, expected: str) -> None:
-    assert units.text(value, unit) == expected
+    assert pictures.text(value, unit) == expected
 
 
-def test_every_unit_of_a_panel_can_be_written() -> None:
-    for board in BOARDS:
-        for panel in (panel for row in board.rows for panel in row.panels):
-            assert units.text(1234.5, panel.unit)
+def test_a_panel_without_an_answer_is_marked(prometheus: Prometheus, tmp_path: Path) -> None:
+    prometheus.series = []
+    figure = pictures.draw(load()[0], Source(prometheus.address, START, END))
+    figure.savefig(tmp_path / "board.png")
+    assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["no data"] * len(figure.axes)
+
+
+def test_rates_are_over_grafanas_interval(prometheus: Prometheus) -> None:
+    assert Source(prometheus.address, START, END).rate_interval() == "60s"
+    assert Source(prometheus.address, 0, 86400).rate_interval() == f"{86400 / pictures.STEPS + 15:.0f}s"
+
+
+def test_missing_values_stay_gaps_and_legends_have_their_labels(prometheus: Prometheus) -> None:
+    found = Source(prometheus.address, START, END).series("up", "{{job}} of {{ none }}")
+    assert [name for name, _ in found] == ["api of ", "drift of "]
+    assert found.iloc[0].isna().all() and found.iloc[1:].notna().all(axis=None)
+
+
+def test_a_query_that_is_rejected_and_a_prometheus_that_is_down_are_named(prometheus: Prometheus) -> None:
+    prometheus.status = 400
+    with pytest.raises(PrometheusFailed, match=r"sum\(: parse error"):
+        Source(prometheus.address, START, END).series("sum(", "")
+    with pytest.raises(PrometheusFailed, match="make monitor-local"):
+        Source("127.0.0.1:1", START, END).series("up", "")
+
+
+def test_limits_are_dashed_and_buckets_are_not_cumulative(prometheus: Prometheus) -> None:
+    source = Source(prometheus.address, START, END)
+    panel = Panel(title="", description="", unit="s", queries={"a": "a", "limit, low": "b"}, dashed=("limit.*",))
+    ax = Figure().add_subplot()
+    pictures.lines(ax, panel, source.of(panel, "60s"))
+    assert [line.get_linestyle() for line in ax.get_lines()] == ["-", "-", "--", "--"]
+    ax = Figure().add_subplot()
+    pictures.heat(ax, panel, source.series("a", ""))
+    (mesh,) = ax.collections
+    lower, upper = np.ma.filled(mesh.get_array(), 0)
+    assert lower[1] > 0.1 and not upper.any(), "both buckets have the same cumulative count"

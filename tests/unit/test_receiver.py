@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.monitoring import alert_receiver as receiver
-from ops.monitoring.alert_receiver import Settings, create_app
+from ops.monitoring.alert_receiver import ReceiverSettings, create_app
+from tests.support.processes import wait_for
 
 OFF = {"status": "firing", "labels": {"alertname": "CalibrationOff"}, "annotations": {"summary": "Off by 13 %"}}
 WATCHDOG = {"status": "firing", "labels": {"alertname": "Watchdog"}}
@@ -24,16 +25,8 @@ WATCHDOG = {"status": "firing", "labels": {"alertname": "Watchdog"}}
 @contextmanager
 def listening(**settings: object) -> Iterator[TestClient]:
     """Run the receiver with these settings."""
-    with TestClient(create_app(Settings(**settings))) as client:  # type: ignore[arg-type]
+    with TestClient(create_app(ReceiverSettings(**settings))) as client:  # type: ignore[arg-type]
         yield client
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def counted(client: TestClient, name: str) -> dict[str, float]:
@@ -75,7 +68,7 @@ def test_silence_raises_the_alarm_once_and_the_watchdog_ends_it(
     command = script(tmp_path / "tell.py", f"open({str(told)!r}, 'a').write('silent ')")
     with listening(silence_seconds=0.5, silence_command=command) as client:
         assert client.get("/readyz").status_code == 200
-        until(lambda: client.get("/readyz").status_code == 503 and told.exists())
+        wait_for("the alarm", lambda: client.get("/readyz").status_code == 503 and told.exists())
         time.sleep(0.7)
         assert told.read_text() == "silent ", "once"
         client.post("/watchdog", json={"alerts": [WATCHDOG | {"status": "resolved"}]})
@@ -101,10 +94,10 @@ def test_a_cause_starts_the_retraining_but_not_twice_at_a_time(tmp_path: Path) -
         assert client.post("/retrain", json={"alerts": [OFF | {"status": "resolved"}]}).json() == {"result": "resolved"}
         assert ask() == {"result": "started"} and ask() == {"result": "busy"}
         go.touch()
-        until(lambda: counted(client, "receiver_retrain")["done"] == 1)
+        wait_for("the retraining", lambda: counted(client, "receiver_retrain")["done"] == 1)
         assert ran.read_text() == "x"
         assert ask() == {"result": "started"}, "again, when it has ended"
-        until(lambda: counted(client, "receiver_retrain")["done"] == 2)
+        wait_for("the second one", lambda: counted(client, "receiver_retrain")["done"] == 2)
         assert counted(client, "receiver_retrain") == {"started": 2, "busy": 1, "done": 2, "failed": 0}
 
 
@@ -112,7 +105,7 @@ def test_a_cause_starts_the_retraining_but_not_twice_at_a_time(tmp_path: Path) -
 def test_a_retraining_that_fails_is_counted_and_the_receiver_lives_on(command: str) -> None:
     with listening(retrain_command=command) as client:
         client.post("/retrain", json={"alerts": [OFF]})
-        until(lambda: counted(client, "receiver_retrain")["failed"] == 1)
+        wait_for("the failure", lambda: counted(client, "receiver_retrain")["failed"] == 1)
         assert client.get("/livez").status_code == 200 and counted(client, "receiver_retrain")["done"] == 0
 
 

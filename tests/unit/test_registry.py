@@ -20,8 +20,8 @@ def test_a_copy_is_loaded_with_what_the_registry_said(baked: Path) -> None:
     ("name", "change", "reason"),
     [
         ("version.json", lambda text: text.replace('"bundle_digest":"', '"bundle_digest":"0'), "not what was regist"),
-        ("version.json", lambda text: text[: len(text) // 2], "ops.registry.commands export"),
-        ("version.json", lambda text: text.replace('"name"', '"nom"'), "ops.registry.commands export"),
+        ("version.json", lambda text: text[: len(text) // 2], "on-time model export"),
+        ("version.json", lambda text: text.replace('"name"', '"nom"'), "on-time model export"),
         ("manifest.json", lambda text: text.replace('"threshold": 0.5', '"threshold": 0.4'), "not what was registered"),
         ("model.lgb", lambda text: text[: len(text) // 2], "not the model of its manifest"),
     ],

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from ops.retraining.decide import Evidence, RetrainingFailed, Settings, Verdict, decide, dispatch, move_window
+from ops.monitoring.drift.compare import Alarm, AlarmKind
+from ops.retraining.decide import Evidence, RetrainingFailed, RetrainSettings, Verdict, decide, dispatch, move_window
 from stages import params
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").monitor
-WELL = {"version": "3", "alarms": (), "missing_features": 0, "new_outcomes": 30_000, "age_days": 10.0}
-OFF = ("CalibrationOff -0.133",)
+WELL = {"version": "3", "alarms": (), "new_outcomes": 30_000, "age_days": 10.0}
+OFF = (Alarm(AlarmKind.CALIBRATION_OFF, -0.133),)
+MISSING = (Alarm(AlarmKind.INPUT_MISSING, 0.5, "a feature"),)
+REASON = "CalibrationOff -0.133"
 
 
 def verdict(**evidence: object) -> Verdict:
@@ -31,15 +34,17 @@ def test_a_model_that_is_well_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "alarm", ["CalibrationOff -0.1", "LiveLossHigh 0.7", "ScoreDrift PSI 2", "UnseenCategory dest 3 %"]
+    "kind",
+    [AlarmKind.CALIBRATION_OFF, AlarmKind.LIVE_LOSS_HIGH, AlarmKind.SCORE_DRIFT, AlarmKind.UNSEEN_CATEGORY],
 )
-def test_what_a_new_model_would_repair_is_a_cause(alarm: str) -> None:
-    assert verdict(alarms=(alarm,)) == Verdict("retrain", (alarm,))
+def test_what_a_new_model_would_repair_is_a_cause(kind: AlarmKind) -> None:
+    assert verdict(alarms=(Alarm(kind, 0.5),)) == Verdict("retrain", (f"{kind} 0.5",))
 
 
-@pytest.mark.parametrize("alarm", ["FeatureDrift temperature_f PSI 9", "InputMissing pressure_mb 50 %"])
-def test_what_a_new_model_would_not_repair_is_none(alarm: str) -> None:
-    assert verdict(alarms=(alarm,)).action == "skip"
+@pytest.mark.parametrize("kind", [AlarmKind.FEATURE_DRIFT, AlarmKind.INPUT_MISSING])
+def test_what_a_new_model_would_not_repair_is_none(kind: AlarmKind) -> None:
+    found = verdict(alarms=(Alarm(kind, 0.5, "a feature"),))
+    assert found == Verdict("skip", (f"{kind} a feature 0.5",))
 
 
 def test_age_is_a_cause() -> None:
@@ -50,19 +55,19 @@ def test_age_is_a_cause() -> None:
 @pytest.mark.parametrize(
     ("obstacle", "word"),
     [
-        ({"missing_features": 4}, "source"),
+        ({"alarms": OFF + 4 * MISSING}, "source"),
         ({"new_outcomes": 9_999}, "10000"),
         ({"days_since_retraining": 6.9}, "6.9 days"),
     ],
 )
 def test_a_cause_with_an_obstacle_is_blocked_and_says_both(obstacle: dict[str, object], word: str) -> None:
-    blocked = verdict(alarms=OFF, **obstacle)
+    blocked = verdict(**({"alarms": OFF} | obstacle))
     assert blocked.action == "block"
-    assert word in blocked.reasons[0] and blocked.reasons[-1] == OFF[0]
+    assert word in blocked.reasons[0] and blocked.reasons[-1] == REASON
 
 
 def test_at_the_limits_there_is_no_obstacle() -> None:
-    assert verdict(alarms=OFF, missing_features=3, new_outcomes=10_000, days_since_retraining=7.0).action == "retrain"
+    assert verdict(alarms=OFF + 3 * MISSING, new_outcomes=10_000, days_since_retraining=7.0).action == "retrain"
 
 
 def test_numbers_that_are_missing_never_retrain() -> None:
@@ -102,14 +107,14 @@ def test_github_is_asked_with_the_token_in_the_file(tmp_path: Path) -> None:
     server = HTTPServer(("127.0.0.1", 0), GitHub)
     threading.Thread(target=server.handle_request, daemon=True).start()
     (tmp_path / "token").write_text("the-token\n")
-    settings = Settings(
+    settings = RetrainSettings(
         repository="owner/name", token_file=tmp_path / "token", api=f"http://127.0.0.1:{server.server_port}"
     )
-    dispatch(settings, OFF)
+    dispatch(settings, (REASON,))
     server.server_close()
-    payload = {"event_type": "retrain", "client_payload": {"reason": "; ".join(OFF)}}
+    payload = {"event_type": "retrain", "client_payload": {"reason": REASON}}
     assert asked == [("/repos/owner/name/dispatches", "Bearer the-token", payload)]
-    with pytest.raises(RetrainingFailed, match="make retrain-model"):
-        dispatch(settings, OFF)  # nobody answers any more
+    with pytest.raises(RetrainingFailed, match="on-time model retrain --now"):
+        dispatch(settings, (REASON,))  # nobody answers any more
     with pytest.raises(RetrainingFailed, match="TOKEN_FILE"):
-        dispatch(Settings(repository="owner/name", token_file=tmp_path / "none"), OFF)
+        dispatch(RetrainSettings(repository="owner/name", token_file=tmp_path / "none"), (REASON,))

@@ -173,7 +173,7 @@ def mlflow() -> Iterator[Callable[[int, Any], tuple[str, list[Any]]]]:
                 """Say nothing."""
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}", asked
 

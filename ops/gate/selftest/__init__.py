@@ -1,1 +1,1 @@
-"""`make gate-selftest`: how often the promotion gate is wrong, and what it refuses, on the real flights."""
+"""Measure how often the promotion gate is wrong, and what it refuses, on the real data."""

@@ -1,4 +1,4 @@
-"""Models that differ by chance only: what the gate says of pairs of them, and the margins that they would need."""
+"""Models that differ by chance only: how often the gate refuses one of a pair, and the margins that they would need."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import binomtest
 
 from app.features import Floats
 from app.interface import Lookups
 from app.model import bundle as model
 from ops.gate.evidence import Resampled, TestRows, compare, resampled
-from ops.gate.pull_request import decide_not_worse
+from ops.gate.policy import decide_not_worse, table
 from stages import evaluate
 from stages.decision import Decision
-from stages.featurize import DAY, OUT_DIR, TARGET
+from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
 from stages.fetch import sha256
-from stages.metrics import Scored, Settings
+from stages.metrics import MIN_ROWS, Scored, Settings
 from stages.params import Params
 from stages.rows import month_of
 from stages.sections import GateParams
@@ -33,18 +35,18 @@ from stages.train import fit, matrix
 
 CACHE_DIR = Path("build/selftest")
 ACCEPTED = 0.95  # of the pairs that differ by chance only
-SEASONS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10))
-"""Pairs of training months, as long as the test; each is predicted from all the other training months."""
+SEASON_MONTHS = 2
+"""Length of the parts of the training period that margins are measured on."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Flights to train on, and the other ones on which the models are compared."""
+    """Rows to train on, and the other ones on which the models are compared."""
 
     name: str
     train: pd.DataFrame
     scored: pd.DataFrame
-    tables: Lookups
+    lookups: Lookups
 
     @classmethod
     def test(cls) -> Period:
@@ -53,20 +55,23 @@ class Period:
         return cls("test", pd.read_parquet(OUT_DIR / "train.parquet"), rows.frame, rows.lookups)
 
     @classmethod
-    def season(cls, months: tuple[int, ...]) -> Period:
-        """Return the training months but `months`, compared on these."""
+    def seasons(cls) -> Iterator[Period]:
+        """Yield the training months in pairs, each compared on models from all the other training months."""
         whole = cls.test()
-        within = np.isin(month_of(whole.train[DAY].to_numpy()), months)
-        return cls("-".join(map(str, months)), whole.train[~within], whole.train[within], whole.lookups)
+        month = month_of(whole.train[DAY].to_numpy())
+        every = np.unique(month)
+        for season in np.split(every, range(SEASON_MONTHS, len(every), SEASON_MONTHS)):
+            within = np.isin(month, season)
+            yield cls("-".join(map(str, season)), whole.train[~within], whole.train[within], whole.lookups)
 
     def slices(self, p: Params) -> dict[str, npt.NDArray[np.bool_]]:
         """Return the rows of the watched slices that are large enough to be measured here."""
         found = evaluate.slices(self.scored, self.lookups)
-        return {name: found[name] for name in p.gate.slices if found[name].sum() >= metrics.MIN_ROWS}
+        return {name: found[name] for name in p.gate.slices if found[name].sum() >= MIN_ROWS}
 
     def measure(self, probability: Floats, p: Params) -> Resampled:
-        """Measure predictions of the scored flights as a promotion does."""
-        scored = Scored(self.scored[TARGET].to_numpy(), probability.round(9), self.scored[DAY].to_numpy())
+        """Measure predictions of the scored rows as a promotion does."""
+        scored = Scored(self.scored[TARGET].to_numpy(), probability.round(9), self.scored[GROUP].to_numpy())
         settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
         return resampled(scored, self.slices(p), p.gate.promotion, settings)
 
@@ -74,38 +79,38 @@ class Period:
 def judge(challenger: Resampled, champion: Resampled, policy: GateParams) -> Decision:
     """Judge whether a challenger is worse than a champion; a slice that is too small in the period is not watched.
 
-    Floors, latency, size and ties are no matter of chance, and not part of it.
+    Floors, latency, size and ties do not depend on chance and are left out.
     """
     whole, parts, _ = compare(challenger, champion, policy.promotion)
     return decide_not_worse(whole, parts, policy.model_copy(update={"slices": list(parts)}))
 
 
 def resample(
-    days: npt.NDArray[np.integer], rng: np.random.Generator
+    groups: npt.NDArray[np.integer[Any]], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Draw as many days as there are, with replacement; return the rows, and for each the number of its draw."""
-    order = np.argsort(days, kind="stable")
-    groups = np.split(order, np.cumsum(np.unique(days, return_counts=True)[1])[:-1])
-    drawn = rng.integers(0, len(groups), len(groups))
-    sizes = [len(groups[i]) for i in drawn]
-    return np.concatenate([groups[i] for i in drawn]), np.repeat(np.arange(len(drawn)), sizes)
+    """Draw as many groups as there are, with replacement; return the rows, and for each the number of its draw."""
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.cumsum(np.unique(groups, return_counts=True)[1])[:-1])
+    drawn = rng.integers(0, len(members), len(members))
+    sizes = [len(members[i]) for i in drawn]
+    return np.concatenate([members[i] for i in drawn]), np.repeat(np.arange(len(drawn)), sizes)
 
 
-def models(period: Period, p: Params, count: int, by_days: bool) -> Iterator[Resampled]:
-    """Yield full-size models that differ by chance only, measured on the period's scored flights.
+def models(period: Period, p: Params, count: int, by_groups: bool) -> Iterator[Resampled]:
+    """Yield full-size models that differ by chance only, measured on the period's scored rows.
 
-    Each has its own seed and (`by_days`) its own resample of the same training days. Their predictions are kept in
-    build/selftest, so that an interrupted run goes on where it was.
+    Each has its own seed and (`by_groups`) its own resample of the groups of training rows. Their predictions are kept in
+    build/selftest, so that an interrupted run can be continued.
     """
-    features, target, days = matrix(period.train), period.train[TARGET].to_numpy(), period.train[DAY].to_numpy()
-    scored = matrix(period.scored)
+    features, scored = matrix(period.train), matrix(period.scored)
+    target, groups = period.train[TARGET].to_numpy(), period.train[GROUP].to_numpy()
     inputs = [sha256(OUT_DIR / f"{name}.parquet") for name in ("train", "test")]
-    key = hashlib.sha256(json.dumps([inputs, len(days), p.train.model_dump()]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([inputs, len(groups), p.train.model_dump()]).encode()).hexdigest()[:12]
     started, made = time.monotonic(), 0
     for seed in range(count):
-        path = CACHE_DIR / f"{period.name}-{'days' if by_days else 'seed'}-{key}-{seed}.npy"
+        path = CACHE_DIR / f"{period.name}-{'groups' if by_groups else 'seed'}-{key}-{seed}.npy"
         if not path.exists():
-            rows = resample(days, np.random.default_rng(seed))[0] if by_days else np.arange(len(days))
+            rows = resample(groups, np.random.default_rng(seed))[0] if by_groups else np.arange(len(groups))
             left = (time.monotonic() - started) / max(made, 1) * (count - seed) / 60
             label = f"{period.name}: model {seed + 1} of {count}" + (f", {left:.0f} minutes left" if made else "")
             booster = fit(features[rows], target[rows], p.train.model_copy(update={"seed": seed}), label=label)
@@ -121,30 +126,22 @@ def _write(path: Path, probability: Floats) -> None:
     unfinished.rename(path)
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, 1927)."""
-    z, share = 1.959964, hits / trials
-    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def pairs_table(decisions: dict[str, list[Decision]]) -> str:
+    """Return as Markdown how many pairs of each kind were refused and why, and how far apart their ROC AUC is."""
+    head = ["equal models", "pairs", "refused", "share (95 % interval)", "sd of the difference in ROC AUC", "by"]
+    return table(head, [_pairs_row(name, made) for name, made in decisions.items()])
 
 
-def pairs_row(name: str, decisions: list[Decision]) -> str:
-    """Return how many pairs were refused and why, and how far apart their ROC AUC is."""
+def _pairs_row(name: str, decisions: list[Decision]) -> list[str]:
     refused = sum(not decision.accepted for decision in decisions)
-    reasons = Counter(check.name for decision in decisions for check in decision.checks if not check.passed)
-    areas = [check for decision in decisions for check in decision.checks if check.name == "roc_auc (not worse)"]
+    checks = [check for decision in decisions for check in decision.checks]
+    areas = [check for check in checks if (check.part, check.name) == ("", "roc_auc")]
     spread = np.std([check.now - check.base for check in areas])
-    low, high = wilson(refused, len(decisions))
-    why = ", ".join(f"{check.removesuffix(' (not worse)')} {n}" for check, n in reasons.most_common(3)) or "–"
+    low, high = binomtest(refused, len(decisions)).proportion_ci(method="wilson")
+    reasons = Counter(f"{check.part} {check.name}".strip() for check in checks if not check.passed)
+    why = ", ".join(f"{check} {n}" for check, n in reasons.most_common(3)) or "–"
     share = f"{refused / len(decisions):.0%} ({low:.1%} to {high:.1%})"
-    return f"| {name} | {len(decisions)} | {refused} | {share} | {spread:.4f} | {why} |"
-
-
-PAIRS_HEAD = (
-    "| equal models | pairs | refused | share (95 % interval) | sd of the difference in ROC AUC | by |\n"
-    "|---|--:|--:|---|--:|---|"
-)
+    return [name, str(len(decisions)), str(refused), share, f"{spread:.4f}", why]
 
 
 def needs(measured: list[Resampled], policy: GateParams) -> dict[str, Floats]:
@@ -174,13 +171,12 @@ def margins(needed: dict[str, Floats]) -> tuple[dict[str, float], dict[str, floa
 
 
 def margins_table(by_period: dict[str, dict[str, Floats]]) -> str:
-    """Return as Markdown the margins that each period asks for, and the widest of them, rounded up to two digits."""
+    """Return as Markdown the margins that each period needs, and the widest of them, rounded up to two digits."""
     names = list(next(iter(by_period.values())))
-    lines = [f"| months | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
     joint = {period: margins(needed)[1] for period, needed in by_period.items()}
-    lines += [f"| {period} | {' | '.join(f'{found[n]:.4f}' for n in names)} |" for period, found in joint.items()]
-    widest = {name: max(found[name] for found in joint.values()) for name in names}
-    return "\n".join([*lines, f"| margin | {' | '.join(f'{_up(widest[n]):g}' for n in names)} |"])
+    rows = [[period, *(f"{found[name]:.4f}" for name in names)] for period, found in joint.items()]
+    widest = [f"{_up(max(found[name] for found in joint.values())):g}" for name in names]
+    return table(["months", *names], [*rows, ["margin", *widest]])
 
 
 def _up(value: float) -> float:

@@ -1,4 +1,4 @@
-"""How small a loss the promotion gate catches: the committed model, made worse step by step, against itself."""
+"""The smallest loss that the promotion gate catches: the committed model, made worse step by step, against itself."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import lightgbm
 import numpy as np
 
 from app.features import Floats
-from app.interface import FEATURE_NAMES
 from app.model import bundle as model
 from ops.gate.evidence import Resampled, resampled
+from ops.gate.policy import table as markdown_table
 from ops.gate.selftest.equal import Period, judge, resample
-from stages.featurize import DAY, TARGET
+from stages.featurize import GROUP, TARGET
 from stages.metrics import Scored, Settings, measure
 from stages.params import Params
 from stages.train import BUNDLE_DIR, matrix
 
-NOISE_STEPS = 100  # the last one: every flight has the clock times of another one
+NOISE_STEPS = 1000  # the last one: every row has the features of another one
 CAUGHT = 0.8
 LOSSES = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04)
 Steps = tuple[int, Callable[[int], Floats]]
-"""How many steps there are, and the predictions of the test flights after so many of them; 0 is the model itself."""
+"""How many steps there are, and the predictions of the test rows after so many of them; 0 is the model itself."""
 
 
 class Power:
-    """The committed model and the test flights, and what the gate says of worse ones on resamples of the days."""
+    """The committed model and the test rows, and the gate's decisions on worse models on resamples of the groups."""
 
     def __init__(self, p: Params) -> None:
         self.p, self.period = p, Period.test()
@@ -38,11 +38,8 @@ class Power:
         self.after_rounds = cache(lambda rounds: np.asarray(self.booster.predict(self.features, num_iteration=rounds)))
 
     def noise(self, rng: np.random.Generator) -> Steps:
-        """Give a growing share of the flights the clock times of another flight."""
-        clock = [FEATURE_NAMES.index("departure_minute"), FEATURE_NAMES.index("arrival_minute")]
-        mixed = self.features.copy()
-        mixed[:, clock] = rng.permutation(self.features[:, clock])
-        noisy, lot = model.predict(self.booster, mixed), rng.random(len(mixed)) * NOISE_STEPS
+        """Give a growing share of the rows the features, and so the prediction, of another row drawn at random."""
+        noisy, lot = rng.permutation(self.intact), rng.random(len(self.intact)) * NOISE_STEPS
         return NOISE_STEPS, lambda step: np.where(lot < step, noisy, self.intact)
 
     def fewer_rounds(self, _: np.random.Generator) -> Steps:
@@ -51,18 +48,18 @@ class Power:
         return last - 1, lambda step: self.after_rounds(last - step)
 
     def critical_loss(self, steps: Steps, rng: np.random.Generator) -> float:
-        """Return the loss in ROC AUC from which on the gate refuses, on one resample of the days; infinite if none.
+        """Return the loss in ROC AUC from which on the gate refuses, on one resample of the groups; infinite if none.
 
-        The loss is that on the test flights as they are.
+        The loss is that on the test rows as they are.
         """
         count, predict = steps
         frame = self.period.scored
-        rows, day = resample(frame[DAY].to_numpy(), rng)
+        rows, group = resample(frame[GROUP].to_numpy(), rng)
         drawn = Period("resample", frame.iloc[:0], frame.iloc[rows], self.period.lookups)
         slices, target = drawn.slices(self.p), drawn.scored[TARGET].to_numpy()
 
         def measured(step: int) -> Resampled:
-            scored = Scored(target, predict(step)[rows].round(9), day)
+            scored = Scored(target, predict(step)[rows].round(9), group)
             return resampled(scored, slices, self.p.gate.promotion, self._settings)
 
         champion = measured(0)
@@ -77,24 +74,25 @@ class Power:
 
     def _area(self, probability: Floats) -> float:
         frame = self.period.scored
-        return measure(Scored(frame[TARGET].to_numpy(), probability, frame[DAY].to_numpy()), self._settings)["roc_auc"]
+        return measure(Scored(frame[TARGET].to_numpy(), probability, frame[GROUP].to_numpy()), self._settings)[
+            "roc_auc"
+        ]
 
 
 def table(p: Params, repeats: int) -> str:
     """Return as Markdown how often losses are refused, and the smallest one that is refused 80 % of the time."""
     power = Power(p)
     critical: dict[str, Floats] = {}
-    for name, degrade in (("noise on the clock times", power.noise), ("fewer rounds", power.fewer_rounds)):
+    for name, degrade in (("features of other rows", power.noise), ("fewer rounds", power.fewer_rounds)):
         found = []
         for seed in range(repeats):
             rng = np.random.default_rng(seed)
             found.append(power.critical_loss(degrade(rng), rng))
             print(f"power, {name}: {seed + 1} of {repeats}", file=sys.stderr, flush=True)
         critical[name] = np.array(found)
-    lines = [f"| loss in ROC AUC | {' | '.join(critical)} |", "|--:|" + "--:|" * len(critical)]
-    for loss in LOSSES:
-        lines.append(f"| {loss} | {' | '.join(f'{np.mean(found <= loss):.0%}' for found in critical.values())} |")
-    return "\n".join([*lines, "", *(f"{name.capitalize()}: {smallest(found)}" for name, found in critical.items())])
+    rows = [[str(loss), *(f"{np.mean(found <= loss):.0%}" for found in critical.values())] for loss in LOSSES]
+    notes = [f"{name.capitalize()}: {smallest(found)}" for name, found in critical.items()]
+    return "\n".join([markdown_table(["loss in ROC AUC", *critical], rows), "", *notes])
 
 
 def smallest(critical: Floats) -> str:

@@ -1,1 +1,1 @@
-"""Grafana's boards as code: what they show is in one module each, what they look like in build.py."""
+"""Grafana's dashboards: YAML files with panels and queries, and the program that turns them into Grafana's JSON."""

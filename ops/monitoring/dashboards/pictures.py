@@ -1,129 +1,195 @@
-"""`make board-pictures`: what the boards show of the last minutes, as images, where no Grafana runs."""
+"""`on-time monitor pictures`: draw the dashboards from a Prometheus's answers, for the documentation."""
 
 from __future__ import annotations
 
-import argparse
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image
+from matplotlib.ticker import EngFormatter
 
-from ops.monitoring.dashboards.__main__ import BOARDS
-from ops.monitoring.dashboards.answers import Series, Source
-from ops.monitoring.dashboards.build import FIRING, to_json
-from ops.monitoring.dashboards.draw import COLOURS, DRAW, GREY, legend_rows
-from ops.monitoring.dashboards.panel import Board, Panel
-from stages.errors import run
+from app.errors import OnTimeError
+from ops.monitoring.dashboards.board import Board, Panel, load
+from ops.monitoring.dashboards.build import to_json
 
 OUT_DIR = Path("docs/boards")
-WIDTH, UNIT = 15.0, 0.32
-"""Inches: the width of a picture, and the height of one unit of Grafana's grid."""
-COLUMNS, HEAD = 24, 2
-DPI, PALETTE = 100, 128
+STEPS = 240
+"""Points of a line."""
+COLUMNS, UNIT_INCHES, WIDTH_INCHES, MOST_LEGENDS = 24, 0.32, 15.0, 8
+DAY_SECONDS = 86400
+SUFFIXES = {"s": "s", "bytes": "B", "Bps": "B/s", "pps": "/s", "reqps": "req/s", "cps": "/s", "x": "x"}
 
 
-def places(board: Board) -> Iterator[tuple[Panel | str, dict[str, int]]]:
-    """Yield each panel, or the title of a row, with its place in the grid, as the committed board has it."""
-    waiting = [panel for row in board.rows for panel in row.panels]
-    for placed in json.loads(to_json(board))["panels"]:
-        yield (placed["title"] if placed["type"] == "row" else waiting.pop(0)), placed["gridPos"]
+class PrometheusFailed(OnTimeError):
+    """Prometheus is unreachable or rejects a query."""
 
 
-def _margins(panel: Panel, found: list[Series]) -> tuple[float, float, float]:
-    """Return the room left of, right of and below the axes, in units of the grid."""
-    named = max((len(series.legend) for series in found), default=0)
-    left = {"bargauge": 0.5 + 0.088 * named, "timeline": 0.5 + 0.088 * named, "stat": 0.4, "table": 0.4}
-    return left.get(panel.kind, 1.1), 1.3 if panel.kind == "bargauge" else 0.5, 0.85 + 0.42 * legend_rows(panel, found)
+def fill(query: str, rate_interval: str) -> str:
+    """Return a panel's query with Grafana's variables replaced: every job, every container."""
+    return re.sub(r"\$(job|container)\b", ".+", query.replace("$__rate_interval", rate_interval))
 
 
-def _panel(figure: Figure, panel: Panel, place: dict[str, int], height: int, found: list[Series]) -> Axes:
-    """Add a panel: a white card with its title, and inside it the axes."""
-    x, y, w, h = (place[key] for key in "xywh")
-    bottom = 1 - (y + HEAD + h) / height
-    card = Rectangle((x / COLUMNS + 0.003, bottom + 0.1 / height), w / COLUMNS - 0.006, (h - 0.2) / height)
-    card.set(transform=figure.transFigure, facecolor="white", edgecolor="#e5e7eb", zorder=-1)
-    figure.add_artist(card)
-    figure.text(
-        (x + 0.3) / COLUMNS, bottom + (h - 0.65) / height, panel.title, fontsize=9, fontweight="bold", va="center"
-    )
-    left, right, below = _margins(panel, found)
-    size = (w - left - right) / COLUMNS, (h - 1.3 - below) / height
-    ax = figure.add_axes(((x + left) / COLUMNS, bottom + below / height, *size))
-    for side in ax.spines.values():
-        side.set_visible(False)
-    if any(np.isfinite(series.values).any() for series in found):
-        DRAW[panel.kind](ax, panel, found)
+def text(value: float, unit: str) -> str:
+    """Return a value with one of Grafana's units."""
+    if unit == "percentunit":
+        return f"{value:.1%}"
+    if unit == "s" and value >= DAY_SECONDS:
+        return f"{value / DAY_SECONDS:.3g} d"
+    suffix = SUFFIXES.get(unit, "")
+    return f"{value:.3g} {suffix}" if unit != "s" and abs(value) < 1000 else EngFormatter(suffix, places=1)(value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Prometheus, and the period to draw in seconds since 1970."""
+
+    address: str
+    start: float
+    end: float
+
+    def _get(self, path: str, **data: Any) -> Any:
+        try:
+            answer = httpx.request("POST" if data else "GET", f"http://{self.address}/api/v1/{path}", data=data or None)
+        except httpx.HTTPError as err:
+            raise PrometheusFailed(
+                f"{self.address}: {err!r}. Start one by `on-time monitor local` or `make stack`."
+            ) from err
+        if answer.status_code != 200:
+            raise PrometheusFailed(f"{data.get('query', path)}: {answer.text[:300]}")
+        return answer.json()["data"]
+
+    def rate_interval(self) -> str:
+        """Return Grafana's value of $__rate_interval: at least four scrapes."""
+        scrape = yaml.safe_load(self._get("status/config")["yaml"])["global"]["scrape_interval"]
+        seconds = pd.Timedelta(scrape).total_seconds()
+        return f"{max(4 * seconds, (self.end - self.start) / STEPS + seconds):.0f}s"
+
+    def series(self, query: str, legend: str) -> pd.DataFrame:
+        """Return the values of a query over the period: a column for each series, named by its legend and labels."""
+        step = (self.end - self.start) / STEPS
+        moments = pd.to_datetime(np.linspace(self.start, self.end, STEPS + 1), unit="s")
+        frame = pd.DataFrame(index=moments)
+        for one in self._get("query_range", query=query, start=self.start, end=self.end, step=step)["result"]:
+            places = [round((float(moment) - self.start) / step) for moment, _ in one["values"]]
+            values = pd.Series([float(value) for _, value in one["values"]], moments[places])
+            frame[_named(legend, one["metric"]), json.dumps(one["metric"])] = values
+        return frame
+
+    def of(self, panel: Panel, interval: str) -> pd.DataFrame:
+        """Return the series of all queries of a panel, in their order, without those that have no value."""
+        found = [self.series(fill(query, interval), legend) for legend, query in panel.queries.items()]
+        return pd.concat(found, axis=1).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
+
+
+def _named(legend: str, labels: dict[str, str]) -> str:
+    return re.sub(r"{{\s*(\w+)\s*}}", lambda part: labels.get(part[1], ""), legend)
+
+
+def lines(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
+    """Draw lines over time, limits dashed, stacked where the panel is."""
+    limits = [column for column in found if any(re.fullmatch(name, column[0]) for name in panel.dashed)]
+    others = found.drop(columns=limits)
+    if panel.stacked:
+        ax.stackplot(
+            others.index, others.fillna(0).to_numpy().T, labels=[name or panel.title for name, _ in others], alpha=0.6
+        )
     else:
-        ax.axis("off")
-        ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", va="center", fontsize=12, color=GREY)
-    return ax
+        for column in others:
+            ax.plot(others.index, others[column], label=column[0] or panel.title, linewidth=1.2)
+    for column in limits:
+        ax.plot(found.index, found[column], "--", color="tab:red", label=column[0], linewidth=1)
+    ax.set_ylim(panel.low, panel.high)
+    ax.yaxis.set_major_formatter(lambda value, _: text(value, panel.unit))
+    ax.legend(*(part[:MOST_LEGENDS] for part in ax.get_legend_handles_labels()), fontsize=6, loc="upper left")
 
 
-def begins(source: Source) -> list[float]:
-    """Return when alerts began to fire."""
-    moments: set[float] = set()
-    for series in source.ask(FIRING, "{{alertname}}"):
-        there = np.isfinite(series.values)
-        moments |= set(series.times[there & ~np.concatenate([[False], there[:-1]])])
-    return sorted(moments)
+def heat(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
+    """Draw the rate of each bucket over time; those of Prometheus are cumulative."""
+    edges = {float(json.loads(labels)["le"]): found[name, labels] for name, labels in found}
+    counts = np.diff(np.array([edges[edge].fillna(0) for edge in sorted(edges)]), axis=0, prepend=0)
+    ax.pcolormesh(found.index, np.arange(len(edges)), np.where(counts > 0, counts, np.nan), cmap="viridis_r")
+    names = [text(edge, panel.unit) if np.isfinite(edge) else "∞" for edge in sorted(edges)]
+    ax.set_yticks(np.arange(len(edges))[::3], names[::3])
+
+
+def bars(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
+    """Draw the last value of each series as a bar."""
+    last = found.ffill().iloc[-1].sort_values()
+    drawn = ax.barh(range(len(last)), last, height=0.7)
+    ax.bar_label(drawn, [text(value, panel.unit) for value in last], fontsize=6, padding=2)
+    ax.set_yticks(range(len(last)), [name or panel.title for name, _ in last.index])
+    ax.set_xlim(0, panel.high or 1.15 * last.max() or 1)
+    ax.xaxis.set_visible(False)
+
+
+def values(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
+    """Write the last value of each series."""
+    ax.axis("off")
+    texts = [f"{name} {text(value, panel.unit)}".strip() for (name, _), value in found.ffill().iloc[-1].items()]
+    ax.text(0.5, 0.5, "\n".join(texts), transform=ax.transAxes, ha="center", va="center", fontsize=12)
+
+
+def rows(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
+    """Write the labels of each series that has a value at the end as a row."""
+    labels = [json.loads(one) for _, one in found.columns[found.iloc[-1].notna()]]
+    texts = sorted({tuple(one.get(name, "")[:24] for name in panel.columns) for one in labels})
+    ax.axis("off")
+    if texts:
+        ax.table(cellText=[*texts], colLabels=panel.columns, loc="upper center", cellLoc="left")
+
+
+def timeline(ax: Axes, _: Panel, found: pd.DataFrame) -> None:
+    """Draw when each series was there."""
+    ax.pcolormesh(found.index, np.arange(found.shape[1]), found.to_numpy().T, cmap="RdYlGn", vmin=0, vmax=1)
+    ax.set_yticks(range(found.shape[1]), [name for name, _ in found])
+
+
+DRAW = {"timeseries": lines, "stat": values, "bargauge": bars, "heatmap": heat, "table": rows, "timeline": timeline}
 
 
 def draw(board: Board, source: Source) -> Figure:
-    """Return the picture of a board; where an alert began to fire, a red line crosses the panels with time."""
-    height = HEAD + max(place["y"] + place["h"] for _, place in places(board))
-    figure = plt.figure(figsize=(WIDTH, height * UNIT), facecolor="#f3f4f6")
-    line = 1 - 1.0 / height
-    figure.text(0.01, line, board.title, fontsize=15, fontweight="bold", va="center")
-    span = [time.strftime("%F %H:%M", time.gmtime(t)) for t in (source.start, source.end)]
-    figure.text(0.99, line, f"{span[0]} to {span[1]} UTC", fontsize=9, color=GREY, va="center", ha="right")
-    interval, marks = source.rate_interval(), begins(source)
-    for item, place in places(board):
-        if isinstance(item, str):
-            y = 1 - (place["y"] + HEAD + 0.5) / height
-            figure.text(0.01, y, item, fontsize=11, fontweight="bold", color="#1f4e9e", va="center")
+    """Return the picture of a board: every panel at the place that it has in Grafana."""
+    placed, interval = json.loads(to_json(board))["panels"], source.rate_interval()
+    height = 2 + max(one["gridPos"]["y"] + one["gridPos"]["h"] for one in placed)
+    figure = Figure(figsize=(WIDTH_INCHES, height * UNIT_INCHES), dpi=80)
+    span = " to ".join(time.strftime("%F %H:%M", time.gmtime(moment)) for moment in (source.start, source.end))
+    figure.suptitle(f"{board.title}, {span} UTC", fontsize=13, y=1 - 0.5 / height)
+    panels = {panel.title: panel for row in board.rows for panel in row.panels}
+    for one in placed:
+        x, y, w, h = (one["gridPos"][key] for key in "xywh")
+        if one["type"] == "row":
+            figure.text(0.01, 1 - (y + 2.5) / height, one["title"], fontweight="bold")
             continue
-        ax = _panel(figure, item, place, height, source.of(item, interval))
-        if item.kind == "timeseries":
-            for mark in marks:
-                ax.axvline(mark / 86400, color=COLOURS["red"], linewidth=0.6, alpha=0.35)
+        ax = figure.add_axes(((x + 1.6) / COLUMNS, 1 - (y + h + 1) / height, (w - 2) / COLUMNS, (h - 2.2) / height))
+        ax.set_title(one["title"], fontsize=9, loc="left")
+        ax.tick_params(labelsize=6)
+        panel = panels[one["title"]]
+        found = source.of(panel, interval)
+        if found.empty:
+            ax.axis("off")
+            ax.text(0.5, 0.5, "no data", transform=ax.transAxes)
+        else:
+            DRAW[panel.kind](ax, panel, found)
     return figure
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a picture with few colours, which keeps the file small, and close it."""
-    figure.canvas.draw()
-    pixels: Any = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
-    image = Image.fromarray(np.asarray(pixels)).convert("RGB").quantize(PALETTE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, optimize=True)
-    plt.close(figure)
-    return path
-
-
-def main() -> None:
-    """Draw every board."""
-    parser = argparse.ArgumentParser(prog="python -m ops.monitoring.dashboards.pictures")
-    parser.add_argument("--prometheus", default="127.0.0.1:9090")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--until", type=float, default=time.time(), help="seconds since 1970")
-    parser.add_argument("--boards", nargs="*", default=[board.uid for board in BOARDS])
-    arguments = parser.parse_args()
-    matplotlib.use("agg")
-    plt.rcParams["figure.dpi"] = DPI
-    source = Source(arguments.prometheus, arguments.until - 60 * arguments.minutes, arguments.until)
-    for board in BOARDS:
-        if board.uid in arguments.boards:
-            print(save(draw(board, source), OUT_DIR / f"{board.uid}.png"))
-
-
-if __name__ == "__main__":
-    run(main)
+def draw_all(prometheus: str, minutes: float, until: float | None, boards: Sequence[str]) -> None:
+    """Draw these dashboards, or all of them, over the minutes until now or another time (seconds since 1970)."""
+    end = until or time.time()
+    source = Source(prometheus, end - 60 * minutes, end)
+    matplotlib.rcParams["date.converter"] = "concise"
+    for board in load():
+        if not boards or board.uid in boards:
+            draw(board, source).savefig(OUT_DIR / f"{board.uid}.png")
+            print(OUT_DIR / f"{board.uid}.png")

@@ -1,1 +1,1 @@
-"""The drift monitor: the last predictions against the reference sample of the model that made them, and outcomes."""
+"""The drift monitor: compare the last predictions with the model's reference sample, and with their outcomes."""

@@ -1,8 +1,9 @@
-"""The comparison of a window with the reference: numbers in, findings out."""
+"""The comparison of a window with the reference, and the alarms that follow from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,35 @@ import pandas as pd
 from app.interface import CATEGORIES, FEATURE_NAMES
 from ops.monitoring.drift.reference import SCORE, Reference, psi
 from stages.featurize import TARGET
+from stages.metrics import Scored, pointwise
 
-EPSILON = 1e-15
+
+class AlarmKind(StrEnum):
+    """What can be beyond a threshold, by the name of its alert in Prometheus."""
+
+    FEATURE_DRIFT = "FeatureDrift"
+    INPUT_MISSING = "InputMissing"
+    UNSEEN_CATEGORY = "UnseenCategory"
+    SCORE_DRIFT = "ScoreDrift"
+    CALIBRATION_OFF = "CalibrationOff"
+    LIVE_LOSS_HIGH = "LiveLossHigh"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A value that is beyond its threshold; `feature` is empty for what concerns all of them."""
+
+    kind: AlarmKind
+    value: float
+    feature: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.kind, self.feature, f"{self.value:.3g}")))
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the predictions of the flights with an outcome were."""
+    """Quality of the predictions with a known outcome."""
 
     rows: int
     mean_probability: float
@@ -33,7 +56,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a window looks like; `quality` is None while too few outcomes are known, a PSI is NaN when unknown."""
+    """Measurements of a window; `quality` is None while too few outcomes are known, a PSI is NaN when unknown."""
 
     rows: int
     score_psi: float
@@ -44,9 +67,9 @@ class Findings:
 
 
 def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, whole: bool = True) -> Findings:
-    """Compare predictions (features and score), and judge those with an outcome (score and target).
+    """Compare predictions (features and score), and measure the quality of those with an outcome (score and target).
 
-    The limits of PSI are those of whole weeks: a few days differ from the year by their weekday alone.
+    The limits of PSI are those of whole weeks: a few days differ from the reference by their weekday alone.
     """
     shares = window[list(FEATURE_NAMES)].isna().mean()
     return Findings(
@@ -60,36 +83,29 @@ def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, 
 
 
 def quality(labelled: pd.DataFrame) -> Quality:
-    """Return the quality of scored flights whose outcome is known."""
-    score, target = labelled[SCORE].to_numpy(dtype=float), labelled[TARGET].to_numpy(dtype=float)
+    """Return the quality of predictions whose outcome is known."""
+    score, target = labelled[SCORE].to_numpy(dtype=float), labelled[TARGET].to_numpy(dtype=np.int8)
     rate = float(target.mean())
     return Quality(
         len(labelled),
         float(score.mean()),
         rate,
-        _log_loss(target, score),
-        _log_loss(target, np.full(len(target), rate)),
+        *(float(pointwise(Scored(target, p, target))["log_loss"].mean()) for p in (score, np.full(len(target), rate))),
     )
 
 
-def _log_loss(
-    target: np.ndarray[tuple[int], np.dtype[np.float64]], score: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> float:
-    sure = np.clip(score, EPSILON, 1 - EPSILON)
-    return float(-np.mean(target * np.log(sure) + (1 - target) * np.log(1 - sure)))
-
-
-def alarms(reference: Reference, found: Findings) -> list[str]:
-    """Return what is beyond a threshold, by the name of its alert; Prometheus decides the same from the gauges."""
+def alarms(reference: Reference, found: Findings) -> list[Alarm]:
+    """Return what is beyond a threshold; Prometheus decides the same from the gauges."""
     policy = reference.policy
-    over = [f"FeatureDrift {n} PSI {v:.2f}" for n, v in found.feature_psi.items() if v > reference.psi_limits[n]]
-    over += [f"InputMissing {n} {v:.1%}" for n, v in found.missing.items() if v > reference.missing_limits[n]]
-    over += [f"UnseenCategory {n} {v:.1%}" for n, v in found.unseen.items() if v > policy.unseen_share]
-    if found.score_psi > reference.score_limit:
-        over.append(f"ScoreDrift PSI {found.score_psi:.2f}")
-    if found.quality:
-        if not -policy.under_prediction <= found.quality.gap <= policy.over_prediction:
-            over.append(f"CalibrationOff {found.quality.gap:+.3f}")
-        if found.quality.log_loss > policy.log_loss:
-            over.append(f"LiveLossHigh {found.quality.log_loss:.3f}")
+    limits = [
+        (AlarmKind.FEATURE_DRIFT, found.feature_psi, reference.psi_limits),
+        (AlarmKind.INPUT_MISSING, found.missing, reference.missing_limits),
+        (AlarmKind.UNSEEN_CATEGORY, found.unseen, dict.fromkeys(found.unseen, policy.unseen_share)),
+        (AlarmKind.SCORE_DRIFT, {"": found.score_psi}, {"": reference.score_limit}),
+    ]
+    over = [Alarm(kind, v, name) for kind, values, most in limits for name, v in values.items() if v > most[name]]
+    if found.quality and not -policy.under_prediction <= found.quality.gap <= policy.over_prediction:
+        over.append(Alarm(AlarmKind.CALIBRATION_OFF, found.quality.gap))
+    if found.quality and found.quality.log_loss > policy.log_loss:
+        over.append(Alarm(AlarmKind.LIVE_LOSS_HIGH, found.quality.log_loss))
     return over

@@ -1,4 +1,4 @@
-"""What the drift monitor exports."""
+"""The metrics of the drift monitor."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ from ops.monitoring.drift.reference import Reference
 
 
 class Gauges:  # pylint: disable=too-many-instance-attributes
-    """The metrics of the monitor; what a run cannot know is taken away, not left at its last value."""
+    """The metrics of the monitor; what a run cannot measure is removed, not left at its last value."""
 
     def __init__(self, interval_seconds: float) -> None:
         self.registry = CollectorRegistry()
         self.score = self._gauge("drift_score_psi", "PSI of the predictions.", "model_version")
         self.feature = self._gauge("drift_feature_psi", "PSI of a feature.", "feature")
         self.missing = self._gauge("drift_missing_share", "Share of missing values.", "feature")
-        self.unseen = self._gauge("drift_unseen_share", "Share of categories that the model does not know.", "feature")
-        self.threshold = self._gauge("drift_threshold", "Value from which on an alert fires.", "check", "feature")
+        self.unseen = self._gauge("drift_unseen_share", "Share of values that are not in the training data.", "feature")
+        self.threshold = self._gauge("drift_threshold", "Value above which an alert fires.", "check", "feature")
         self.live = {
-            "log_loss": self._live("live_log_loss", "Log loss of the flights whose outcome is known."),
-            "constant_log_loss": self._live("live_constant_log_loss", "Log loss of always answering their rate."),
+            "log_loss": self._live("live_log_loss", "Log loss of the predictions whose outcome is known."),
+            "constant_log_loss": self._live(
+                "live_constant_log_loss", "Log loss of a constant prediction of their observed rate."
+            ),
             "gap": self._live("live_calibration_gap", "Mean probability minus observed rate."),
-            "mean_probability": self._live("live_mean_probability", "Mean probability of these flights."),
-            "observed_rate": self._live("live_observed_rate", "Share of these flights that were not on time."),
+            "mean_probability": self._live("live_mean_probability", "Mean probability of these predictions."),
+            "observed_rate": self._live("live_observed_rate", "Share of these predictions whose outcome is positive."),
         }
-        self.live_rows = Gauge("live_rows", "Flights of the window whose outcome is known.", registry=self.registry)
+        self.live_rows = Gauge("live_rows", "Predictions of the window whose outcome is known.", registry=self.registry)
         self.rows = Gauge("drift_window_rows", "Predictions in the window.", registry=self.registry)
-        self.last_run = Gauge("drift_last_run_timestamp_seconds", "When a run last ended.", registry=self.registry)
-        self.failures = Counter("drift_run_failures", "Runs that did not end.", registry=self.registry)
+        self.last_run = Gauge("drift_last_run_timestamp_seconds", "End of the last run.", registry=self.registry)
+        self.failures = Counter("drift_run_failures", "Runs that failed.", registry=self.registry)
         self.interval = Gauge("drift_interval_seconds", "Time between two runs.", registry=self.registry)
-        self.alias = self._gauge("registry_alias_info", "1 for what the registry says.", "name", "alias", "version")
+        self.alias = self._gauge(
+            "registry_alias_info", "1 for each alias and its version in the registry.", "name", "alias", "version"
+        )
         self.interval.set(interval_seconds)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
@@ -43,13 +47,13 @@ class Gauges:  # pylint: disable=too-many-instance-attributes
         return self._gauge(name, text, "model_version")
 
     def aliases(self, name: str, versions: dict[str, str]) -> None:
-        """Say which version each alias names."""
+        """Export the version of each alias."""
         self.alias.clear()
         for alias, version in versions.items():
             self.alias.labels(name, alias, version).set(1)
 
     def limits(self, reference: Reference) -> None:
-        """Say what the alerts compare with."""
+        """Export the thresholds of the alerts."""
         policy = reference.policy
         self.threshold.clear()
         for check in ("min_rows", "unseen_share", "under_prediction", "over_prediction", "log_loss"):
@@ -61,7 +65,7 @@ class Gauges:  # pylint: disable=too-many-instance-attributes
             self.threshold.labels("missing_share", name).set(limit)
 
     def ran(self, rows: int, live_rows: int) -> None:
-        """Say that a run has ended, and what it looked at."""
+        """Export the end of a run and the size of its window."""
         self.rows.set(rows)
         self.live_rows.set(live_rows)
         self.last_run.set(time.time())
@@ -69,7 +73,7 @@ class Gauges:  # pylint: disable=too-many-instance-attributes
             gauge.clear()
 
     def found(self, version: str, found: Findings) -> None:
-        """Show the findings of a run."""
+        """Export the findings of a run."""
         if math.isfinite(found.score_psi):
             self.score.labels(version).set(found.score_psi)
         for gauge, values in (

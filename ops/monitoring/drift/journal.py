@@ -21,7 +21,7 @@ WHOLE = 0.8
 
 @dataclass(frozen=True)
 class Window:
-    """What a run looks at."""
+    """The data of a run."""
 
     predictions: pd.DataFrame
     """Features and score."""

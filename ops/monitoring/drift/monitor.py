@@ -1,4 +1,4 @@
-"""The drift monitor: when it looks, at what, and what it does with it."""
+"""The drift monitor: reads registry and journal, compares, and publishes the results."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from prometheus_client import start_http_server
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import OnTimeError
+from app.interface import NAME
 from app.journal import connect as connect_journal
-from ops.monitoring.drift import journal
-from ops.monitoring.drift import page as report
-from ops.monitoring.drift.compare import alarms, compare
+from ops.monitoring.drift import journal, page
+from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.gauges import Gauges
 from ops.monitoring.drift.reference import Reference, load
 from stages import params, tracking
@@ -25,7 +26,7 @@ from stages import params, tracking
 log = logging.getLogger("ops.monitoring.drift")
 
 
-class Settings(BaseSettings):
+class DriftSettings(BaseSettings):
     """Settings of the monitor, each from the variable ONTIME_DRIFT_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="ONTIME_DRIFT_", frozen=True)
@@ -40,34 +41,34 @@ class Settings(BaseSettings):
     """Time between two runs."""
 
     window_hours: float = Field(default=168, gt=0)
-    """How far back a window reaches."""
+    """Length of a window."""
 
     window_rows: int = Field(default=10_000, gt=0)
-    """How many predictions a window has at most; of more, a sample is drawn."""
+    """Most predictions in a window; of more, a sample is drawn."""
 
     registry_seconds: float = Field(default=30, gt=0)
-    """Time between two looks at the registry's aliases."""
+    """Time between two reads of the registry's aliases."""
 
     journal_url: str = Field(default="sqlite:///journal.db", validation_alias="ONTIME_JOURNAL_URL")
     """The service's journal; the variable is the service's own."""
 
-    model_name: str = Field(default="flight-delay", validation_alias="ONTIME_MODEL_NAME")
+    model_name: str = Field(default=NAME, validation_alias="ONTIME_MODEL_NAME")
     """Name of the model; the variable is the service's own."""
 
     model_alias: str = Field(default="production", validation_alias="ONTIME_MODEL_ALIAS")
     """Alias of the version that is served; the variable is the service's own."""
 
     reports: Path = Path("build/drift")
-    """Folder of the HTML reports."""
+    """Folder of the HTML pages."""
 
     keep: int = Field(default=20, gt=0)
-    """How many reports stay in the folder."""
+    """Number of pages to keep in the folder."""
 
 
 class Monitor:
-    """Looks at the registry often and at the journal now and then."""
+    """Reads the registry often, and compares the journal's last window at longer intervals."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DriftSettings) -> None:
         self.settings, self.policy = settings, params.load().monitor.drift
         self.gauges = Gauges(settings.minutes * 60)
         self.client = tracking.connect()
@@ -93,7 +94,7 @@ class Monitor:
             self.gauges.limits(self.reference)
         return self.reference
 
-    def check(self, version: str) -> list[str]:
+    def check(self, version: str) -> list[Alarm]:
         """Compare the last window of a version with its reference, and return the alarms."""
         reference, settings = self._load(version), self.settings
         read = journal.read(self.engine, version, settings.window_hours, settings.window_rows)
@@ -101,34 +102,47 @@ class Monitor:
         self.gauges.ran(len(window), len(labelled))
         if len(window) < self.policy.min_rows:
             log.warning(
-                "%d predictions of version %s: at least %d make a window", len(window), version, self.policy.min_rows
+                "%d predictions of version %s; nothing is compared below %d", len(window), version, self.policy.min_rows
             )
             return []
         found = compare(reference, window, labelled, read.whole)
         self.gauges.found(version, found)
         beyond = alarms(reference, found)
-        said = "; ".join(beyond) or "no alarm"
+        result = "; ".join(map(str, beyond)) or "no alarm"
         if not read.whole:
-            said += ", shifts are not judged before the window is whole"
-        log.info("%d predictions, %d with an outcome: %s", len(window), len(labelled), said)
-        html = report.write_html(reference, window, settings.reports, settings.keep)
-        news = (version, sorted(alarm.split()[0] for alarm in beyond), time.strftime("%F"))
+            result += "; the window is not complete yet, PSI is not measured"
+        log.info("%d predictions, %d with an outcome: %s", len(window), len(labelled), result)
+        html = page.write_html(reference, window, settings.reports, settings.keep)
+        news = (version, sorted({alarm.kind for alarm in beyond}), time.strftime("%F"))
         if news != self._news:  # MLflow gets a run a day, and one whenever something changes
-            report.log_run(reference, found, beyond, html)
+            page.log_run(reference, found, beyond, html)
             self._news = news
         return beyond
 
     def step(self, now: float, due: float) -> float:
-        """Look at the registry, and run when it is time; return when the next run is due."""
+        """Read the registry, and run when it is time; return when the next run is due."""
         try:
             version = self.look_up()
             if now < due:
                 return due
             if version is None:
-                log.warning("nothing is %s: `make promote` makes a version Production", self.settings.model_alias)
+                log.warning("no version has the alias %s: promote one by `make promote`", self.settings.model_alias)
             else:
                 self.check(version)
         except (OnTimeError, MlflowException, SQLAlchemyError, OSError) as err:
             log.error("the run failed: %s: %s", type(err).__name__, str(err).splitlines()[0])
             self.gauges.failures.inc()
         return now + self.settings.minutes * 60 if now >= due else due
+
+
+def serve() -> None:
+    """Serve the metrics, and check predictions every few minutes, until the process is ended."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    settings = DriftSettings()
+    monitor = Monitor(settings)
+    start_http_server(settings.port, settings.host, monitor.gauges.registry)
+    log.info("metrics on http://%s:%d/metrics, a run every %g minutes", settings.host, settings.port, settings.minutes)
+    due = 0.0
+    while True:
+        due = monitor.step(time.monotonic(), due)
+        time.sleep(settings.registry_seconds)

@@ -1,4 +1,4 @@
-"""What a drift run leaves behind: an HTML report for people, and a run in MLflow when there is news."""
+"""The results of a drift run: an HTML page of evidently, and a run in MLflow when something has changed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.metrics import ValueDrift
 
-from app.interface import CATEGORIES, FEATURE_NAMES
-from ops.monitoring.drift.compare import Findings
+from app.interface import CATEGORIES, FEATURE_NAMES, NAME
+from ops.monitoring.drift.compare import Alarm, Findings
 from ops.monitoring.drift.reference import SCORE, Reference
 
-EXPERIMENT = "flight-delay-monitoring"
+EXPERIMENT = f"{NAME}-monitoring"
 
 
 def write_html(reference: Reference, window: pd.DataFrame, folder: Path, keep: int) -> Path:
-    """Write evidently's report of a window, by the same method and limits; keep the newest `keep` reports."""
+    """Write evidently's page on a window, by the same method and limits; keep the newest `keep` pages."""
     limits = reference.psi_limits | {SCORE: reference.score_limit}
     there = [c for c in (*FEATURE_NAMES, SCORE) if window[c].notna().any() and reference.frame[c].notna().any()]
     definition = DataDefinition(
@@ -36,8 +36,8 @@ def write_html(reference: Reference, window: pd.DataFrame, folder: Path, keep: i
     return path
 
 
-def log_run(reference: Reference, found: Findings, alarms: list[str], html: Path) -> None:
-    """Log a drift run to MLflow, its report attached."""
+def log_run(reference: Reference, found: Findings, alarms: list[Alarm], html: Path) -> None:
+    """Log a drift run to MLflow, its page attached."""
     mlflow.set_experiment(EXPERIMENT)
     numbers = {"rows": float(found.rows), "score_psi": found.score_psi}
     numbers |= {f"psi.{name}": value for name, value in found.feature_psi.items()}
@@ -45,7 +45,7 @@ def log_run(reference: Reference, found: Findings, alarms: list[str], html: Path
     numbers |= {f"unseen.{name}": value for name, value in found.unseen.items()}
     if found.quality:
         numbers |= vars(found.quality) | {"calibration_gap": found.quality.gap}
-    tags = {"model_version": reference.version, "alarms": "; ".join(alarms)[:4000] or "none"}
+    tags = {"model_version": reference.version, "alarms": "; ".join(map(str, alarms))[:4000] or "none"}
     with mlflow.start_run(run_name=f"drift of version {reference.version}", tags=tags):
         mlflow.log_metrics({name: value for name, value in numbers.items() if math.isfinite(value)})
         mlflow.log_artifact(str(html))

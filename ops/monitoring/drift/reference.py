@@ -1,4 +1,4 @@
-"""The reference sample of a model, and how far its own weeks lie from it."""
+"""The reference sample of a model, and the drift limits that its own weeks give."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SCORE = "probability"
 WEEK_DAYS = 7
 STRIDE_DAYS = 3
 LEAST_ROWS = 50
-"""A week with fewer rows says more about chance than about the season."""
+"""A week with fewer rows is too noisy for a limit."""
 
 
 def psi(reference: pd.Series, window: pd.Series) -> float:
-    """Return evidently's population stability index of the values that are there; NaN when one side has none."""
+    """Return evidently's population stability index of the values that are not missing; NaN when one side has none."""
     there, now = reference.dropna(), window.dropna()
     if there.empty or now.empty:
         return float("nan")
@@ -44,7 +44,7 @@ def words(codes: pd.DataFrame, vocabularies: dict[str, list[str]]) -> pd.DataFra
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model was made from: a sample of its features and out-of-fold scores, with days, categories as words."""
+    """The training data of a model: a sample of its features and out-of-fold scores, with days, categories as words."""
 
     version: str
     frame: pd.DataFrame
@@ -59,7 +59,7 @@ class Reference:
         return [rows for rows in weeks if len(rows) >= LEAST_ROWS]
 
     def _limit(self, column: str) -> float:
-        """Return the largest PSI of a week, with a margin; a season stays below it."""
+        """Return the largest PSI of a week, with a margin, so that seasons stay below it."""
         weeks = [psi(self.frame[column], rows[column]) for rows in self._weeks]
         usual = max((value for value in weeks if np.isfinite(value)), default=0.0)
         return max(self.policy.psi_floor, self.policy.psi_factor * usual)

@@ -1,4 +1,4 @@
-"""`make drift-selftest`: what the thresholds do on samples, ordinary weeks, injected faults and the test months."""
+"""`on-time monitor drift-selftest`: the alarms on samples, ordinary weeks, injected faults and the test period."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
+from app.interface import CATEGORIES, NUMBERS
 from app.model import bundle as model
-from ops.monitoring.drift.compare import alarms, compare
+from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
 from stages import params
-from stages.errors import run
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.rows import month_of
@@ -31,7 +33,7 @@ def reference_of(folder: Path = BUNDLE_DIR) -> tuple[Reference, model.Bundle]:
     return load(folder, "of this working tree", digest, params.load().monitor.drift), bundle
 
 
-def beyond(reference: Reference, window: pd.DataFrame) -> list[str]:
+def beyond(reference: Reference, window: pd.DataFrame) -> list[Alarm]:
     """Return the alarms of a window whose outcomes are all known."""
     return alarms(reference, compare(reference, window, window))
 
@@ -43,20 +45,21 @@ def resampled(reference: Reference, windows: int, rows: int, seed: int = 0) -> I
         yield scored.sample(rows, replace=True, random_state=seed + i)
 
 
-def faults(reference: Reference) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield windows of the reference into which a fault was put."""
+def most_important_number(folder: Path = BUNDLE_DIR) -> str:
+    """Return the number that reduces the model's loss most."""
+    booster = lightgbm.Booster(model_file=folder / model.MODEL_FILE)
+    gain = dict(zip(booster.feature_name(), booster.feature_importance("gain"), strict=True))
+    return max(NUMBERS, key=lambda name: gain[name])
+
+
+def faults(reference: Reference, number: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield windows of the reference with a fault: in a number, in the first category, in all scores."""
     (window,) = resampled(reference, 1, WINDOW_ROWS)
-    late = window.assign(departure_minute=(window["departure_minute"] + 300) % 1440)
-    yield "departures in UTC instead of local time", late
-    celsius = (window["dew_point_f"] - 32) / 1.8
-    spread = window["temperature_f"] - celsius
-    yield "dew point in degrees Celsius", window.assign(dew_point_f=celsius, dew_point_spread_f=spread)
-    unknown = np.arange(len(window)) % 50 == 0
-    yield "an unknown airline in 2 % of the flights", window.assign(carrier=window["carrier"].mask(unknown))
-    yield "half of the flights without pressure", window.assign(
-        pressure_mb=window["pressure_mb"].mask(np.arange(len(window)) % 2 == 0)
-    )
-    yield "all scores halved", window.assign(**{SCORE: window[SCORE] * 0.5})
+    values, order = window[number], np.arange(len(window))
+    yield "shifted", window.assign(**{number: values + 3 * values.std()})
+    yield "half missing", window.assign(**{number: values.mask(order % 2 == 0)})
+    yield "unknown in 2 %", window.assign(**{name: window[name].mask(order % 50 == 0) for name in CATEGORIES[:1]})
+    yield "scores halved", window.assign(**{SCORE: window[SCORE] * 0.5})
 
 
 def weeks(frame: pd.DataFrame, stride: int = WEEK_DAYS) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -77,41 +80,35 @@ def training_weeks(vocabularies: dict[str, list[str]]) -> pd.DataFrame:
 
 
 def test_weeks(bundle: model.Bundle) -> pd.DataFrame:
-    """Return the rows of the test months with the model's scores; they choose nothing here."""
+    """Return the test rows with the model's scores."""
     test = pd.read_parquet(OUT_DIR / "test.parquet")
     return words(test, bundle.lookups.vocabularies).assign(**{SCORE: model.predict(bundle.booster, matrix(test))})
 
 
-def kinds(alarm_lists: list[list[str]]) -> str:
+def kinds(alarm_lists: list[list[Alarm]]) -> str:
     """Return how many windows alarm, and by what."""
-    counts = Counter(name for names in alarm_lists for name in {alarm.split()[0] for alarm in names})
+    counts = Counter(kind for found in alarm_lists for kind in {alarm.kind.value for alarm in found})
     return f"{sum(map(bool, alarm_lists))} of {len(alarm_lists)} alarm " + str(dict(counts))
 
 
-def line(reference: Reference, name: str, window: pd.DataFrame) -> str:
-    """Return a window as a row of a Markdown table."""
+def row(reference: Reference, name: str, window: pd.DataFrame) -> list[str]:
+    """Return a window as a row of a table."""
     found = compare(reference, window, window)
     q = found.quality
     assert q is not None
     numbers = [q.mean_probability, q.observed_rate, q.gap, q.log_loss, found.score_psi]
-    cells = [name, *(f"{n:.3f}" for n in numbers), "; ".join(alarms(reference, found)) or "none"]
-    return "| " + " | ".join(cells) + " |"
+    return [name, *(f"{n:.3f}" for n in numbers), "; ".join(map(str, alarms(reference, found))) or "none"]
 
 
-def main() -> None:
-    """Print how often samples and ordinary weeks alarm, and one line per fault and week of the test months."""
+def show() -> None:
+    """Print how often samples and ordinary weeks alarm, and a row for each fault and each week of the test period."""
     reference, bundle = reference_of()
     samples = [beyond(reference, window) for window in resampled(reference, RESAMPLES, WINDOW_ROWS)]
     print(f"windows of {WINDOW_ROWS} rows drawn from the reference: {kinds(samples)}")
     training = training_weeks(bundle.lookups.vocabularies)
     ordinary = [beyond(reference, window) for _, window in weeks(training, stride=1)]
-    print(f"weeks of May to October, starting on each day: {kinds(ordinary)}\n")
-    print(
-        "| window | mean probability | observed | gap | log loss | score PSI | alarms |\n|---|---|---|---|---|---|---|"
-    )
-    for name, window in itertools.chain(faults(reference), weeks(test_weeks(bundle))):
-        print(line(reference, name, window), flush=True)
-
-
-if __name__ == "__main__":
-    run(main)
+    print(f"weeks of the rolling-origin months, starting on each day: {kinds(ordinary)}\n")
+    windows = itertools.chain(faults(reference, most_important_number()), weeks(test_weeks(bundle)))
+    head = ["window", "mean probability", "observed", "gap", "log loss", "score PSI", "alarms"]
+    rows = [row(reference, name, window) for name, window in windows]
+    print(tabulate(rows, head, tablefmt="pipe", disable_numparse=True))

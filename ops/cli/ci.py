@@ -1,0 +1,119 @@
+"""`on-time ci`: what the workflows run, and what maintainers run beside them."""
+
+# pylint: disable=import-outside-toplevel # a command imports what it runs
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ops.cli.base import Group, Version, dvc, execute, positive
+
+group = Group()
+LOCKED = {  # the file, and what it is locked from
+    "requirements.txt": (),
+    "requirements-dev.txt": ("--all-extras", "-c", "requirements.txt"),
+    "requirements-monitor.txt": ("--extra", "pipeline", "-c", "requirements-dev.txt"),
+}
+reason_option = click.option("--reason", default="", show_default=False, metavar="TEXT", help="Why; recorded.")
+
+
+@group.verb("on-time ci packages")
+def packages() -> None:
+    """Install the Debian packages that the tests use, where they are missing."""
+    execute(".ci/packages")
+
+
+@group.verb("on-time ci lock")
+def lock() -> None:
+    """Lock the requirements anew from pyproject.toml."""
+    options = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"]
+    for file, source in LOCKED.items():
+        execute("uv", "pip", "compile", *options, "--no-header", *source, "pyproject.toml", "-o", file)
+
+
+@group.verb("on-time ci check-lock")
+def check_lock() -> None:
+    """Compare dvc.lock with this commit's code, parameters and data, without data and without running a stage."""
+    from ops.ci import lock as dvc_lock
+
+    click.echo(dvc_lock.check())
+
+
+@group.verb("on-time ci reproduce")
+def reproduce() -> None:
+    """Prove in a clone that a rerun gives the committed dvc.lock and reports byte for byte."""
+    from ops.ci import reproduce as rerun
+    from ops.cli import data
+
+    click.get_current_context().invoke(data.fetch)
+    rerun.reproduce()
+
+
+@group.verb("on-time ci openapi")
+def openapi() -> None:
+    """Write openapi.json, the contract with clients, after a change of the API."""
+    from ops.ci import openapi as contract
+
+    click.echo(contract.write())
+
+
+@group.verb("on-time ci outputs")
+def outputs() -> None:
+    """Restore what DVC's cache has of this commit's data and outputs."""
+    dvc("checkout", "--allow-missing")
+
+
+@group.verb("on-time ci trim-cache")
+def trim_cache() -> None:
+    """Remove from DVC's cache what this commit does not use."""
+    dvc("gc", "--workspace", "--force", "--quiet")
+
+
+@group.verb("on-time ci comment --run 1234567890")
+@click.option("--run", "run_id", required=True, metavar="ID", help="Run of the workflow `ci`.")
+def comment(run_id: str) -> None:
+    """Put the report of a workflow run on its pull request, as one comment."""
+    from ops.ci import github
+
+    click.echo(github.comment(run_id))
+
+
+@group.verb('on-time ci propose --reason "drift of the scores"')
+@reason_option
+def propose(reason: str) -> None:
+    """Open a pull request with what a retraining has changed, or update the open one."""
+    from ops.ci import github
+
+    click.echo(github.propose(reason or "scheduled"))
+
+
+@group.verb("on-time ci record-deployment --environment staging --version 2 --image ghcr.io/team/on-time@sha256:…")
+@click.option("--environment", required=True, metavar="NAME", help="Environment of GitHub.")
+@click.option("--version", type=Version(), required=True, metavar="N", help="Version that is deployed.")
+@click.option("--image", required=True, help="Image that is deployed, by its digest.")
+@reason_option
+def record_deployment(environment: str, version: str, image: str, reason: str) -> None:
+    """Record at GitHub which version an environment runs."""
+    from ops.ci import github
+
+    click.echo(github.deployment(environment, version, image, reason or "release"))
+
+
+@group.verb("on-time ci fuzz --minutes 1")
+@click.option("--minutes", type=positive(click.FloatRange), default=10, help="Duration.")
+def fuzz(minutes: float) -> None:
+    """Send almost valid bodies: none may end in status 500, or be answered differently by the two routes."""
+    _pytest("tests/api/test_hot.py", "-q", "-k", "whatever", FUZZ_SECONDS=f"{60 * minutes:.0f}")
+
+
+@group.verb("on-time ci soak --seconds 300")
+@click.option("--seconds", type=positive(), default=60, help="Duration of the first part.")
+def soak(seconds: int) -> None:
+    """Keep 300 connections without an error, then send 20,000 requests without a leak."""
+    _pytest("tests/api/test_soak.py", "-q", "-s", SOAK_SECONDS=str(seconds), SOAK_REQUESTS="20000")
+
+
+def _pytest(*arguments: str, **environment: str) -> None:
+    execute(sys.executable, "-m", "pytest", *arguments, **environment)

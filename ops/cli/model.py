@@ -1,0 +1,207 @@
+"""`on-time model`: train, compare, promote, roll back and serve the model."""
+
+# pylint: disable=import-outside-toplevel # a command imports what it runs
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ops.cli import base, data
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from stages.params import Params
+
+group = base.Group()
+
+
+@group.verb("on-time model train")
+@click.pass_context
+def train(ctx: click.Context) -> None:
+    """Train and evaluate the model, without registering it."""
+    ctx.invoke(data.fetch)
+    base.dvc("repro", "evaluate")
+
+
+@group.verb("on-time model repro")
+@click.pass_context
+def repro(ctx: click.Context) -> None:
+    """Train, evaluate and register the model (all of `dvc repro`), and print its metrics."""
+    from ops.ci.github import output
+    from ops.registry import summary
+
+    ctx.invoke(data.fetch)
+    summary.forget_foreign_receipt()
+    base.dvc("repro")
+    output(version=json.loads(summary.REGISTRATION.read_text(encoding="utf-8"))["version"])
+    click.echo(summary.text())
+
+
+@group.verb("on-time model promote --version 2")
+@base.version_option
+@click.option("--allow-equal", is_flag=True, help="Accept a model that is as good as Production.")
+@click.option("--if-none", is_flag=True, help="Do nothing when a version is Production.")
+def promote(version: str | None, allow_equal: bool, if_none: bool) -> None:
+    """Make Staging, or another version, the Production version if the gate accepts it."""
+    from app.interface import NAME
+    from ops.registry import commands, production
+
+    def done(client: MlflowClient, p: Params) -> str:
+        if if_none and production.by_alias(client, NAME, production.PRODUCTION):
+            return ""
+        return commands.promote(client, p, version, allow_equal)
+
+    if text := commands.patiently(done):
+        click.echo(text)
+
+
+@group.verb('on-time model rollback --reason "too many false alarms"')
+@base.version_option
+@click.option("--reason", required=True, metavar="TEXT", help="What is wrong with Production; recorded.")
+def rollback(version: str | None, reason: str) -> None:
+    """Make the previous version, or another one that was promoted before, the Production version again."""
+    from ops.registry import commands
+
+    click.echo(commands.patiently(lambda client, p: commands.rollback(client, p, version, reason)))
+
+
+@group.verb("on-time model history --json")
+@base.json_option
+def history(as_json: bool) -> None:
+    """Show which versions were Production, from when to when, and why; and what was deployed."""
+    from app.interface import NAME
+    from ops.registry import commands
+    from ops.registry import history as known
+
+    if as_json:
+        base.echo_json(commands.patiently(lambda client, _: known.facts(client, NAME)))
+    else:
+        click.echo(commands.patiently(lambda client, _: known.text(client, NAME)))
+
+
+@group.verb("on-time model compare 1 2")
+@click.argument("versions", nargs=-1, type=base.Version(), metavar="[VERSION]...")
+@click.option("--last", type=base.positive(), default=5, help="Number of runs to show when no version is named.")
+@base.json_option
+def compare(versions: tuple[str, ...], last: int, as_json: bool) -> None:
+    """Show the last pipeline runs, or those behind some versions, side by side."""
+    from ops.registry import commands
+    from ops.registry import history as known
+
+    runs = commands.patiently(lambda client, _: known.pipeline_runs(client, list(versions), last))
+    if as_json:
+        base.echo_json(known.comparison(runs))
+    else:
+        click.echo(known.compare(runs))
+
+
+@group.verb("on-time model require")
+def require() -> None:
+    """Fail, with what to do, when no version is Production."""
+    from ops.registry import commands
+
+    commands.patiently(commands.require)
+
+
+@group.verb("on-time model export build/export --version 2")
+@click.argument("folder", type=base.CallerPath(file_okay=False))
+@base.version_option
+def export(folder: Path, version: str | None) -> None:
+    """Write Production, or another version, to a folder that the service can load."""
+    from ops.registry import commands
+
+    click.echo(commands.patiently(lambda client, p: commands.export(client, p, folder, version)))
+
+
+@group.verb("on-time model serve --port 8001")
+@click.option("--host", envvar="ONTIME_HOST", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", envvar="ONTIME_PORT", type=click.IntRange(0, 65535), default=8000, help="Port to listen on.")
+@click.pass_context
+def serve(ctx: click.Context, host: str, port: int) -> None:
+    """Start the API on the Production version."""
+    ctx.invoke(require)
+    os.environ |= {"ONTIME_HOST": host, "ONTIME_PORT": str(port)}
+    os.execv(sys.executable, [sys.executable, "-m", "app"])
+
+
+@group.verb("on-time model ui --port 5001")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, help="Port to listen on.")
+def ui(port: int) -> None:
+    """Open MLflow's UI on the runs and the registry."""
+    from stages import tracking
+
+    tracking.connect()  # the store may have been moved
+    base.execute(
+        *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)),
+        *("--backend-store-uri", tracking.tracking_uri()),
+    )
+
+
+@group.verb("on-time model gate --base main --json")
+@base.base_option
+@base.json_option
+def gate(base_: str, as_json: bool) -> None:
+    """Compare the metrics with those of the merge base; exit with 1 when the gate refuses them."""
+    from ops.gate import pull_request
+    from stages import params
+
+    decision, comment = pull_request.judge(base_, params.load().gate)
+    if as_json:
+        checks = [vars(check) for check in decision.checks]
+        base.echo_json({"accepted": decision.accepted, "reasons": decision.reasons, "checks": checks})
+    else:
+        click.echo(comment)
+    pull_request.enforce(decision)
+
+
+@group.verb("on-time model report --base main")
+@base.base_option
+def report(base_: str) -> None:
+    """Write what changes against the merge base as Markdown: metrics, parameters, plots, gate."""
+    from ops.gate import comparison
+
+    comparison.write(base_)
+
+
+@group.verb("on-time model gate-selftest --pairs 20 --no-controls")
+@click.option("--pairs", type=click.IntRange(0), default=100, help="Pairs of models from resampled training days.")
+@click.option("--seed-pairs", type=click.IntRange(0), default=20, help="Pairs of models that differ by their seed.")
+@click.option("--margin-models", type=click.IntRange(0), default=40, help="Models of each period to derive margins.")
+@click.option("--repeats", type=click.IntRange(0), default=60, help="Resamples of the test days to measure power on.")
+@click.option("--controls/--no-controls", default=True, help="Try models that must be refused.")
+def gate_selftest(pairs: int, seed_pairs: int, margin_models: int, repeats: int, controls: bool) -> None:
+    """Measure how often the promotion gate is wrong, and what it refuses (an hour or more; 0 omits a part)."""
+    from ops.gate.selftest import tables
+
+    tables.show(pairs, seed_pairs, margin_models, repeats, controls)
+
+
+@group.verb("on-time model tune --trials 80 --apply")
+@click.option("--trials", type=base.positive(), default=40, help="Number of trials in all, earlier ones included.")
+@click.option("--apply", is_flag=True, help="Write better parameters to params.yaml.")
+def tune(trials: int, apply: bool) -> None:
+    """Search the parameters of training on the training months."""
+    from ops.experiments import tune as experiment
+
+    experiment.tune(trials, apply)
+
+
+@group.verb("on-time model retrain --now --until 2013-11-30")
+@click.option("--now", is_flag=True, help="Train on this machine without a decision.")
+@click.option("--until", type=base.DAY, help="Last day of the data (default: the last one in params.yaml).")
+@click.pass_context
+def retrain(ctx: click.Context, now: bool, until: datetime | None) -> None:
+    """Decide from the drift monitor's evidence whether to retrain, and start it."""
+    from ops.retraining import decide
+
+    if now:
+        ctx.invoke(data.fetch)
+    decide.retrain(until.date() if until else None, now)

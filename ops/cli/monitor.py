@@ -1,0 +1,84 @@
+"""`on-time monitor`: watch the service and its model."""
+
+# pylint: disable=import-outside-toplevel # a command imports what it runs
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+
+import click
+
+from ops.cli.base import DAY, Group, positive
+
+group = Group()
+number = positive(click.FloatRange)
+SERVICE = f"127.0.0.1:{os.environ.get('ONTIME_PORT') or 8000}"
+
+
+@group.verb("ONTIME_DRIFT_MINUTES=5 on-time monitor drift")
+def drift() -> None:
+    """Run the drift monitor: it checks the journal every few minutes, and serves /metrics."""
+    from ops.monitoring.drift import monitor
+
+    monitor.serve()
+
+
+@group.verb("on-time monitor drift-selftest")
+def drift_selftest() -> None:
+    """Measure how often the drift monitor is wrong, and what it detects."""
+    from ops.monitoring.drift import selftest
+
+    selftest.show()
+
+
+@group.verb("ONTIME_RECEIVER_PORT=8002 on-time monitor receiver")
+def receiver() -> None:
+    """Run the receiver of Alertmanager's notifications: it logs alerts, and starts retraining."""
+    from ops.monitoring import alert_receiver
+
+    alert_receiver.serve()
+
+
+@group.verb("on-time monitor replay --week-seconds 30")
+@click.option("--service", default=f"http://{SERVICE}", metavar="URL", help="Address of the service.")
+@click.option("--first", type=DAY, help="First day (default: that of the test period).")
+@click.option("--last", type=DAY, help="Last day (default: that of the test period).")
+@click.option("--week-seconds", type=number, default=60, help="Seconds in which a week is replayed.")
+def replay(service: str, first: datetime | None, last: datetime | None, week_seconds: float) -> None:
+    """Send the test period to the service in fast motion, outcomes following."""
+    from ops.monitoring import replay as period
+
+    period.run(service, first.date() if first else None, last.date() if last else None, week_seconds)
+
+
+@group.verb("on-time monitor local --speed 60 --week-seconds 60")
+@click.option("--speed", type=number, default=1, help="Divide all windows and waits by this, to watch a replay.")
+@click.option("--week-seconds", type=number, default=604800, help="Seconds that a week of the replay takes.")
+@click.option("--cadvisor", default="", show_default=False, metavar="HOST:PORT", help="cAdvisor, to watch containers.")
+@click.option("--service", default=SERVICE, metavar="HOST:PORT", help="Address of the service.")
+def local(speed: float, week_seconds: float, cadvisor: str, service: str) -> None:
+    """Run Prometheus, Alertmanager and the drift monitor beside a service, with Debian's programs."""
+    from ops.monitoring import local as programs
+
+    programs.watch_all(speed, week_seconds, cadvisor, service)
+
+
+@group.verb("on-time monitor dashboards")
+def dashboards() -> None:
+    """Write the JSON of Grafana's dashboards from ops/monitoring/dashboards."""
+    from ops.monitoring.dashboards import build
+
+    build.write()
+
+
+@group.verb("on-time monitor pictures --minutes 30")
+@click.option("--minutes", type=number, default=10, help="Period to draw.")
+@click.option("--prometheus", default="127.0.0.1:9090", metavar="HOST:PORT", help="Address of Prometheus.")
+@click.option("--until", type=number, metavar="SECONDS", help="End of the period, since 1970 (default: now).")
+@click.option("--board", "boards", multiple=True, metavar="UID", help="Board to draw; may be repeated (default: all).")
+def pictures(minutes: float, prometheus: str, until: float | None, boards: tuple[str, ...]) -> None:
+    """Draw what the dashboards show of the last minutes, from Prometheus, to docs/boards."""
+    from ops.monitoring.dashboards import pictures as images
+
+    images.draw_all(prometheus, minutes, until, boards)

@@ -1,0 +1,164 @@
+"""`on-time release`: build, check, publish and deploy the image of a model version."""
+
+# pylint: disable=import-outside-toplevel # a command imports what it runs
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ops.cli.base import Group, Version, host_option, positive, version_option
+
+group = Group()
+image_argument = click.argument("image")
+seconds = positive(click.FloatRange)
+
+
+def waits(soak: float, watch: float) -> Callable[[Any], Any]:
+    """Return a decorator that adds the times of a deployment, with these defaults."""
+
+    def added(function: Any) -> Any:
+        watched = click.option("--watch", type=seconds, default=watch, help="Seconds to watch it with traffic.")
+        return click.option("--soak", type=seconds, default=soak, help="Seconds to try it without traffic.")(
+            watched(function)
+        )
+
+    return added
+
+
+@group.verb("on-time release image --version 2", name="image")
+@version_option
+def build(version: str | None) -> None:
+    """Build the image of the Production version, or of another one, named after it; never `latest`."""
+    from ops.ci.github import output
+    from ops.release import image
+    from stages import params, tracking
+
+    name = image.build(tracking.connect(), params.load(), version)
+    output(image=name)
+    size = image.size_above_base(name) / 1e6
+    click.echo(f"{name} is built, {size:.0f} MB above its base. `on-time release smoke {name}` tests it.")
+
+
+@group.verb("on-time release tools")
+def tools() -> None:
+    """Build the image of the drift monitor and of MLflow's server, named after the commit."""
+    from ops.release import image
+
+    click.echo(f"{image.build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/stack/compose.")
+
+
+@group.verb("on-time release rebuild on-time:model-v2-g1a2b3c4")
+@image_argument
+def rebuild(image: str) -> None:
+    """Build IMAGE a second time without cache, and compare every file."""
+    from ops.release import image as images
+    from stages import params, tracking
+
+    click.echo(images.again(tracking.connect(), params.load(), image))
+
+
+@group.verb("on-time release smoke on-time:model-v2-g1a2b3c4")
+@image_argument
+@click.option("--any-version", is_flag=True, help="Accept a version that is not Production.")
+def smoke(image: str, any_version: bool) -> None:
+    """Run IMAGE as production does, without network, and compare it with its tag, its labels and the registry."""
+    from ops.release import smoke as test
+
+    test.check(image, any_version)
+
+
+@group.verb("on-time release deploy on-time:model-v2-g1a2b3c4 --host deploy@example.com")
+@image_argument
+@click.option("--alias", type=click.Choice(["production", "staging"]), default="production", help="Required alias.")
+@host_option
+@waits(soak=10, watch=30)
+def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None:
+    """Bring IMAGE into service, blue/green, on this machine or another; on any failure the old one keeps serving."""
+    from ops.release import deploy as site
+    from stages import params, tracking
+
+    where, p, client = site.reach(host), params.load(), tracking.connect()
+    click.echo(site.deploy(client, p, image, where, site.Plan(soak, watch), alias))
+
+
+@group.verb('on-time release undeploy --version 1 --reason "version 2 is too slow"')
+@click.option("--version", type=Version(), required=True, metavar="N", help="Version to bring back.")
+@click.option("--reason", required=True, metavar="TEXT", help="What is wrong with the present one; recorded.")
+@click.option("--image", default="", show_default=False, help="Image by its digest (default: the version's tag).")
+@host_option
+@waits(soak=1, watch=5)
+def undeploy(version: str, reason: str, image: str, host: str, soak: float, watch: float) -> None:
+    """Bring the image of an earlier version back into service, and make the version Production again."""
+    from ops.release import deploy as site
+    from stages import params, tracking
+
+    where, p, client = site.reach(host), params.load(), tracking.connect()
+    click.echo(site.undeploy_to(client, p, version, where, site.Plan(soak, watch), reason, image))
+
+
+@group.verb("on-time release load-test --rate 200 --seconds 30")
+@click.option("--rate", type=seconds, default=100, help="Requests per second.")
+@click.option("--seconds", "duration", type=seconds, default=60, help="Duration in seconds.")
+@host_option
+def load_test(rate: float, duration: float, host: str) -> None:
+    """Load-test the deployed service; wrong or late answers fail."""
+    from ops.release import deploy as site
+    from ops.release import load_test as test
+
+    site.reach(host)
+    test.load(rate, duration)
+
+
+@group.verb("on-time release publish ghcr.io/team/on-time:model-v2-g1a2b3c4")
+@image_argument
+def publish(image: str) -> None:
+    """Push IMAGE to its registry by its own tag and as model-v<version>, and print its digest."""
+    from ops.release import publish as registry
+
+    click.echo(f"{registry.publish(image)} is in the registry.")
+
+
+@group.verb("on-time release verify --version 2")
+@click.argument("image", required=False)
+@version_option
+def verify(image: str | None, version: str | None) -> None:
+    """Prove that a release of this repository has built IMAGE, or a version's image, and print its digest."""
+    from ops.release import publish as registry
+    from ops.release.docker import REPOSITORY
+
+    if not image and not version:
+        raise click.UsageError("Name an image, or a version by --version.")
+    found = registry.verify(image or f"{REPOSITORY}:model-v{version}")
+    click.echo(f"{found} has provenance and bill of materials, signed by {registry.SIGNER}.")
+
+
+@group.verb("on-time release sbom on-time:model-v2-g1a2b3c4")
+@image_argument
+def sbom(image: str) -> None:
+    """Write the bill of materials (CycloneDX) of IMAGE to build/."""
+    from ops.ci.github import output
+    from ops.release import audit as materials
+
+    written = materials.sbom(image)
+    output(sbom=str(written))
+    click.echo(f"{written} is written.")
+
+
+@group.verb("on-time release audit")
+def audit() -> None:
+    """Audit the locked packages for known vulnerabilities; exceptions are in ops/release/audit-ignored.yml."""
+    from ops.release import audit as packages
+
+    click.echo(packages.audit())
+
+
+@group.verb("on-time release ssh --host deploy@example.com")
+@host_option
+def ssh(host: str) -> None:
+    """Let ssh reach a machine with the key in DEPLOY_KEY and the host key in DEPLOY_KNOWN_HOSTS."""
+    from ops.release import ssh as access
+
+    click.echo(access.access(host))

@@ -1,0 +1,64 @@
+"""`on-time stack`: run the services around the model, and save their databases."""
+
+# pylint: disable=import-outside-toplevel # a command imports what it runs
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ops.cli import model
+from ops.cli.base import CallerPath, Group, execute
+
+group = Group()
+COMPOSE_FILE = "ops/stack/compose/compose.yml"
+
+
+@group.verb("on-time stack up")
+@click.pass_context
+def up(ctx: click.Context) -> None:
+    """Start the monitoring and its databases by Docker Compose."""
+    ctx.invoke(credentials)
+    execute("docker", "compose", "-f", COMPOSE_FILE, "--profile", "monitoring", "up", "--detach")
+
+
+@group.verb("on-time stack credentials")
+def credentials() -> None:
+    """Write the secrets that Docker Compose mounts, where they are missing."""
+    from ops.stack import credentials as secrets
+
+    made = secrets.write(secrets.FOLDER)
+    click.echo(f"{secrets.FOLDER}: {', '.join(made) or 'everything'} {'written' if made else 'is there already'}.")
+
+
+@group.verb("on-time stack backup")
+def backup() -> None:
+    """Save MLflow's database and the journal to backup/<time>/."""
+    from ops.stack import backup as databases
+
+    folder = databases.save(databases.FOLDER)
+    names = " and ".join(databases.DATABASES)
+    click.echo(f"{folder} holds {names}. `on-time stack restore {folder}` brings them back.")
+
+
+@group.verb("on-time stack restore backup/2026-01-31T120000Z")
+@click.argument("folder", type=CallerPath(exists=True, file_okay=False))
+def restore(folder: Path) -> None:
+    """Replace the present databases by those in FOLDER."""
+    from ops.stack import backup as databases
+
+    databases.restore(folder)
+    click.echo(f"{' and '.join(databases.DATABASES)} are as in {folder}.")
+
+
+@group.verb("on-time stack demo --port 8001")
+@click.option("--port", envvar="ONTIME_PORT", type=click.IntRange(1, 65535), default=8000, help="Port to listen on.")
+@click.pass_context
+def demo(ctx: click.Context, port: int) -> None:
+    """Train a model, promote it when nothing is in Production, start the service and send one request."""
+    from ops.stack import demo as service
+
+    ctx.invoke(model.repro)
+    ctx.invoke(model.promote, if_none=True)
+    service.show(port)

@@ -1,0 +1,152 @@
+"""The policy of the gates: pure decisions on a pull request and on a promotion, and the evidence that they need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tabulate import tabulate
+
+from stages.decision import Check, Decision, decide_floors, floor, number
+from stages.metrics import HIGHER_IS_BETTER
+from stages.sections import GateParams
+
+Nested = Mapping[str, Mapping[str, object]]
+NOT_WORSE = "not worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of both models on the same rows; `lower` bounds the challenger's advantage (good: positive)."""
+
+    challenger: float
+    champion: float
+    lower: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a promotion is judged by; `challenger` is laid out as reports/metrics.json.
+
+    Without a champion only `challenger` is filled; `unusable` says why a bundle was not loaded.
+    """
+
+    challenger: Nested
+    unusable: str = ""
+    has_champion: bool = False
+    metrics: Mapping[str, Comparison] = field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+    latency: tuple[float, float] = (math.nan, math.nan)
+    size: tuple[float, float] = (math.nan, math.nan)
+
+
+def worsening(metric: str, now: object, base: object) -> float:
+    """Return by how much a metric got worse, in its own unit; negative when it got better."""
+    return (number(base) - number(now)) * (1 if HIGHER_IS_BETTER[metric] else -1)
+
+
+def advantage(metric: str, challenger: float, champion: float) -> float:
+    """Return by how much the challenger is better."""
+    return -worsening(metric, challenger, champion)
+
+
+def decide_pull_request(
+    now: Nested, base: Nested | None, slices: Nested, base_slices: Nested, policy: GateParams
+) -> Decision:
+    """Judge reports/metrics.json and the slices of reports/evaluation.json against those of the merge base.
+
+    With `base` None there is nothing to compare with: the floors alone decide.
+    """
+    rules = policy.pull_request
+    decision = decide_floors(now, policy)
+    checks: list[Check] = []
+    if base is not None:
+        for metric, most in rules.max_regression.items():
+            pair = now.get("test", {}).get(metric), base.get("test", {}).get(metric)
+            checks.append(_regression(metric, pair, most))
+    for name in policy.slices:
+        part, base_part = slices.get(name, {}), base_slices.get(name, {})
+        for metric, bound in rules.slice_floors.items():
+            checks.append(floor(metric, part.get(metric), bound, base_part.get(metric), name))
+        for metric, most in rules.slice_max_regression.items() if base is not None else ():
+            checks.append(_regression(metric, (part.get(metric), base_part.get(metric)), most, name))
+    return decision + Decision(tuple(checks))
+
+
+def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool = False) -> Decision:
+    """Judge a challenger by the floors and, where there is a champion, by not being worse than it anywhere.
+
+    A challenger that is better by no guarded metric is a tie, which is refused unless `allow_equal`.
+    """
+    if evidence.unusable:
+        return Decision((Check.at_least("bundle that the service can load", 0, 1, message=evidence.unusable),))
+    floors = decide_floors(evidence.challenger, policy)
+    if not evidence.has_champion:
+        return floors
+    rules = policy.promotion
+    checks = []
+    for name, (ours, theirs), most in (
+        ("latency", evidence.latency, rules.max_latency_ratio),
+        ("size", evidence.size, rules.max_size_ratio),
+    ):
+        ratio = ours / theirs if theirs > 0 else math.nan
+        checks.append(Check.at_most(f"{name} ratio", ratio, most, ours, theirs))
+    pairs = {m: evidence.metrics[m] for m in rules.margins if m in evidence.metrics}
+    better = sum(advantage(m, pair.challenger, pair.champion) > 0 for m, pair in pairs.items())
+    checks.append(Check.at_least("metrics better than the champion's", better, 0 if allow_equal else 1))
+    return floors + decide_not_worse(evidence.metrics, evidence.slices, policy) + Decision(tuple(checks))
+
+
+def decide_not_worse(
+    whole: Mapping[str, Comparison], parts: Mapping[str, Mapping[str, Comparison]], policy: GateParams
+) -> Decision:
+    """Judge whether a challenger is no worse than the champion by any guarded metric, nor on any watched slice."""
+    rules, unknown = policy.promotion, Comparison(math.nan, math.nan, math.nan)
+    checks = [_not_worse(metric, whole.get(metric, unknown), margin) for metric, margin in rules.margins.items()]
+    for name in policy.slices:
+        for metric, margin in rules.slice_margins.items():
+            checks.append(_not_worse(metric, parts.get(name, {}).get(metric, unknown), margin, name))
+    return Decision(tuple(checks))
+
+
+def _regression(metric: str, pair: tuple[object, object], most: float, part: str = "") -> Check:
+    now, base = map(number, pair)
+    return Check.at_most(metric, worsening(metric, now, base), most, now, base, part=part, rule="regression")
+
+
+def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> Check:
+    found = pair.lower, -margin, pair.challenger, pair.champion
+    return Check.at_least(metric, *found, part=part, rule=NOT_WORSE)
+
+
+def markdown(decision: Decision) -> str:
+    """Return every check as a row of a Markdown table."""
+    rows = [
+        [
+            c.label,
+            _cell(c.base),
+            _cell(c.now),
+            _cell(c.now - c.base, "+.4g"),
+            _bound(c),
+            "pass" if c.passed else "**FAIL**",
+        ]
+        for c in decision.checks
+    ]
+    return table(["check", "base", "now", "change", "bound", "verdict"], rows)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table, its first and last column aligned on the left and the others on the right."""
+    align = ["left", *["right"] * (len(head) - 2), "left"]
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=align if rows else None)
+
+
+def _cell(value: float, form: str = ".5g") -> str:
+    return "–" if math.isnan(value) else f"{value:{form}}"
+
+
+def _bound(check: Check) -> str:
+    """Return the bound, with what it bounds where that is not the metric itself."""
+    own = f" ({_cell(check.value)})" if check.value != check.now and math.isfinite(check.value) else ""
+    return f"{check.sense} {check.bound:g}{own}"

@@ -1,0 +1,147 @@
+"""A local MLflow store follows its folder: a real one, moved, copied, and separated from its artifacts."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from app.errors import ModelUnavailable
+from app.model import bundle as model
+from app.registry import download, local_store
+from app.registry import version as registry
+from stages import tracking
+
+PLACES = ["moved", "a folder with späces", "100% of 'this'"]
+
+
+def _enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    uri = f"sqlite:///{folder}/mlflow.db"  # absolute, or MLflow would keep the connection to the old file
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def made(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with MLflow's database and artifacts, where version 1 of `m` is Production."""
+    folder = tmp_path_factory.mktemp("store") / "first"
+    shutil.copytree(bundle_dir, folder / "bundle")
+    (folder / "bundle" / model.REFERENCE_FILE).touch()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _enter(folder, monkeypatch)
+        client = tracking.connect()
+        with mlflow.start_run() as run:
+            tracking.log_bundle(folder / "bundle")
+    tags = mlflow.get_run(run.info.run_id).data.tags
+    digest, uri = tags[tracking.DIGEST_TAG], tags[tracking.MODEL_URI_TAG]
+    client.create_registered_model("m")
+    client.create_model_version("m", uri, run.info.run_id, {tracking.DIGEST_TAG: digest}, model_id=uri.split("/")[1])
+    client.set_registered_model_alias("m", "production", "1")
+    return shutil.copytree(folder, folder.with_name("made"))
+
+
+@pytest.fixture
+def store(made: Path) -> Path:
+    """The same at the place that its database records, alone."""
+    for folder in made.parent.iterdir():
+        if folder != made:
+            shutil.rmtree(folder)
+    return shutil.copytree(made, made.with_name("first"))
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _serves_and_logs_in(folder: Path, uri: str) -> None:
+    """Load Production as the service does, and log an artifact as a stage does."""
+    download.export(download.find(uri, "m", "production"), "production", uri, folder / "copy")
+    assert registry.load(folder / "copy", "registry").version == "1"
+    with tracking.stage_run("decision") as log:
+        log.artifact(folder / "copy" / "version.json")
+    assert any(path.name == "version.json" for path in (folder / "mlruns").rglob("*"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_moved_store_is_used_where_it_is(
+    store: Path, place: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    there = store.rename(store.with_name(place))
+    uri = _enter(there, monkeypatch)
+    tracking.connect()
+    assert capfd.readouterr().err == (
+        f"mlflow.db was moved or copied from {store}: its artifacts are now those in {there}.\n"
+    )
+    assert local_store.follow(uri) is None
+    _serves_and_logs_in(there, uri)
+    assert not store.exists()
+
+
+def test_a_copy_leaves_the_original_alone(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = shutil.copytree(store, store.with_name("copy"))
+    before = _files(store)
+    _serves_and_logs_in(there, _enter(there, monkeypatch))
+    assert _files(store) == before
+
+
+def test_paths_as_percent_encoded_uris_are_followed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = store.rename(store.with_name("ä b"))
+    with sqlite3.connect(first / "mlflow.db") as database:
+        for table, column in local_store.COLUMNS:
+            encoded = f"replace({column}, '{store}', '{first.as_uri()}')"
+            database.execute(f"UPDATE {table} SET {column} = {encoded}")
+    there = first.rename(store.with_name("c d"))
+    _serves_and_logs_in(there, _enter(there, monkeypatch))
+
+
+def test_a_database_without_its_artifacts_names_the_command_that_copies_them(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = store.with_name("database alone")
+    there.mkdir()
+    shutil.copy2(store / "mlflow.db", there)
+    uri = _enter(there, monkeypatch)
+    with pytest.raises(ModelUnavailable, match=f"are in {store}/mlruns, in another folder") as stopped:
+        tracking.connect()
+    assert not (there / "mlruns").exists()
+    subprocess.run(shlex.split(str(stopped.value).split("`")[1]), check=True)
+    _serves_and_logs_in(there, uri)
+
+
+def test_a_database_whose_artifacts_are_gone_says_where_they_were(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(store / "mlruns")
+    there = store.rename(store.with_name("moved"))
+    _enter(there, monkeypatch)
+    with pytest.raises(ModelUnavailable, match=f"were in {store}/mlruns and are not there"):
+        tracking.connect()
+
+
+@pytest.mark.parametrize("kept", ["store in another folder", "artifacts where a user wants them"])
+def test_what_was_set_on_purpose_is_kept(
+    store: Path, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = store.rename(store.with_name("moved"))
+    uri = f"sqlite:///{there}/mlflow.db"
+    monkeypatch.chdir(there if kept.startswith("artifacts") else tmp_path)
+    if kept.startswith("artifacts"):
+        with sqlite3.connect(there / "mlflow.db") as database:
+            database.execute("UPDATE experiments SET artifact_location = '/srv/artifacts/' || experiment_id")
+    before = (there / "mlflow.db").read_bytes()
+    assert local_store.follow(uri) is None
+    assert (there / "mlflow.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\n"], ids=["empty", "LFS pointer"]
+)
+def test_what_is_no_database_is_left_to_mlflow(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mlflow.db").write_bytes(content)
+    assert local_store.follow("sqlite:///mlflow.db") is None
+    assert Path("mlflow.db").read_bytes() == content

@@ -1,0 +1,86 @@
+"""Which tests run, how long each may take, and what was skipped.
+
+Without `--all`, the tests that are marked `long` run only where the command line names their file or an expression of
+marks. All tests in the folders e2e and adapt are long.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tabulate import tabulate
+
+LONG_FOLDERS = ("e2e", "adapt")
+SMALL_SECONDS = 600
+"""Limit of a test that may have to run the small pipeline first."""
+LONG_SECONDS = 1800
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption("--all", action="store_true", help="run the long tests too: all that this machine can run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark."""
+    config.addinivalue_line("markers", "long: only runs with --all, or when its file is named")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests in LONG_FOLDERS, and set the limits."""
+    if in_long_folder(item.path, item.config.rootpath):
+        item.add_marker(pytest.mark.long)
+    if not item.get_closest_marker("timeout") and (seconds := limit(item)):
+        item.add_marker(pytest.mark.timeout(seconds))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the long tests that were not called for."""
+    if config.option.all or config.option.markexpr:
+        return
+    named = named_paths(config)
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    left_out = [item for item in left_out if not named & {item.path, *item.path.parents}]
+    config.stash[LEFT_OUT] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def in_long_folder(path: Path, root: Path) -> bool:
+    """Tell whether a path is, or is within, a folder whose tests are all long."""
+    return any(path.is_relative_to(root / "tests" / folder) for folder in LONG_FOLDERS)
+
+
+def limit(item: pytest.Item) -> float:
+    """Return the seconds that a test may take, 0 for the default of pyproject.toml."""
+    if item.get_closest_marker("long"):
+        return LONG_SECONDS
+    return SMALL_SECONDS if "small" in getattr(item, "fixturenames", ()) else 0
+
+
+def named_paths(config: pytest.Config) -> set[Path]:
+    """Return the files, and the folders of long tests, that the command line names."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return set()
+    paths = {(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args}
+    return {path for path in paths if path.is_file() or in_long_folder(path, config.rootpath)}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what was skipped, grouped by reason."""
+    folders: dict[str, Counter[str]] = {}
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        file = os.path.relpath(report.nodeid.partition("::")[0], "tests")
+        folders.setdefault(reason.removeprefix("Skipped: "), Counter())[file] += 1
+    if folders:
+        rows = [(sum(found.values()), reason, ", ".join(sorted(found))) for reason, found in sorted(folders.items())]
+        terminalreporter.section("skipped, and why")
+        terminalreporter.line(tabulate(rows, headers=["tests", "reason", "files"], maxcolwidths=[None, 60, 60]))
+    if number := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.line(f"{number} long tests were not run; `make test-all` runs them.")

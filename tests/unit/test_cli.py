@@ -1,0 +1,216 @@
+"""The command line: its help, its errors, its scripts, and the commands of Makefile and workflows that use it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from ops.cli import GROUPS, cli, main
+from tests.conftest import ROOT
+
+HEAVY = {"app.problem", "fastapi", "lightgbm", "mlflow", "numpy", "pandas", "rich", "yaml"}
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = re.findall(r"^([a-z-]+):", MAKEFILE, re.M)
+WORKFLOWS = sorted((ROOT / ".github").glob("workflows/*.yml")) + sorted((ROOT / ".github").glob("actions/*/action.yml"))
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with the line that starts it."""
+    for name, group in cli.commands.items():
+        assert isinstance(group, click.Group)
+        for verb in group.list_commands(click.Context(group)):
+            command = group.get_command(click.Context(group), verb)
+            assert command is not None
+            yield f"on-time {name} {verb}", command
+
+
+COMMANDS = dict(commands())
+
+
+def parse(line: str) -> None:
+    """Raise a UsageError, or KeyError, unless a line starts a command and all its words are the command's."""
+    words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
+    program, group, verb = words[:3]
+    command = COMMANDS[f"{Path(program).name} {group} {verb}"]
+    context = click.Context(command)
+    _, extra, _ = command.make_parser(context).parse_args(words[3:])
+    arguments = [param for param in command.params if isinstance(param, click.Argument)]
+    if extra and not arguments:
+        raise click.UsageError(f"{extra} is too much for {line!r}")
+
+
+def run(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-m", "ops.cli", *shlex.split(line)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("modle", 2, "No such command 'modle'. Did you mean 'model'? `on-time --help`"),
+        ("model promte", 2, "No such command 'promte'. Did you mean 'promote'? `on-time model --help`"),
+        ("model promote --verson 2", 2, "No such option '--verson'. Did you mean '--version'?"),
+        ("model promote --version two", 2, "'two' is not a valid version. `on-time model promote --help`"),
+        ("model promote --version 0", 2, "0 is not in the range"),
+        ("model promote 2", 2, "unexpected extra argument"),
+        ("model rollback", 2, "Missing option '--reason'"),
+        ("release deploy", 2, "Missing argument 'IMAGE'"),
+        ("release deploy x --alias best", 2, "'best' is not one of"),
+        ("release verify", 2, "Name an image, or a version"),
+        ("release load-test --rate 0", 2, "--rate"),
+        ("monitor replay --first 31.12.2013", 2, "does not match the format"),
+        ("data fetch --archive no-such.tar.gz", 2, "no-such.tar.gz' does not exist"),
+        ("stack restore ops", 14, "ops is not a complete backup"),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(
+    line: str, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["on-time", *line.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, err.count("\n")) == (code, "", 1), err
+    assert err.startswith("error: ") and says in err
+
+
+def test_a_program_that_is_missing_or_fails_ends_in_one_line(tmp_path: Path) -> None:
+    done = run("ci lock", PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "error: uv is not installed.\n")
+    (tmp_path / "uv").write_text("#!/bin/sh\necho 'uv: no network' >&2; exit 3\n")
+    (tmp_path / "uv").chmod(0o755)
+    done = run("ci lock", PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert (done.returncode, done.stderr) == (3, "uv: no network\n")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_explains_itself_its_options_and_ends_with_an_example_that_parses(line: str) -> None:
+    command = COMMANDS[line]
+    assert command.help and command.help.endswith((".", ")")), line
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, f"{line} {option.name}"
+    example = (command.epilog or "").splitlines()[-1].strip()
+    assert line in example
+    parse(example)
+
+
+@pytest.mark.parametrize("line", ["--help", *(f"{group} --help" for group in GROUPS)])
+def test_help_imports_nothing_that_takes_long(line: str) -> None:
+    code = f"import sys; from ops.cli import cli; cli.main({line.split()!r}, 'on-time', standalone_mode=False); "
+    code += "print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    loaded = set(done.stderr.split())
+    assert done.returncode == 0 and "Usage: on-time" in done.stdout and "click" in loaded, done.stderr
+    assert not HEAVY & loaded
+    assert line != "--help" or not {f"ops.cli.{group}" for group in GROUPS} & loaded
+
+
+def test_a_shell_completes_groups_commands_and_options() -> None:
+    for typed, completed in (("mod", "model"), ("model prom", "promote"), ("model promote --ver", "--version")):
+        words = {"COMP_WORDS": f"on-time {typed}", "COMP_CWORD": str(len(typed.split()))}
+        done = run("", _ON_TIME_COMPLETE="bash_complete", **words)
+        assert done.stdout == f"plain,{completed}\n"
+
+
+def test_the_script_works_from_any_folder_through_a_link_and_takes_paths_from_there(tmp_path: Path) -> None:
+    (tmp_path / "command").symlink_to(ROOT / "on-time")
+    (tmp_path / "folder with späces").mkdir()
+    folder = tmp_path / "folder with späces"
+    (folder / "here.tar.gz").write_text("not opened, as nothing is missing")
+    command = ["../command", "data", "fetch", "--archive", "here.tar.gz"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("data/: 5 files") and done.stderr == ""
+    (folder / "here.tar.gz").unlink()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "here.tar.gz' does not exist" in done.stderr
+
+
+def test_the_makefile_is_short_and_its_targets_are_listed_and_start_commands_that_exist() -> None:
+    assert len(MAKEFILE.splitlines()) <= 120 and len(TARGETS) <= 20
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    values = ["VERSION=2", "REASON=x", "HOST=h", "PORT=1", "BASE=main"]
+    for target in TARGETS:
+        assert re.search(rf"^  {target} +\w", listed, re.M), target
+        dry = ["make", "--dry-run", target, *values]
+        for line in subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+            if line.startswith("./on-time ") and "--help" not in line:
+                parse(line)
+
+
+def workflow_steps(content: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
+    """Yield the commands of a workflow or an action, each with the names of the variables that are given to it."""
+    for job in content.get("jobs", {"": content.get("runs", {})}).values():
+        for step in job.get("steps", []):
+            if "run" in step:
+                given = [part.get("env", {}).keys() for part in (content, job, step)]
+                yield step["run"].strip(), set().union(*given)
+
+
+def wrong(content: dict[str, Any]) -> list[str]:
+    """Return the commands that are neither a target of the Makefile nor a command, or use what is not given to them."""
+    found = []
+    for command, given in workflow_steps(content):
+        if command.removeprefix("make ") in TARGETS:
+            continue
+        used = re.findall(r'(?:="| ")\$(\w+)"', command)
+        try:
+            parse(command)
+            fine = command.startswith("./on-time ") and command.count("$") == len(used) and set(used) <= given
+        except (click.UsageError, KeyError, ValueError):
+            fine = False
+        found += [] if fine and not re.search(r"[;&|`<>(\n]", command) else [command]
+    return found
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.relative_to(ROOT / ".github").as_posix())
+def test_a_workflow_runs_targets_and_commands_and_nothing_else(path: Path) -> None:
+    assert wrong(yaml.safe_load(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "make no-such-target",
+        "make test || true",
+        "pip install x",
+        "./on-time model promote; id",
+        "./on-time model promot",
+        "./on-time model promote --verson=1",
+        "./on-time ci check-lock surplus",
+        "./on-time model promote --version=$GIVEN",
+        './on-time model promote --version="$OTHER"',
+        "./on-time model promote --version=${{ inputs.version }}",
+    ],
+)
+def test_any_other_command_in_a_workflow_is_refused(command: str) -> None:
+    step = {"run": command, "env": {"GIVEN": "1"}}
+    assert wrong({"jobs": {"job": {"steps": [step]}}}) == [command]
+    assert wrong({"jobs": {"job": {"steps": [step | {"run": './on-time model promote --version="$GIVEN"'}]}}}) == []
+
+
+@pytest.mark.parametrize("name", ["deploy.yml", "retrain.yml", "release.yml"])
+def test_what_a_form_holds_is_text_and_no_part_of_a_command(name: str, tmp_path: Path) -> None:
+    evil = f'"; touch {tmp_path}/made; $(touch {tmp_path}/made) --all'
+    (tmp_path / "on-time").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "on-time").chmod(0o755)
+    content = yaml.safe_load((ROOT / ".github/workflows" / name).read_text())
+    steps = [(command, given) for command, given in workflow_steps(content) if '"$' in command]
+    assert steps
+    for command, given in steps:
+        env = {"PATH": os.environ["PATH"]} | dict.fromkeys(given, evil)
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+        words = [word.partition("=")[2] if word.startswith("--") else word for word in done.stdout.splitlines()]
+        assert words.count(evil) == command.count('"$') and not (tmp_path / "made").exists()
