@@ -18,8 +18,9 @@ from pathlib import Path
 import yaml
 
 from app.errors import OnTimeError
+from ops.monitoring import blackbox
 
-OPS = Path(__file__).resolve().parent / "config"
+CONFIG = Path(__file__).resolve().parent / "config"
 PACKAGES = {
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
@@ -97,14 +98,15 @@ class Site:
     def write(self) -> None:
         """Write the configuration of Prometheus and Alertmanager, from the very files that the containers have."""
         for source in [
-            *OPS.glob("prometheus/*.yml"),
-            *OPS.glob("prometheus/rules/*.yml"),
-            *OPS.glob("alertmanager/*.yml"),
+            *CONFIG.glob("prometheus/*.yml"),
+            *CONFIG.glob("prometheus/rules/*.yml"),
+            *CONFIG.glob("alertmanager/*.yml"),
         ]:
-            file = self.folder / source.relative_to(OPS)
+            file = self.folder / source.relative_to(CONFIG)
             file.parent.mkdir(parents=True, exist_ok=True)
-            text = source.read_text(encoding="utf-8")
-            file.write_text(text if source.name == "blackbox.yml" else self.render(text), encoding="utf-8")
+            own = source == blackbox.FILE
+            text = blackbox.configuration() if own else self.render(source.read_text(encoding="utf-8"))
+            file.write_text(text, encoding="utf-8")
         self._leave_out()
         secrets = self.folder / "alertmanager" / "secrets"
         secrets.mkdir(exist_ok=True)

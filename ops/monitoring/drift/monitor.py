@@ -138,7 +138,7 @@ class Monitor:
 def serve() -> None:
     """Serve the metrics, and check predictions every few minutes, until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = Settings()
+    settings = DriftSettings()
     monitor = Monitor(settings)
     start_http_server(settings.port, settings.host, monitor.gauges.registry)
     log.info("metrics on http://%s:%d/metrics, a run every %g minutes", settings.host, settings.port, settings.minutes)
