@@ -83,7 +83,7 @@ def policy_changes(commit: str) -> list[str]:
 
 
 def judge(revision: str, policy: GateParams) -> tuple[Decision, str]:
-    """Return the decision on the working tree against the merge base, and what a pull request's comment says of it."""
+    """Return the decision on the working tree against the merge base, and the text of a pull request's comment."""
     commit = merge_base(revision)
     now, base = metrics_diff(commit)
     first = at_base(commit, str(METRICS_FILE)) is None
