@@ -121,7 +121,7 @@ def test_a_query_that_is_rejected_and_a_prometheus_that_is_down_are_named(promet
     prometheus.status = 400
     with pytest.raises(PrometheusFailed, match=r"sum\(: parse error"):
         Source(prometheus.address, START, END).series("sum(", "")
-    with pytest.raises(PrometheusFailed, match="make monitor-local"):
+    with pytest.raises(PrometheusFailed, match="on-time monitor local"):
         Source("127.0.0.1:1", START, END).series("up", "")
 
 

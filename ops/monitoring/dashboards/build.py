@@ -1,4 +1,4 @@
-"""`make boards`: the JSON of every dashboard, made by the Grafana Foundation SDK from the YAML files in this folder."""
+"""`on-time monitor dashboards`: the JSON of every dashboard, made by the Grafana Foundation SDK from the YAML files in this folder."""
 
 from __future__ import annotations
 
