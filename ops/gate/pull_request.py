@@ -13,7 +13,7 @@ from app.errors import OnTimeError
 from ops.gate.policy import decide_pull_request, markdown
 from stages.decision import Decision
 from stages.files import EVALUATION_FILE, METRICS_FILE
-from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
+from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten
 
 
 class GateRefused(OnTimeError):

@@ -1,4 +1,4 @@
-"""The self-test of the promotion gate on the real model: every control is refused by its check, and losses are found."""
+"""The self-test of the promotion gate on the real model: each control is refused by its check, and losses are found."""
 
 from __future__ import annotations
 
