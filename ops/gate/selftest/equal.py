@@ -98,8 +98,8 @@ def resample(
 def models(period: Period, p: Params, count: int, by_groups: bool) -> Iterator[Resampled]:
     """Yield full-size models that differ by chance only, measured on the period's scored rows.
 
-    Each has its own seed and (`by_groups`) its own resample of the groups of training rows. Their predictions are kept in
-    build/selftest, so that an interrupted run can be continued.
+    Each has its own seed and (`by_groups`) its own resample of the groups of training rows. Their predictions are kept
+    in build/selftest, so that an interrupted run can be continued.
     """
     features, scored = matrix(period.train), matrix(period.scored)
     target, groups = period.train[TARGET].to_numpy(), period.train[GROUP].to_numpy()
