@@ -5,10 +5,7 @@ The core imports these names from here and knows nothing else of the problem. do
 
 from __future__ import annotations
 
-import importlib
-
-from app.interface import SERVING, load
-from app.interface import missing as absent
+from app.interface import load
 
 TRAINING: dict[str, str] = {
     "Params": "the section `problem` of params.yaml",
@@ -44,13 +41,6 @@ from stages.problem import (  # noqa: E402
 from stages.problem import load as load_tables  # noqa: E402
 from stages.problem import lookups, outcomes, requests, rows, scenarios, slices
 
-
-def missing() -> list[str]:
-    """Return a line for each name that a half of the problem lacks."""
-    halves = {"app.problem": SERVING, "stages.problem": TRAINING}
-    return [line for name, names in halves.items() for line in absent(importlib.import_module(name), names)]
-
-
 __all__ = [
     "CARD",
     "COLUMNS",
@@ -62,7 +52,6 @@ __all__ = [
     "columns",
     "load_tables",
     "lookups",
-    "missing",
     "outcomes",
     "requests",
     "rows",

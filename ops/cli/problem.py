@@ -15,11 +15,11 @@ group = Group()
 
 @group.verb("on-time problem check")
 def check() -> None:
-    """Name what app/problem and stages/problem lack of the interface; docs/adapt.md describes it."""
-    from stages.interface import missing
+    """Check that app/problem and stages/problem have the interface of docs/adapt.md, and what its names do together."""
+    from stages import params, problem_check
 
-    if lines := missing():
-        for line in lines:
+    if found := problem_check.problems(params.load()):
+        for line in found:
             click.echo(f"error: {line}", err=True)
         sys.exit(1)
     click.echo("app/problem and stages/problem have the whole interface.")

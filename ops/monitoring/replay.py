@@ -18,7 +18,7 @@ import pandas as pd
 
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
-from stages import featurize, interface, params
+from stages import featurize, interface, params, progress
 from stages.featurize import LOOKUPS_FILE
 from stages.rows import day_of
 
@@ -102,7 +102,7 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
     rows: list[tuple[date, float, bool]] = []
     waiting: list[dict[str, Any]] = []
     async with httpx.AsyncClient(base_url=base, timeout=30, headers=headers) as client:
-        for number, day in enumerate(replayed):
+        for number, day in enumerate(progress.track(replayed, "days", lines=False)):
             started = time.monotonic()
             predictions = await predict(client, day.requests, week_seconds / WEEK_DAYS * 0.8)
             await report(client, waiting)

@@ -16,7 +16,7 @@ START_SECONDS = 60
 
 
 def ask(base: str) -> str:
-    """Return the answer to the example flight."""
+    """Return the answer to the example request."""
     request = urllib.request.Request(
         f"{base}/predict", json.dumps(EXAMPLE).encode(), {"Content-Type": "application/json"}
     )

@@ -4,11 +4,11 @@ The core reaches the problem through the names below and no others; docs/adapt.m
 """
 
 from stages.problem.card import CARD
-from stages.problem.columns import COLUMNS, KEYS
 from stages.problem.params import Params
 from stages.problem.raw import load
 from stages.problem.rules import REPAIRS, RULES
-from stages.problem.slices import slices
+from stages.problem.schema import COLUMNS, KEYS
+from stages.problem.slicing import slices
 from stages.problem.table import EDGE_CASES, columns, lookups, outcomes, requests, rows, scenarios
 
 __all__ = [

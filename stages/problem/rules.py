@@ -1,11 +1,11 @@
-"""What must hold between columns, rows and tables; the rules of single columns are in columns.py."""
+"""What must hold between columns, rows and tables; the rules of single columns are in schema.py."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from stages.problem.columns import KEYS
 from stages.problem.params import Params
+from stages.problem.schema import KEYS
 from stages.problem.times import hours_expected, local_dates, local_hours, minutes, period
 from stages.rules import Flags, Rules, Tables
 

@@ -177,7 +177,7 @@ def wrong(content: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.relative_to(ROOT / ".github").as_posix())
 def test_a_workflow_runs_targets_and_commands_and_nothing_else(path: Path) -> None:
-    assert wrong(yaml.safe_load(path.read_text())) == []
+    assert not wrong(yaml.safe_load(path.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,8 @@ def test_a_workflow_runs_targets_and_commands_and_nothing_else(path: Path) -> No
 def test_any_other_command_in_a_workflow_is_refused(command: str) -> None:
     step = {"run": command, "env": {"GIVEN": "1"}}
     assert wrong({"jobs": {"job": {"steps": [step]}}}) == [command]
-    assert wrong({"jobs": {"job": {"steps": [step | {"run": './on-time model promote --version="$GIVEN"'}]}}}) == []
+    fine = step | {"run": './on-time model promote --version="$GIVEN"'}
+    assert not wrong({"jobs": {"job": {"steps": [fine]}}})
 
 
 @pytest.mark.parametrize("name", ["deploy.yml", "retrain.yml", "release.yml"])

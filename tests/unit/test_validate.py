@@ -16,8 +16,8 @@ from stages.errors import DataInvalid, ParamsInvalid
 from stages.featurize import repair
 from stages.params import Params
 from stages.problem import raw as data
-from stages.problem.columns import COLUMNS
 from stages.problem.rules import RULES
+from stages.problem.schema import COLUMNS
 from stages.rules import Tables
 
 KNOWN = {  # what the real data breaks, each counted without these rules

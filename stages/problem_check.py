@@ -1,0 +1,112 @@
+"""What the problem's names must do together: the checks of `on-time problem check`, on the data of the checkout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from app.interface import (
+    CATEGORIES,
+    EXAMPLE,
+    FEATURE_NAMES,
+    OUTCOME_EXAMPLE,
+    Lookups,
+    Outcome,
+    Request,
+    columns,
+    compute,
+    compute_one,
+)
+from stages import interface
+from stages.checks import check as check_rules
+from stages.fetch import DATA_DIR
+from stages.params import Params
+from stages.rows import Rows
+
+CARD_KEYS = {"predicts", "data", "intervals", "scenarios", "limits"}
+SAMPLE_ROWS = 500
+
+
+def problems(p: Params) -> list[str]:
+    """Return a line for each thing that does not hold; a check that raises an error is a line with that error."""
+    found: list[str] = []
+    for check in (_serving, _training):
+        try:
+            found += [message for holds, message in check(p) if not holds]
+        except Exception as err:  # pylint: disable=broad-exception-caught # whatever the packages raise is a finding
+            found.append(f"{_where(err)} raises {type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}")
+    return found
+
+
+def _where(err: Exception) -> str:
+    """Return the last place in the problem's packages that an error has come through."""
+    trace, place = err.__traceback__, "a check"
+    while trace:
+        name = trace.tb_frame.f_globals.get("__name__", "")
+        if name.startswith(("app.problem", "stages.problem")):
+            place = f"{name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def _valid(model: type[Request] | type[Outcome], body: object) -> bool:
+    try:
+        model.model_validate(body)
+    except ValidationError:
+        return False
+    return True
+
+
+def _serving(_: Params) -> Iterator[tuple[bool, str]]:
+    yield _valid(Request, EXAMPLE), "EXAMPLE is no valid Request"
+    yield _valid(Outcome, OUTCOME_EXAMPLE), "OUTCOME_EXAMPLE is no valid Outcome"
+    positive = Outcome.model_validate(OUTCOME_EXAMPLE).positive
+    yield isinstance(positive, bool), f"Outcome.positive is {positive!r}, neither True nor False"
+    yield len(set(FEATURE_NAMES)) == len(FEATURE_NAMES), "FEATURES has a name twice"
+    for case in interface.EDGE_CASES:
+        yield _valid(Request, EXAMPLE | case), f"EXAMPLE with the edge case {case} is no valid Request"
+    yield set(interface.CARD) == CARD_KEYS, f"CARD has other keys than {', '.join(sorted(CARD_KEYS))}"
+
+
+def _training(p: Params) -> Iterator[tuple[bool, str]]:
+    tables = interface.load_tables(DATA_DIR)
+    check_rules(tables, p)  # raises what a rule raises
+    rows, problem = interface.rows(tables, p.problem), p.problem
+    shapes = {len(part) for part in (rows.frame, rows.target, rows.day, rows.group)}
+    yield len(shapes) == 1, f"rows: frame, target, day and group have {sorted(shapes)} rows"
+    yield set(np.unique(rows.target)) <= {0, 1}, "rows: target has other values than 0 and 1"
+    for name, period in (("train", p.featurize.train), ("test", p.featurize.test)):
+        yield bool(rows.within(period).any()), f"rows: no row is in featurize.{name}, {period[0]} to {period[1]}"
+    lookups = interface.lookups(tables, rows.where(rows.within(p.featurize.train)).frame, problem)
+    again = Lookups.from_json(json.loads(json.dumps(lookups.to_json())))
+    yield again.to_json() == lookups.to_json(), "Lookups: from_json(to_json()) gives other lookups"
+    yield set(CATEGORIES) <= set(lookups.vocabularies), "Lookups: vocabularies lacks a feature of the kind category"
+    step = max(1, len(rows) // SAMPLE_ROWS)
+    sample = rows.where(np.arange(len(rows)) % step == 0)
+    yield from _features(sample, interface.columns(sample.frame, tables, again, problem), again)
+    for scenario in interface.scenarios(problem):
+        features = compute(interface.columns(sample.frame, tables, again, problem, scenario), again)
+        yield features.shape == (len(sample), len(FEATURE_NAMES)), f"scenario {scenario}: features have another shape"
+    identity = {"prediction_id": OUTCOME_EXAMPLE["prediction_id"]}
+    reported = [identity | body for body in interface.outcomes(sample.frame, problem)]
+    yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is no valid Outcome"
+    positives = [Outcome.model_validate(body).positive for body in reported]
+    yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
+
+
+def _features(sample: Rows, made: Any, lookups: Lookups) -> Iterator[tuple[bool, str]]:
+    features = compute(made, lookups)
+    yield features.dtype == np.float64, f"compute returns {features.dtype}, not float64"
+    yield features.shape == (len(sample), len(FEATURE_NAMES)), (
+        f"compute returns the shape {features.shape}, not {(len(sample), len(FEATURE_NAMES))}"
+    )
+    bodies = json.loads(json.dumps(interface.requests(made)))
+    requests = [Request.model_validate(body) for body in bodies]
+    sent = compute(columns(requests), lookups)
+    yield sent.tobytes() == features.tobytes(), "requests: as requests, rows have other features than as rows"
+    single = np.array([compute_one(request, lookups) for request in requests])
+    yield single.tobytes() == sent.tobytes(), "compute_one differs from compute"
