@@ -16,7 +16,7 @@ import pandas as pd
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute, without
 from app.model import bundle as model
-from stages import featurize, params, tracking
+from stages import featurize, params, progress, tracking
 from stages.errors import DataInvalid, run
 from stages.featurize import DAY, GROUP, LOOKUPS_FILE, TARGET
 from stages.fetch import sha256
@@ -65,28 +65,20 @@ def fit(
         feature_name=list(FEATURE_NAMES),
         categorical_feature=list(CATEGORIES),
     )
-    callbacks = [_progress(label, p.rounds)]
-    if curve is not None:
-        callbacks.append(lightgbm.record_evaluation(curve))
-    return lightgbm.train(
-        lightgbm_params(p),
-        data,
-        p.rounds,
-        valid_sets=[data] if curve is not None else None,
-        valid_names=["train"] if curve is not None else None,
-        callbacks=callbacks,
-    )
-
-
-def _progress(label: str, rounds: int) -> Any:
-    def report(env: lightgbm.callback.CallbackEnv) -> None:
-        done = env.iteration + 1
-        if sys.stderr.isatty():
-            print(f"\r{label}: round {done}/{rounds}", end="\n" if done == rounds else "", file=sys.stderr, flush=True)
-        elif done == rounds:
-            print(f"{label}: {rounds} rounds", file=sys.stderr, flush=True)
-
-    return report
+    with progress.steps(label, p.rounds) as advance:
+        callbacks: list[Any] = [lambda _: advance()]
+        if curve is not None:
+            callbacks.append(lightgbm.record_evaluation(curve))
+        booster = lightgbm.train(
+            lightgbm_params(p),
+            data,
+            p.rounds,
+            valid_sets=[data] if curve is not None else None,
+            valid_names=["train"] if curve is not None else None,
+            callbacks=callbacks,
+        )
+    print(f"{label}: {p.rounds} rounds", file=sys.stderr, flush=True)
+    return booster
 
 
 def rolling_origin(train: pd.DataFrame, p: TrainParams) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -90,7 +90,7 @@ def dvc(*arguments: str) -> None:
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON; numbers that are not finite become null."""
-    click.echo(json.dumps(_finite(value), indent=2, default=str))
+    click.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str))
 
 
 def _finite(value: Any) -> Any:

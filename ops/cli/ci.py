@@ -30,7 +30,7 @@ def lock() -> None:
     """Lock the requirements anew from pyproject.toml."""
     options = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"]
     for file, source in LOCKED.items():
-        execute("uv", "pip", "compile", *options, "--no-header", *source, "pyproject.toml", "-o", file)
+        execute("ops/ci/uv", "pip", "compile", *options, "--no-header", *source, "pyproject.toml", "-o", file)
 
 
 @group.verb("on-time ci check-lock")

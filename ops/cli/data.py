@@ -40,7 +40,7 @@ def _fetch(archive: Path | None = None) -> None:
     from stages import fetch as raw
 
     if archive is None and not raw.DATA_DIR.exists() and _has_remote():
-        dvc("pull", "--quiet", str(raw.DATA_DIR))
+        dvc("pull", str(raw.DATA_DIR))
     click.echo(raw.ensure(archive))
 
 

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
-from stages import evaluate, params, tracking
+from stages import evaluate, params, progress, tracking
 from stages.decision import Check, Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
@@ -101,7 +101,8 @@ def ask(study: optuna.Study) -> optuna.Trial:
 
 def search(study: optuna.Study, train: pd.DataFrame, p: TrainParams, trials: int) -> None:
     """Run trials until there are so many, pruned ones included; each is a run nested in the active one."""
-    while (done := len(_ended(study))) < trials:
+    ended = len(_ended(study))
+    for done in progress.track(range(ended, trials), "trials", lines=False):
         trial = ask(study)
         with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
             tried = with_values(p, trial.params)

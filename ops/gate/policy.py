@@ -27,9 +27,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a promotion is judged by; `challenger` is laid out as reports/metrics.json.
+    """The evidence of a promotion; `challenger` is laid out as reports/metrics.json.
 
-    Without a champion only `challenger` is filled; `unusable` says why a bundle was not loaded.
+    Without a champion only `challenger` is filled; `unusable` is the reason why a bundle was not loaded.
     """
 
     challenger: Nested

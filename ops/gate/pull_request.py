@@ -13,7 +13,7 @@ from app.errors import OnTimeError
 from ops.gate.policy import decide_pull_request, markdown
 from stages.decision import Decision
 from stages.files import EVALUATION_FILE, METRICS_FILE
-from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
+from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten
 
 
 class GateRefused(OnTimeError):
@@ -83,7 +83,7 @@ def policy_changes(commit: str) -> list[str]:
 
 
 def judge(revision: str, policy: GateParams) -> tuple[Decision, str]:
-    """Return the decision on the working tree against the merge base, and what a pull request's comment says of it."""
+    """Return the decision on the working tree against the merge base, and the text of a pull request's comment."""
     commit = merge_base(revision)
     now, base = metrics_diff(commit)
     first = at_base(commit, str(METRICS_FILE)) is None

@@ -68,13 +68,13 @@ class Receiver:
 
     def __init__(self, settings: ReceiverSettings) -> None:
         self.settings = settings
-        self.heard, self.silent = time.time(), False
+        self.last_watchdog, self.silent = time.time(), False
         self.retraining: asyncio.Task[None] | None = None
         self.registry = CollectorRegistry()
         self.watchdog = Gauge(
             "receiver_watchdog_timestamp_seconds", "Time of the last Watchdog.", registry=self.registry
         )
-        self.watchdog.set(self.heard)
+        self.watchdog.set(self.last_watchdog)
         self.alerts = Counter("receiver_alerts", "Alerts received.", ["status"], registry=self.registry)
         self.retrain = Counter("receiver_retrain", "Causes for retraining.", ["result"], registry=self.registry)
         for status in ("firing", "resolved"):
@@ -83,25 +83,25 @@ class Receiver:
             self.retrain.labels(result)
 
     def take(self, notification: Notification) -> None:
-        """Write each alert to the log as one line of JSON."""
+        """Log each alert as one line of JSON."""
         for alert in notification.alerts:
             self.alerts.labels(alert.status).inc()
             log.warning(json.dumps({"status": alert.status} | alert.labels | alert.annotations))
 
-    def hear(self) -> None:
+    def record_watchdog(self) -> None:
         """Record that the Watchdog has arrived."""
         if self.silent:
             log.warning("the Watchdog has arrived again")
-        self.heard, self.silent = time.time(), False
-        self.watchdog.set(self.heard)
+        self.last_watchdog, self.silent = time.time(), False
+        self.watchdog.set(self.last_watchdog)
 
     async def listen(self) -> None:
         """Alarm once whenever the Watchdog is missing."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            if not self.silent and time.time() - self.heard > self.settings.silence_seconds:
+            if not self.silent and time.time() - self.last_watchdog > self.settings.silence_seconds:
                 self.silent = True
-                log.critical("no Watchdog for %.0f s: no alert arrives", time.time() - self.heard)
+                log.critical("no Watchdog for %.0f s: no alert arrives", time.time() - self.last_watchdog)
                 if self.settings.silence_command:
                     await _run(self.settings.silence_command)
 
@@ -158,7 +158,7 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
     @app.post("/watchdog", dependencies=guard)
     async def watchdog(notification: Notification) -> None:
         if any(alert.status == "firing" for alert in notification.alerts):
-            receiver.hear()
+            receiver.record_watchdog()
 
     @app.post("/retrain", dependencies=guard)
     async def retrain(notification: Notification) -> dict[str, str]:
@@ -173,7 +173,7 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
     async def readyz() -> dict[str, Any]:
         if receiver.silent:
             raise HTTPException(503, "The Watchdog is missing: no alert arrives.")
-        return {"watchdog_heard_seconds_ago": round(time.time() - receiver.heard, 1)}
+        return {"watchdog_seconds_ago": round(time.time() - receiver.last_watchdog, 1)}
 
     @app.get("/metrics")
     async def metrics() -> Response:

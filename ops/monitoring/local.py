@@ -18,29 +18,21 @@ from pathlib import Path
 import yaml
 
 from app.errors import OnTimeError
+from ops.monitoring import blackbox
 
-OPS = Path(__file__).resolve().parent / "config"
-PACKAGES = {
-    "prometheus": "prometheus",
-    "prometheus-alertmanager": "prometheus-alertmanager",
-    "prometheus-blackbox-exporter": "prometheus-blackbox-exporter",
-    "prometheus-node-exporter": "prometheus-node-exporter",
-}
+CONFIG = Path(__file__).resolve().parent / "config"
+FOLDERS = ("prometheus", "rules", "alertmanager")
 TARGETS = {
-    "api:8000": "127.0.0.1:8000",
-    "drift:8001": "127.0.0.1:8001",
-    "receiver:8002": "127.0.0.1:8002",
-    "cadvisor:8080": "127.0.0.1:8080",
-    "node-exporter:9100": "127.0.0.1:9100",
-    "blackbox:9115": "127.0.0.1:9115",
-    "prometheus:9090": "127.0.0.1:9090",
-    "alertmanager:9093": "127.0.0.1:9093",
-    "grafana:3000": "127.0.0.1:3000",
+    name: f"127.0.0.1:{name.split(':')[1]}"
+    for name in (
+        *("api:8000", "drift:8001", "receiver:8002", "cadvisor:8080", "node-exporter:9100"),
+        *("blackbox:9115", "prometheus:9090", "alertmanager:9093", "grafana:3000"),
+    )
 }
-"""The targets of ops/monitoring/config/prometheus/prometheus.yml, and where they are here."""
+"""The targets of ops/monitoring/config/prometheus/prometheus.yml, and their addresses on this machine."""
 
 NOT_HERE = ("cadvisor", "grafana")
-"""Jobs whose programs Debian does not have."""
+"""Jobs whose programs are not in Debian."""
 DAY_SECONDS = 86400
 DRIFT_RUN_SECONDS = 15
 
@@ -68,50 +60,47 @@ def faster(text: str, speed: float) -> str:
 
 
 class ProgramEnded(OnTimeError):
-    """A program of the monitoring does not run any more."""
+    """A program of the monitoring has ended."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where everything listens, and how fast time runs; `targets` has an address for each one of the files."""
+    """Addresses and speed; `targets` has an address for each target in the configuration."""
 
     folder: Path
     targets: Mapping[str, str]
     speed: float = 1
     token: str = ""
     week_seconds: float = 7 * DAY_SECONDS
-    """How long the drift monitor's window is; a week, or the time in which one is replayed."""
+    """Length of the drift monitor's window: a week, or the time in which one is replayed."""
     without: Sequence[str] = ()
-    """Jobs that are left out; without `cadvisor`, so are the rules on containers."""
+    """Jobs to omit; without `cadvisor`, the rules on containers are omitted too."""
 
     def address(self, name: str) -> str:
-        """Return the address here of a target that the files name."""
+        """Return the address on this machine of a target in the configuration."""
         return self.targets.get(name, TARGETS[name])
 
     def render(self, text: str) -> str:
-        """Return a file's text with the addresses here, and with this speed."""
+        """Return a configuration with the addresses on this machine, and with this speed."""
         for name in TARGETS:
             text = text.replace(name, self.address(name))
         return faster(text, self.speed)
 
     def write(self) -> None:
-        """Write the configuration of Prometheus and Alertmanager, from the very files that the containers have."""
-        for source in [
-            *OPS.glob("prometheus/*.yml"),
-            *OPS.glob("prometheus/rules/*.yml"),
-            *OPS.glob("alertmanager/*.yml"),
-        ]:
-            file = self.folder / source.relative_to(OPS)
+        """Write the configuration of Prometheus, its exporter and Alertmanager from the files that the containers use."""
+        for source in (file for file in CONFIG.rglob("*.yml") if file.parent.name in FOLDERS):
+            file = self.folder / source.relative_to(CONFIG)
             file.parent.mkdir(parents=True, exist_ok=True)
-            text = source.read_text(encoding="utf-8")
-            file.write_text(text if source.name == "blackbox.yml" else self.render(text), encoding="utf-8")
+            own = source == blackbox.FILE
+            text = blackbox.configuration() if own else self.render(source.read_text(encoding="utf-8"))
+            file.write_text(text, encoding="utf-8")
         self._leave_out()
         secrets = self.folder / "alertmanager" / "secrets"
         secrets.mkdir(exist_ok=True)
         (secrets / "receiver_token").write_text(self.token or "local", encoding="utf-8")
 
     def _leave_out(self) -> None:
-        """Take the jobs that are not here out of the configuration: nobody wants to hear that they are down."""
+        """Remove the jobs to omit from the configuration, so that no alert fires for them."""
         file = self.folder / "prometheus" / "prometheus.yml"
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         content["scrape_configs"] = [job for job in content["scrape_configs"] if job["job_name"] not in self.without]
@@ -120,20 +109,19 @@ class Site:
             (file.parent / "rules" / "containers.yml").unlink()
 
     def commands(self) -> dict[str, list[str]]:
-        """Return how each of Debian's programs is started."""
-        prometheus, alertmanager = self.address("prometheus:9090"), self.address("alertmanager:9093")
+        """Return the arguments of each of Debian's programs."""
         return {
             "prometheus": [
                 f"--config.file={self.folder}/prometheus/prometheus.yml",
                 f"--storage.tsdb.path={self.folder}/tsdb",
-                f"--web.listen-address={prometheus}",
+                f"--web.listen-address={self.address('prometheus:9090')}",
                 f"--rules.alert.resend-delay={max(LEAST_MS, round(60_000 / self.speed))}ms",
                 "--log.level=warn",
             ],
             "prometheus-alertmanager": [
                 f"--config.file={self.folder}/alertmanager/alertmanager.yml",
                 f"--storage.path={self.folder}/alerts",
-                f"--web.listen-address={alertmanager}",
+                f"--web.listen-address={self.address('alertmanager:9093')}",
                 "--cluster.listen-address=",
                 "--log.level=warn",
             ],
@@ -166,7 +154,7 @@ class Site:
                 "ONTIME_DRIFT_MINUTES": str(minutes),
                 "ONTIME_DRIFT_REGISTRY_SECONDS": str(max(1.0, 30 / self.speed)),
             },
-            "monitor receiver": window  # the command that it starts looks at the same window
+            "monitor receiver": window  # the command that it starts uses the same window
             | {
                 "ONTIME_RECEIVER_HOST": host,
                 "ONTIME_RECEIVER_PORT": port,
@@ -184,7 +172,7 @@ def started(
     """Run programs until the block ends; those in `environment` are commands of ours."""
     for program in commands:
         if shutil.which(program) is None:
-            raise ProgramMissing(f"{program} is not installed: apt install {PACKAGES[program]}")
+            raise ProgramMissing(f"{program} is not installed: apt install {program}")
     with contextlib.ExitStack() as stack:
         running = {}
         lines = {program: [program, *arguments] for program, arguments in commands.items()}
@@ -201,7 +189,7 @@ def watch(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
     while True:
         for name, process in running.items():
             if process.poll() is not None:
-                raise ProgramEnded(f"{name} ended with {process.returncode}; its own words are above.")
+                raise ProgramEnded(f"{name} ended with {process.returncode}; its output is above.")
         time.sleep(0.5)
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
-from stages import featurize, interface, params
+from stages import featurize, interface, params, progress
 from stages.featurize import LOOKUPS_FILE
 from stages.rows import day_of
 
@@ -30,7 +30,7 @@ WEEK_DAYS = 7
 
 
 class ReplayFailed(OnTimeError):
-    """The service does not take what is replayed."""
+    """The service rejects a replayed request, or is unreachable."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def days(first: date, last: date) -> list[Day]:
 
 
 async def _post(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
-    """Return the answer; wait and ask again where the service has no room, fail on anything else."""
+    """Return the response; retry while the service is overloaded (503), and raise ReplayFailed on any other error."""
     for _ in range(20):
         answer = await client.post(path, json=body)
         if answer.status_code != 503:
@@ -102,7 +102,7 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
     rows: list[tuple[date, float, bool]] = []
     waiting: list[dict[str, Any]] = []
     async with httpx.AsyncClient(base_url=base, timeout=30, headers=headers) as client:
-        for number, day in enumerate(replayed):
+        for number, day in enumerate(progress.track(replayed, "days", lines=False)):
             started = time.monotonic()
             predictions = await predict(client, day.requests, week_seconds / WEEK_DAYS * 0.8)
             await report(client, waiting)
@@ -112,13 +112,13 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
             for prediction, body in zip(predictions, waiting, strict=True):
                 rows.append((day.day, prediction["probability"], Outcome.model_validate(body).positive))
             if (number + 1) % WEEK_DAYS == 0:
-                _say(rows, replayed[number + 1 - WEEK_DAYS].day)
+                _print_week(rows, replayed[number + 1 - WEEK_DAYS].day)
             await asyncio.sleep(max(0.0, week_seconds / WEEK_DAYS - (time.monotonic() - started)))
         await report(client, waiting)
     return pd.DataFrame(rows, columns=["day", "probability", "positive"])
 
 
-def _say(rows: list[tuple[date, float, bool]], first: date) -> None:
+def _print_week(rows: list[tuple[date, float, bool]], first: date) -> None:
     week = [(p, positive) for day, p, positive in rows if day >= first]
     mean, observed = np.mean([p for p, _ in week]), np.mean([positive for _, positive in week])
     print(

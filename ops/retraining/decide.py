@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
+import httpx
 import mlflow
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -107,7 +105,7 @@ class RetrainSettings(BaseSettings):
     """GitHub's API."""
 
 
-def collect(p: Params) -> Evidence:
+def collect() -> Evidence:
     """Return the evidence: the last window of the journal, the registry, and the retrainings before."""
     monitor = Monitor(DriftSettings())
     number = monitor.look_up()
@@ -158,14 +156,10 @@ def dispatch(settings: RetrainSettings, reasons: tuple[str, ...]) -> None:
     body = {"event_type": EVENT, "client_payload": {"reason": "; ".join(reasons)}}
     try:
         token = settings.token_file.read_text(encoding="utf-8").strip()
-        request = urllib.request.Request(
-            f"{settings.api}/repos/{settings.repository}/dispatches",
-            json.dumps(body).encode(),
-            {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"},
-        )
-        with urllib.request.urlopen(request, timeout=20):
-            pass
-    except (OSError, urllib.error.URLError) as err:
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/vnd.github+json"}
+        url = f"{settings.api}/repos/{settings.repository}/dispatches"
+        httpx.post(url, json=body, headers=headers, timeout=20).raise_for_status()
+    except (OSError, httpx.HTTPError) as err:
         raise RetrainingFailed(
             f"the workflow of {settings.repository} was not started: {err}. ONTIME_RETRAIN_TOKEN_FILE names a file "
             "with a token that may write the repository's contents; `on-time model retrain --now` retrains here."
@@ -189,26 +183,26 @@ def newest_day(p: Params) -> date:
 
 
 def retrain_here(until: date) -> None:
-    """Move the window and run the pipeline; what changed is left for a commit, the model becomes Staging."""
+    """Move the window and run the pipeline; the changed files are left uncommitted, the model becomes Staging."""
     move_window(until)
     done = subprocess.run(["dvc", "repro"], check=False)
     if done.returncode:
         raise RetrainingFailed("`dvc repro` failed; its output is above, `git diff params.yaml` shows the new window.")
     print(
-        "Next: `make gate` judges the new model, `make promote` compares it with Production.\n"
+        "Next: `make gate` checks the new model, `make promote` compares it with Production.\n"
         "Commit params.yaml, dvc.lock and reports."
     )
 
 
 def retrain(until: date | None, now: bool) -> None:
-    """Decide and act, or retrain `now` without a decision; the data end with `until`, or with the newest day of the rows."""
+    """Decide and act, or retrain `now` without a decision, on the data until a day (by default, the newest one)."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     p = params.load()
     until = until or newest_day(p)
     if now:
         retrain_here(until)
         return
-    evidence = collect(p)
+    evidence = collect()
     verdict = decide(evidence, p.monitor)
     run_id = record(evidence, verdict)
     print(f"{verdict.action}: {'; '.join(verdict.reasons)} (MLflow run {run_id})", flush=True)

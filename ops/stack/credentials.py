@@ -6,6 +6,8 @@ import secrets
 import subprocess
 from pathlib import Path
 
+from ops.monitoring import blackbox
+
 FOLDER = Path("ops/stack/compose/secrets")
 RANDOM = (
     *("postgres_password", "mlflow_db_password", "journal_db_password", "monitor_db_password"),
@@ -17,6 +19,7 @@ DATABASE = "postgresql+psycopg://{role}:{password}@postgres:5432/journal"
 def write(folder: Path) -> list[str]:
     """Write the secrets that are missing, each 192 random bits or made of others; return their names.
 
+    The configuration of the blackbox exporter is written each time, with the API key in `probe_key` if there is one.
     The files can be read by the containers' users; the folder, by its owner alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,9 @@ def write(folder: Path) -> list[str]:
         command = ["caddy", "hash-password", "--algorithm", "bcrypt", "--bcrypt-cost", "10"]
         hashed = subprocess.run(command, input=password, capture_output=True, text=True, check=True).stdout.strip()
         made.append(_write(folder, "mlflow_users", f"on-time {hashed}\n"))
+    key = (folder / "probe_key").read_text(encoding="utf-8").strip() if (folder / "probe_key").exists() else ""
+    (folder / "blackbox.yml").unlink(missing_ok=True)  # the example of the problem may have changed
+    _write(folder, "blackbox.yml", blackbox.configuration(key))
     return [name for name in made if name]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import psutil
 import pytest
 import yaml
 
+from app.interface import EXAMPLE
 from ops.monitoring.local import NOT_HERE, TARGETS, ProgramEnded, ProgramMissing, Site, faster, started, watch
+from ops.stack import credentials
 from tests.conftest import ROOT
 from tests.support.monitoring import needs, passes
 from tests.support.processes import started as started_process
@@ -49,6 +52,20 @@ def test_what_is_written_is_accepted_by_the_programs(tmp_path: Path, speed: floa
     passes("amtool", "check-config", tmp_path / "alertmanager" / "alertmanager.yml")
     written = "".join(file.read_text() for file in tmp_path.rglob("*.yml") if file.name != "blackbox.yml")
     assert not [name for name in TARGETS if name in written], "addresses of the containers"
+
+
+@needs("prometheus-blackbox-exporter")
+def test_the_probe_sends_the_example_of_the_problem(tmp_path: Path) -> None:
+    site(tmp_path).write()
+    local = tmp_path / "prometheus" / "blackbox.yml"
+    passes("prometheus-blackbox-exporter", "--config.check", f"--config.file={local}")
+    (tmp_path / "mlflow_users").touch()
+    for key in ("", "a-key"):  # a second time as well
+        (tmp_path / "probe_key").write_text(key)
+        credentials.write(tmp_path)
+    probes = [yaml.safe_load(file.read_text())["modules"]["predict"]["http"] for file in (local, tmp_path / local.name)]
+    assert [json.loads(probe["body"]) for probe in probes] == [EXAMPLE] * 2
+    assert [probe["headers"].get("X-API-Key") for probe in probes] == [None, "a-key"]
 
 
 def test_only_jobs_that_are_not_here_are_left_out(tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def test_a_picture_has_every_panel_and_the_answer_to_every_query(board: Board, p
         pictures.fill(query, "60s") for panel in panels for query in panel.queries.values()
     }
     assert not [query for query in prometheus.queries if "$__" in query or "$job" in query or "$container" in query]
-    assert {ax.get_title("left") for ax in figure.axes} == {panel.title for panel in panels}
+    assert {ax.get_title("left") for ax in figure.get_axes()} == {panel.title for panel in panels}
     assert {text.get_text() for text in figure.texts} >= {row.title for row in board.rows}
-    assert all(ax.lines or ax.collections or ax.patches or ax.tables or ax.texts for ax in figure.axes)
-    assert "no data" not in {text.get_text() for ax in figure.axes for text in ax.texts}
+    assert all(ax.lines or ax.collections or ax.patches or ax.tables or ax.texts for ax in figure.get_axes())
+    assert "no data" not in {text.get_text() for ax in figure.get_axes() for text in ax.texts}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_panel_without_an_answer_is_marked(prometheus: Prometheus, tmp_path: P
     prometheus.series = []
     figure = pictures.draw(load()[0], Source(prometheus.address, START, END))
     figure.savefig(tmp_path / "board.png")
-    assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["no data"] * len(figure.axes)
+    assert [text.get_text() for ax in figure.get_axes() for text in ax.texts] == ["no data"] * len(figure.get_axes())
 
 
 def test_rates_are_over_grafanas_interval(prometheus: Prometheus) -> None:
@@ -121,7 +121,7 @@ def test_a_query_that_is_rejected_and_a_prometheus_that_is_down_are_named(promet
     prometheus.status = 400
     with pytest.raises(PrometheusFailed, match=r"sum\(: parse error"):
         Source(prometheus.address, START, END).series("sum(", "")
-    with pytest.raises(PrometheusFailed, match="make monitor-local"):
+    with pytest.raises(PrometheusFailed, match="on-time monitor local"):
         Source("127.0.0.1:1", START, END).series("up", "")
 
 

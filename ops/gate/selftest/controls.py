@@ -28,7 +28,7 @@ from app.model import bundle as model
 from ops.gate.policy import table as markdown_table
 from ops.registry import commands as registry
 from ops.registry.commands import PromotionRefused
-from stages import tracking
+from stages import progress, tracking
 from stages.decision import Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
@@ -267,7 +267,7 @@ def table(p: Params, every: int = 1) -> str:
     with registry_of_its_own() as client:
         measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
         registry.promote(client, p, enter(client, BUNDLE_DIR, p, measured))
-        for control in CONTROLS:
+        for control in progress.track(CONTROLS, "negative controls", lines=False):
             checks = [check.format(slice=largest) for check in control.checks]
             reasons = attempt(client, shop, control)
             verify(control, checks, reasons)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from app.interface import Lookups
 from app.model import bundle as model
 from ops.gate.evidence import Resampled, TestRows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
-from stages import evaluate
+from stages import evaluate, progress
 from stages.decision import Decision
 from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
 from stages.fetch import sha256
@@ -99,23 +98,20 @@ def resample(
 def models(period: Period, p: Params, count: int, by_groups: bool) -> Iterator[Resampled]:
     """Yield full-size models that differ by chance only, measured on the period's scored rows.
 
-    Each has its own seed and (`by_groups`) its own resample of the groups of training rows. Their predictions are kept in
-    build/selftest, so that an interrupted run can be continued.
+    Each has its own seed and (`by_groups`) its own resample of the groups of training rows. Their predictions are kept
+    in build/selftest, so that an interrupted run can be continued.
     """
     features, scored = matrix(period.train), matrix(period.scored)
     target, groups = period.train[TARGET].to_numpy(), period.train[GROUP].to_numpy()
     inputs = [sha256(OUT_DIR / f"{name}.parquet") for name in ("train", "test")]
     key = hashlib.sha256(json.dumps([inputs, len(groups), p.train.model_dump()]).encode()).hexdigest()[:12]
-    started, made = time.monotonic(), 0
-    for seed in range(count):
+    for seed in progress.track(range(count), f"{period.name}: models", lines=False):
         path = CACHE_DIR / f"{period.name}-{'groups' if by_groups else 'seed'}-{key}-{seed}.npy"
         if not path.exists():
             rows = resample(groups, np.random.default_rng(seed))[0] if by_groups else np.arange(len(groups))
-            left = (time.monotonic() - started) / max(made, 1) * (count - seed) / 60
-            label = f"{period.name}: model {seed + 1} of {count}" + (f", {left:.0f} minutes left" if made else "")
+            label = f"{period.name}: model {seed + 1} of {count}"
             booster = fit(features[rows], target[rows], p.train.model_copy(update={"seed": seed}), label=label)
             _write(path, model.predict(booster, scored))
-            made += 1
         yield period.measure(np.load(path), p)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +14,7 @@ from app.model import bundle as model
 from ops.gate.evidence import Resampled, resampled
 from ops.gate.policy import table as markdown_table
 from ops.gate.selftest.equal import Period, judge, resample
+from stages import progress
 from stages.featurize import GROUP, TARGET
 from stages.metrics import Scored, Settings, measure
 from stages.params import Params
@@ -85,10 +85,9 @@ def table(p: Params, repeats: int) -> str:
     critical: dict[str, Floats] = {}
     for name, degrade in (("features of other rows", power.noise), ("fewer rounds", power.fewer_rounds)):
         found = []
-        for seed in range(repeats):
+        for seed in progress.track(range(repeats), f"power, {name}"):
             rng = np.random.default_rng(seed)
             found.append(power.critical_loss(degrade(rng), rng))
-            print(f"power, {name}: {seed + 1} of {repeats}", file=sys.stderr, flush=True)
         critical[name] = np.array(found)
     rows = [[str(loss), *(f"{np.mean(found <= loss):.0%}" for found in critical.values())] for loss in LOSSES]
     notes = [f"{name.capitalize()}: {smallest(found)}" for name, found in critical.items()]

@@ -1,4 +1,4 @@
-"""`make boards`: the JSON of every dashboard, made by the Grafana Foundation SDK from the YAML files in this folder."""
+"""`on-time monitor dashboards`: Grafana's JSON, made by the Grafana Foundation SDK from the YAML files beside this."""
 
 from __future__ import annotations
 

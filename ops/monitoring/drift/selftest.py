@@ -16,7 +16,7 @@ from app.interface import CATEGORIES, NUMBERS
 from app.model import bundle as model
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
-from stages import params
+from stages import params, progress
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.rows import month_of
@@ -95,7 +95,8 @@ def row(reference: Reference, name: str, window: pd.DataFrame) -> list[str]:
     """Return a window as a row of a table."""
     found = compare(reference, window, window)
     q = found.quality
-    assert q is not None
+    if q is None:
+        return [name, *"–––––", f"{found.rows} rows are fewer than monitor.drift.min_rows"]
     numbers = [q.mean_probability, q.observed_rate, q.gap, q.log_loss, found.score_psi]
     return [name, *(f"{n:.3f}" for n in numbers), "; ".join(map(str, alarms(reference, found))) or "none"]
 
@@ -103,10 +104,12 @@ def row(reference: Reference, name: str, window: pd.DataFrame) -> list[str]:
 def show() -> None:
     """Print how often samples and ordinary weeks alarm, and a row for each fault and each week of the test period."""
     reference, bundle = reference_of()
-    samples = [beyond(reference, window) for window in resampled(reference, RESAMPLES, WINDOW_ROWS)]
+    drawn = progress.track(resampled(reference, RESAMPLES, WINDOW_ROWS), "samples", RESAMPLES, lines=False)
+    samples = [beyond(reference, window) for window in drawn]
     print(f"windows of {WINDOW_ROWS} rows drawn from the reference: {kinds(samples)}")
     training = training_weeks(bundle.lookups.vocabularies)
-    ordinary = [beyond(reference, window) for _, window in weeks(training, stride=1)]
+    days = list(weeks(training, stride=1))
+    ordinary = [beyond(reference, window) for _, window in progress.track(days, "weeks", lines=False)]
     print(f"weeks of the rolling-origin months, starting on each day: {kinds(ordinary)}\n")
     windows = itertools.chain(faults(reference, most_important_number()), weeks(test_weeks(bundle)))
     head = ["window", "mean probability", "observed", "gap", "log loss", "score PSI", "alarms"]

@@ -1,0 +1,21 @@
+"""The configuration of the blackbox exporter: its probe of /predict sends the problem's example."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from app.interface import EXAMPLE
+
+FILE = Path(__file__).resolve().parent / "config" / "prometheus" / "blackbox.yml"
+
+
+def configuration(api_key: str = "") -> str:
+    """Return the committed configuration with a request body and, for a service with API keys, the header."""
+    content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    http = content["modules"]["predict"]["http"]
+    http["body"] = json.dumps(EXAMPLE)
+    http["headers"] |= {"X-API-Key": api_key} if api_key else {}
+    return str(yaml.safe_dump(content, sort_keys=False))

@@ -1,0 +1,70 @@
+"""`.ci/run` itself: the time of each step, a step that fails, and an engine that is found, started or left out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+STEPS = """
+setup lint repro test:
+	@echo $@ with CI=$$CI; $(BROKEN_$@)
+test-all:
+	@echo; echo '== 7 passed in 1.00s =='; $(BROKEN_$@)
+"""
+
+
+def _run(folder: Path, *programs: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it on steps that only print, on a machine whose `docker` is one of these scripts."""
+    for name, text in (("on-time", "#!/bin/sh\n"), (".ci/packages", "#!/bin/sh\n"), ("Makefile", STEPS)):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    shutil.copy2(ROOT / ".ci/run", folder / ".ci/run")
+    (folder / "bin").mkdir()
+    for program in programs:
+        (folder / "bin/docker").write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+        (folder / "bin/docker").chmod(0o755)
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    env = {name: value for name, value in os.environ.items() if name not in ("CI", "ONTIME_DOCKER_UP")}
+    env |= {"PATH": f"{folder}/bin:{env['PATH']}"} | environment
+    return subprocess.run([folder / ".ci/run"], env=env, capture_output=True, text=True, check=False)
+
+
+def test_every_step_runs_and_the_last_line_is_that_of_the_tests(tmp_path: Path) -> None:
+    done = _run(tmp_path / "clone", "exit 0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "== 7 passed in 1.00s =="
+    assert done.stdout.count(" s  ok ") == 7 and "lint with CI=true" in done.stdout
+    assert "left out" not in done.stdout
+
+
+@pytest.mark.parametrize("step", ["lint", "repro", "test", "test-all"])
+def test_a_step_that_fails_fails_the_run_after_the_others(step: str, tmp_path: Path) -> None:
+    done = _run(tmp_path / "clone", "exit 0", **{f"BROKEN_{step}": "false"})
+    assert done.returncode == 1
+    assert (done.stdout.count("  FAILED  "), done.stdout.count("  ok      ")) == (1, 6)
+
+
+def test_a_model_that_changes_what_is_committed_fails_the_run(tmp_path: Path) -> None:
+    done = _run(tmp_path / "clone", "exit 0", BROKEN_repro="echo >>on-time")
+    assert done.returncode == 1 and "make repro changed what is committed" in done.stderr
+
+
+def test_an_engine_that_a_command_starts_is_used(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    done = _run(tmp_path / "clone", f"test -e '{started}'", ONTIME_DOCKER_UP=f"touch '{started}'")
+    assert done.returncode == 0 and "lint with CI=true" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["", "false"])
+def test_without_an_engine_what_is_left_out_is_named(command: str, tmp_path: Path) -> None:
+    done = _run(tmp_path / "clone", "exit 1", ONTIME_DOCKER_UP=command)
+    assert done.returncode == 0 and "lint with CI=\n" in done.stdout
+    assert "No Docker engine answers" in done.stdout.splitlines()[-2]

@@ -1,0 +1,33 @@
+"""The self-test of the promotion gate on the real model: each control is refused by its check, and losses are found."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.gate.selftest import controls, power
+from stages import params
+from tests.conftest import Clone
+
+pytestmark = pytest.mark.long
+
+EVERY = 8  # of the training rows
+
+
+@pytest.fixture
+def p(pipeline: Clone, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    """The parameters of the real pipeline, in whose folder the test runs, with fewer resamples."""
+    monkeypatch.chdir(pipeline.path)
+    read = params.load()
+    promotion = read.gate.promotion.model_copy(update={"bootstrap": 200, "latency_calls": 100})
+    return read.model_copy(update={"gate": read.gate.model_copy(update={"promotion": promotion})})
+
+
+def test_every_control_is_refused_by_the_check_that_is_there_for_it(p: params.Params) -> None:
+    rows = controls.table(p, EVERY).splitlines()[2:]
+    assert len(rows) == len(controls.CONTROLS)
+    assert [row.split("|")[2].strip() for row in rows] == ["refused"] * (len(rows) - 1) + ["accepted"]
+
+
+def test_a_model_that_gets_worse_step_by_step_is_refused_before_the_last_step(p: params.Params) -> None:
+    text = power.table(p, 1)
+    assert text.count("is refused 80 % of the time") == 2 and "inf" not in text
