@@ -107,8 +107,9 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
         rows[0] | {"id": "old", "created_at": now - timedelta(days=9)},
         rows[0] | {"id": "v2", "model_version": "2"},
     ]
+    details = {"status": "arrived", "delay_minutes": 0}
     known = [
-        {"prediction_id": row["id"], "received_at": now, "status": "arrived", "delay_minutes": 0, "positive": late}
+        {"prediction_id": row["id"], "received_at": now, "positive": late, "details": details}
         for row, late in zip(rows[:550], window[TARGET].astype(bool), strict=False)
     ]
     with engine.begin() as connection:
