@@ -30,6 +30,12 @@ def up(address: str) -> dict[str, str]:
     return {target["labels"]["job"]: target["health"] for target in answer.json()["data"]["activeTargets"]}
 
 
+def probes(address: str) -> dict[str, str]:
+    """Return the result of each probe, "1" for a success."""
+    found = httpx.get(f"http://{address}/api/v1/query", params={"query": "probe_success"}).json()["data"]["result"]
+    return {one["metric"]["job"]: one["value"][1] for one in found}
+
+
 def test_what_it_starts_is_scraped_and_one_signal_ends_it(bundle_dir: Path, tmp_path: Path) -> None:
     targets = {name: f"127.0.0.1:{free_port()}" for name in TARGETS}
     address, api = targets["prometheus:9090"], targets["api:8000"]
@@ -46,6 +52,8 @@ def test_what_it_starts_is_scraped_and_one_signal_ends_it(bundle_dir: Path, tmp_
     ):
         process.wait_until(f"all jobs are up at {address}", lambda: set(up(address).values()) == {"up"})
         assert not set(up(address)) & set(NOT_HERE) and len(up(address)) == len(TARGETS) - len(NOT_HERE) + 1
+        succeed = {"probe-ready": "1", "probe-predict": "1"}
+        process.wait_until("the probes succeed", lambda: probes(address) == succeed)
         children = psutil.Process(process.pid).children()
         assert len(children) == 6
         process.terminate()
