@@ -1,4 +1,4 @@
-"""Asks the service from inside its container (`docker exec … python - < ops/monitoring/probe.py`): standard library only.
+"""Request the service from inside its container (`docker exec … python - < ops/monitoring/probe.py`); no packages needed.
 
 It needs no network and no port, so it works on a container that has neither, on this machine and over SSH.
 """
