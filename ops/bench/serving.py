@@ -1,6 +1,6 @@
 """`on-time bench serving`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run.
 
-The server has one core and the load generator (wrk) another; they take turns, so that what drifts drifts for all.
+The server has one core and the load generator (wrk) another; they take turns, so that drift of the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +26,7 @@ from typing import Any
 import lightgbm
 import psutil
 from pydantic import TypeAdapter
+from tabulate import tabulate
 
 from app.api.schemas import MAX_BATCH, Batch
 from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
@@ -51,10 +51,10 @@ end
 
 @dataclass
 class Contestant:
-    """A server, and what it is asked."""
+    """A server, and the request that it gets; the command is a Python module and its arguments."""
 
     name: str
-    command: list[str]
+    command: str
     ready: str
     path: str
     body: dict[str, Any]
@@ -66,15 +66,10 @@ class Contestant:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [part.format(port=port) for part in self.command]
-        environment = os.environ | self.environment | {"ONTIME_PORT": str(port)}
+        command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", *self.command.format(port=port).split()]
+        environment, null = os.environ | self.environment | {"ONTIME_PORT": str(port)}, subprocess.DEVNULL
         started = time.perf_counter()
-        with subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CORE), *command],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
+        with subprocess.Popen(command, env=environment, stdout=null, stderr=null) as process:
             try:
                 self._wait(f"http://127.0.0.1:{port}{self.ready}", process)
                 yield Server(self, port, psutil.Process(process.pid), time.perf_counter() - started)
@@ -89,7 +84,7 @@ class Contestant:
             try:
                 with urllib.request.urlopen(url, timeout=5):
                     return
-            except (urllib.error.URLError, OSError):
+            except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"error: {self.name} does not answer at {url}.")
                 time.sleep(0.01)
@@ -115,7 +110,7 @@ class Server:
         return float(sum(t.user + t.system for t in times))
 
     def load(self, connections: int, seconds: float, script: Path) -> dict[str, float]:
-        """Ask as fast as it answers; latencies in milliseconds, processor time per request in microseconds."""
+        """Send requests without pause; latencies in milliseconds, processor time per request in microseconds."""
         before = self.cpu_seconds()
         url = f"http://127.0.0.1:{self.port}{self.contestant.path}"
         command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
@@ -123,14 +118,9 @@ class Server:
         found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
         assert found, done.stdout
         requests, duration, p50, p95, p99, errors = map(float, found[1].split())
-        return {
-            "rps": requests / duration * 1e6,
-            "p50_ms": p50 / 1000,
-            "p95_ms": p95 / 1000,
-            "p99_ms": p99 / 1000,
-            "cpu_us": (self.cpu_seconds() - before) / max(requests, 1) * 1e6,
-            "errors": errors,
-        }
+        milliseconds = {"p50_ms": p50 / 1000, "p95_ms": p95 / 1000, "p99_ms": p99 / 1000}
+        cpu = (self.cpu_seconds() - before) / max(requests, 1) * 1e6
+        return {"rps": requests / duration * 1e6, **milliseconds, "cpu_us": cpu, "errors": errors}
 
 
 def contestants(folder: Path) -> list[Contestant]:
@@ -141,50 +131,19 @@ def contestants(folder: Path) -> list[Contestant]:
     known = {"name": NAME, "version": "1", "alias": "production", "run_id": None}
     (baked / "version.json").write_text(json.dumps(known | {"bundle_digest": bundle.digest}))
     row = compute(columns([Request.model_validate(EXAMPLE)]), bundle.lookups)[0].tolist()
-    python = sys.executable
-    baked_model = {"ONTIME_BAKED_MODEL": str(baked)}
+
+    def service(name: str, journal: str) -> Contestant:
+        environment = {"ONTIME_BAKED_MODEL": str(baked), "ONTIME_JOURNAL_URL": journal}
+        return Contestant(name, "app", "/readyz", "/predict", EXAMPLE, environment)
+
+    floor = "uvicorn ops.bench.empty_app:app --port {port} --no-access-log --log-level warning"
+    mlflow = f"mlflow models serve -m {folder}/mlflow -p {{port}} --env-manager local --workers 1"
+    frame = {"dataframe_split": {"columns": list(FEATURE_NAMES), "data": [row]}}
     return [
-        Contestant(
-            "floor: empty FastAPI endpoint",
-            [
-                python,
-                "-m",
-                "uvicorn",
-                "ops.bench.empty_app:app",
-                "--port",
-                "{port}",
-                "--no-access-log",
-                "--log-level",
-                "warning",
-            ],
-            "/openapi.json",
-            "/predict",
-            EXAMPLE,
-        ),
-        Contestant(
-            "service, everything on",
-            [python, "-m", "app"],
-            "/readyz",
-            "/predict",
-            EXAMPLE,
-            baked_model | {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"},
-        ),
-        Contestant(
-            "service without its journal",
-            [python, "-m", "app"],
-            "/readyz",
-            "/predict",
-            EXAMPLE,
-            baked_model | {"ONTIME_JOURNAL_URL": ""},
-        ),
-        Contestant(
-            "mlflow models serve",
-            [python, "-m", "mlflow", "models", "serve", "-m", str(folder / "mlflow"), "-p", "{port}"]
-            + ["--env-manager", "local", "--workers", "1"],
-            "/ping",
-            "/invocations",
-            {"dataframe_split": {"columns": list(FEATURE_NAMES), "data": [row]}},
-        ),
+        Contestant("floor: empty FastAPI endpoint", floor, "/openapi.json", "/predict", EXAMPLE),
+        service("service, everything on", f"sqlite:///{folder}/journal.db"),
+        service("service without its journal", ""),
+        Contestant("mlflow models serve", mlflow, "/ping", "/invocations", frame),
     ]
 
 
@@ -232,12 +191,7 @@ def batch(server: Server, seconds: float) -> dict[str, float]:
     over_http = _per_second(ask, seconds)
     reader = TypeAdapter(Batch)
     read = _per_second(lambda: reader.validate_json(body), seconds)
-    return {
-        "service_rows_s": over_http,
-        "read_rows_s": read,
-        "booster_rows_s": alone,
-        "of_booster": over_http / alone,
-    }
+    return {"service_rows_s": over_http, "read_rows_s": read, "booster_rows_s": alone, "of_booster": over_http / alone}
 
 
 def _per_second(call: Any, seconds: float) -> float:
@@ -251,22 +205,12 @@ def _per_second(call: Any, seconds: float) -> float:
 
 def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, float]) -> None:
     """Print what was measured."""
-    print(
-        f"{'':30}{'conn':>5}{'req/s':>9}{'of floor':>9}{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'cpu µs':>8}{'fail':>6}"
-    )
-    for row in table:
-        print(
-            f"{row['name']:30}{row['connections']:5}{row['rps']:9.0f}{row['of_floor']:9.2f}{row['p50_ms']:8.1f}"
-            f"{row['p95_ms']:8.1f}{row['p99_ms']:8.1f}{row['cpu_us']:8.0f}{row['errors']:7.0f}"
-        )
+    print(tabulate(table, headers="keys", floatfmt=("", "", ".2f", ".0f", ".1f", ".1f", ".1f", ".0f", ".0f")))
     for server in servers:
-        print(
-            f"{server.contestant.name}: ready in {server.start_seconds:.2f} s, {server.resident_mb():.0f} MB resident"
-        )
+        print(f"{server.contestant.name}: ready in {server.start_seconds:.2f} s, {server.resident_mb():.0f} MB")
     print(
-        f"batches of {MAX_BATCH}: {batches['service_rows_s']:.0f} rows/s over HTTP, "
-        f"{batches['of_booster']:.2f} of what Booster.predict alone does on one core; "
-        f"Pydantic alone reads {batches['read_rows_s']:.0f} rows/s of their JSON"
+        f"batches of {MAX_BATCH}: {batches['service_rows_s']:.0f} rows/s over HTTP, {batches['of_booster']:.2f} of "
+        f"Booster.predict on one core; Pydantic alone reads {batches['read_rows_s']:.0f} rows/s of their JSON"
     )
 
 
@@ -277,10 +221,10 @@ def run(seconds: float, rounds: int, connections: Sequence[int], without_mlflow:
             sys.exit(f"error: {program} is not here (Debian: apt install wrk util-linux).")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        chosen = contestants(folder)
         if without_mlflow:
-            chosen = contestants(folder)[:3]
+            chosen.pop()
         else:
-            chosen = contestants(folder)
             save_for_mlflow(folder)
         with ExitStack() as stack:
             servers = [stack.enter_context(contestant.running()) for contestant in chosen]

@@ -18,7 +18,6 @@ from stages.git import git
 
 MARKER = "<!-- on-time: report -->"
 LONGEST = 60_000  # characters; GitHub takes 65,536
-PAGE = 100
 
 
 class GitHubRefused(OnTimeError):
@@ -50,10 +49,10 @@ def gh(*arguments: str, body: Any = None, check: bool = True) -> str:
     return done.stdout
 
 
-def api(path: str, method: str = "GET", body: Any = None) -> Any:
-    """Call GitHub's API under this repository, and return the answer."""
+def api(path: str, method: str = "GET", body: Any = None, *options: str) -> Any:
+    """Call GitHub's API under this repository, and return the response."""
     address = f"repos/{setting('GITHUB_REPOSITORY')}/{path}"
-    return json.loads(gh("api", "--method", method, address, body=body) or "null")
+    return json.loads(gh("api", "--method", method, address, *options, body=body) or "null")
 
 
 def pull_request(workflow_run: dict[str, Any]) -> int | None:
@@ -80,7 +79,7 @@ def harmless(text: str) -> str:
 
 
 def body_of(workflow_run: dict[str, Any], report: str) -> str:
-    """Return the comment: first what GitHub itself knows of the run, then the report."""
+    """Return the comment: GitHub's own facts of the run, then the report."""
     link = f"[run {workflow_run['run_number']}]({workflow_run['html_url']})"
     verdict = f"`ci` on {workflow_run['head_sha'][:9]}: **{workflow_run['conclusion']}** ({link})"
     return "\n\n".join([MARKER, verdict, harmless(report) or "The run ended before it made a report."])
@@ -93,32 +92,27 @@ def comment(run_id: str) -> str:
     if number is None:
         return f"No open pull request has {workflow_run['head_sha'][:9]} as its head: nothing to comment on."
     body = {"body": body_of(workflow_run, report_of(run_id))}
-    page, found = 1, []
-    while batch := api(f"issues/{number}/comments?per_page={PAGE}&page={page}"):
-        found += [c["id"] for c in batch if c["body"].startswith(MARKER) and c["user"]["type"] == "Bot"]
-        page += 1
+    comments = api(f"issues/{number}/comments?per_page=100", "GET", None, "--paginate")
+    found = [c["id"] for c in comments if c["body"].startswith(MARKER) and c["user"]["type"] == "Bot"]
     if found:
         api(f"issues/comments/{found[0]}", "PATCH", body)
-        return f"The comment on pull request {number} says what run {workflow_run['run_number']} found."
+        return f"The comment on pull request {number} has the report of run {workflow_run['run_number']}."
     api(f"issues/{number}/comments", "POST", body)
     return f"Pull request {number} has the report of run {workflow_run['run_number']} as a comment."
 
 
 def deployment(environment: str, version: str, image: str, why: str) -> str:
     """Record a deployment that worked, with the model's version and the image, in GitHub's list of deployments."""
-    made = api(
-        "deployments",
-        "POST",
-        {
-            "ref": setting("GITHUB_SHA"),
-            "task": "deploy:model",
-            "environment": environment,
-            "description": f"model version {version}: {why}"[:140],
-            "payload": {"model_version": version, "image": image, "reason": why},
-            "auto_merge": False,
-            "required_contexts": [],
-        },
-    )
+    body = {
+        "ref": setting("GITHUB_SHA"),
+        "task": "deploy:model",
+        "environment": environment,
+        "description": f"model version {version}: {why}"[:140],
+        "payload": {"model_version": version, "image": image, "reason": why},
+        "auto_merge": False,
+        "required_contexts": [],
+    }
+    made = api("deployments", "POST", body)
     status = {"state": "success", "description": f"model-v{version}", "environment": environment}
     api(f"deployments/{made['id']}/statuses", "POST", status)
     return f"Recorded: {environment} runs model version {version}, {image}."

@@ -27,7 +27,7 @@ class LockStale(OnTimeError):
 
 
 def ignored(path: str) -> bool:
-    """Return whether git ignores a path: a clone lacks it, which says nothing of the lock."""
+    """Return whether git ignores a path: a clone lacks it, whatever the lock holds."""
     return subprocess.run(["git", "check-ignore", "--quiet", path], check=False).returncode == 0
 
 
@@ -44,12 +44,9 @@ def parameter(stage: str, key: str) -> list[str]:
 
 def differences(stage: str, entries: list[Any]) -> list[str]:
     """Return what `dvc status` finds changed in a stage, without what a clone merely lacks."""
-    found = []
+    found = [entry for entry in entries if isinstance(entry, str)]  # "changed command", "always changed"
     for entry in entries:
-        if not isinstance(entry, dict):
-            found.append(str(entry))  # "changed command", "always changed"
-            continue
-        for paths in entry.values():
+        for paths in entry.values() if isinstance(entry, dict) else []:
             for path, state in paths.items() if isinstance(paths, dict) else [(str(paths), "changed")]:
                 if isinstance(state, dict):  # the keys of params.yaml
                     found += [line for key in state for line in parameter(stage, key)]

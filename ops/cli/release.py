@@ -80,8 +80,8 @@ def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None
     from ops.release import deploy as site
     from stages import params, tracking
 
-    where, p, client = site.reach(host), params.load(), tracking.connect()
-    click.echo(site.deploy(client, p, image, where, site.Plan(soak, watch), alias))
+    plan = site.Plan(site.reach(host), soak, watch)
+    click.echo(site.deploy(tracking.connect(), params.load(), image, plan, alias))
 
 
 @group.verb('on-time release undeploy --version 1 --reason "version 2 is too slow"')
@@ -95,8 +95,8 @@ def undeploy(version: str, reason: str, image: str, host: str, soak: float, watc
     from ops.release import deploy as site
     from stages import params, tracking
 
-    where, p, client = site.reach(host), params.load(), tracking.connect()
-    click.echo(site.undeploy_to(client, p, version, where, site.Plan(soak, watch), reason, image))
+    plan = site.Plan(site.reach(host), soak, watch)
+    click.echo(site.undeploy_to(tracking.connect(), params.load(), version, plan, reason, image))
 
 
 @group.verb("on-time release load-test --rate 200 --seconds 30")

@@ -26,13 +26,13 @@ SITE_PACKAGES = "/opt/venv/lib/python3.11/site-packages"
 
 
 class AuditFailed(OnTimeError):
-    """A vulnerability is known, or it is not known whether one is."""
+    """A vulnerability is known, or the audit is incomplete."""
 
     exit_code = 13
 
 
 class Ignored(BaseModel):
-    """A vulnerability that is let pass until a day."""
+    """An exception: a known vulnerability that is accepted until a day."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class Ignored(BaseModel):
 
 
 def ignored(path: Path) -> list[Ignored]:
-    """Return the entries of the ignore file; raise AuditFailed for one without reason or last day."""
+    """Return the exceptions of a file; raise AuditFailed for one without reason or last day."""
     try:
         return TypeAdapter(list[Ignored]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")) or [])
     except ValidationError as err:
@@ -52,39 +52,29 @@ def ignored(path: Path) -> list[Ignored]:
 
 
 def judge(dependencies: Sequence[dict[str, Any]], entries: Sequence[Ignored], today: date) -> list[str]:
-    """Return all that speaks against pip-audit's result: vulnerabilities, packages not audited, outdated entries."""
+    """Return the findings in pip-audit's result: vulnerabilities, packages not audited, outdated exceptions."""
     if not dependencies:
         return ["nothing was audited"]
     skipped = [d["name"] for d in dependencies if "skip_reason" in d]
-    found = {(d["name"], name): (d, v) for d in dependencies for v in d.get("vulns", []) for name in _names(v)}
-    valid = {(e.package, e.id) for e in entries if e.expires >= today}
-    passed = {id(found[key][1]) for key in valid & found.keys()}
-    reasons = [f"{e.id} ({e.package}) was let pass until {e.expires}: {e.reason}" for e in entries if e.expires < today]
-    reasons += [
-        f"{e.id} ({e.package}) is not found any more: delete the entry" for e in entries if _gone(e, found, skipped)
-    ]
+    exceptions = {(e.package, e.id) for e in entries if e.expires >= today}
+    used: set[tuple[str, str]] = set()
+    findings = [f"{e.id} ({e.package}): the exception has expired on {e.expires}" for e in entries if e.expires < today]
     for d in dependencies:
         for v in d.get("vulns", []):
-            if id(v) not in passed:
+            names = {(d["name"], name) for name in (v["id"], *v.get("aliases", []))}
+            used |= names
+            if not names & exceptions:
                 fixed = ", ".join(v.get("fix_versions", [])) or "no version yet"
-                reasons.append(f"{d['name']} {d['version']}: {v['id']}, fixed in {fixed}")
+                findings.append(f"{d['name']} {d['version']}: {v['id']}, fixed in {fixed}")
+    unused = [e for e in entries if (e.package, e.id) not in used and e.package not in skipped]
+    findings += [f"{e.id} ({e.package}) is not found any more: delete the entry" for e in unused]
     if skipped:
-        reasons.append(
-            f"{len(skipped)} packages were not audited ({', '.join(skipped[:3])} …): the service does not know them"
-        )
-    return reasons
-
-
-def _names(vulnerability: dict[str, Any]) -> list[str]:
-    return [vulnerability["id"], *vulnerability.get("aliases", [])]
-
-
-def _gone(entry: Ignored, found: dict[tuple[str, str], Any], skipped: Sequence[str]) -> bool:
-    return (entry.package, entry.id) not in found and entry.package not in skipped
+        findings.append(f"{len(skipped)} packages were not audited: {', '.join(skipped[:3])}")
+    return findings
 
 
 def audit() -> str:
-    """Ask pip-audit about every locked package; raise AuditFailed with all that it found."""
+    """Run pip-audit on every locked package; raise AuditFailed with all findings."""
     entries = ignored(IGNORED_FILE)
     command = [sys.executable, "-m", "pip_audit", "--requirement", REQUIREMENTS, "--require-hashes", "--disable-pip"]
     command += ["--format", "json", "--progress-spinner", "off"]
@@ -92,11 +82,11 @@ def audit() -> str:
     try:
         dependencies = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError) as err:
-        words = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
-        raise AuditFailed(f"pip-audit could not ask the vulnerability service: {words}") from err
+        message = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
+        raise AuditFailed(f"pip-audit did not reach the vulnerability service: {message}") from err
     if reasons := judge(dependencies, entries, datetime.now(UTC).date()):
         raise AuditFailed(f"{REQUIREMENTS} does not pass the audit:\n  " + "\n  ".join(reasons))
-    return f"{len(dependencies)} packages: no known vulnerability, {len(entries)} let pass for a time."
+    return f"{len(dependencies)} packages: no known vulnerability, {len(entries)} exceptions."
 
 
 @engine_errors()
@@ -108,7 +98,7 @@ def sbom(image: str) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         with docker.container.create(image) as container:
             docker.container.copy((container, SITE_PACKAGES), scratch)
-        python = Path(scratch) / "python"  # stands for the image's interpreter, whose path is all that is asked for
+        python = Path(scratch) / "python"  # stands for the image's interpreter: cyclonedx-py only takes its path
         python.write_text(f"#!/bin/sh\necho '[\"{scratch}/site-packages\"]'\n", encoding="utf-8")
         python.chmod(0o755)
         command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--pyproject"]
@@ -117,10 +107,7 @@ def sbom(image: str) -> Path:
     if done.returncode:
         raise AuditFailed(f"cyclonedx-py failed on {image}: {done.stderr.strip().splitlines()[-1]}")
     bill = json.loads(path.read_text(encoding="utf-8"))
-    bill["metadata"]["properties"] = [*bill["metadata"].get("properties", []), *_properties(facts)]
+    properties = [{"name": name, "value": value} for name, value in sorted(facts.items())]
+    bill["metadata"]["properties"] = [*bill["metadata"].get("properties", []), *properties]
     path.write_text(json.dumps(bill, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return path
-
-
-def _properties(facts: dict[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value": facts[name]} for name in sorted(facts)]

@@ -1,8 +1,8 @@
-"""`on-time release deploy`: blue/green on one machine; whatever goes wrong, what served before keeps serving.
+"""`on-time release deploy`: blue/green on one machine; on any failure, the release before keeps serving.
 
-The new container starts beside the old one and is tested without traffic. Then the proxy sends it the traffic; the old
-one is its fallback. If the checks pass, the old one is drained and removed; otherwise the proxy is switched back and the
-new one is removed. The decision is recorded in the registry. DOCKER_HOST=ssh://… deploys to another machine.
+The new container starts beside the old one and is tested without traffic. Then the proxy sends it the traffic, with the
+old one as its fallback. If the checks pass, the old one is drained and removed; if not, the proxy is switched back and
+the new one is removed. The registry records the decision. DOCKER_HOST=ssh://… deploys to another machine.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ COMPOSE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "compose.yml"
 COLOURS = ("blue", "green")
 RUNNING = "container that keeps running"
 ERROR_RATIO, P95_RATIO = 0.01, 3.0
-"""At most this share of 5xx, and this many times the p95 of what serves now (or P95_MS, where that is more)."""
+"""At most this share of 5xx, and this multiple of the p95 of the present release (P95_MS, if that is more)."""
 
 
 class DeployFailed(OnTimeError):
-    """The new release does not serve; what served before still does."""
+    """The new release does not serve; the one before still does."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Seconds without traffic, and seconds with it, for which a release is checked."""
+    """The machine, and the seconds without traffic and with it for which a release is checked there."""
 
+    host: str
     soak: float
     watch: float
 
@@ -181,17 +182,15 @@ def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: M
 
 
 @engine_errors()
-def deploy(client: MlflowClient, p: Params, image: str, host: str, plan: Plan, alias: str = PRODUCTION) -> str:
-    """Deploy the image of the Production version, or of another alias's; raise DeployFailed if it does not do well."""
+def deploy(client: MlflowClient, p: Params, image: str, plan: Plan, alias: str = PRODUCTION) -> str:
+    """Deploy the image of the Production version, or of another alias's; raise DeployFailed if a check fails."""
     facts = _facts(image)
-    _decide(client, p, images.registered(client, facts, alias), facts, _Order("deploy", image, host, plan))
-    return f"{image} serves on {host}."
+    _decide(client, p, images.registered(client, facts, alias), "deploy", image, plan)
+    return f"{image} serves on {plan.host}."
 
 
 @engine_errors()
-def undeploy_to(
-    client: MlflowClient, p: Params, number: str, host: str, plan: Plan, reason: str, image: str = ""
-) -> str:
+def undeploy_to(client: MlflowClient, p: Params, number: str, plan: Plan, reason: str, image: str = "") -> str:
     """Bring an earlier version's image back into service, then make that version Production again in the registry."""
     if not reason.strip():
         raise DeployFailed(
@@ -206,20 +205,11 @@ def undeploy_to(
         raise DeployFailed(
             f"version {number} of {version.name} has never been promoted: `make history` shows which were."
         )
-    _decide(client, p, version, facts, _Order("undeploy", image, host, plan, reason))
-    done, champion = f"{image} serves on {host} again.", by_alias(client, version.name, PRODUCTION)
+    _decide(client, p, version, "undeploy", image, plan, reason)
+    done, champion = f"{image} serves on {plan.host} again.", by_alias(client, version.name, PRODUCTION)
     if champion is None or str(champion.version) != number:
         done += f"\n{registry.rollback(client, p, number, reason)}"
     return done
-
-
-@dataclass(frozen=True)
-class _Order:
-    action: str
-    image: str
-    host: str
-    plan: Plan
-    reason: str = ""
 
 
 def _facts(image: str) -> dict[str, str]:
@@ -229,20 +219,22 @@ def _facts(image: str) -> dict[str, str]:
     return images.facts_of(image)
 
 
-def _decide(client: MlflowClient, p: Params, version: ModelVersion, facts: dict[str, str], order: _Order) -> None:
-    """Switch, and record how that went."""
+def _decide(
+    client: MlflowClient, p: Params, version: ModelVersion, action: str, image: str, plan: Plan, reason: str = ""
+) -> None:
+    """Switch, and record the result."""
     site = Site(PROJECT)
-    with site.alone(order.image):
-        decision = switch(site, order.image, order.plan, facts, version)
-    done = f"{order.image} serves" if decision.accepted else f"{order.image} is not deployed"
+    with site.alone(image):
+        decision = switch(site, image, plan, images.facts_of(image), version)
+    done = f"{image} serves" if decision.accepted else f"{image} is not deployed"
     try:
-        run_id = registry.record(order.action, version, None, decision, p, reason=order.reason)
-        history.record_deployment(client, run_id, version.name, order.image, order.host)
+        run_id = registry.record(action, version, None, decision, p, reason=reason)
+        history.record_deployment(client, run_id, version.name, image, plan.host)
     except MlflowException as err:
         raise DeployFailed(f"{done}, but MLflow did not record it: {str(err).splitlines()[0][:200]}") from err
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
-        raise DeployFailed(f"{done}, what served before still does: {reasons}.")
+        raise DeployFailed(f"{done}, the one before still does: {reasons}.")
 
 
 def reach(host: str) -> str:

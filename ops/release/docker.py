@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from app.errors import OnTimeError
 REPOSITORY = (os.environ.get("IMAGE_NAME") or "on-time").lower()  # GitHub allows capitals in names, registries do not
 PROJECT = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
 NO_CLIENT = "docker is not installed: install Docker Engine, or its command line and set DOCKER_HOST."
+BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 PROBE = Path(__file__).parents[1] / "monitoring" / "probe.py"
 
 
@@ -36,7 +38,7 @@ class EngineFailed(OnTimeError):
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Turn Docker's errors into EngineFailed, with the last words of its output; also a decorator."""
+    """Turn Docker's errors into EngineFailed, with the end of its output; also usable as a decorator."""
     try:
         yield
     except ClientNotFoundError as err:
@@ -46,16 +48,8 @@ def engine_errors() -> Iterator[None]:
 
 
 def _failed(command: Sequence[str], code: int, stderr: str | None) -> EngineFailed:
-    words = (stderr or "see above").strip().splitlines()[-3:]
-    return EngineFailed(f"`{' '.join(map(str, command[:4]))} …` ended with {code}: {' '.join(words)}")
-
-
-def has_engine() -> bool:
-    """Return whether an engine answers."""
-    try:
-        return bool(docker.info())
-    except (ClientNotFoundError, DockerException):
-        return False
+    message = (stderr or "see above").strip().splitlines()[-3:]
+    return EngineFailed(f"`{' '.join(map(str, command[:4]))} …` ended with {code}: {' '.join(message)}")
 
 
 def compose(project: str, file: Path, *arguments: str, **environment: str) -> str:
@@ -76,7 +70,7 @@ def _compose() -> list[str]:
 
 
 def execute(command: list[str], environment: Mapping[str, str] | None = None, shown: bool = False) -> str:
-    """Run a command of Docker and return its output, or show it; raise EngineFailed with its last words."""
+    """Run a command of Docker and return its output, or show it; raise EngineFailed with the end of its output."""
     out = sys.stderr if shown else subprocess.PIPE
     err = subprocess.STDOUT if shown else subprocess.PIPE
     env = os.environ | dict(environment or {})

@@ -10,7 +10,6 @@ import shlex
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,12 +23,12 @@ from app.interface import NAME
 from app.registry.version import VERSION_FILE, load
 from ops.registry import commands as registry
 from ops.registry.production import PRODUCTION, by_alias
-from ops.release.docker import REPOSITORY, engine_errors, execute
+from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
 from stages import tracking
 from stages.git import git
 from stages.params import Params
 
-BASE_IMAGE = "python:3.11-slim-bookworm"
+BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
 CONTEXT = (
     *("Dockerfile", ".dockerignore", "requirements.txt", "requirements-monitor.txt"),
     *("app", "stages", "ops", "params.yaml", "data.dvc", "dvc.yaml", "dvc.lock", "pyproject.toml"),
@@ -38,7 +37,7 @@ OCI, OURS = "org.opencontainers.image.", "ai.on-time."
 
 
 class ImageRefused(OnTimeError):
-    """An image that must not be built, or that is not what its name says."""
+    """An image that must not be built, or whose name and content differ."""
 
     exit_code = 11
 
@@ -108,19 +107,15 @@ def context(folder: Path, commit: str) -> None:
 
 def check_model(folder: Path, version: ModelVersion) -> None:
     """Refuse a context whose model is not the version that the image will be named after."""
-    found, expected = load(folder, "baked"), version.tags[tracking.DIGEST_TAG]
-    if (found.version, found.bundle.digest) != (str(version.version), expected):
-        raise ImageRefused(
-            f"{folder} holds version {found.version} with digest {found.bundle.digest[:12]}…, not version "
-            f"{version.version} with digest {expected[:12]}…."
-        )
+    found, digest = load(folder, "baked"), version.tags[tracking.DIGEST_TAG]
+    if (found.version, found.bundle.digest) != (str(version.version), digest):
+        raise ImageRefused(f"{folder} holds version {found.version}, not {version.version} with digest {digest[:12]}….")
 
 
 def build(
     client: MlflowClient, p: Params, number: str | None, tags: list[str] | None = None, fresh: bool = False
 ) -> str:
     """Build the image of Production, or of the version `number`; return its immutable tag."""
-    base = os.environ.get("BASE_IMAGE") or BASE_IMAGE
     commit = committed()
     with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
         folder = Path(scratch)
@@ -131,8 +126,8 @@ def build(
         check_model(folder / "model", version)
         name = f"{REPOSITORY}:model-v{version.version}"
         tags = tags or [name, f"{name}-g{commit[:7]}"]
-        facts = labels(version, commit, base)
-        arguments = {"BASE": base, "BUNDLE_DIGEST": facts[f"{OURS}model.bundle_digest"], "COMMIT": commit}
+        facts = labels(version, commit, BASE_IMAGE)
+        arguments = {"BASE": BASE_IMAGE, "BUNDLE_DIGEST": facts[f"{OURS}model.bundle_digest"], "COMMIT": commit}
         _docker_build(folder, "service", tags, facts, arguments, fresh)
     return tags[-1]
 
@@ -144,7 +139,7 @@ def build_tools() -> str:
     facts = {f"{OCI}title": f"{REPOSITORY}-tools", f"{OCI}revision": commit, f"{OCI}source": source()}
     with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
         context(Path(scratch), commit)
-        arguments = {"BASE": os.environ.get("BASE_IMAGE") or BASE_IMAGE, "REQUIREMENTS": "requirements-monitor.txt"}
+        arguments = {"BASE": BASE_IMAGE, "REQUIREMENTS": "requirements-monitor.txt"}
         _docker_build(Path(scratch), "monitor", [tag], facts, arguments)
     return tag
 
@@ -152,6 +147,7 @@ def build_tools() -> str:
 def _docker_build(
     folder: Path, target: str, tags: list[str], facts: dict[str, str], arguments: dict[str, str], fresh: bool = False
 ) -> None:
+    """Build by Docker's command: DOCKER_BUILD_FLAGS takes every flag of the builder that is installed."""
     for path in folder.rglob("*"):  # the same modes, whatever the umask is
         path.chmod(0o755 if path.is_dir() else 0o644)
     options = [f"--tag={tag}" for tag in tags] + ["--no-cache"] * fresh
@@ -161,30 +157,24 @@ def _docker_build(
     execute(["docker", "build", f"--target={target}", *flags, *options, str(folder)], shown=True)
 
 
-def layers(image: str) -> Iterator[dict[str, tuple[object, ...]]]:
-    """Yield the files of each layer: type, mode, owner, target of a link, SHA-256 of the content."""
+def files(image: str) -> dict[str, tuple[object, ...]]:
+    """Return by layer and path: type, mode, owner, target of a link, SHA-256 of the content."""
+    found: dict[str, tuple[object, ...]] = {}
     with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
         docker.image.save(image, output=f"{scratch}/image.tar")
         with tarfile.open(f"{scratch}/image.tar") as saved:
             manifest = saved.extractfile("manifest.json")
             assert manifest is not None
-            for name in json.load(manifest)[0]["Layers"]:
+            for i, name in enumerate(json.load(manifest)[0]["Layers"]):
                 with tarfile.open(fileobj=saved.extractfile(name)) as layer:
-                    yield {member.name: _facts(layer, member) for member in layer}
+                    found |= {f"layer {i}: {member.name}": _facts(layer, member) for member in layer}
+    return found
 
 
 def _facts(layer: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, ...]:
     content = layer.extractfile(member) if member.isfile() else None
     digest = hashlib.file_digest(content, "sha256").hexdigest() if content else ""  # type: ignore[arg-type]
     return member.type, member.mode, member.uid, member.gid, member.linkname, digest
-
-
-def differences(one: str, other: str) -> list[str]:
-    """Return the paths that differ between two images, by layer."""
-    found = []
-    for i, (left, right) in enumerate(zip(layers(one), layers(other), strict=True)):
-        found += [f"layer {i}: {path}" for path in sorted(left | right) if left.get(path) != right.get(path)]
-    return found
 
 
 @engine_errors()
@@ -196,14 +186,13 @@ def again(client: MlflowClient, p: Params, image: str) -> str:
     copy = f"{REPOSITORY}:again-{os.getpid()}"
     try:
         build(client, p, known[f"{OURS}model.version"], [copy], fresh=True)
-        odd = differences(image, copy)
-        count = sum(len(layer) for layer in layers(copy))
+        before, after = files(image), files(copy)
     finally:
         if docker.image.exists(copy):
             docker.image.remove(copy)
-    if odd:
+    if odd := sorted(path for path in before | after if before.get(path) != after.get(path)):
         raise ImageRefused(f"a second build of {image} differs in {len(odd)} files: {', '.join(odd[:5])}.")
-    return f"A second build of {image}, without cache, has the same {count} files."
+    return f"A second build of {image}, without cache, has the same {len(after)} files."
 
 
 def _labels(image: str) -> dict[str, str]:
@@ -222,17 +211,13 @@ def facts_of(image: str) -> dict[str, str]:
     missing = [name for name in required if name not in found]
     if missing:
         raise ImageRefused(f"{image} lacks the label {missing[0]}: `make image` has not built it.")
-    if re.fullmatch(r".+@sha256:[0-9a-f]{64}", image):
-        return found  # no tag that could lie
-    tag = re.fullmatch(r"(?:.*/)?[\w.-]+:model-v(\d+)(?:-g([0-9a-f]{7}))?", image)
-    if tag is None:
+    version, commit = found[f"{OURS}model.version"], found[f"{OCI}revision"][:7]
+    tag = image.rpartition(":")[2]
+    if not BY_DIGEST.fullmatch(image) and tag not in (f"model-v{version}", f"model-v{version}-g{commit}"):
         raise ImageRefused(
-            f"{image} is not named model-v<version> or model-v<version>-g<commit>: name it so, or by its digest."
+            f"{image} holds version {version} and is of commit {commit}: the tag does not match. Its tag is "
+            f"model-v{version} or model-v{version}-g{commit}; a name by its digest needs none."
         )
-    if tag[1] != found[f"{OURS}model.version"]:
-        raise ImageRefused(f"{image} holds version {found[f'{OURS}model.version']}: the tag does not match.")
-    if tag[2] and not found[f"{OCI}revision"].startswith(tag[2]):
-        raise ImageRefused(f"{image} is of commit {found[f'{OCI}revision'][:7]}: the tag does not match.")
     return found
 
 

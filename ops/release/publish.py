@@ -6,18 +6,15 @@ must hold two attestations of that digest, signed by the workflow that releases:
 
 from __future__ import annotations
 
-import re
-
 from python_on_whales import docker
 
 from app.errors import OnTimeError
 from ops.ci.github import GitHubRefused, gh, output, setting
 from ops.release import image as images
-from ops.release.docker import engine_errors
+from ops.release.docker import BY_DIGEST, engine_errors
 
 SIGNER = ".github/workflows/release.yml"
 PREDICATES = {"provenance": "https://slsa.dev/provenance/v1", "bill of materials": "https://cyclonedx.org/bom"}
-BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
 class PublishFailed(OnTimeError):

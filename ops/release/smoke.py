@@ -48,7 +48,7 @@ def container(image: str) -> Iterator[Container]:
         compose(project, SMOKE_FILE, "down", "--timeout", "1", ONTIME_IMAGE=image)
 
 
-def version_check(said: str, facts: dict[str, str], version: ModelVersion) -> Check:
+def version_check(text: str, facts: dict[str, str], version: ModelVersion) -> Check:
     """Check that /version, the image's labels and the registry agree."""
     expected: dict[str, set[object]] = {
         "model.name": {facts[f"{OURS}model.name"], version.name},
@@ -59,12 +59,12 @@ def version_check(said: str, facts: dict[str, str], version: ModelVersion) -> Ch
         "source": {"baked"},
     }
     try:
-        found = json.loads(said)
+        found = json.loads(text)
         found |= {f"model.{key}": value for key, value in found["model"].items()}
         values = {name: {found[name]} | others for name, others in expected.items()}
         odd = [f"{name}: {', '.join(sorted(map(str, both)))}" for name, both in values.items() if len(both) > 1]
     except (ValueError, KeyError, TypeError) as err:
-        odd = [f"not readable ({err!r}): {said[:200]}"]
+        odd = [f"not readable ({err!r}): {text[:200]}"]
     return Check.at_most("differences in /version", len(odd), 0, message="; ".join(odd))
 
 

@@ -1,6 +1,6 @@
 """`on-time stack backup` and `on-time stack restore`: MLflow's database and the journal, by PostgreSQL's own tools.
 
-The tools run in Compose's `postgres` container, or on this machine when PGHOST says where PostgreSQL is.
+The tools run in Compose's `postgres` container, or on this machine when PGHOST is set.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BackupFailed(OnTimeError):
 
 
 def _tool(*command: str, stdin: bytes | None = None) -> bytes:
-    """Run one of PostgreSQL's tools where PostgreSQL is; raise BackupFailed with its last words."""
+    """Run one of PostgreSQL's tools where PostgreSQL is; raise BackupFailed with the end of its output."""
     if not os.environ.get("PGHOST"):
         with engine_errors():
             found = service(PROJECT, "postgres")
@@ -35,8 +35,8 @@ def _tool(*command: str, stdin: bytes | None = None) -> bytes:
         command = ("docker", "exec", "--interactive", "--env=PGUSER=postgres", found.id, *command)  # binary both ways
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
-        raise BackupFailed(f"{command[-1]}: {words[-1]}")
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
+        raise BackupFailed(f"{command[-1]}: {lines[-1]}")
     return done.stdout
 
 

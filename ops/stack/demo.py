@@ -1,4 +1,4 @@
-"""`make demo`: the service, one request and its answer."""
+"""`make demo`: the service, one request and its response."""
 
 from __future__ import annotations
 
@@ -7,34 +7,25 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from contextlib import suppress
+
+import httpx
 
 from app.interface import EXAMPLE
 
-START_SECONDS = 60
-
-
-def ask(base: str) -> str:
-    """Return the answer to the example request."""
-    request = urllib.request.Request(
-        f"{base}/predict", json.dumps(EXAMPLE).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return str(json.dumps(json.load(response), indent=2))
+START_SECONDS = 120
 
 
 def wait_ready(base: str, service: subprocess.Popen[bytes]) -> None:
-    """Wait until /readyz is 200; end when the service does."""
+    """Wait until /readyz is 200; exit when the service does."""
     for _ in range(START_SECONDS * 5):
         if service.poll() is not None:
             sys.exit(service.returncode)
-        try:
-            with urllib.request.urlopen(f"{base}/readyz", timeout=5):
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{base}/readyz", timeout=5).status_code == 200:
                 return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    sys.exit("error: the service is not ready after a minute; its log above has the reason.")
+        time.sleep(0.2)
+    sys.exit(f"error: the service is not ready after {START_SECONDS} seconds; its log above has the reason.")
 
 
 def show(port: int) -> None:
@@ -43,7 +34,8 @@ def show(port: int) -> None:
     with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | settings) as service:
         try:
             wait_ready(base, service)
-            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE)}'\n{ask(base)}")
+            print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE)}'")
+            print(json.dumps(httpx.post(f"{base}/predict", json=EXAMPLE, timeout=10).json(), indent=2))
             print(f"\nSwagger: {base}/docs   Ctrl-C ends the service.", flush=True)
             service.wait()
         except KeyboardInterrupt:

@@ -11,12 +11,11 @@ import mlflow
 import pytest
 
 from app.problem.lookups import Lookups
-from ops.release.docker import has_engine
 from tests.support.clone import make_clone
 from tests.support.processes import free_port
 from tests.support.promotion import Bench, fill, make_folder
 from tests.support.registry import mlflow_server
-from tests.support.release import Release
+from tests.support.release import Release, has_engine
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from app.problem.lookups import Lookups
 from ops.experiments import tune
 from ops.gate.evidence import Resampled
 from stages import params, tracking
-from stages.featurize import DAY, OUT_DIR
+from stages.featurize import DAY, GROUP, OUT_DIR
 from stages.files import write_json
 from tests.conftest import ROOT
 from tests.support.processes import started
@@ -34,7 +34,7 @@ def folder(tables: Lookups, tmp_path: Path) -> Path:
     """A folder with made-up training flights of May to August, and parameters that learn next to nothing from them."""
     (tmp_path / OUT_DIR).mkdir(parents=True)
     train = flights(0).iloc[::3]
-    train[DAY] = (MAY_FIRST + np.arange(len(train)) * 120 // len(train)).astype(np.int32)
+    train[DAY] = train[GROUP] = (MAY_FIRST + np.arange(len(train)) * 120 // len(train)).astype(np.int32)
     train.to_parquet(tmp_path / OUT_DIR / "train.parquet", index=False)
     write_json(tmp_path / OUT_DIR / "lookups.json", tables.to_json())
     with modify_yaml(str(shutil.copy(ROOT / "params.yaml", tmp_path))) as content:

@@ -20,7 +20,7 @@ from app.model import bundle as model
 from app.problem.lookups import Lookups
 from stages import params, tracking
 from stages.decision import Decision
-from stages.featurize import DAY, OUT_DIR, TARGET
+from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
 from stages.files import METRICS_FILE, write_json
 from stages.params import Params
 from stages.register import register
@@ -43,8 +43,8 @@ def flights(seed: int) -> pd.DataFrame:
         frame[name] = rng.integers(0, 3, rows).astype(float)
     frame["departure_minute"] *= 1440
     risk = frame["precipitation_in"] + frame["departure_minute"] / 1440 + rng.normal(0, 0.35, rows)
-    day = FIRST_DAY + np.repeat(np.arange(DAYS), PER_DAY)
-    return frame.assign(**{TARGET: (risk > 1).astype(np.int8), DAY: day.astype(np.int32)})
+    day = (FIRST_DAY + np.repeat(np.arange(DAYS), PER_DAY)).astype(np.int32)
+    return frame.assign(**{TARGET: (risk > 1).astype(np.int8), DAY: day, GROUP: day})
 
 
 @dataclass(frozen=True)

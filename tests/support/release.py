@@ -27,6 +27,14 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def has_engine() -> bool:
+    """Tell whether a Docker engine answers."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 @dataclass(frozen=True)
 class Release:
     """A clone with a registry of small models, of which version 1 is Production, and its image."""

@@ -13,7 +13,7 @@ import yaml
 
 FIRST, LAST = "2013-01-01", "2013-03-31"
 MONTHS = ["1", "2", "3"]
-IDENTITY = ["-c", "user.name=rehearsal", "-c", "user.email=rehearsal@example.com"]
+IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
 
 
 def git(path: Path, *arguments: str) -> str:
@@ -63,7 +63,7 @@ def cut(path: Path, every: int = 4) -> dict[str, Any]:
         kept.to_csv(path / f"data/{name}.csv", index=False)
         rows[name] = [len(kept), len(kept)]
         pin(path, p, name)
-    p["validate"] |= {"first_date": FIRST, "last_date": LAST, "flights_per_day": [1, 400]}
+    p["problem"] |= {"first_date": FIRST, "last_date": LAST, "flights_per_day": [1, 400]}
     p["validate"]["rows"] |= rows
     flights = [name for name in p["validate"]["missing_share"] if name.startswith("flights.")]
     p["validate"]["missing_share"] |= dict.fromkeys(flights, 0.1)

@@ -71,6 +71,7 @@ def named_paths(config: pytest.Config) -> set[Path]:
     return {path for path in paths if path.is_file() or in_long_folder(path, config.rootpath)}
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print what was skipped, grouped by reason."""
     folders: dict[str, Counter[str]] = {}

@@ -41,7 +41,7 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._threads[-1].join()
+        self._threads[-1].join(60)
 
     async def _run(self) -> None:
         async with httpx.AsyncClient(base_url=self.base, timeout=30) as client:

@@ -94,12 +94,14 @@ def caddy_image(release: Release) -> str:
 
 @contextmanager
 def image_registry(folder: Path) -> Iterator[str]:
-    """Run Debian's registry of images until the block ends; its images are removed from the engine. Return its address."""
+    """Run Debian's registry of images until the block ends, and return its address; its images leave the engine."""
     address = f"127.0.0.1:{free_port()}"
     (folder / "registry.yml").write_text(REGISTRY.format(folder=folder, address=address), encoding="utf-8")
     with running(["docker-registry", "serve", folder / "registry.yml"], f"http://{address}/v2/", folder):
-        yield address
-    for line in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines():
-        name, number = line.split()
-        if name.startswith(address):
-            docker("image", "rm", "--force", number if name.endswith(":<none>") else name)
+        try:
+            yield address
+        finally:
+            for line in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines():
+                name, number = line.split()
+                if name.startswith(address):
+                    docker("image", "rm", "--force", number if name.endswith(":<none>") else name)

@@ -30,7 +30,7 @@ def test_a_vulnerability_is_named_with_the_version_that_fixes_it() -> None:
 def test_an_entry_lets_pass_on_its_last_day_and_not_on_the_next() -> None:
     assert not judge([CLEAN, HIT], [ENTRY], TODAY)
     tomorrow = judge([CLEAN, HIT], [ENTRY], date(2026, 11, 24))
-    assert len(tomorrow) == 2 and "until 2026-11-23" in tomorrow[0] and "PYSEC-1" in tomorrow[1]
+    assert len(tomorrow) == 2 and "expired on 2026-11-23" in tomorrow[0] and "PYSEC-1" in tomorrow[1]
 
 
 def test_an_entry_for_another_package_lets_nothing_pass() -> None:

@@ -95,7 +95,8 @@ def row(reference: Reference, name: str, window: pd.DataFrame) -> list[str]:
     """Return a window as a row of a table."""
     found = compare(reference, window, window)
     q = found.quality
-    assert q is not None
+    if q is None:
+        return [name, *"–––––", f"{found.rows} rows are fewer than monitor.drift.min_rows"]
     numbers = [q.mean_probability, q.observed_rate, q.gap, q.log_loss, found.score_psi]
     return [name, *(f"{n:.3f}" for n in numbers), "; ".join(map(str, alarms(reference, found))) or "none"]
 

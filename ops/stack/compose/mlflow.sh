@@ -1,5 +1,5 @@
 #!/bin/sh
-# MLflow's server: runs in PostgreSQL, artifacts in S3. The gate in front of it asks for a password (mlflow.Caddyfile).
+# MLflow's server: runs in PostgreSQL, artifacts in S3. The gate in front of it requires a password (mlflow.Caddyfile).
 set -eu
 secrets=${SECRETS:-/run/secrets}
 AWS_ACCESS_KEY_ID=$(cat "$secrets/s3_access_key")
