@@ -26,7 +26,7 @@ from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, progress, tracking
 from stages.decision import Check, Decision
-from stages.featurize import DAY, OUT_DIR, TARGET
+from stages.featurize import GROUP, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.metrics import Scored, Settings, pointwise
 from stages.params import Params
@@ -134,7 +134,7 @@ def _mean_loss(trial: optuna.Trial, train: pd.DataFrame, p: TrainParams) -> floa
 
 
 def _scored(rolling: pd.DataFrame) -> Scored:
-    return Scored(rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), rolling[DAY].to_numpy())
+    return Scored(rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), rolling[GROUP].to_numpy())
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class Site:
         return faster(text, self.speed)
 
     def write(self) -> None:
-        """Write the configuration of Prometheus, its exporter and Alertmanager from the files that the containers use."""
+        """Write the configuration of Prometheus, its exporter and Alertmanager from the files of the containers."""
         for source in (file for file in CONFIG.rglob("*.yml") if file.parent.name in FOLDERS):
             file = self.folder / source.relative_to(CONFIG)
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Asks the service from inside its container (`docker exec … python - < ops/monitoring/probe.py`): standard library only.
+"""Request the service from inside its container (`docker exec … python - < ops/monitoring/probe.py`).
 
-It needs no network and no port, so it works on a container that has neither, on this machine and over SSH.
+It needs no packages, no network and no port, so it works on a container that has neither, on this machine and over SSH.
 """
 
 from __future__ import annotations
