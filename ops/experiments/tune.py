@@ -26,7 +26,7 @@ from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, progress, tracking
 from stages.decision import Check, Decision
-from stages.featurize import GROUP, OUT_DIR, TARGET
+from stages.featurize import GROUP, LOOKUPS_FILE, OUT_DIR, TARGET
 from stages.fetch import sha256
 from stages.metrics import Scored, Settings, pointwise
 from stages.params import Params
@@ -152,13 +152,13 @@ def study_run(study: optuna.Study) -> Iterator[None]:
         yield
 
 
-def measure(train: pd.DataFrame, tables: Lookups, p: Params, values: TrainParams) -> Resampled:
+def measure(train: pd.DataFrame, lookups: Lookups, p: Params, values: TrainParams) -> Resampled:
     """Measure parameters as a promotion measures a model, on all folds together, as the mean over other seeds."""
     settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     measured = []
     for seed in range(values.seed + 1, values.seed + 1 + CONFIRMING_SEEDS):
         rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))
-        found = evaluate.slices(train.iloc[rolling["row"]], tables)
+        found = evaluate.slices(train.iloc[rolling["row"]], lookups)
         slices = {name: found[name] for name in p.gate.slices}
         measured.append(resampled(_scored(rolling), slices, p.gate.promotion, settings))
     return Resampled(
@@ -201,8 +201,8 @@ def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decisi
     changes = {name: value for name, value in present(best).items() if value != present(p.train)[name]}
     if not changes:
         return Decision((Check.at_least("trials better than the present parameters", 0, 1),)), {}
-    tables = Lookups.from_json(json.loads((OUT_DIR / "tables.json").read_text(encoding="utf-8")))
-    found, now = (measure(train, tables, p, values) for values in (best, p.train))
+    lookups = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")))
+    found, now = (measure(train, lookups, p, values) for values in (best, p.train))
     decision = decide(found, now, p, len(_ended(study)))
     mlflow.log_metrics({"log_loss_gain": decision.checks[0].value, "log_loss_gain_needed": decision.checks[0].bound})
     mlflow.set_tags({"decision": "proposed" if decision.accepted else "kept", "reasons": "; ".join(decision.reasons)})
