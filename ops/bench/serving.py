@@ -1,6 +1,6 @@
 """`on-time bench serving`: the service against an empty FastAPI endpoint and `mlflow models serve`, in one run.
 
-The server has one core and the load generator (wrk) another; they alternate, so that drift of the machine affects all alike.
+The server has one core and the load generator (wrk) another; they alternate, so that machine drift affects all alike.
 """
 
 from __future__ import annotations
