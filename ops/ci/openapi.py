@@ -1,4 +1,4 @@
-"""`on-time ci openapi`: write openapi.json, the contract with clients; review every change of it."""
+"""`on-time ci openapi`: write openapi.json, the contract with clients, whose changes are to be reviewed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ FILE = Path("openapi.json")
 
 
 def write() -> str:
-    """Write the contract of a service with default settings; return what was done."""
+    """Write the OpenAPI document of a service with default settings; return a message."""
     FILE.write_text(text(create_app(Settings())), encoding="utf-8")
     return f"{FILE} is written; `git diff {FILE}` shows what changed for clients."
