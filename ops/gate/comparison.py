@@ -17,15 +17,15 @@ from ops.gate import pull_request as gate
 from ops.gate.policy import Nested, advantage, markdown, table
 from stages.decision import Decision, number
 from stages.metrics import HIGHER_IS_BETTER
-from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
+from stages.sections import GateParams, load_section
+
+Table = dict[str, list[str]]
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
 POINTS = 25
 BARS = 10
 COLOURS = {"base": ["#9a9a9a", "#c9c9c9"], "now": ["#0969da", "#54aeff"]}
-
-Table = dict[str, list[str]]
 
 
 def metrics(now: Nested, base: Nested) -> str:
@@ -43,14 +43,8 @@ def metrics(now: Nested, base: Nested) -> str:
 
 def parameters(commit: str) -> str:
     """Return the parameters that differ from the commit's, the gate's apart, which its own part shows."""
-    old = yaml.safe_load(gate.at_base(commit, str(PARAMS_FILE)) or "") or {}
-    before, after = flatten(old), flatten(as_dict())
-    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    rows = [
-        [f"`{key}`", str(before.get(key, "–")), str(after.get(key, "–"))]
-        for key in changed
-        if not key.startswith("gate.")
-    ]
+    changed = gate.parameter_changes(commit, missing="–")
+    rows = [[f"`{key}`", str(old), str(new)] for key, old, new in changed if not key.startswith("gate.")]
     return table(["parameter", "base", "now"], rows) if rows else "No parameter changes."
 
 
