@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from stages.files import finite
 
 CALLER_DIR = "ONTIME_CALLER_DIR"
 """The variable in which the script `on-time` passes the folder that it was called from."""
@@ -90,12 +91,4 @@ def dvc(*arguments: str) -> None:
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON; numbers that are not finite become null."""
-    click.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))

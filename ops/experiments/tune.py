@@ -26,9 +26,9 @@ from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, progress, tracking
 from stages.decision import Check, Decision
-from stages.featurize import GROUP, LOOKUPS_FILE, OUT_DIR, TARGET
+from stages.featurize import LOOKUPS_FILE, OUT_DIR
 from stages.fetch import sha256
-from stages.metrics import Scored, Settings, pointwise
+from stages.metrics import Settings, pointwise
 from stages.params import Params
 from stages.sections import PARAMS_FILE, TrainParams
 from stages.train import rolling_origin
@@ -124,17 +124,13 @@ def _mean_loss(trial: optuna.Trial, train: pd.DataFrame, p: TrainParams) -> floa
     losses: list[float] = []
     for month in p.fold_months:
         rolling, _ = rolling_origin(train, p.model_copy(update={"fold_months": [month]}))
-        losses.append(float(pointwise(_scored(rolling))["log_loss"].mean()))
+        losses.append(float(pointwise(evaluate.score(rolling, rolling["probability"]))["log_loss"].mean()))
         mean = float(np.mean(losses))
         mlflow.log_metrics({"fold_log_loss": losses[-1], "mean_log_loss": mean}, step=month)
         trial.report(mean, len(losses))
         if len(losses) < len(p.fold_months) and trial.should_prune():
             return None
     return mean
-
-
-def _scored(rolling: pd.DataFrame) -> Scored:
-    return Scored(rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), rolling[GROUP].to_numpy())
 
 
 @contextmanager
@@ -160,7 +156,7 @@ def measure(train: pd.DataFrame, lookups: Lookups, p: Params, values: TrainParam
         rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))
         found = evaluate.slices(train.iloc[rolling["row"]], lookups)
         slices = {name: found[name] for name in p.gate.slices}
-        measured.append(resampled(_scored(rolling), slices, p.gate.promotion, settings))
+        measured.append(resampled(evaluate.score(rolling, rolling["probability"]), slices, p.gate.promotion, settings))
     return Resampled(
         {name: np.mean([one.metrics[name] for one in measured], axis=0) for name in measured[0].metrics},
         {

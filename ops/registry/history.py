@@ -17,11 +17,10 @@ from stages.metrics import HIGHER_IS_BETTER
 
 def text(client: MlflowClient, name: str) -> str:
     """Return who was Production, from when to when, and why; and what was deployed where."""
-    moves = pointer.moves(client, name)
-    if not moves:
+    known = facts(client, name)
+    if not known["moves"]:
         return f"No version of {name} has been Production yet: `make promote` makes one."
-    deployed = deployments(client, name)
-    return _production(moves) + (f"\n\n{_deployed(deployed)}" if deployed else "")
+    return _production(known["moves"]) + (f"\n\n{_deployed(known['deployments'])}" if known["deployments"] else "")
 
 
 def facts(client: MlflowClient, name: str) -> dict[str, list[dict[str, str]]]:
@@ -79,16 +78,12 @@ def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[
 
 def comparison(runs: list[Run]) -> list[dict[str, Any]]:
     """Return the run, commit, model version, parameters and test metrics of pipeline runs."""
-    return [
-        {
-            "run_id": run.info.run_id,
-            "commit": run.data.tags.get("git.commit", ""),
-            "version": run.data.tags.get("model.version", ""),
-            "params": run.data.params,
-            "metrics": {name: run.data.metrics.get(f"test.{name}") for name in HIGHER_IS_BETTER},
-        }
-        for run in runs
-    ]
+    made = []
+    for run in runs:
+        tags, metrics = run.data.tags, {name: run.data.metrics.get(f"test.{name}") for name in HIGHER_IS_BETTER}
+        known = {"commit": tags.get("git.commit", ""), "version": tags.get("model.version", "")}
+        made.append({"run_id": run.info.run_id} | known | {"params": run.data.params, "metrics": metrics})
+    return made
 
 
 def compare(runs: list[Run]) -> str:
