@@ -51,16 +51,16 @@ class Version(click.IntRange):
 
     name = "version"
 
-    def __init__(self) -> None:
-        super().__init__(min=1)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number as text."""
         return str(super().convert(value, param, ctx))
 
 
 DAY = click.DateTime(["%Y-%m-%d"])
-version_option = click.option("--version", type=Version(), metavar="N", help="Number of a registered version.")
+VERSION = Version(min=1)
+COUNT = click.IntRange(min=1)
+AMOUNT = click.FloatRange(min=0, min_open=True)
+version_option = click.option("--version", type=VERSION, metavar="N", help="Number of a registered version.")
 base_option = click.option(
     "--base", "base_", metavar="REVISION", default="origin/main", help="Branch or commit to compare with."
 )
@@ -68,11 +68,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 host_option = click.option(
     "--host", default="", show_default=False, metavar="USER@MACHINE", help="Machine to reach by ssh."
 )
-
-
-def positive(kind: type[click.IntRange] | type[click.FloatRange] = click.IntRange) -> click.IntRange | click.FloatRange:
-    """Return the type of numbers above 0."""
-    return click.IntRange(min=1) if kind is click.IntRange else click.FloatRange(min=0, min_open=True)
 
 
 def execute(*command: str, **environment: str) -> None:

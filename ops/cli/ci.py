@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from ops.cli.base import Group, Version, dvc, execute, positive
+from ops.cli.base import AMOUNT, COUNT, VERSION, Group, dvc, execute
 
 group = Group()
 LOCKED = {  # the file, and what it is locked from
@@ -91,7 +91,7 @@ def propose(reason: str) -> None:
 
 @group.verb("on-time ci record-deployment --environment staging --version 2 --image ghcr.io/team/on-time@sha256:…")
 @click.option("--environment", required=True, metavar="NAME", help="Environment of GitHub.")
-@click.option("--version", type=Version(), required=True, metavar="N", help="Version that is deployed.")
+@click.option("--version", type=VERSION, required=True, metavar="N", help="Version that is deployed.")
 @click.option("--image", required=True, help="Image that is deployed, by its digest.")
 @reason_option
 def record_deployment(environment: str, version: str, image: str, reason: str) -> None:
@@ -102,14 +102,14 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
 
 
 @group.verb("on-time ci fuzz --minutes 1")
-@click.option("--minutes", type=positive(click.FloatRange), default=10, help="Duration.")
+@click.option("--minutes", type=AMOUNT, default=10, help="Duration.")
 def fuzz(minutes: float) -> None:
     """Send almost valid bodies: none may end in status 500, or be answered differently by the two routes."""
     _pytest("tests/api/test_hot.py", "-q", "-k", "whatever", FUZZ_SECONDS=f"{60 * minutes:.0f}")
 
 
 @group.verb("on-time ci soak --seconds 300")
-@click.option("--seconds", type=positive(), default=60, help="Duration of the first part.")
+@click.option("--seconds", type=COUNT, default=60, help="Duration of the first part.")
 def soak(seconds: int) -> None:
     """Keep 300 connections without an error, then send 20,000 requests without a leak."""
     _pytest("tests/api/test_soak.py", "-q", "-s", SOAK_SECONDS=str(seconds), SOAK_REQUESTS="20000")

@@ -88,8 +88,8 @@ def history(as_json: bool) -> None:
 
 
 @group.verb("on-time model compare 1 2")
-@click.argument("versions", nargs=-1, type=base.Version(), metavar="[VERSION]...")
-@click.option("--last", type=base.positive(), default=5, help="Number of runs to show when no version is named.")
+@click.argument("versions", nargs=-1, type=base.VERSION, metavar="[VERSION]...")
+@click.option("--last", type=base.COUNT, default=5, help="Number of runs to show when no version is named.")
 @base.json_option
 def compare(versions: tuple[str, ...], last: int, as_json: bool) -> None:
     """Show the last pipeline runs, or those behind some versions, side by side."""
@@ -185,7 +185,7 @@ def gate_selftest(pairs: int, seed_pairs: int, margin_models: int, repeats: int,
 
 
 @group.verb("on-time model tune --trials 80 --apply")
-@click.option("--trials", type=base.positive(), default=40, help="Number of trials in all, earlier ones included.")
+@click.option("--trials", type=base.COUNT, default=40, help="Number of trials in all, earlier ones included.")
 @click.option("--apply", is_flag=True, help="Write better parameters to params.yaml.")
 def tune(trials: int, apply: bool) -> None:
     """Search the parameters of training on the training months."""
