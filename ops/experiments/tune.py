@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
@@ -38,17 +39,17 @@ MOST_LEAVES = "most leaves"
 CONFIRMING_SEEDS = 3
 DOUBT = 0.05  # how often parameters that are no better may look better, over all the trials together
 
-SPACE: dict[str, optuna.distributions.BaseDistribution] = {
-    "rounds": optuna.distributions.IntDistribution(100, 500, step=20),
-    "learning_rate": optuna.distributions.FloatDistribution(0.02, 0.1, log=True),
-    "num_leaves": optuna.distributions.IntDistribution(7, 127, log=True),
-    "min_data_in_leaf": optuna.distributions.IntDistribution(50, 1600, log=True),
-    "feature_fraction": optuna.distributions.FloatDistribution(0.3, 1.0),
-    "bagging_fraction": optuna.distributions.FloatDistribution(0.4, 1.0),
-    "lambda_l2": optuna.distributions.FloatDistribution(0.1, 100.0, log=True),
-    "cat_smooth": optuna.distributions.FloatDistribution(5.0, 200.0, log=True),
-    "cat_l2": optuna.distributions.FloatDistribution(1.0, 100.0, log=True),
-    "min_data_per_group": optuna.distributions.IntDistribution(50, 1000, log=True),
+SPACE: dict[str, BaseDistribution] = {
+    "rounds": IntDistribution(100, 500, step=20),
+    "learning_rate": FloatDistribution(0.02, 0.1, log=True),
+    "num_leaves": IntDistribution(7, 127, log=True),
+    "min_data_in_leaf": IntDistribution(50, 1600, log=True),
+    "feature_fraction": FloatDistribution(0.3, 1.0),
+    "bagging_fraction": FloatDistribution(0.4, 1.0),
+    "lambda_l2": FloatDistribution(0.1, 100.0, log=True),
+    "cat_smooth": FloatDistribution(5.0, 200.0, log=True),
+    "cat_l2": FloatDistribution(1.0, 100.0, log=True),
+    "min_data_per_group": IntDistribution(50, 1000, log=True),
 }
 
 
@@ -79,9 +80,7 @@ def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> op
     fixed = p.model_dump(exclude=set(SPACE)) | inputs
     name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
     storage.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{storage}", study_name=name, direction="minimize", load_if_exists=True
-    )
+    study = optuna.create_study(storage=f"sqlite:///{storage}", study_name=name, load_if_exists=True)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
     study.sampler = optuna.samplers.TPESampler(seed=p.seed + len(study.trials), multivariate=True)
     study.set_user_attr(MOST_LEAVES, most)
