@@ -11,7 +11,7 @@ import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
 from stages import interface, params, tracking
-from stages.errors import DataInvalid, run
+from stages.errors import DataInvalid, ParamsInvalid, run
 from stages.files import write_json
 from stages.interface import EDGE_CASES
 from stages.rows import Rows
@@ -71,6 +71,11 @@ def golden_requests(
     rows: Rows, tables: Tables, lookups: Lookups, p: FeaturizeParams, problem: interface.Params
 ) -> list[dict[str, Any]]:
     """Return requests drawn from rows; the last ones get the problem's edge cases."""
+    if not len(EDGE_CASES) <= p.golden_rows <= len(rows):
+        raise ParamsInvalid(
+            f"params.yaml: featurize.golden_rows is {p.golden_rows}, must be {len(EDGE_CASES)} (the edge cases of "
+            f"stages/problem) to {len(rows)} (the training rows)."
+        )
     frame = rows.frame.sample(p.golden_rows, random_state=p.seed).sort_index()
     drawn = interface.requests(interface.columns(frame, tables, lookups, problem))
     plain = len(drawn) - len(EDGE_CASES)
@@ -84,6 +89,10 @@ def main() -> None:
     with tracking.stage_run("featurize", p, inputs=["data"]) as log:
         tables, rows = load(problem)
         training, test = rows.where(rows.within(p.train)), rows.where(rows.within(p.test))
+        if p.reference_rows > len(training):
+            raise ParamsInvalid(
+                f"params.yaml: featurize.reference_rows is {p.reference_rows}, there are {len(training)} training rows."
+            )
         lookups = interface.lookups(tables, training.frame, problem)
         OUT_DIR.mkdir(parents=True, exist_ok=True)
         train = features(training, tables, lookups, problem)

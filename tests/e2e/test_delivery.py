@@ -111,7 +111,7 @@ def test_a_worse_model_stops_the_pull_request(team: Clone) -> None:
     train_at(team, "worse")
     done = on_time(team, "model", "gate", "--base", "main", check=False)
     assert done.returncode == 1 and "### Gate: refused" in done.stdout
-    assert "| log_loss (regression) |" in done.stdout and "**FAIL**" in done.stdout
+    assert "| log_loss (regression) " in done.stdout and "**FAIL**" in done.stdout
 
 
 def test_drift_proposes_a_new_model_and_main_stays(team: Clone, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_drift_proposes_a_new_model_and_main_stays(team: Clone, tmp_path: Path) 
     proposed = on_time(team, "ci", "propose", "--reason", "CalibrationOff", **outside)
     assert "proposes the new model" in proposed.stdout
     (pull,) = json.loads((tmp_path / "github.json").read_text())["pulls"]
-    for text in ("Why: CalibrationOff", "### Gate", "| log_loss |"):
+    for text in ("Why: CalibrationOff", "### Gate", "| log_loss "):
         assert text in pull["body"]
     assert "dvc.lock" in scratch.git(shared, "diff", "--name-only", "main", "retrain").split()
     assert scratch.git(shared, "rev-parse", "main") == before

@@ -11,8 +11,8 @@ import pytest
 from app.interface import FEATURE_NAMES, Request
 from app.problem.features import columns
 from stages import interface, params
-from stages.errors import DataInvalid
-from stages.featurize import DAY, TARGET, features, repair
+from stages.errors import DataInvalid, ParamsInvalid
+from stages.featurize import DAY, TARGET, features, golden_requests, repair
 from stages.problem import Params
 from stages.problem.table import lookups, rows
 from stages.rules import Tables
@@ -73,6 +73,13 @@ def test_older_weather_is_the_weather_of_earlier_hours(raw: Tables, p: Params) -
     at = weather[(weather["origin"] == row["origin"]) & (weather["time_hour"] == hour)]
     assert older["temperature_f"].iloc[-1] == at["temp"].iloc[0]
     assert now["departure_minute"].equals(older["departure_minute"])
+
+
+@pytest.mark.parametrize("golden_rows", [1, 100_000])
+def test_golden_requests_need_rows_and_room_for_the_edge_cases(raw: Tables, p: Params, golden_rows: int) -> None:
+    changed = params.load(ROOT / "params.yaml").featurize.model_copy(update={"golden_rows": golden_rows})
+    with pytest.raises(ParamsInvalid, match=rf"featurize\.golden_rows is {golden_rows}, must be 2 "):
+        golden_requests(rows(raw, p), raw, lookups(raw, raw["flights"], p), changed, p)
 
 
 def test_a_repair_that_fits_no_row_is_an_error(raw: Tables) -> None:

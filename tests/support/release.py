@@ -84,6 +84,7 @@ class Release:
             "docker",
             "build",
             "--target=service",
+            "--force-rm",  # of the legacy builder, which keeps the container of a failed step
             *BUILD["DOCKER_BUILD_FLAGS"].split(),
             f"--build-arg=BUNDLE_DIGEST={digest}",
             str(folder),
