@@ -1,1 +1,1 @@
-"""What the workflows run besides tests: lock check, reproduction, GitHub, the API's contract."""
+"""What the workflows run besides tests: lock check, reproduction, GitHub."""

@@ -32,11 +32,16 @@ def setting(name: str) -> str:
     return value
 
 
+def append(variable: str, text: str) -> None:
+    """Append text to the file that GitHub names by a variable; nothing outside of a workflow."""
+    if path := os.environ.get(variable):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
 def output(**values: str) -> None:
     """Give values to the later steps of a workflow; nothing outside of one."""
-    if path := os.environ.get("GITHUB_OUTPUT"):
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.writelines(f"{name}={value}\n" for name, value in values.items())
+    append("GITHUB_OUTPUT", "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
 def gh(*arguments: str, body: Any = None, check: bool = True) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -16,6 +17,7 @@ LOCKED = {  # the file, and what it is locked from
     "requirements-dev.txt": ("--all-extras", "-c", "requirements.txt"),
     "requirements-monitor.txt": ("--extra", "pipeline", "-c", "requirements-dev.txt"),
 }
+OPENAPI = Path("openapi.json")
 reason_option = click.option("--reason", default="", show_default=False, metavar="TEXT", help="Why; recorded.")
 
 
@@ -54,9 +56,11 @@ def reproduce() -> None:
 @group.verb("on-time ci openapi")
 def openapi() -> None:
     """Write openapi.json, the contract with clients, after a change of the API."""
-    from ops.ci import openapi as contract
+    from app.api import application, contract
+    from app.settings import Settings
 
-    click.echo(contract.write())
+    OPENAPI.write_text(contract.text(application.create_app(Settings())), encoding="utf-8")
+    click.echo(f"{OPENAPI} is written; `git diff {OPENAPI}` shows what changed for clients.")
 
 
 @group.verb("on-time ci outputs")

@@ -9,16 +9,10 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ops.cli import base, data
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-    from stages.params import Params
 
 group = base.Group()
 
@@ -51,15 +45,9 @@ def repro(ctx: click.Context) -> None:
 @click.option("--if-none", is_flag=True, help="Do nothing when a version is Production.")
 def promote(version: str | None, allow_equal: bool, if_none: bool) -> None:
     """Make Staging, or another version, the Production version if the gate accepts it."""
-    from app.interface import NAME
-    from ops.registry import commands, production
+    from ops.registry import commands
 
-    def done(client: MlflowClient, p: Params) -> str:
-        if if_none and production.by_alias(client, NAME, production.PRODUCTION):
-            return ""
-        return commands.promote(client, p, version, allow_equal)
-
-    if text := commands.patiently(done):
+    if text := commands.patiently(lambda client, p: commands.promote(client, p, version, allow_equal, if_none)):
         click.echo(text)
 
 
@@ -140,8 +128,7 @@ def ui(port: int) -> None:
 
     tracking.connect()  # the store may have been moved
     base.execute(
-        *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)),
-        *("--backend-store-uri", tracking.tracking_uri()),
+        *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)), *("--backend-store-uri", tracking.tracking_uri())
     )
 
 

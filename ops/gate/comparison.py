@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ops.ci.github import append
 from ops.gate import pull_request as gate
 from ops.gate.policy import Nested, advantage, markdown, table
 from stages.decision import Decision, number
@@ -89,10 +89,7 @@ def lines(title: str, x: str, names: list[str], sides: dict[str, Table]) -> str:
             curve = np.interp(grid, xs[side][order], np.asarray(found[column], float)[order])
             series.append((COLOURS[side][names.index(column)], curve))
     values = np.concatenate([curve for _, curve in series])
-    axes = [
-        f'x-axis "{x}" {low:g} --> {high:g}',
-        f'y-axis "{", ".join(names)}" {values.min():g} --> {values.max():g}',
-    ]
+    axes = [f'x-axis "{x}" {low:g} --> {high:g}', f'y-axis "{", ".join(names)}" {values.min():g} --> {values.max():g}']
     return _mermaid(title, [colour for colour, _ in series], [*axes, *(f"line {_list(curve)}" for _, curve in series)])
 
 
@@ -150,6 +147,4 @@ def write(revision: str) -> None:
     command = [sys.executable, "-m", "dvc", "plots", "diff", gate.merge_base(revision), "--out", str(FOLDER / "plots")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     print(report)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(report)
+    append("GITHUB_STEP_SUMMARY", report)

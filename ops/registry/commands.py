@@ -95,8 +95,15 @@ def record(
     return log.run_id
 
 
-def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False) -> str:
-    """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done."""
+def promote(
+    client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False, if_none: bool = False
+) -> str:
+    """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done.
+
+    With `if_none`, nothing is done when a version is Production.
+    """
+    if if_none and by_alias(client, NAME, PRODUCTION):
+        return ""
     challenger = find(client, NAME, number, STAGING, "`make repro` makes one")
     if settled := pointer.settled(client, NAME):
         print(settled)

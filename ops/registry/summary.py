@@ -42,11 +42,7 @@ def text() -> str:
         f"it {floors} the floors.",
         "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
     ]
-    if _changed():
+    status = ["git", "status", "--porcelain", "--", *COMMITTED]
+    if subprocess.run(status, capture_output=True, check=False).stdout:
         lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")
     return "\n".join(lines)
-
-
-def _changed() -> bool:
-    status = ["git", "status", "--porcelain", "--", *COMMITTED]
-    return bool(subprocess.run(status, capture_output=True, text=True, check=False).stdout)

@@ -62,14 +62,10 @@ class Workshop:
         for feature, _, value in (name.partition("=") for name in self.p.gate.slices):
             if value in vocabularies.get(feature, []):
                 codes = self.features[:, FEATURE_NAMES.index(feature)]
-                sizes[feature, value] = np.count_nonzero(codes == self.code(feature, value))
+                sizes[feature, value] = np.count_nonzero(codes == vocabularies[feature].index(value))
         if not sizes:
             raise ControlFailed("no slice in params.yaml (gate.slices) is named after the value of a category feature.")
         return max(sizes, key=lambda pair: sizes[pair])
-
-    def code(self, feature: str, value: str) -> int:
-        """Return the code of a category."""
-        return self.champion.lookups.vocabularies[feature].index(value)
 
     def fit(
         self, target: npt.NDArray[np.int8] | None = None, rows: Any = slice(None), **changes: Any
@@ -103,7 +99,7 @@ def largest_slice_at_the_mean(shop: Workshop, folder: Path) -> None:
     feature: nothing can split them any further, so each tree has one leaf for the slice.
     """
     feature, value = shop.largest_watched()
-    column, code = FEATURE_NAMES.index(feature), shop.code(feature, value)
+    column, code = FEATURE_NAMES.index(feature), shop.champion.lookups.vocabularies[feature].index(value)
     inside = shop.features[:, column] == code
     features, target = shop.features.copy(), shop.target.copy()
     features[np.ix_(inside, np.arange(len(FEATURE_NAMES)) != column)] = np.nan
