@@ -20,20 +20,20 @@ def text(client: MlflowClient, name: str) -> str:
     known = facts(client, name)
     if not known["moves"]:
         return f"No version of {name} has been Production yet: `make promote` makes one."
-    return _production(known["moves"]) + (f"\n\n{_deployed(known['deployments'])}" if known["deployments"] else "")
+    rows = [["version", "from", "until", "by", "decision", "why"]]
+    ends = [*(_clock(move["at"]) for move in known["moves"][1:]), "now"]
+    for move, end in zip(known["moves"], ends, strict=True):
+        rows.append([move["to"], _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
+    deployed = [["image", "host", "at", "by", "verdict", "decision", "why"]]
+    for one in known["deployments"]:
+        where = [one["image"], one["host"], _clock(one["at"])]
+        deployed.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
+    return table(rows) + (f"\n\n{table(deployed)}" if known["deployments"] else "")
 
 
 def facts(client: MlflowClient, name: str) -> dict[str, list[dict[str, str]]]:
     """Return the moves of Production and the deployments, oldest first; times in milliseconds since 1970."""
     return {"moves": pointer.moves(client, name), "deployments": deployments(client, name)}
-
-
-def _production(moves: list[dict[str, str]]) -> str:
-    rows = [["version", "from", "until", "by", "decision", "why"]]
-    ends = [_clock(move["at"]) for move in moves[1:]] + ["now"]
-    for move, end in zip(moves, ends, strict=True):
-        rows.append([move["to"], _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
-    return table(rows)
 
 
 def record_deployment(client: MlflowClient, run_id: str, name: str, image: str, host: str) -> None:
@@ -52,14 +52,6 @@ def deployments(client: MlflowClient, name: str) -> list[dict[str, str]]:
         known |= {"action": tags["action"], "verdict": tags["decision"], "reasons": tags["reasons"]}
         found.append(known | {"run_id": run.info.run_id})
     return sorted(found, key=lambda one: int(one["at"]))
-
-
-def _deployed(known: list[dict[str, str]]) -> str:
-    rows = [["image", "host", "at", "by", "verdict", "decision", "why"]]
-    for one in known:
-        where = [one["image"], one["host"], _clock(one["at"])]
-        rows.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
-    return table(rows)
 
 
 def _clock(milliseconds: str) -> str:
