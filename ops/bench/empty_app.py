@@ -1,7 +1,5 @@
 """What `on-time bench serving` measures against: an empty FastAPI endpoint with the models of the service, nothing else."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 
 from app.api.schemas import Prediction

@@ -1,7 +1,5 @@
 """`on-time bench pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess

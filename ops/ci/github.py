@@ -3,8 +3,6 @@
 Each is a step of a workflow, which gives GITHUB_REPOSITORY, GITHUB_SHA and GH_TOKEN by the environment.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

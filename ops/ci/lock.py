@@ -3,8 +3,6 @@
 It needs no data and runs no stage. `on-time ci reproduce` proves that a rerun gives the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`on-time ci reproduce`: a rerun of the committed state with another number of threads gives the same bytes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What the groups of the command line share: commands with an example, types of options, running programs, JSON."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -2,8 +2,6 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
 import click
 
 from ops.cli.base import AMOUNT, VERSION, Group, host_option, version_option

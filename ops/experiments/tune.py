@@ -1,7 +1,5 @@
 """`on-time model tune`: search the parameters of `train` on the rolling-origin months; the test months are not read."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """`on-time model report`: what a branch changes, as Markdown: metrics, parameters, data, plots and gate."""
 
-from __future__ import annotations
-
 import csv
 import io
 import subprocess

@@ -1,7 +1,5 @@
 """The policy of the gates: pure decisions on a pull request and on a promotion, and the evidence that they need."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`make gate`: the gate of a pull request, which compares the reports of the working tree with the merge base."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The receiver of alerts: logs each one, starts the retraining command, and alarms when the Watchdog is missing."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import json

@@ -1,7 +1,5 @@
 """`on-time monitor local`: the monitoring beside a service on this machine, by Debian's programs."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

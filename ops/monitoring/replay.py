@@ -1,7 +1,5 @@
 """`on-time monitor replay`: the test period to a running service, in fast motion, outcomes following."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

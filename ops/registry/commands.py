@@ -1,7 +1,5 @@
 """The registry's commands: promote, rollback, require, export."""
 
-from __future__ import annotations
-
 import math
 import random
 import re

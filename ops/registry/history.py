@@ -1,7 +1,5 @@
 """What MLflow knows of Production and of the runs behind versions, as text."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 from typing import Any

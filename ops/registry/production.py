@@ -6,8 +6,6 @@ first (the intent), then done step by step, each step harmless when repeated. Wh
 finds the intent and completes it.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -1,7 +1,5 @@
 """The summary that `make repro` ends with; MLflow is not imported, so that a run in which nothing changed is fast."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`on-time release audit` and `sbom`: known vulnerabilities of the locked packages, and what an image holds."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -5,8 +5,6 @@ old one as its fallback. If the checks pass, the old one is drained and removed;
 the new one is removed. The registry records the decision. DOCKER_HOST=ssh://… deploys to another machine.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -3,8 +3,6 @@
 Both run Docker's command line, so DOCKER_HOST=ssh://… reaches another machine.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

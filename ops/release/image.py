@@ -1,7 +1,5 @@
 """`make image`: one commit's code and one version of the model as an image that is named after both."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """`on-time release load-test`: golden requests at a steady rate; wrong or late answers fail."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

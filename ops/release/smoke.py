@@ -1,7 +1,5 @@
 """`on-time release smoke`: run an image as production does, without network, and compare it with its tag."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """`on-time model retrain`: decide from the evidence whether a new model is needed, and start the retraining."""
 
-from __future__ import annotations
-
 import logging
 import math
 import subprocess

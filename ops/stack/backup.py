@@ -3,8 +3,6 @@
 The tools run in Compose's `postgres` container, or on this machine when PGHOST is set.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

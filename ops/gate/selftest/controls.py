@@ -1,7 +1,5 @@
 """Models that the promotion gate has to refuse, made from the real data and promoted in a registry of their own."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

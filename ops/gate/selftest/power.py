@@ -1,7 +1,5 @@
 """The smallest loss that the promotion gate catches: the committed model, made worse step by step, against itself."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache

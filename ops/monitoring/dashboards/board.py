@@ -1,7 +1,5 @@
 """The dashboards as data: one YAML file each, checked when it is read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """`on-time monitor dashboards`: Grafana's JSON, made by the Grafana Foundation SDK from the YAML files beside this."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`on-time monitor pictures`: draw the dashboards from a Prometheus's answers, for the documentation."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """The comparison of a window with the reference, and the alarms that follow from it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """The metrics of the drift monitor."""
 
-from __future__ import annotations
-
 import math
 import time
 

@@ -1,7 +1,5 @@
 """The drift monitor: reads registry and journal, compares, and publishes the results."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time
