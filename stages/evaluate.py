@@ -55,6 +55,11 @@ def slices(frame: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bo
     return interface.slices(frame, lookups) | months
 
 
+def score(frame: pd.DataFrame, probability: npt.ArrayLike) -> Scored:
+    """Return the target and the group of feature rows with their probabilities."""
+    return Scored(frame[TARGET].to_numpy(), np.asarray(probability), frame[GROUP].to_numpy())
+
+
 def intervals(scored: Scored, p: EvaluateParams, settings: Settings) -> dict[str, list[float]]:
     """Return the 95 % confidence interval of each metric by a bootstrap over groups."""
     counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)

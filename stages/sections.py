@@ -173,6 +173,13 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
 
 
+def changes(before: Any, after: Any, prefix: str = "", missing: str = "none") -> list[tuple[str, Any, Any]]:
+    """Return the keys of nested mappings whose values differ, with both values; `missing` where one has no value."""
+    old, new = flatten(before, prefix), flatten(after, prefix)
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return [(key, old.get(key, missing), new.get(key, missing)) for key in differing]
+
+
 def parse(model: type[Parsed], values: Any, path: Path, section: str = "") -> Parsed:
     """Parse a section into its model; raise ParamsInvalid with every invalid key."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ def lightgbm_params(p: TrainParams) -> dict[str, Any]:
     }
 
 
+def dataset(features: Floats, target: npt.NDArray[np.int8], names: Sequence[str] = FEATURE_NAMES) -> lightgbm.Dataset:
+    """Return rows as a dataset of LightGBM."""
+    return lightgbm.Dataset(features, target, feature_name=list(names), categorical_feature=list(CATEGORIES))
+
+
 def fit(
     features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = ""
 ) -> lightgbm.Booster:
@@ -59,12 +65,7 @@ def fit(
     for group, share in p.group_dropout.items():
         masked = rng.random(len(features)) < share
         features = np.where(masked[:, None], without(group, features), features)
-    data = lightgbm.Dataset(
-        features,
-        target,
-        feature_name=list(FEATURE_NAMES),
-        categorical_feature=list(CATEGORIES),
-    )
+    data = dataset(features, target)
     with progress.steps(label, p.rounds) as advance:
         callbacks: list[Any] = [lambda _: advance()]
         if curve is not None:

@@ -1,7 +1,5 @@
 """The baseline of `on-time bench serving`: an empty FastAPI endpoint with the schemas of the service."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 
 from app.api.schemas import Prediction

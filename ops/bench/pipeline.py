@@ -1,11 +1,7 @@
 """`on-time bench pipeline`: the pipeline's wall time against one plain process, and its growth with the rows."""
 
-from __future__ import annotations
-
 import json
-import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,12 +14,14 @@ import pandas as pd
 from app.interface import Lookups
 from app.model import bundle as model
 from app.model.booster import Booster
+from ops.ci.reproduce import clone, rerun
 from stages import checks, evaluate, featurize, interface, params, train, validate
 from stages.metrics import Settings
 from stages.params import Params
 from stages.rows import Rows
 from stages.rules import Tables
 
+PLAIN = "one Python process, the same computations"
 # The stages import MLflow through stages.tracking: the plain process gets an empty module in its place.
 CHILD = """
 import json, sys, types
@@ -45,12 +43,9 @@ def one_process(times: int) -> dict[str, float]:
                 validate.write_summary(frame, name, Path(folder))
     lookups, training, test = _features(featurize.repair(raw, report["repairs"]), p, times)
     rolling, _ = train.rolling_origin(training, p.train)
-    threshold = train.choose_threshold(
-        rolling[featurize.TARGET].to_numpy(),
-        rolling["probability"].to_numpy(),
-        p.train.threshold_rule,
-        p.train.threshold_value,
-    )
+    out_of_fold = evaluate.score(rolling, rolling["probability"])
+    rule = p.train.threshold_rule, p.train.threshold_value
+    threshold = train.choose_threshold(out_of_fold.target, out_of_fold.probability, *rule)
     booster = train.fit(train.matrix(training), training[featurize.TARGET].to_numpy(), p.train, {})
     bundle = model.Bundle(Booster(booster.model_to_string().encode()), lookups, threshold, "", {})
     scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
@@ -88,19 +83,9 @@ def in_a_process_of_its_own(times: int) -> dict[str, float]:
 def pipeline() -> dict[str, float]:
     """Return the wall time of `dvc repro --force` in a clone of this working tree with an empty MLflow."""
     with tempfile.TemporaryDirectory(prefix="on-time-bench-") as folder:
-        clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
-        shutil.copytree("data", clone / "data")
-        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        clone(folder)
         started = time.perf_counter()
-        subprocess.run(
-            ["dvc", "repro", "--force"],
-            cwd=clone,
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        rerun(folder, quiet=True)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
 
@@ -109,17 +94,10 @@ def compare(rounds: int) -> None:
     """Measure both alternately; print them, their ratio, and the growth with the number of rows."""
     for _ in range(rounds):
         piped, plain = pipeline(), in_a_process_of_its_own(1)
-        print(
-            f"dvc repro --force, MLflow on an empty SQLite: {piped['seconds']:6.1f} s, peak {piped['peak_mb']:,.0f} MB"
-        )
-        print(
-            f"one Python process, the same computations:    {plain['seconds']:6.1f} s, peak {plain['peak_mb']:,.0f} MB"
-        )
+        for name, found in (("dvc repro --force, MLflow on an empty SQLite", piped), (PLAIN, plain)):
+            print(f"{name + ':':45} {found['seconds']:6.1f} s, peak {found['peak_mb']:,.0f} MB")
         print(f"ratio {piped['seconds'] / plain['seconds']:.2f}", flush=True)
     for times in (3, 10):
         grown = in_a_process_of_its_own(times)
-        print(
-            f"training rows x{times:<2}: {grown['seconds']:6.1f} s ({grown['seconds'] / plain['seconds']:.1f} times), "
-            f"peak {grown['peak_mb']:,.0f} MB",
-            flush=True,
-        )
+        growth = f"{grown['seconds']:6.1f} s ({grown['seconds'] / plain['seconds']:.1f} times)"
+        print(f"training rows x{times:<2}: {growth}, peak {grown['peak_mb']:,.0f} MB", flush=True)

@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from stages.files import write_json
 from stages.train import BUNDLE_DIR
 
 OUT_FILE = Path("build/bench/serving.json")
-CONNECTIONS = (1, 16, 64, 256)
 START_SECONDS = 90
 SERVER_CORE, CLIENT_CORE = 0, 1
 SCRIPT = """
@@ -80,14 +79,11 @@ class Contestant:
 
     def _wait(self, url: str, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                with urllib.request.urlopen(url, timeout=5):
-                    return
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"error: {self.name} does not respond at {url}.")
-                time.sleep(0.01)
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+                return
+            time.sleep(0.01)
+        sys.exit(f"error: {self.name} does not respond at {url}.")
 
 
 @dataclass

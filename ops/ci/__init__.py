@@ -1,1 +1,1 @@
-"""Commands of the workflows besides tests: lock check, reproduction, GitHub, the API's contract."""
+"""Commands of the workflows besides tests: lock check, reproduction, GitHub."""

@@ -3,8 +3,6 @@
 The workflow sets GITHUB_REPOSITORY, GITHUB_SHA and GH_TOKEN in the environment.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -32,11 +30,16 @@ def setting(name: str) -> str:
     return value
 
 
+def append(variable: str, text: str) -> None:
+    """Append text to the file that GitHub names by a variable; nothing outside of a workflow."""
+    if path := os.environ.get(variable):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
 def output(**values: str) -> None:
     """Set output values of a workflow's step; do nothing outside a workflow."""
-    if path := os.environ.get("GITHUB_OUTPUT"):
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.writelines(f"{name}={value}\n" for name, value in values.items())
+    append("GITHUB_OUTPUT", "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
 def gh(*arguments: str, body: Any = None, check: bool = True) -> str:

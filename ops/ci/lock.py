@@ -3,8 +3,6 @@
 It needs no data and runs no stage. `on-time ci reproduce` proves that a rerun gives the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from typing import Any
 import yaml
 
 from app.errors import OnTimeError
-from stages.sections import flatten
+from stages.sections import changes
 
 ABSENT = {"deleted", "not in cache"}
 HELP = "`make repro`, then commit dvc.lock and reports/ with the change that made them."
@@ -37,9 +35,7 @@ def parameter(stage: str, key: str) -> list[str]:
     now: Any = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     for part in key.split("."):
         now = now.get(part, {}) if isinstance(now, dict) else {}
-    before, after = flatten(lock.get(key, {}), key), flatten(now, key)
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return [f"params.yaml: {name}: {before.get(name, 'none')} → {after.get(name, 'none')}" for name in names]
+    return [f"params.yaml: {name}: {old} → {new}" for name, old, new in changes(lock.get(key, {}), now, key)]
 
 
 def differences(stage: str, entries: list[Any]) -> list[str]:

@@ -1,7 +1,5 @@
 """`on-time ci reproduce`: check that a rerun of the commit with another number of threads is byte-identical."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -11,16 +9,27 @@ import tempfile
 from stages.git import git
 
 
+def clone(folder: str) -> None:
+    """Clone the commit that is checked out to an empty folder, with the data."""
+    git("clone", "--quiet", ".", folder)
+    shutil.copytree("data", f"{folder}/data", dirs_exist_ok=True)
+
+
+def rerun(folder: str, *options: str, quiet: bool = False, **environment: str) -> None:
+    """Run all stages in a clone, with an MLflow of its own."""
+    variables = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | environment
+    out, err = (subprocess.DEVNULL, subprocess.DEVNULL) if quiet else (None, None)
+    command = ["dvc", "repro", "--force", *options]
+    subprocess.run(command, cwd=folder, env=variables, check=True, stdout=out, stderr=err)
+
+
 def reproduce() -> None:
     """Clone, rerun with --force, and fail on any difference from the commit."""
     threads = "1" if os.environ.get("OMP_NUM_THREADS") != "1" else "2"
-    with tempfile.TemporaryDirectory(prefix="on-time-reproduce-") as clone:
-        git("clone", "--quiet", ".", clone)
-        shutil.copytree("data", f"{clone}/data", dirs_exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": threads}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        subprocess.run(["dvc", "repro", "--force", "--no-run-cache"], cwd=clone, env=environment, check=True)
-        changed = git("-C", clone, "status", "--porcelain") + git("-C", clone, "diff", "--stat")
+    with tempfile.TemporaryDirectory(prefix="on-time-reproduce-") as folder:
+        clone(folder)
+        rerun(folder, "--no-run-cache", OMP_NUM_THREADS=threads)
+        changed = git("-C", folder, "status", "--porcelain") + git("-C", folder, "diff", "--stat")
     if changed:
         sys.exit(f"error: the rerun with {threads} thread(s) differs from the commit:\n{changed}")
     print(f"The rerun with {threads} thread(s) gave the committed dvc.lock and reports, byte for byte.")

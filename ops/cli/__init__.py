@@ -1,7 +1,5 @@
 """The command line `on-time`: nouns as groups, verbs as commands; commands import their modules when they run."""
 
-from __future__ import annotations
-
 import importlib
 import subprocess
 import sys

@@ -1,9 +1,6 @@
 """Shared parts of the command line: commands with an example, option types, subprocesses, JSON."""
 
-from __future__ import annotations
-
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -13,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from stages.files import finite
 
 CALLER_DIR = "ONTIME_CALLER_DIR"
 """The variable in which the script `on-time` passes the folder that it was called from."""
@@ -50,16 +49,16 @@ class Version(click.IntRange):
 
     name = "version"
 
-    def __init__(self) -> None:
-        super().__init__(min=1)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number as a string."""
         return str(super().convert(value, param, ctx))
 
 
 DAY = click.DateTime(["%Y-%m-%d"])
-version_option = click.option("--version", type=Version(), metavar="N", help="Number of a registered version.")
+VERSION = Version(min=1)
+COUNT = click.IntRange(min=1)
+AMOUNT = click.FloatRange(min=0, min_open=True)
+version_option = click.option("--version", type=VERSION, metavar="N", help="Number of a registered version.")
 base_option = click.option(
     "--base", "base_", metavar="REVISION", default="origin/main", help="Branch or commit to compare with."
 )
@@ -67,11 +66,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 host_option = click.option(
     "--host", default="", show_default=False, metavar="USER@MACHINE", help="Machine to reach by ssh."
 )
-
-
-def positive(kind: type[click.IntRange] | type[click.FloatRange] = click.IntRange) -> click.IntRange | click.FloatRange:
-    """Return the type of numbers above 0."""
-    return click.IntRange(min=1) if kind is click.IntRange else click.FloatRange(min=0, min_open=True)
 
 
 def execute(*command: str, **environment: str) -> None:
@@ -90,12 +84,4 @@ def dvc(*arguments: str) -> None:
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON; numbers that are not finite become null."""
-    click.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))

@@ -2,20 +2,18 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
 import click
 
 from ops.cli import data
-from ops.cli.base import Group, positive
+from ops.cli.base import AMOUNT, COUNT, Group
 
 group = Group()
 
 
 @group.verb("on-time bench serving --seconds 2 --connections 16 --without-mlflow")
-@click.option("--seconds", type=positive(click.FloatRange), default=5, help="Duration of each measurement.")
-@click.option("--rounds", type=positive(), default=3, help="Number of measurements; the median is reported.")
-@click.option("--connections", type=positive(), multiple=True, default=(1, 16, 64, 256), help="May be repeated.")
+@click.option("--seconds", type=AMOUNT, default=5, help="Duration of each measurement.")
+@click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
+@click.option("--connections", type=COUNT, multiple=True, default=(1, 16, 64, 256), help="May be repeated.")
 @click.option("--without-mlflow", is_flag=True, help="Omit `mlflow models serve`.")
 def serving(seconds: float, rounds: int, connections: tuple[int, ...], without_mlflow: bool) -> None:
     """Compare the service with an empty FastAPI endpoint and `mlflow models serve` (about 5 minutes)."""
@@ -25,7 +23,7 @@ def serving(seconds: float, rounds: int, connections: tuple[int, ...], without_m
 
 
 @group.verb("on-time bench pipeline --rounds 3")
-@click.option("--rounds", type=positive(), default=1, help="Number of measurements.")
+@click.option("--rounds", type=COUNT, default=1, help="Number of measurements.")
 @click.pass_context
 def pipeline(ctx: click.Context, rounds: int) -> None:
     """Compare the pipeline's time with one plain process, and measure its growth with the rows."""

@@ -2,13 +2,12 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
 import sys
+from pathlib import Path
 
 import click
 
-from ops.cli.base import Group, Version, dvc, execute, positive
+from ops.cli.base import AMOUNT, COUNT, VERSION, Group, dvc, execute
 
 group = Group()
 LOCKED = {  # the file, and what it is locked from
@@ -16,6 +15,7 @@ LOCKED = {  # the file, and what it is locked from
     "requirements-dev.txt": ("--all-extras", "-c", "requirements.txt"),
     "requirements-monitor.txt": ("--extra", "pipeline", "-c", "requirements-dev.txt"),
 }
+OPENAPI = Path("openapi.json")
 reason_option = click.option("--reason", default="", show_default=False, metavar="TEXT", help="Reason; recorded.")
 
 
@@ -54,9 +54,11 @@ def reproduce() -> None:
 @group.verb("on-time ci openapi")
 def openapi() -> None:
     """Write openapi.json, the contract with clients, after a change of the API."""
-    from ops.ci import openapi as contract
+    from app.api import application, contract
+    from app.settings import Settings
 
-    click.echo(contract.write())
+    OPENAPI.write_text(contract.text(application.create_app(Settings())), encoding="utf-8")
+    click.echo(f"{OPENAPI} is written; `git diff {OPENAPI}` shows what changed for clients.")
 
 
 @group.verb("on-time ci outputs")
@@ -91,7 +93,7 @@ def propose(reason: str) -> None:
 
 @group.verb("on-time ci record-deployment --environment staging --version 2 --image ghcr.io/team/on-time@sha256:…")
 @click.option("--environment", required=True, metavar="NAME", help="Environment of GitHub.")
-@click.option("--version", type=Version(), required=True, metavar="N", help="Version that is deployed.")
+@click.option("--version", type=VERSION, required=True, metavar="N", help="Version that is deployed.")
 @click.option("--image", required=True, help="Image that is deployed, by its digest.")
 @reason_option
 def record_deployment(environment: str, version: str, image: str, reason: str) -> None:
@@ -102,14 +104,14 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
 
 
 @group.verb("on-time ci fuzz --minutes 1")
-@click.option("--minutes", type=positive(click.FloatRange), default=10, help="Duration.")
+@click.option("--minutes", type=AMOUNT, default=10, help="Duration.")
 def fuzz(minutes: float) -> None:
     """Send almost valid bodies: none may get status 500, or different responses from the fast and the ordinary path."""
     _pytest("tests/api/test_hot.py", "-q", "-k", "whatever", FUZZ_SECONDS=f"{60 * minutes:.0f}")
 
 
 @group.verb("on-time ci soak --seconds 300")
-@click.option("--seconds", type=positive(), default=60, help="Duration of the first part.")
+@click.option("--seconds", type=COUNT, default=60, help="Duration of the first part.")
 def soak(seconds: int) -> None:
     """Hold 300 connections without an error, then send 20,000 requests without a memory leak."""
     _pytest("tests/api/test_soak.py", "-q", "-s", SOAK_SECONDS=str(seconds), SOAK_REQUESTS="20000")

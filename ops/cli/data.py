@@ -2,8 +2,6 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -19,29 +17,27 @@ REMOTES = (Path(".dvc/config"), Path(".dvc/config.local"))
 @click.option("--archive", type=CallerPath(exists=True, dir_okay=False), help="Source package, already downloaded.")
 def fetch(archive: Path | None) -> None:
     """Fetch the raw tables, from the DVC remote if one is set, and compare them with their pinned digests."""
-    _fetch(archive)
-
-
-@group.verb("on-time data check")
-def check() -> None:
-    """Validate the raw tables: columns, keys and rules."""
-    _fetch()
-    dvc("repro", "validate")
-
-
-@group.verb("on-time data test-rows")
-def test_rows() -> None:
-    """Make the rows on which a promotion compares two models."""
-    _fetch()
-    dvc("repro", "featurize")
-
-
-def _fetch(archive: Path | None = None) -> None:
     from stages import fetch as raw
 
     if archive is None and not raw.DATA_DIR.exists() and _has_remote():
         dvc("pull", str(raw.DATA_DIR))
     click.echo(raw.ensure(archive))
+
+
+@group.verb("on-time data check")
+@click.pass_context
+def check(ctx: click.Context) -> None:
+    """Validate the raw tables: columns, keys and rules."""
+    ctx.invoke(fetch)
+    dvc("repro", "validate")
+
+
+@group.verb("on-time data test-rows")
+@click.pass_context
+def test_rows(ctx: click.Context) -> None:
+    """Make the rows on which a promotion compares two models."""
+    ctx.invoke(fetch)
+    dvc("repro", "featurize")
 
 
 def _has_remote() -> bool:

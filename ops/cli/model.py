@@ -2,23 +2,15 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
 import json
 import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ops.cli import base, data
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-    from stages.params import Params
 
 group = base.Group()
 
@@ -51,15 +43,9 @@ def repro(ctx: click.Context) -> None:
 @click.option("--if-none", is_flag=True, help="Do nothing when a version is Production.")
 def promote(version: str | None, allow_equal: bool, if_none: bool) -> None:
     """Make Staging, or another version, the Production version if the gate accepts it."""
-    from app.interface import NAME
-    from ops.registry import commands, production
+    from ops.registry import commands
 
-    def done(client: MlflowClient, p: Params) -> str:
-        if if_none and production.by_alias(client, NAME, production.PRODUCTION):
-            return ""
-        return commands.promote(client, p, version, allow_equal)
-
-    if text := commands.patiently(done):
+    if text := commands.patiently(lambda client, p: commands.promote(client, p, version, allow_equal, if_none)):
         click.echo(text)
 
 
@@ -88,8 +74,8 @@ def history(as_json: bool) -> None:
 
 
 @group.verb("on-time model compare 1 2")
-@click.argument("versions", nargs=-1, type=base.Version(), metavar="[VERSION]...")
-@click.option("--last", type=base.positive(), default=5, help="Number of runs to show when no version is named.")
+@click.argument("versions", nargs=-1, type=base.VERSION, metavar="[VERSION]...")
+@click.option("--last", type=base.COUNT, default=5, help="Number of runs to show when no version is named.")
 @base.json_option
 def compare(versions: tuple[str, ...], last: int, as_json: bool) -> None:
     """Show the last pipeline runs, or those behind some versions, side by side."""
@@ -140,8 +126,7 @@ def ui(port: int) -> None:
 
     tracking.connect()  # the store may have been moved
     base.execute(
-        *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)),
-        *("--backend-store-uri", tracking.tracking_uri()),
+        *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)), *("--backend-store-uri", tracking.tracking_uri())
     )
 
 
@@ -185,7 +170,7 @@ def gate_selftest(pairs: int, seed_pairs: int, margin_models: int, repeats: int,
 
 
 @group.verb("on-time model tune --trials 80 --apply")
-@click.option("--trials", type=base.positive(), default=40, help="Number of trials in all, earlier ones included.")
+@click.option("--trials", type=base.COUNT, default=40, help="Number of trials in all, earlier ones included.")
 @click.option("--apply", is_flag=True, help="Write better parameters to params.yaml.")
 def tune(trials: int, apply: bool) -> None:
     """Search the parameters of training on the training months."""

@@ -2,17 +2,14 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
 import os
 from datetime import datetime
 
 import click
 
-from ops.cli.base import DAY, Group, positive
+from ops.cli.base import AMOUNT, DAY, Group
 
 group = Group()
-number = positive(click.FloatRange)
 SERVICE = f"127.0.0.1:{os.environ.get('ONTIME_PORT') or 8000}"
 
 
@@ -44,7 +41,7 @@ def receiver() -> None:
 @click.option("--service", default=f"http://{SERVICE}", metavar="URL", help="Address of the service.")
 @click.option("--first", type=DAY, help="First day (default: that of the test period).")
 @click.option("--last", type=DAY, help="Last day (default: that of the test period).")
-@click.option("--week-seconds", type=number, default=60, help="Seconds in which a week is replayed.")
+@click.option("--week-seconds", type=AMOUNT, default=60, help="Seconds in which a week is replayed.")
 def replay(service: str, first: datetime | None, last: datetime | None, week_seconds: float) -> None:
     """Send the test period to the service in fast motion, outcomes following."""
     from ops.monitoring import replay as period
@@ -53,8 +50,8 @@ def replay(service: str, first: datetime | None, last: datetime | None, week_sec
 
 
 @group.verb("on-time monitor local --speed 60 --week-seconds 60")
-@click.option("--speed", type=number, default=1, help="Divide all windows and waits by this, to watch a replay.")
-@click.option("--week-seconds", type=number, default=604800, help="Seconds that a week of the replay takes.")
+@click.option("--speed", type=AMOUNT, default=1, help="Divide all windows and waits by this, to watch a replay.")
+@click.option("--week-seconds", type=AMOUNT, default=604800, help="Seconds that a week of the replay takes.")
 @click.option("--cadvisor", default="", show_default=False, metavar="HOST:PORT", help="cAdvisor, to watch containers.")
 @click.option("--service", default=SERVICE, metavar="HOST:PORT", help="Address of the service.")
 def local(speed: float, week_seconds: float, cadvisor: str, service: str) -> None:
@@ -73,9 +70,9 @@ def dashboards() -> None:
 
 
 @group.verb("on-time monitor pictures --minutes 30")
-@click.option("--minutes", type=number, default=10, help="Period to draw.")
+@click.option("--minutes", type=AMOUNT, default=10, help="Period to draw.")
 @click.option("--prometheus", default="127.0.0.1:9090", metavar="HOST:PORT", help="Address of Prometheus.")
-@click.option("--until", type=number, metavar="SECONDS", help="End of the period, since 1970 (default: now).")
+@click.option("--until", type=AMOUNT, metavar="SECONDS", help="End of the period, since 1970 (default: now).")
 @click.option("--board", "boards", multiple=True, metavar="UID", help="Board to draw; may be repeated (default: all).")
 def pictures(minutes: float, prometheus: str, until: float | None, boards: tuple[str, ...]) -> None:
     """Draw what the dashboards show of the last minutes, from Prometheus, to docs/boards."""

@@ -2,8 +2,6 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
 import sys
 
 import click

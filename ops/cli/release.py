@@ -2,30 +2,12 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import click
 
-from ops.cli.base import Group, Version, host_option, positive, version_option
+from ops.cli.base import AMOUNT, VERSION, Group, host_option, version_option
 
 group = Group()
 image_argument = click.argument("image")
-seconds = positive(click.FloatRange)
-
-
-def waits(soak: float, watch: float) -> Callable[[Any], Any]:
-    """Return a decorator that adds the times of a deployment, with these defaults."""
-
-    def added(function: Any) -> Any:
-        watched = click.option("--watch", type=seconds, default=watch, help="Seconds to watch it with traffic.")
-        return click.option("--soak", type=seconds, default=soak, help="Seconds to try it without traffic.")(
-            watched(function)
-        )
-
-    return added
 
 
 @group.verb("on-time release image --version 2", name="image")
@@ -74,7 +56,8 @@ def smoke(image: str, any_version: bool) -> None:
 @image_argument
 @click.option("--alias", type=click.Choice(["production", "staging"]), default="production", help="Required alias.")
 @host_option
-@waits(soak=10, watch=30)
+@click.option("--soak", type=AMOUNT, default=10, help="Seconds to try it without traffic.")
+@click.option("--watch", type=AMOUNT, default=30, help="Seconds to watch it with traffic.")
 def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None:
     """Bring IMAGE into service, blue/green, on this machine or another; on any failure the old one keeps serving."""
     from ops.release import deploy as site
@@ -85,11 +68,12 @@ def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None
 
 
 @group.verb('on-time release undeploy --version 1 --reason "version 2 is too slow"')
-@click.option("--version", type=Version(), required=True, metavar="N", help="Version to bring back.")
+@click.option("--version", type=VERSION, required=True, metavar="N", help="Version to bring back.")
 @click.option("--reason", required=True, metavar="TEXT", help="What is wrong with the present one; recorded.")
 @click.option("--image", default="", show_default=False, help="Image by its digest (default: the version's tag).")
 @host_option
-@waits(soak=1, watch=5)
+@click.option("--soak", type=AMOUNT, default=1, help="Seconds to try it without traffic.")
+@click.option("--watch", type=AMOUNT, default=5, help="Seconds to watch it with traffic.")
 def undeploy(version: str, reason: str, image: str, host: str, soak: float, watch: float) -> None:
     """Bring the image of an earlier version back into service, and make the version Production again."""
     from ops.release import deploy as site
@@ -100,8 +84,8 @@ def undeploy(version: str, reason: str, image: str, host: str, soak: float, watc
 
 
 @group.verb("on-time release load-test --rate 200 --seconds 30")
-@click.option("--rate", type=seconds, default=100, help="Requests per second.")
-@click.option("--seconds", "duration", type=seconds, default=60, help="Duration in seconds.")
+@click.option("--rate", type=AMOUNT, default=100, help="Requests per second.")
+@click.option("--seconds", "duration", type=AMOUNT, default=60, help="Duration in seconds.")
 @host_option
 def load_test(rate: float, duration: float, host: str) -> None:
     """Load-test the deployed service; fail on wrong responses or a high latency."""

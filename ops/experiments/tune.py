@@ -1,7 +1,5 @@
 """`on-time model tune`: search the parameters of `train` on the rolling-origin months; the test months are not read."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json
@@ -18,6 +16,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from mlflow.exceptions import MlflowException
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
@@ -26,9 +25,9 @@ from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, progress, tracking
 from stages.decision import Check, Decision
-from stages.featurize import GROUP, LOOKUPS_FILE, OUT_DIR, TARGET
+from stages.featurize import LOOKUPS_FILE, OUT_DIR
 from stages.fetch import sha256
-from stages.metrics import Scored, Settings, pointwise
+from stages.metrics import Settings, pointwise
 from stages.params import Params
 from stages.sections import PARAMS_FILE, TrainParams
 from stages.train import rolling_origin
@@ -38,17 +37,17 @@ MOST_LEAVES = "most leaves"
 CONFIRMING_SEEDS = 3
 DOUBT = 0.05  # probability of a false improvement over all trials together
 
-SPACE: dict[str, optuna.distributions.BaseDistribution] = {
-    "rounds": optuna.distributions.IntDistribution(100, 500, step=20),
-    "learning_rate": optuna.distributions.FloatDistribution(0.02, 0.1, log=True),
-    "num_leaves": optuna.distributions.IntDistribution(7, 127, log=True),
-    "min_data_in_leaf": optuna.distributions.IntDistribution(50, 1600, log=True),
-    "feature_fraction": optuna.distributions.FloatDistribution(0.3, 1.0),
-    "bagging_fraction": optuna.distributions.FloatDistribution(0.4, 1.0),
-    "lambda_l2": optuna.distributions.FloatDistribution(0.1, 100.0, log=True),
-    "cat_smooth": optuna.distributions.FloatDistribution(5.0, 200.0, log=True),
-    "cat_l2": optuna.distributions.FloatDistribution(1.0, 100.0, log=True),
-    "min_data_per_group": optuna.distributions.IntDistribution(50, 1000, log=True),
+SPACE: dict[str, BaseDistribution] = {
+    "rounds": IntDistribution(100, 500, step=20),
+    "learning_rate": FloatDistribution(0.02, 0.1, log=True),
+    "num_leaves": IntDistribution(7, 127, log=True),
+    "min_data_in_leaf": IntDistribution(50, 1600, log=True),
+    "feature_fraction": FloatDistribution(0.3, 1.0),
+    "bagging_fraction": FloatDistribution(0.4, 1.0),
+    "lambda_l2": FloatDistribution(0.1, 100.0, log=True),
+    "cat_smooth": FloatDistribution(5.0, 200.0, log=True),
+    "cat_l2": FloatDistribution(1.0, 100.0, log=True),
+    "min_data_per_group": IntDistribution(50, 1000, log=True),
 }
 
 
@@ -79,9 +78,7 @@ def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> op
     fixed = p.model_dump(exclude=set(SPACE)) | inputs
     name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
     storage.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{storage}", study_name=name, direction="minimize", load_if_exists=True
-    )
+    study = optuna.create_study(storage=f"sqlite:///{storage}", study_name=name, load_if_exists=True)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
     study.sampler = optuna.samplers.TPESampler(seed=p.seed + len(study.trials), multivariate=True)
     study.set_user_attr(MOST_LEAVES, most)
@@ -124,17 +121,13 @@ def _mean_loss(trial: optuna.Trial, train: pd.DataFrame, p: TrainParams) -> floa
     losses: list[float] = []
     for month in p.fold_months:
         rolling, _ = rolling_origin(train, p.model_copy(update={"fold_months": [month]}))
-        losses.append(float(pointwise(_scored(rolling))["log_loss"].mean()))
+        losses.append(float(pointwise(evaluate.score(rolling, rolling["probability"]))["log_loss"].mean()))
         mean = float(np.mean(losses))
         mlflow.log_metrics({"fold_log_loss": losses[-1], "mean_log_loss": mean}, step=month)
         trial.report(mean, len(losses))
         if len(losses) < len(p.fold_months) and trial.should_prune():
             return None
     return mean
-
-
-def _scored(rolling: pd.DataFrame) -> Scored:
-    return Scored(rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), rolling[GROUP].to_numpy())
 
 
 @contextmanager
@@ -160,7 +153,7 @@ def measure(train: pd.DataFrame, lookups: Lookups, p: Params, values: TrainParam
         rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))
         found = evaluate.slices(train.iloc[rolling["row"]], lookups)
         slices = {name: found[name] for name in p.gate.slices}
-        measured.append(resampled(_scored(rolling), slices, p.gate.promotion, settings))
+        measured.append(resampled(evaluate.score(rolling, rolling["probability"]), slices, p.gate.promotion, settings))
     return Resampled(
         {name: np.mean([one.metrics[name] for one in measured], axis=0) for name in measured[0].metrics},
         {

@@ -1,10 +1,7 @@
 """`on-time model report`: what a branch changes, as Markdown: metrics, parameters, data, plots and gate."""
 
-from __future__ import annotations
-
 import csv
 import io
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,19 +10,20 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ops.ci.github import append
 from ops.gate import pull_request as gate
 from ops.gate.policy import Nested, advantage, markdown, table
 from stages.decision import Decision, number
 from stages.metrics import HIGHER_IS_BETTER
-from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten, load_section
+from stages.sections import GateParams, load_section
+
+Table = dict[str, list[str]]
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
 POINTS = 25
 BARS = 10
 COLOURS = {"base": ["#9a9a9a", "#c9c9c9"], "now": ["#0969da", "#54aeff"]}
-
-Table = dict[str, list[str]]
 
 
 def metrics(now: Nested, base: Nested) -> str:
@@ -43,14 +41,8 @@ def metrics(now: Nested, base: Nested) -> str:
 
 def parameters(commit: str) -> str:
     """Return the parameters that differ from the commit's, the gate's apart, which its own part shows."""
-    old = yaml.safe_load(gate.at_base(commit, str(PARAMS_FILE)) or "") or {}
-    before, after = flatten(old), flatten(as_dict())
-    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    rows = [
-        [f"`{key}`", str(before.get(key, "–")), str(after.get(key, "–"))]
-        for key in changed
-        if not key.startswith("gate.")
-    ]
+    changed = gate.parameter_changes(commit, missing="–")
+    rows = [[f"`{key}`", str(old), str(new)] for key, old, new in changed if not key.startswith("gate.")]
     return table(["parameter", "base", "now"], rows) if rows else "No parameter changes."
 
 
@@ -95,10 +87,7 @@ def lines(title: str, x: str, names: list[str], sides: dict[str, Table]) -> str:
             curve = np.interp(grid, xs[side][order], np.asarray(found[column], float)[order])
             series.append((COLOURS[side][names.index(column)], curve))
     values = np.concatenate([curve for _, curve in series])
-    axes = [
-        f'x-axis "{x}" {low:g} --> {high:g}',
-        f'y-axis "{", ".join(names)}" {values.min():g} --> {values.max():g}',
-    ]
+    axes = [f'x-axis "{x}" {low:g} --> {high:g}', f'y-axis "{", ".join(names)}" {values.min():g} --> {values.max():g}']
     return _mermaid(title, [colour for colour, _ in series], [*axes, *(f"line {_list(curve)}" for _, curve in series)])
 
 
@@ -156,6 +145,4 @@ def write(revision: str) -> None:
     command = [sys.executable, "-m", "dvc", "plots", "diff", gate.merge_base(revision), "--out", str(FOLDER / "plots")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     print(report)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(report)
+    append("GITHUB_STEP_SUMMARY", report)

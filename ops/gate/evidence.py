@@ -27,7 +27,7 @@ from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
 from stages import evaluate, featurize, metrics, tracking
 from stages.errors import DataInvalid
-from stages.featurize import DAY, GROUP, LOOKUPS_FILE, OUT_DIR, TARGET
+from stages.featurize import DAY, LOOKUPS_FILE, OUT_DIR, TARGET
 from stages.metrics import HIGHER_IS_BETTER, Scored, Settings
 from stages.params import Params
 from stages.sections import PromotionParams
@@ -46,19 +46,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Replicates:
-    """The challenger's advantage in each resample of the days, by guarded metric, whole and by slice."""
+class Resampled:
+    """Each guarded metric, whole and by slice: of a model, on the rows as they are, then by resample of the days.
+
+    Of a comparison, the challenger's advantage by resample.
+    """
 
     metrics: dict[str, Floats] = field(default_factory=dict)
     slices: dict[str, dict[str, Floats]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """Each guarded metric of a model, whole and by slice: on the rows as they are, then by resample."""
-
-    metrics: dict[str, Floats]
-    slices: dict[str, dict[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def candidate(version: ModelVersion) -> Iterator[Candidate]:
 def score(bundle: model.Bundle, rows: TestRows, p: Params) -> Scored:
     """Return a bundle's predictions of the test rows."""
     probability = model.predict(bundle.booster, rows.features(bundle.lookups, p)).round(9)
-    return Scored(rows.frame[TARGET].to_numpy(), probability, rows.frame[GROUP].to_numpy())
+    return evaluate.score(rows.frame, probability)
 
 
 def resampled(
@@ -128,7 +123,7 @@ def resampled(
 
 def compare(
     challenger: Resampled, champion: Resampled, p: PromotionParams
-) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Replicates]:
+) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Resampled]:
     """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups."""
 
     def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
@@ -143,18 +138,18 @@ def compare(
     return (
         pairs(challenger.metrics, champion.metrics, whole),
         {name: pairs(part, champion.slices[name], parts[name]) for name, part in challenger.slices.items()},
-        Replicates(whole, parts),
+        Resampled(whole, parts),
     )
 
 
 def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
     """Return the median seconds of each bundle's single-row prediction, timed in turns: noise hits all alike."""
-    requests = [[Request.model_validate(b.manifest["golden"][0]["request"])] for b in bundles]
+    request = Request.model_validate(bundles[0].manifest["golden"][0]["request"])
     times = np.empty((calls, len(bundles)))
     for call in range(-WARM_UP_CALLS, calls):
         for i, bundle in enumerate(bundles):
             started = time.perf_counter()
-            bundle.probabilities(requests[0])
+            bundle.probabilities([request])
             if call >= 0:
                 times[call, i] = time.perf_counter() - started
     return [float(median) for median in np.median(times, axis=0)]
@@ -171,7 +166,7 @@ def baselines(client: MlflowClient, version: ModelVersion) -> dict[str, dict[str
 
 def collect(
     client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, p: Params
-) -> tuple[Evidence, Replicates]:
+) -> tuple[Evidence, Resampled]:
     """Score both versions from the registry on the test rows; one that cannot be loaded is evidence too."""
     settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     rows = TestRows.load()
@@ -179,11 +174,11 @@ def collect(
         try:
             ours = downloads.enter_context(candidate(challenger))
         except BundleInvalid as err:
-            return Evidence({}, str(err)), Replicates()
+            return Evidence({}, str(err)), Resampled()
         scored = score(ours.bundle, rows, p)
         known = baselines(client, challenger) | {"test": metrics.measure(scored, settings)}
         if champion is None:
-            return Evidence(known), Replicates()
+            return Evidence(known), Resampled()
         theirs = downloads.enter_context(candidate(champion))
         guarded = evaluate.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
@@ -195,15 +190,14 @@ def collect(
         return Evidence(known, "", True, whole, parts, (times[0], times[1]), sizes), replicates
 
 
-def draw(replicates: Replicates, evidence: Evidence, p: PromotionParams, path: Path) -> None:
+def draw(replicates: Resampled, evidence: Evidence, p: PromotionParams, path: Path) -> None:
     """Draw the bootstrap of each guarded metric as a histogram with its margin, its bound and no difference."""
     from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel # most commands draw nothing
 
     margins = {str(name): margin for name, margin in p.margins.items()}
     figure = Figure(figsize=(3.6 * len(replicates.metrics), 3.2), layout="constrained")
-    for axis, (name, values) in zip(
-        np.atleast_1d(figure.subplots(1, len(replicates.metrics))), replicates.metrics.items(), strict=True
-    ):
+    axes = figure.subplots(1, len(replicates.metrics), squeeze=False)[0]
+    for axis, (name, values) in zip(axes, replicates.metrics.items(), strict=True):
         axis.hist(values, bins=40, color="#9db8d9")
         axis.axvline(-margins[name], color="#c0392b", label=f"−margin {-margins[name]:g}")
         axis.axvline(evidence.metrics[name].lower, color="#1f3b63", linestyle="--", label="lower bound")

@@ -1,7 +1,5 @@
 """The policy of the gates: pure decisions on a pull request and on a promotion, and the evidence that they need."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,12 +84,9 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
         return floors
     rules = policy.promotion
     checks = []
-    for name, (ours, theirs), most in (
-        ("latency", evidence.latency, rules.max_latency_ratio),
-        ("size", evidence.size, rules.max_size_ratio),
-    ):
-        ratio = ours / theirs if theirs > 0 else math.nan
-        checks.append(Check.at_most(f"{name} ratio", ratio, most, ours, theirs))
+    for name, most in (("latency", rules.max_latency_ratio), ("size", rules.max_size_ratio)):
+        ours, theirs = getattr(evidence, name)
+        checks.append(Check.at_most(f"{name} ratio", ours / theirs if theirs > 0 else math.nan, most, ours, theirs))
     pairs = {m: evidence.metrics[m] for m in rules.margins if m in evidence.metrics}
     better = sum(advantage(m, pair.challenger, pair.champion) > 0 for m, pair in pairs.items())
     checks.append(Check.at_least("metrics better than the champion's", better, 0 if allow_equal else 1))
@@ -122,17 +117,10 @@ def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> 
 
 def markdown(decision: Decision) -> str:
     """Return every check as a row of a Markdown table."""
-    rows = [
-        [
-            c.label,
-            _cell(c.base),
-            _cell(c.now),
-            _cell(c.now - c.base, "+.4g"),
-            _bound(c),
-            "pass" if c.passed else "**FAIL**",
-        ]
-        for c in decision.checks
-    ]
+    rows = []
+    for c in decision.checks:
+        verdict = "pass" if c.passed else "**FAIL**"
+        rows.append([c.label, _cell(c.base), _cell(c.now), _cell(c.now - c.base, "+.4g"), _bound(c), verdict])
     return table(["check", "base", "now", "change", "bound", "verdict"], rows)
 
 

@@ -1,10 +1,9 @@
 """`make gate`: the gate of a pull request, which compares the reports of the working tree with the merge base."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -13,7 +12,8 @@ from app.errors import OnTimeError
 from ops.gate.policy import decide_pull_request, markdown
 from stages.decision import Decision
 from stages.files import EVALUATION_FILE, METRICS_FILE
-from stages.sections import PARAMS_FILE, GateParams, as_dict, flatten
+from stages.git import GitFailed, git
+from stages.sections import PARAMS_FILE, GateParams, as_dict, changes
 
 
 class GateRefused(OnTimeError):
@@ -24,14 +24,10 @@ class BaseUnknown(OnTimeError):
     """What to compare with cannot be read."""
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-
-
 def merge_base(revision: str) -> str:
     """Return the commit at which this branch left `revision`; HEAD for GitHub's name of a new branch's base, zeros."""
     revision = "HEAD" if revision == "0" * 40 else revision
-    done = _git("merge-base", "HEAD", revision)
+    done = subprocess.run(["git", "merge-base", "HEAD", revision], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BaseUnknown(
             f"HEAD and {revision!r} have no common commit here {done.stderr.strip()}. "
@@ -42,9 +38,9 @@ def merge_base(revision: str) -> str:
 
 def at_base(commit: str, path: str) -> str | None:
     """Return a file as it is in a commit; None where the commit lacks it."""
-    if _git("cat-file", "-e", f"{commit}:{path}").returncode != 0:
-        return None
-    return _git("show", f"{commit}:{path}").stdout
+    with suppress(GitFailed):
+        return git("show", f"{commit}:{path}")
+    return None
 
 
 def metrics_diff(commit: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -71,15 +67,9 @@ def read_slices(text: str | None) -> dict[str, Any]:
     return {name: part for name, part in found.items() if isinstance(part, dict)} if isinstance(found, dict) else {}
 
 
-def policy_changes(commit: str) -> list[str]:
-    """Return the keys of the policy that this branch changes: who loosens the gate has to be seen doing it."""
-    old = (yaml.safe_load(at_base(commit, str(PARAMS_FILE)) or "") or {}).get("gate", {})
-    before, after = flatten(old), flatten(as_dict()["gate"])
-    return [
-        f"`gate.{key}`: {before.get(key, 'none')} → {after.get(key, 'none')}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
+def parameter_changes(commit: str, missing: str = "none") -> list[tuple[str, Any, Any]]:
+    """Return the keys of params.yaml that differ from the commit's, with both values."""
+    return changes(yaml.safe_load(at_base(commit, str(PARAMS_FILE)) or ""), as_dict(), missing=missing)
 
 
 def judge(revision: str, policy: GateParams) -> tuple[Decision, str]:
@@ -94,9 +84,9 @@ def judge(revision: str, policy: GateParams) -> tuple[Decision, str]:
     lines = [f"### Gate: {'passed' if decision.accepted else 'refused'}", "", f"Compared with {against}.", ""]
     if first:
         lines[2] = f"A first run: {against}, has no `{METRICS_FILE}`. The floors alone decide."
-    changes = policy_changes(commit)
-    if changes:
-        lines += ["The policy changes: " + "; ".join(changes) + ".", ""]
+    changed = [f"`{key}`: {old} → {new}" for key, old, new in parameter_changes(commit) if key.startswith("gate.")]
+    if changed:  # who loosens the gate has to be seen doing it
+        lines += ["The policy changes: " + "; ".join(changed) + ".", ""]
     return decision, "\n".join([*lines, markdown(decision)])
 
 

@@ -1,7 +1,5 @@
 """The receiver of alerts: logs each one, starts the retraining command, and alarms when the Watchdog is missing."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import json
@@ -71,9 +69,8 @@ class Receiver:
         self.last_watchdog, self.silent = time.time(), False
         self.retraining: asyncio.Task[None] | None = None
         self.registry = CollectorRegistry()
-        self.watchdog = Gauge(
-            "receiver_watchdog_timestamp_seconds", "Time of the last Watchdog.", registry=self.registry
-        )
+        name, text = "receiver_watchdog_timestamp_seconds", "Time of the last Watchdog."
+        self.watchdog = Gauge(name, text, registry=self.registry)
         self.watchdog.set(self.last_watchdog)
         self.alerts = Counter("receiver_alerts", "Alerts received.", ["status"], registry=self.registry)
         self.retrain = Counter("receiver_retrain", "Causes for retraining.", ["result"], registry=self.registry)

@@ -1,7 +1,5 @@
 """The configuration of the blackbox exporter: its probe of /predict sends the problem's example."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

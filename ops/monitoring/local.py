@@ -1,7 +1,5 @@
 """`on-time monitor local`: the monitoring beside a service on this machine, by Debian's programs."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -22,13 +20,9 @@ from ops.monitoring import blackbox
 
 CONFIG = Path(__file__).resolve().parent / "config"
 FOLDERS = ("prometheus", "rules", "alertmanager")
-TARGETS = {
-    name: f"127.0.0.1:{name.split(':')[1]}"
-    for name in (
-        *("api:8000", "drift:8001", "receiver:8002", "cadvisor:8080", "node-exporter:9100"),
-        *("blackbox:9115", "prometheus:9090", "alertmanager:9093", "grafana:3000"),
-    )
-}
+PORTS = {"api": 8000, "drift": 8001, "receiver": 8002, "cadvisor": 8080, "node-exporter": 9100}
+PORTS |= {"blackbox": 9115, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
+TARGETS = {f"{name}:{port}": f"127.0.0.1:{port}" for name, port in PORTS.items()}
 """The targets of ops/monitoring/config/prometheus/prometheus.yml, and their addresses on this machine."""
 
 NOT_HERE = ("cadvisor", "grafana")
@@ -91,9 +85,8 @@ class Site:
         for source in (file for file in CONFIG.rglob("*.yml") if file.parent.name in FOLDERS):
             file = self.folder / source.relative_to(CONFIG)
             file.parent.mkdir(parents=True, exist_ok=True)
-            own = source == blackbox.FILE
-            text = blackbox.configuration() if own else self.render(source.read_text(encoding="utf-8"))
-            file.write_text(text, encoding="utf-8")
+            file.write_text(self.render(source.read_text(encoding="utf-8")), encoding="utf-8")
+        (self.folder / "prometheus" / blackbox.FILE.name).write_text(blackbox.configuration(), encoding="utf-8")
         self._leave_out()
         secrets = self.folder / "alertmanager" / "secrets"
         secrets.mkdir(exist_ok=True)
@@ -110,59 +103,53 @@ class Site:
 
     def commands(self) -> dict[str, list[str]]:
         """Return the arguments of each of Debian's programs."""
+
+        def program(target: str, *arguments: str) -> list[str]:
+            return [f"--web.listen-address={self.address(target)}", "--log.level=warn", *arguments]
+
         return {
-            "prometheus": [
+            "prometheus": program(
+                "prometheus:9090",
                 f"--config.file={self.folder}/prometheus/prometheus.yml",
                 f"--storage.tsdb.path={self.folder}/tsdb",
-                f"--web.listen-address={self.address('prometheus:9090')}",
                 f"--rules.alert.resend-delay={max(LEAST_MS, round(60_000 / self.speed))}ms",
-                "--log.level=warn",
-            ],
-            "prometheus-alertmanager": [
+            ),
+            "prometheus-alertmanager": program(
+                "alertmanager:9093",
                 f"--config.file={self.folder}/alertmanager/alertmanager.yml",
                 f"--storage.path={self.folder}/alerts",
-                f"--web.listen-address={self.address('alertmanager:9093')}",
                 "--cluster.listen-address=",
-                "--log.level=warn",
-            ],
-            "prometheus-blackbox-exporter": [
-                f"--config.file={self.folder}/prometheus/blackbox.yml",
-                f"--web.listen-address={self.address('blackbox:9115')}",
-                "--log.level=warn",
-            ],
-            "prometheus-node-exporter": [
-                f"--web.listen-address={self.address('node-exporter:9100')}",
+            ),
+            "prometheus-blackbox-exporter": program(
+                "blackbox:9115", f"--config.file={self.folder}/prometheus/blackbox.yml"
+            ),
+            "prometheus-node-exporter": program(
+                "node-exporter:9100",
                 "--collector.disable-defaults",
-                "--collector.filesystem",
-                "--collector.cpu",
-                "--collector.meminfo",
-                "--log.level=warn",
-            ],
+                *(f"--collector.{name}" for name in ("filesystem", "cpu", "meminfo")),
+            ),
         }
 
     def ours(self) -> dict[str, dict[str, str]]:
         """Return the settings of the drift monitor and of the receiver, by their commands."""
         drift_host, drift_port = self.address("drift:8001").split(":")
         host, port = self.address("receiver:8002").split(":")
-        window = {"ONTIME_DRIFT_WINDOW_HOURS": str(self.week_seconds / 3600)}
         minutes = max(DRIFT_RUN_SECONDS / 60, 15 * self.week_seconds / (7 * DAY_SECONDS))
-        return {
-            "monitor drift": window
-            | {
-                "ONTIME_DRIFT_HOST": drift_host,
-                "ONTIME_DRIFT_PORT": drift_port,
-                "ONTIME_DRIFT_MINUTES": str(minutes),
-                "ONTIME_DRIFT_REGISTRY_SECONDS": str(max(1.0, 30 / self.speed)),
-            },
-            "monitor receiver": window  # the command that it starts uses the same window
-            | {
-                "ONTIME_RECEIVER_HOST": host,
-                "ONTIME_RECEIVER_PORT": port,
-                "ONTIME_RECEIVER_TOKEN_FILE": f"{self.folder}/alertmanager/secrets/receiver_token",
-                "ONTIME_RECEIVER_SILENCE_SECONDS": str(max(10.0, 180 / self.speed)),
-                "ONTIME_RECEIVER_RETRAIN_COMMAND": f"{sys.executable} -m ops.cli model retrain",
-            },
+        window = {"ONTIME_DRIFT_WINDOW_HOURS": str(self.week_seconds / 3600)}
+        drift = {
+            "ONTIME_DRIFT_HOST": drift_host,
+            "ONTIME_DRIFT_PORT": drift_port,
+            "ONTIME_DRIFT_MINUTES": str(minutes),
+            "ONTIME_DRIFT_REGISTRY_SECONDS": str(max(1.0, 30 / self.speed)),
         }
+        receiver = {
+            "ONTIME_RECEIVER_HOST": host,
+            "ONTIME_RECEIVER_PORT": port,
+            "ONTIME_RECEIVER_TOKEN_FILE": f"{self.folder}/alertmanager/secrets/receiver_token",
+            "ONTIME_RECEIVER_SILENCE_SECONDS": str(max(10.0, 180 / self.speed)),
+            "ONTIME_RECEIVER_RETRAIN_COMMAND": f"{sys.executable} -m ops.cli model retrain",
+        }
+        return {"monitor drift": window | drift, "monitor receiver": window | receiver}  # retraining uses the window
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 It needs no packages, no network and no port, so it works on a container that has neither, on this machine and over SSH.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

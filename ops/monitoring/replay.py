@@ -1,12 +1,9 @@
 """`on-time monitor replay`: the test period to a running service, in fast motion, outcomes following."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -28,6 +25,9 @@ CONNECTIONS = 4
 WEEK_DAYS = 7
 
 
+Body = dict[str, Any]
+
+
 class ReplayFailed(OnTimeError):
     """The service rejects a replayed request, or is unreachable."""
 
@@ -37,8 +37,8 @@ class Day:
     """The rows of a day: bodies of /predict, and their outcomes."""
 
     day: date
-    requests: list[dict[str, Any]]
-    outcomes: list[dict[str, Any]]
+    requests: list[Body]
+    outcomes: list[Body]
 
 
 def days(first: date, last: date) -> list[Day]:
@@ -49,11 +49,12 @@ def days(first: date, last: date) -> list[Day]:
     lookups = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")))
     bodies = interface.requests(interface.columns(rows.frame, tables, lookups, p))
     known = interface.outcomes(rows.frame, p)
-    made = []
-    for number in np.unique(rows.day):
-        chosen = np.flatnonzero(rows.day == number)
-        made.append(Day(day_of(number), [bodies[i] for i in chosen], [known[i] for i in chosen]))
-    return made
+    made: dict[int, Day] = {}
+    for number, body, outcome in zip(rows.day, bodies, known, strict=True):
+        day = made.setdefault(number, Day(day_of(number), [], []))
+        day.requests.append(body)
+        day.outcomes.append(outcome)
+    return [made[number] for number in sorted(made)]
 
 
 async def _post(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
@@ -68,15 +69,13 @@ async def _post(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> A
     return answer.json()
 
 
-async def predict(
-    client: httpx.AsyncClient, requests: Sequence[dict[str, Any]], seconds: float
-) -> list[dict[str, Any]]:
+async def predict(client: httpx.AsyncClient, requests: list[Body], seconds: float) -> list[Body]:
     """Send a day's requests within about this time, and return the predictions in their order."""
     starts = range(0, len(requests), BATCH + 1)
     pause = seconds / max(len(starts), 1)
     room = asyncio.Semaphore(CONNECTIONS)
 
-    async def send(start: int) -> list[dict[str, Any]]:
+    async def send(start: int) -> list[Body]:
         await asyncio.sleep(pause * (start // (BATCH + 1)))
         async with room:
             *many, one = requests[start : start + BATCH + 1]
@@ -90,10 +89,8 @@ async def report(client: httpx.AsyncClient, known: list[dict[str, Any]]) -> None
     """Send the outcomes of a day."""
     for start in range(0, len(known), 1000):
         answer = await _post(client, "/outcomes/batch", {"outcomes": known[start : start + 1000]})
-        if answer["unknown"]:
-            raise ReplayFailed(
-                f"the journal lacks {len(answer['unknown'])} of the predictions; /metrics has the reason."
-            )
+        if lost := len(answer["unknown"]):
+            raise ReplayFailed(f"the journal lacks {lost} of the predictions; /metrics has the reason.")
 
 
 async def replay(base: str, replayed: list[Day], week_seconds: float, headers: dict[str, str]) -> pd.DataFrame:
@@ -105,11 +102,10 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
             started = time.monotonic()
             predictions = await predict(client, day.requests, week_seconds / WEEK_DAYS * 0.8)
             await report(client, waiting)
-            waiting = [
-                {"prediction_id": p["prediction_id"]} | o for p, o in zip(predictions, day.outcomes, strict=True)
-            ]
-            for prediction, body in zip(predictions, waiting, strict=True):
-                rows.append((day.day, prediction["probability"], Outcome.model_validate(body).positive))
+            waiting = []
+            for prediction, outcome in zip(predictions, day.outcomes, strict=True):
+                waiting.append({"prediction_id": prediction["prediction_id"]} | outcome)
+                rows.append((day.day, prediction["probability"], Outcome.model_validate(waiting[-1]).positive))
             if (number + 1) % WEEK_DAYS == 0:
                 _print_week(rows, replayed[number + 1 - WEEK_DAYS].day)
             await asyncio.sleep(max(0.0, week_seconds / WEEK_DAYS - (time.monotonic() - started)))
@@ -120,11 +116,8 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
 def _print_week(rows: list[tuple[date, float, bool]], first: date) -> None:
     week = [(p, positive) for day, p, positive in rows if day >= first]
     mean, observed = np.mean([p for p, _ in week]), np.mean([positive for _, positive in week])
-    print(
-        f"week of {first}: {len(week)} {ROWS}, "
-        f"predicted {mean:.3f}, observed {observed:.3f}, gap {mean - observed:+.3f}",
-        flush=True,
-    )
+    rates = f"predicted {mean:.3f}, observed {observed:.3f}, gap {mean - observed:+.3f}"
+    print(f"week of {first}: {len(week)} {ROWS}, {rates}", flush=True)
 
 
 def run(base: str, first: date | None, last: date | None, week_seconds: float) -> None:

@@ -1,7 +1,5 @@
 """The registry's commands: promote, rollback, require, export."""
 
-from __future__ import annotations
-
 import math
 import random
 import re
@@ -22,13 +20,13 @@ from app.interface import NAME
 from app.registry import download
 from app.registry import version as registry
 from ops.ci.github import output
-from ops.gate.evidence import Replicates, candidate, collect, draw
+from ops.gate.evidence import Resampled, candidate, collect, draw
 from ops.gate.policy import Evidence, decide_promotion, markdown
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
 from stages import params, tracking
 from stages.decision import Check, Decision
-from stages.files import write_json
+from stages.files import finite, write_json
 from stages.params import Params
 
 ATTEMPTS = 5
@@ -47,29 +45,19 @@ def require(client: MlflowClient, p: Params) -> ModelVersion:
     version = by_alias(client, NAME, PRODUCTION)
     if version is None:
         staged = by_alias(client, NAME, STAGING)
-        command = (
-            f"`make promote` makes version {staged.version} Production" if staged else "`make repro` makes a model"
-        )
+        promote_it = f"`make promote` makes version {staged.version} Production" if staged else ""
+        command = promote_it or "`make repro` makes a model"
         raise ModelUnavailable(f"no version of {NAME} is Production in {tracking.tracking_uri()}; {command}.")
     return version
 
 
 def find(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
     """Return the version with this number or alias; raise ModelUnavailable with the command that creates one."""
-    try:
-        version = client.get_model_version(name, number) if number else by_alias(client, name, alias)
-    except MlflowException as err:
-        if err.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        version = None
+    version = pointer.by_number(client, name, number) if number else by_alias(client, name, alias)
     if version is None:
         wanted = f"version {number}" if number else f"version with the alias {alias}"
         raise ModelUnavailable(f"{name} has no {wanted} in {tracking.tracking_uri()}; {command}.")
     return version
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
 
 
 def record(
@@ -78,7 +66,7 @@ def record(
     champion: ModelVersion | None,
     decision: Decision,
     p: Params,
-    evidence: tuple[Evidence, Replicates] | None = None,
+    evidence: tuple[Evidence, Resampled] | None = None,
     reason: str = "",
 ) -> str:
     """Log a decision, accepted or refused, as a run with all its evidence; return the run's id."""
@@ -96,11 +84,7 @@ def record(
             name = re.sub(r"[^\w./ -]", "", check.label.replace("=", " "))[:200].strip("/ ")
             numbers |= {name: check.value, f"{name}.now": check.now, f"{name}.base": check.base}
         log.metrics(**{name: value for name, value in numbers.items() if math.isfinite(value)})
-        checks = [
-            {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in vars(check).items()}
-            for check in decision.checks
-        ]
-        write_json(Path(folder) / "decision.json", tags | {"checks": checks})
+        write_json(Path(folder) / "decision.json", tags | {"checks": finite([vars(c) for c in decision.checks])})
         (Path(folder) / "decision.md").write_text(markdown(decision) + "\n", encoding="utf-8")
         if evidence and evidence[1].metrics:
             draw(evidence[1], evidence[0], p.gate.promotion, Path(folder) / "bootstrap.png")
@@ -109,20 +93,21 @@ def record(
     return log.run_id
 
 
-def _settle(client: MlflowClient, name: str) -> None:
-    done = pointer.settled(client, name)
-    if done:
-        print(done)
+def promote(
+    client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False, if_none: bool = False
+) -> str:
+    """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done.
 
-
-def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False) -> str:
-    """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done."""
-    name = NAME
-    challenger = find(client, name, number, STAGING, "`make repro` makes one")
-    _settle(client, name)
-    champion = by_alias(client, name, PRODUCTION)
+    With `if_none`, nothing is done when a version is Production.
+    """
+    if if_none and by_alias(client, NAME, PRODUCTION):
+        return ""
+    challenger = find(client, NAME, number, STAGING, "`make repro` makes one")
+    if settled := pointer.settled(client, NAME):
+        print(settled)
+    champion = by_alias(client, NAME, PRODUCTION)
     if champion is not None and champion.version == challenger.version:
-        return f"Version {champion.version} of {name} is Production already."
+        return f"Version {champion.version} of {NAME} is Production already."
     evidence = collect(client, challenger, champion, p)
     decision = decide_promotion(evidence[0], p.gate, allow_equal)
     run_id = record("promote", challenger, champion, decision, p, evidence)
@@ -133,12 +118,12 @@ def promote(client: MlflowClient, p: Params, number: str | None, allow_equal: bo
     where = f"The evidence: {pointer.link(run_id)}{pointer.ui_hint()}"
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
-        raise PromotionRefused(f"version {challenger.version} of {name} is refused {against}: {reasons}. {where}")
+        raise PromotionRefused(f"version {challenger.version} of {NAME} is refused {against}: {reasons}. {where}")
     origin = str(champion.version) if champion else None
     why = f"accepted {against}" + _headline(evidence[0])
-    pointer.move(client, name, Intent("promote", str(challenger.version), origin, origin, run_id, why, _now()))
+    pointer.move(client, NAME, Intent("promote", str(challenger.version), origin, origin, run_id, why))
     output(replaced=origin or "")
-    return f"Version {challenger.version} of {name} is Production, {why}. {where}\n`make serve` serves it."
+    return f"Version {challenger.version} of {NAME} is Production, {why}. {where}\n`make serve` serves it."
 
 
 def _headline(evidence: Evidence) -> str:
@@ -148,14 +133,14 @@ def _headline(evidence: Evidence) -> str:
 
 def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -> str:
     """Make `previous`, or the version `number`, the Production version again, after loading and verifying it."""
-    name = NAME
     if not reason.strip():
         raise PromotionRefused('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
-    _settle(client, name)
-    target = find(client, name, number, PREVIOUS, "`make history` shows which were; roll back with --version N")
+    if settled := pointer.settled(client, NAME):
+        print(settled)
+    target = find(client, NAME, number, PREVIOUS, "`make history` shows which were; roll back with --version N")
     champion = require(client, p)
     if champion.version == target.version:
-        return f"Version {target.version} of {name} is Production already."
+        return f"Version {target.version} of {NAME} is Production already."
     checks = [Check.at_least("promoted before", int(PROMOTED_TAG in target.tags), 1)]
     try:
         with candidate(target):
@@ -170,12 +155,12 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
         pointer.describe(client, version, run_id, text)
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
-        stays = f"version {champion.version} of {name} stays Production"
+        stays = f"version {champion.version} of {NAME} stays Production"
         raise PromotionRefused(f"{stays}: version {target.version}: {reasons}.")
-    earlier = pointer.before(client, name, str(target.version))
-    intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason, _now())
-    pointer.move(client, name, intent)
-    done = f"Version {target.version} of {name} is Production again, after {champion.version}: {reason}."
+    earlier = pointer.before(client, NAME, str(target.version))
+    intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason)
+    pointer.move(client, NAME, intent)
+    done = f"Version {target.version} of {NAME} is Production again, after {champion.version}: {reason}."
     return f"{done} {pointer.link(run_id)}{pointer.ui_hint()}"
 
 
@@ -184,9 +169,8 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
 
     The folder is complete or not there at all; what was in it before is gone.
     """
-    name = NAME
-    version = find(client, name, number, "", "`make history` shows them") if number else require(client, p)
-    production = by_alias(client, name, PRODUCTION)
+    version = find(client, NAME, number, "", "`make history` shows them") if number else require(client, p)
+    production = by_alias(client, NAME, PRODUCTION)
     alias = PRODUCTION if production and production.version == version.version else ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -196,7 +180,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
         if folder.exists():
             shutil.rmtree(folder)
         copy.rename(folder)
-    return f"Version {version.version} of {name} is in {folder}; ONTIME_BAKED_MODEL={folder} serves it."
+    return f"Version {version.version} of {NAME} is in {folder}; ONTIME_BAKED_MODEL={folder} serves it."
 
 
 def patiently(action: Callable[[MlflowClient, Params], Result]) -> Result:

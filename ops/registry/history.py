@@ -1,7 +1,5 @@
 """The history of Production and the runs of versions from MLflow, as text."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -17,24 +15,23 @@ from stages.metrics import HIGHER_IS_BETTER
 
 def text(client: MlflowClient, name: str) -> str:
     """Return the Production versions with their periods and reasons, and the deployments."""
-    moves = pointer.moves(client, name)
-    if not moves:
+    known = facts(client, name)
+    if not known["moves"]:
         return f"No version of {name} has been Production yet: `make promote` makes one."
-    deployed = deployments(client, name)
-    return _production(moves) + (f"\n\n{_deployed(deployed)}" if deployed else "")
+    rows = [["version", "from", "until", "by", "decision", "why"]]
+    ends = [*(_clock(move["at"]) for move in known["moves"][1:]), "now"]
+    for move, end in zip(known["moves"], ends, strict=True):
+        rows.append([move["to"], _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
+    deployed = [["image", "host", "at", "by", "verdict", "decision", "why"]]
+    for one in known["deployments"]:
+        where = [one["image"], one["host"], _clock(one["at"])]
+        deployed.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
+    return table(rows) + (f"\n\n{table(deployed)}" if known["deployments"] else "")
 
 
 def facts(client: MlflowClient, name: str) -> dict[str, list[dict[str, str]]]:
     """Return the moves of Production and the deployments, oldest first; times in milliseconds since 1970."""
     return {"moves": pointer.moves(client, name), "deployments": deployments(client, name)}
-
-
-def _production(moves: list[dict[str, str]]) -> str:
-    rows = [["version", "from", "until", "by", "decision", "why"]]
-    ends = [_clock(move["at"]) for move in moves[1:]] + ["now"]
-    for move, end in zip(moves, ends, strict=True):
-        rows.append([move["to"], _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
-    return table(rows)
 
 
 def record_deployment(client: MlflowClient, run_id: str, name: str, image: str, host: str) -> None:
@@ -55,14 +52,6 @@ def deployments(client: MlflowClient, name: str) -> list[dict[str, str]]:
     return sorted(found, key=lambda one: int(one["at"]))
 
 
-def _deployed(known: list[dict[str, str]]) -> str:
-    rows = [["image", "host", "at", "by", "verdict", "decision", "why"]]
-    for one in known:
-        where = [one["image"], one["host"], _clock(one["at"])]
-        rows.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
-    return table(rows)
-
-
 def _clock(milliseconds: str) -> str:
     return datetime.fromtimestamp(int(milliseconds) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -79,16 +68,12 @@ def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[
 
 def comparison(runs: list[Run]) -> list[dict[str, Any]]:
     """Return the run, commit, model version, parameters and test metrics of pipeline runs."""
-    return [
-        {
-            "run_id": run.info.run_id,
-            "commit": run.data.tags.get("git.commit", ""),
-            "version": run.data.tags.get("model.version", ""),
-            "params": run.data.params,
-            "metrics": {name: run.data.metrics.get(f"test.{name}") for name in HIGHER_IS_BETTER},
-        }
-        for run in runs
-    ]
+    made = []
+    for run in runs:
+        tags, metrics = run.data.tags, {name: run.data.metrics.get(f"test.{name}") for name in HIGHER_IS_BETTER}
+        known = {"commit": tags.get("git.commit", ""), "version": tags.get("model.version", "")}
+        made.append({"run_id": run.info.run_id} | known | {"params": run.data.params, "metrics": metrics})
+    return made
 
 
 def compare(runs: list[Run]) -> str:

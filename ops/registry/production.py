@@ -6,14 +6,12 @@ first (the intent), then done step by step, each step harmless when repeated. Wh
 finds the intent and completes it.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from mlflow import MlflowClient
@@ -24,6 +22,7 @@ from app.errors import OnTimeError
 from stages import tracking
 
 STAGING, PRODUCTION, PREVIOUS = "staging", "production", "previous"
+ABSENT, PRESENT = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
 INTENT_TAG = "promotion.intent"
 PROMOTED_TAG = "promoted.by"
 TOKEN_TAG = "token"
@@ -47,48 +46,53 @@ class Intent:
     previous: str | None
     run_id: str
     reason: str
-    at: int
+    at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+
+
+@contextmanager
+def suppressed(*codes: str) -> Iterator[None]:
+    """Suppress MLflow's errors with these codes; the block ends at the first one."""
+    try:
+        yield
+    except MlflowException as err:
+        if err.error_code not in codes:
+            raise
 
 
 def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """Return the version with an alias, if there is one."""
-    try:
+    with suppressed(ABSENT, "INVALID_PARAMETER_VALUE"):
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException as err:
-        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    return None
+
+
+def by_number(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """Return the version with this number, if there is one."""
+    with suppressed(ABSENT, "INVALID_PARAMETER_VALUE"):
+        return client.get_model_version(name, number)
+    return None
 
 
 def _holder(client: MlflowClient, held: str) -> str | None:
-    try:
+    with suppressed(ABSENT):
         return str(client.get_registered_model(held).tags.get(TOKEN_TAG, ""))
-    except MlflowException as err:
-        if err.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    return None
 
 
 def _acquire(client: MlflowClient, held: str, token: str) -> bool:
-    try:
+    with suppressed(PRESENT):
         client.create_registered_model(held, tags={TOKEN_TAG: token}, description="Held while Production moves.")
         return True
-    except MlflowException as err:
-        if err.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return _holder(client, held) == token  # true if an earlier attempt succeeded and its response was lost
+    return _holder(client, held) == token  # true if an earlier attempt succeeded and its response was lost
 
 
 def _break(client: MlflowClient, held: str, token: str) -> str | None:
     """Remove an abandoned lock by renaming it; the new name is unique, so only one of the waiting callers succeeds."""
     grave = f"{held}-{token}"
-    try:
+    with suppressed(PRESENT, ABSENT):
         client.rename_registered_model(held, grave)
         return grave
-    except MlflowException as err:
-        if err.error_code in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
-            return None
-        raise
+    return None
 
 
 @contextmanager
@@ -111,17 +115,13 @@ def lock(client: MlflowClient, name: str) -> Iterator[None]:
             client.delete_registered_model(lock_name)
 
 
-def settle(client: MlflowClient, name: str) -> str | None:
+def _settle(client: MlflowClient, name: str) -> str | None:
     """Complete the move that an interrupted call left, and return what was done; to be called under the lock."""
     text = client.get_registered_model(name).tags.get(INTENT_TAG)
     if not text:
         return None
     intent = Intent(**json.loads(text))
-    try:
-        client.get_model_version(name, intent.to)
-    except MlflowException as err:
-        if err.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    if by_number(client, name, intent.to) is None:
         client.delete_registered_model_tag(name, INTENT_TAG)
         return f"An interrupted {intent.action} is undone: version {intent.to} is gone."
     _apply(client, name, intent)
@@ -131,13 +131,13 @@ def settle(client: MlflowClient, name: str) -> str | None:
 def settled(client: MlflowClient, name: str) -> str | None:
     """Take the lock and complete what an interrupted call left."""
     with lock(client, name):
-        return settle(client, name)
+        return _settle(client, name)
 
 
 def move(client: MlflowClient, name: str, intent: Intent) -> None:
     """Make `intent.to` Production if `intent.origin` still is; raise PointerMoved otherwise."""
     with lock(client, name):
-        settle(client, name)
+        _settle(client, name)
         found = by_alias(client, name, PRODUCTION)
         now = str(found.version) if found else None
         if now != intent.origin:

@@ -1,7 +1,5 @@
 """The summary that `make repro` ends with; MLflow is not imported, so that a run in which nothing changed is fast."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -42,11 +40,7 @@ def text() -> str:
         f"it {floors} the floors.",
         "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
     ]
-    if _changed():
+    status = ["git", "status", "--porcelain", "--", *COMMITTED]
+    if subprocess.run(status, capture_output=True, check=False).stdout:
         lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")
     return "\n".join(lines)
-
-
-def _changed() -> bool:
-    status = ["git", "status", "--porcelain", "--", *COMMITTED]
-    return bool(subprocess.run(status, capture_output=True, text=True, check=False).stdout)

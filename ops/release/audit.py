@@ -1,7 +1,5 @@
 """`on-time release audit` and `sbom`: known vulnerabilities of the locked packages, and what an image holds."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from python_on_whales import docker
 
 from app.errors import OnTimeError
@@ -31,10 +29,8 @@ class AuditFailed(OnTimeError):
     exit_code = 13
 
 
-class Ignored(BaseModel):
+class Ignored(BaseModel, extra="forbid", frozen=True):
     """An exception: a known vulnerability that is accepted until a day."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     package: str

@@ -5,8 +5,6 @@ old one as its fallback. If the checks pass, the old one is drained and removed;
 the new one is removed. The registry records the decision. DOCKER_HOST=ssh://… deploys to another machine.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time
@@ -193,18 +191,16 @@ def deploy(client: MlflowClient, p: Params, image: str, plan: Plan, alias: str =
 def undeploy_to(client: MlflowClient, p: Params, number: str, plan: Plan, reason: str, image: str = "") -> str:
     """Bring an earlier version's image back into service, then make that version Production again in the registry."""
     if not reason.strip():
-        raise DeployFailed(
-            f'a rollback needs a reason: on-time release undeploy --version {number} --reason "what is wrong".'
-        )
+        command = f'on-time release undeploy --version {number} --reason "what is wrong"'
+        raise DeployFailed(f"a rollback needs a reason: {command}.")
     image = image or f"{REPOSITORY}:model-v{number}"
     facts = _facts(image)
     if facts[f"{images.OURS}model.version"] != number:
         raise DeployFailed(f"{image} holds version {facts[f'{images.OURS}model.version']}, not {number}.")
     version = images.registered(client, facts, alias="")
     if PROMOTED_TAG not in version.tags:
-        raise DeployFailed(
-            f"version {number} of {version.name} has never been promoted: `make history` shows which were."
-        )
+        never = f"version {number} of {version.name} has never been promoted"
+        raise DeployFailed(f"{never}: `make history` shows which were.")
     _decide(client, p, version, "undeploy", image, plan, reason)
     done, champion = f"{image} serves on {plan.host} again.", by_alias(client, version.name, PRODUCTION)
     if champion is None or str(champion.version) != number:

@@ -3,8 +3,6 @@
 Both run Docker's command line, so DOCKER_HOST=ssh://… reaches another machine.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -26,6 +24,7 @@ from app.errors import OnTimeError
 REPOSITORY = (os.environ.get("IMAGE_NAME") or "on-time").lower()  # GitHub allows capitals in names, registries do not
 PROJECT = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
 NO_CLIENT = "docker is not installed: install Docker Engine, or its command line and set DOCKER_HOST."
+NO_COMPOSE = "Compose is not installed: install Docker's Compose plugin (Debian: apt install docker-compose)."
 BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 PROBE = Path(__file__).parents[1] / "monitoring" / "probe.py"
 
@@ -64,9 +63,7 @@ def _compose() -> list[str]:
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    raise EngineFailed(
-        "Compose is not installed: install Docker's Compose plugin (Debian: apt install docker-compose)."
-    )
+    raise EngineFailed(NO_COMPOSE)
 
 
 def execute(command: list[str], environment: Mapping[str, str] | None = None, shown: bool = False) -> str:

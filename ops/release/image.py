@@ -1,7 +1,5 @@
 """`make image`: one commit's code and one version of the model as an image that is named after both."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -33,6 +31,7 @@ CONTEXT = (
     *("Dockerfile", ".dockerignore", "requirements.txt", "requirements-monitor.txt"),
     *("app", "stages", "ops", "params.yaml", "data.dvc", "dvc.yaml", "dvc.lock", "pyproject.toml"),
 )
+ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[^@/]+@)([\w.-]+)[:/](.+?)(?:\.git)?/?")
 OCI, OURS = "org.opencontainers.image.", "ai.on-time."
 
 
@@ -44,11 +43,9 @@ class ImageRefused(OnTimeError):
 
 def committed() -> str:
     """Return the commit; refuse while a file that goes into the image differs from it."""
-    names = [line[3:] for line in git("status", "--porcelain", "--", *CONTEXT).splitlines()]
-    if names:
-        raise ImageRefused(
-            f"the image is named after a commit, but {', '.join(names[:5])} differs from it: commit first."
-        )
+    if names := [line[3:] for line in git("status", "--porcelain", "--", *CONTEXT).splitlines()]:
+        changed = ", ".join(names[:5])
+        raise ImageRefused(f"the image is named after a commit, but {changed} differs from it: commit first.")
     return git("rev-parse", "HEAD").strip()
 
 
@@ -67,9 +64,7 @@ def lock_of(version: ModelVersion) -> str:
 def source() -> str:
     """Return the repository's web address, without a user's name or token; empty when there is none."""
     url = git("remote", "get-url", "origin") if "origin" in git("remote").split() else ""
-    found = re.fullmatch(
-        r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[^@/]+@)([\w.-]+)[:/](.+?)(?:\.git)?/?", url.strip()
-    )
+    found = ADDRESS.fullmatch(url.strip())
     return f"https://{found[1]}/{found[2]}" if found else ""
 
 
@@ -227,16 +222,13 @@ def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCT
     version = registry.find(client, name, number, "", "`make history` shows them")
     digest = version.tags.get(tracking.DIGEST_TAG, "none")
     if digest != facts[f"{OURS}model.bundle_digest"]:
-        raise ImageRefused(
-            f"the image's bundle is not version {number} of the registry, whose digest is {digest[:12]}…."
-        )
+        other = f"version {number} of the registry, whose digest is {digest[:12]}…"
+        raise ImageRefused(f"the image's bundle is not {other}.")
     holder = by_alias(client, name, alias) if alias else version
     if holder is None or holder.version != version.version:
         now = f"version {holder.version} is" if holder else "none is"
-        way = f"`make promote VERSION={number}`, or " * (alias == PRODUCTION)
-        raise ImageRefused(
-            f"version {number} of {name} is not {alias.title()} ({now}): {way}take the image of the version that is."
-        )
+        way = f"`make promote VERSION={number}`, or " * (alias == PRODUCTION) + "take the image of the version that is"
+        raise ImageRefused(f"version {number} of {name} is not {alias.title()} ({now}): {way}.")
     return version
 
 

@@ -1,7 +1,5 @@
 """`on-time release load-test`: golden requests at a constant rate; fail on wrong or slow responses."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

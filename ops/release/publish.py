@@ -4,8 +4,6 @@ What is pushed is found by its digest from then on: a tag can be moved, a digest
 must hold two attestations of that digest, signed by the workflow that releases: where it was built, and what is in it.
 """
 
-from __future__ import annotations
-
 from python_on_whales import docker
 
 from app.errors import OnTimeError

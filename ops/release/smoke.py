@@ -1,7 +1,5 @@
 """`on-time release smoke`: run an image as production does, without network, and compare it with its tag."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,7 +16,7 @@ from ops.registry.production import PRODUCTION
 from ops.release import image as images
 from ops.release.docker import compose, engine_errors, probe, service
 from ops.release.image import OCI, OURS
-from stages import params, tracking
+from stages import tracking
 from stages.decision import Check, Decision
 
 SMOKE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "smoke.yml"
@@ -108,7 +106,6 @@ def smoke(image: str, facts: dict[str, str], version: ModelVersion) -> Decision:
 def check(image: str, any_version: bool) -> None:
     """Check names and registry, run the image, print the table; raise SmokeFailed if anything is not as it must be."""
     facts = images.facts_of(image)
-    params.load()
     version = images.registered(tracking.connect(), facts, "" if any_version else PRODUCTION)
     decision = smoke(image, facts, version)
     print(markdown(decision))

@@ -3,8 +3,6 @@
 A workflow gives both by its environment; the key is written for its owner alone, and never printed.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`on-time model retrain`: decide from the evidence whether a new model is needed, and start the retraining."""
 
-from __future__ import annotations
-
 import logging
 import math
 import subprocess
@@ -58,11 +56,6 @@ class Evidence:
     days_since_retraining: float
     """Infinite when there was none."""
 
-    @property
-    def missing_features(self) -> int:
-        """Return the number of features that are missing too often."""
-        return sum(alarm.kind is AlarmKind.INPUT_MISSING for alarm in self.alarms)
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -81,8 +74,9 @@ def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
     if not causes:
         return Verdict("skip", tuple(map(str, evidence.alarms)) or ("no alarm",))
     obstacles = []
-    if evidence.missing_features > limits.max_missing_features:
-        obstacles.append(f"{evidence.missing_features} features are missing too often: repair their source first")
+    missing = sum(alarm.kind is AlarmKind.INPUT_MISSING for alarm in evidence.alarms)
+    if missing > limits.max_missing_features:
+        obstacles.append(f"{missing} features are missing too often: repair their source first")
     if evidence.new_outcomes < limits.min_new_outcomes:
         obstacles.append(f"{evidence.new_outcomes} new outcomes, {limits.min_new_outcomes} are needed")
     if not evidence.days_since_retraining >= limits.cooldown_days:
@@ -141,13 +135,8 @@ def record(evidence: Evidence, verdict: Verdict) -> str:
     numbers = {name: value for name, value in asdict(evidence).items() if isinstance(value, int | float)}
     with mlflow.start_run(run_name=f"retraining: {verdict.action}", tags=tags) as active:
         mlflow.log_metrics({name: value for name, value in numbers.items() if math.isfinite(value)})
-        mlflow.log_dict(
-            {
-                "evidence": asdict(evidence) | {"days_since_retraining": str(evidence.days_since_retraining)},
-                "verdict": asdict(verdict),
-            },
-            "decision.json",
-        )
+        known = asdict(evidence) | {"days_since_retraining": str(evidence.days_since_retraining)}
+        mlflow.log_dict({"evidence": known, "verdict": asdict(verdict)}, "decision.json")
     return str(active.info.run_id)
 
 

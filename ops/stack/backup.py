@@ -3,8 +3,6 @@
 The tools run in Compose's `postgres` container, or on this machine when PGHOST is set.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess
@@ -66,9 +64,8 @@ def restore(folder: Path) -> None:
         raise BackupFailed(f"{folder} is not a complete backup: {err}. `ls {FOLDER}` shows which there are.") from err
     for name, dump in dumps.items():
         if hashlib.sha256(dump).hexdigest() != sums.get(f"{name}.dump"):
-            raise BackupFailed(
-                f"{folder}/{name}.dump is damaged: its SHA-256 is not the one in {SUMS}. Nothing was changed."
-            )
+            damaged = f"{folder}/{name}.dump is damaged: its SHA-256 is not the one in {SUMS}"
+            raise BackupFailed(f"{damaged}. Nothing was changed.")
     for name, dump in dumps.items():
         options = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-password"]
         _tool("pg_restore", *options, "--dbname", name, stdin=dump)

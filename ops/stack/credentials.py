@@ -1,7 +1,5 @@
 """`on-time stack credentials`: the files that ops/stack/compose mounts as secrets; existing files are kept."""
 
-from __future__ import annotations
-
 import secrets
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`make demo`: the service, one request and its response."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

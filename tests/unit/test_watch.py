@@ -115,7 +115,8 @@ def test_without_a_model_the_reason_is_there(watcher: Watcher) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "reason"), [(["sleep", "60"], "within"), (["false"], "exited unexpectedly"), (["echo", "{"], "exited unexpectedly")]
+    ("command", "reason"),
+    [(["sleep", "60"], "within"), (["false"], "exited unexpectedly"), (["echo", "{"], "exited unexpectedly")],
 )
 def test_a_download_that_hangs_or_dies_is_ended_and_said(
     command: list[str], reason: str, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
@@ -26,7 +26,7 @@ from stages import evaluate, progress
 from stages.decision import Decision
 from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
 from stages.fetch import sha256
-from stages.metrics import MIN_ROWS, Scored, Settings
+from stages.metrics import MIN_ROWS, Settings
 from stages.params import Params
 from stages.rows import month_of
 from stages.sections import GateParams
@@ -70,7 +70,7 @@ class Period:
 
     def measure(self, probability: Floats, p: Params) -> Resampled:
         """Measure predictions of the scored rows as a promotion does."""
-        scored = Scored(self.scored[TARGET].to_numpy(), probability.round(9), self.scored[GROUP].to_numpy())
+        scored = evaluate.score(self.scored, probability.round(9))
         settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
         return resampled(scored, self.slices(p), p.gate.promotion, settings)
 
@@ -143,9 +143,7 @@ def _pairs_row(name: str, decisions: list[Decision]) -> list[str]:
 def needs(measured: list[Resampled], policy: GateParams) -> dict[str, Floats]:
     """Return, by margin, how wide it would have to be for each ordered pair of models; slices share a margin."""
     rules = policy.promotion
-    found: dict[str, list[float]] = {
-        name: [] for name in (*rules.margins, *(f"slice {m}" for m in rules.slice_margins))
-    }
+    found: dict[str, list[float]] = defaultdict(list)
     for challenger, champion in permutations(measured, 2):
         whole, parts, _ = compare(challenger, champion, rules)
         for name, pair in whole.items():

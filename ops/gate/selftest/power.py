@@ -1,7 +1,5 @@
 """The smallest loss that the promotion gate catches: the committed model, made worse step by step, against itself."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +12,7 @@ from app.model import bundle as model
 from ops.gate.evidence import Resampled, resampled
 from ops.gate.policy import table as markdown_table
 from ops.gate.selftest.equal import Period, judge, resample
-from stages import progress
+from stages import evaluate, progress
 from stages.featurize import GROUP, TARGET
 from stages.metrics import Scored, Settings, measure
 from stages.params import Params
@@ -32,6 +30,7 @@ class Power:
 
     def __init__(self, p: Params) -> None:
         self.p, self.period = p, Period.test()
+        self.settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
         self.features = matrix(self.period.scored)
         self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
         self.intact = model.predict(self.booster, self.features)
@@ -60,7 +59,7 @@ class Power:
 
         def measured(step: int) -> Resampled:
             scored = Scored(target, predict(step)[rows].round(9), group)
-            return resampled(scored, slices, self.p.gate.promotion, self._settings)
+            return resampled(scored, slices, self.p.gate.promotion, self.settings)
 
         champion = measured(0)
         first = 1 + bisect_left(
@@ -68,15 +67,8 @@ class Power:
         )
         return self._area(predict(0)) - self._area(predict(first)) if first <= count else float("inf")
 
-    @property
-    def _settings(self) -> Settings:
-        return Settings(self.p.evaluate.ece_bins, self.p.evaluate.riskiest_share)
-
     def _area(self, probability: Floats) -> float:
-        frame = self.period.scored
-        return measure(Scored(frame[TARGET].to_numpy(), probability, frame[GROUP].to_numpy()), self._settings)[
-            "roc_auc"
-        ]
+        return measure(evaluate.score(self.period.scored, probability), self.settings)["roc_auc"]
 
 
 def table(p: Params, repeats: int) -> str:

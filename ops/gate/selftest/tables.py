@@ -1,7 +1,5 @@
 """The measurements on build/ as tables; a number of 0 leaves one out."""
 
-from __future__ import annotations
-
 from ops.gate.selftest import controls, equal, power
 from ops.gate.selftest.equal import Period
 from stages import params

@@ -1,28 +1,22 @@
 """The dashboards as data: one YAML file each, checked when it is read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 FOLDER = Path(__file__).parent
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Link(_Form):
+class Link(BaseModel, extra="forbid", frozen=True):
     """Where a value of a panel leads."""
 
     title: str
     url: str
 
 
-class Panel(_Form):
+class Panel(BaseModel, extra="forbid", frozen=True):
     """One panel; `unit` is a name of Grafana's, `width` is in 24ths of the board."""
 
     title: str
@@ -45,14 +39,14 @@ class Panel(_Form):
     link: Link | None = None
 
 
-class Row(_Form):
+class Row(BaseModel, extra="forbid", frozen=True):
     """Panels under a heading."""
 
     title: str
     panels: tuple[Panel, ...]
 
 
-class Board(_Form):
+class Board(BaseModel, extra="forbid", frozen=True):
     """A dashboard; `variables` are queries for the values of a variable, by its name."""
 
     uid: str

@@ -1,7 +1,5 @@
 """`on-time monitor dashboards`: Grafana's JSON, made by the Grafana Foundation SDK from the YAML files beside this."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from ops.monitoring.dashboards.board import Board, Panel, load
 
 OUT_DIR = Path("ops/monitoring/config/grafana/dashboards")
 DATASOURCE = models.DataSourceRef("prometheus", "${datasource}")
+LAST = common.ReduceDataOptions().calcs(["lastNotNull"])
 TAG = "on-time"
 MLFLOW = "http://localhost:5000"
 
@@ -25,12 +24,8 @@ DEPLOYMENTS = (
     'model_loaded_timestamp_seconds{job="api"} * on (job, instance) group_left (version) model_info{job="api"} * 1000'
 )
 FIRING = 'max by (alertname, severity, instance, name, feature, slo) (ALERTS{alertstate="firing",severity!="none"})'
-ANNOTATION = {
-    "datasource": {"type": "prometheus", "uid": "${datasource}"},
-    "enable": True,
-    "hide": False,
-    "step": "60s",
-}
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+ANNOTATION = {"datasource": SOURCE, "enable": True, "hide": False, "step": "60s"}
 ANNOTATIONS = [  # the SDK has no builder for the fields of Prometheus
     ANNOTATION
     | {
@@ -151,18 +146,14 @@ def _timeseries(panel: Panel) -> Any:
     return made
 
 
-def _last() -> common.ReduceDataOptions:
-    return common.ReduceDataOptions().calcs(["lastNotNull"])
-
-
 def _stat(panel: Panel) -> Any:
     mode = kinds.BigValueTextMode.AUTO if len(panel.queries) == 1 else kinds.BigValueTextMode.VALUE_AND_NAME
-    made = stat.Panel().reduce_options(_last()).color_mode(kinds.BigValueColorMode.VALUE)
+    made = stat.Panel().reduce_options(LAST).color_mode(kinds.BigValueColorMode.VALUE)
     return made.graph_mode(kinds.BigValueGraphMode.AREA).text_mode(mode)
 
 
 def _bargauge(_: Panel) -> Any:
-    made = bargauge.Panel().reduce_options(_last()).display_mode(kinds.BarGaugeDisplayMode.BASIC)
+    made = bargauge.Panel().reduce_options(LAST).display_mode(kinds.BarGaugeDisplayMode.BASIC)
     return made.orientation(kinds.VizOrientation.HORIZONTAL)
 
 

@@ -1,7 +1,5 @@
 """`on-time monitor pictures`: draw the dashboards from Prometheus's data, for the documentation."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
@@ -62,9 +60,8 @@ class Source:
         try:
             answer = httpx.request("POST" if data else "GET", f"http://{self.address}/api/v1/{path}", data=data or None)
         except httpx.HTTPError as err:
-            raise PrometheusFailed(
-                f"{self.address}: {err!r}. Start one by `on-time monitor local` or `make stack`."
-            ) from err
+            start = "Start one by `on-time monitor local` or `make stack`."
+            raise PrometheusFailed(f"{self.address}: {err!r}. {start}") from err
         if answer.status_code != 200:
             raise PrometheusFailed(f"{data.get('query', path)}: {answer.text[:300]}")
         return answer.json()["data"]
@@ -101,9 +98,8 @@ def lines(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
     limits = [column for column in found if any(re.fullmatch(name, column[0]) for name in panel.dashed)]
     others = found.drop(columns=limits)
     if panel.stacked:
-        ax.stackplot(
-            others.index, others.fillna(0).to_numpy().T, labels=[name or panel.title for name, _ in others], alpha=0.6
-        )
+        names = [name or panel.title for name, _ in others]
+        ax.stackplot(others.index, others.fillna(0).to_numpy().T, labels=names, alpha=0.6)
     else:
         for column in others:
             ax.plot(others.index, others[column], label=column[0] or panel.title, linewidth=1.2)

@@ -1,7 +1,5 @@
 """The comparison of a window with the reference, and the alarms that follow from it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -85,13 +83,10 @@ def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, 
 def quality(labelled: pd.DataFrame) -> Quality:
     """Return the quality of predictions whose outcome is known."""
     score, target = labelled[SCORE].to_numpy(dtype=float), labelled[TARGET].to_numpy(dtype=np.int8)
-    rate = float(target.mean())
-    return Quality(
-        len(labelled),
-        float(score.mean()),
-        rate,
-        *(float(pointwise(Scored(target, p, target))["log_loss"].mean()) for p in (score, np.full(len(target), rate))),
-    )
+    mean, rate = float(score.mean()), float(target.mean())
+    predictions = (score, np.full(len(target), rate))
+    losses = (float(pointwise(Scored(target, p, target))["log_loss"].mean()) for p in predictions)
+    return Quality(len(labelled), mean, rate, *losses)
 
 
 def alarms(reference: Reference, found: Findings) -> list[Alarm]:

@@ -1,7 +1,5 @@
 """The metrics of the drift monitor."""
 
-from __future__ import annotations
-
 import math
 import time
 
@@ -9,6 +7,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from ops.monitoring.drift.compare import Findings
 from ops.monitoring.drift.reference import Reference
+
+LIVE = {
+    "log_loss": ("live_log_loss", "Log loss of the predictions whose outcome is known."),
+    "constant_log_loss": ("live_constant_log_loss", "Log loss of a constant prediction of their observed rate."),
+    "gap": ("live_calibration_gap", "Mean probability minus observed rate."),
+    "mean_probability": ("live_mean_probability", "Mean probability of these predictions."),
+    "observed_rate": ("live_observed_rate", "Share of these predictions whose outcome is positive."),
+}
+"""The metric of each measurement of the quality, and its help."""
 
 
 class Gauges:  # pylint: disable=too-many-instance-attributes
@@ -21,30 +28,18 @@ class Gauges:  # pylint: disable=too-many-instance-attributes
         self.missing = self._gauge("drift_missing_share", "Share of missing values.", "feature")
         self.unseen = self._gauge("drift_unseen_share", "Share of values that are not in the training data.", "feature")
         self.threshold = self._gauge("drift_threshold", "Value above which an alert fires.", "check", "feature")
-        self.live = {
-            "log_loss": self._live("live_log_loss", "Log loss of the predictions whose outcome is known."),
-            "constant_log_loss": self._live(
-                "live_constant_log_loss", "Log loss of a constant prediction of their observed rate."
-            ),
-            "gap": self._live("live_calibration_gap", "Mean probability minus observed rate."),
-            "mean_probability": self._live("live_mean_probability", "Mean probability of these predictions."),
-            "observed_rate": self._live("live_observed_rate", "Share of these predictions whose outcome is positive."),
-        }
+        self.live = {name: self._gauge(metric, text, "model_version") for name, (metric, text) in LIVE.items()}
         self.live_rows = Gauge("live_rows", "Predictions of the window whose outcome is known.", registry=self.registry)
         self.rows = Gauge("drift_window_rows", "Predictions in the window.", registry=self.registry)
         self.last_run = Gauge("drift_last_run_timestamp_seconds", "End of the last run.", registry=self.registry)
         self.failures = Counter("drift_run_failures", "Runs that failed.", registry=self.registry)
         self.interval = Gauge("drift_interval_seconds", "Time between two runs.", registry=self.registry)
-        self.alias = self._gauge(
-            "registry_alias_info", "1 for each alias and its version in the registry.", "name", "alias", "version"
-        )
+        text = "1 for each alias and its version in the registry."
+        self.alias = self._gauge("registry_alias_info", text, "name", "alias", "version")
         self.interval.set(interval_seconds)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
-
-    def _live(self, name: str, text: str) -> Gauge:
-        return self._gauge(name, text, "model_version")
 
     def aliases(self, name: str, versions: dict[str, str]) -> None:
         """Export the version of each alias."""
@@ -76,11 +71,8 @@ class Gauges:  # pylint: disable=too-many-instance-attributes
         """Export the findings of a run."""
         if math.isfinite(found.score_psi):
             self.score.labels(version).set(found.score_psi)
-        for gauge, values in (
-            (self.feature, found.feature_psi),
-            (self.missing, found.missing),
-            (self.unseen, found.unseen),
-        ):
+        features = ((self.feature, found.feature_psi), (self.missing, found.missing), (self.unseen, found.unseen))
+        for gauge, values in features:
             for name, value in values.items():
                 gauge.labels(name).set(value)
         if found.quality:

@@ -1,7 +1,5 @@
 """The last window of the journal, as frames."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any

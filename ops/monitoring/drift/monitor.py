@@ -1,7 +1,5 @@
 """The drift monitor: reads registry and journal, compares, and publishes the results."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time
@@ -101,9 +99,8 @@ class Monitor:
         window, labelled = read.predictions, read.known
         self.gauges.ran(len(window), len(labelled))
         if len(window) < self.policy.min_rows:
-            log.warning(
-                "%d predictions of version %s; nothing is compared below %d", len(window), version, self.policy.min_rows
-            )
+            few = "%d predictions of version %s; nothing is compared below %d"
+            log.warning(few, len(window), version, self.policy.min_rows)
             return []
         found = compare(reference, window, labelled, read.whole)
         self.gauges.found(version, found)

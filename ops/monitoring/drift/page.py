@@ -1,7 +1,5 @@
 """The results of a drift run: an HTML page of evidently, and a run in MLflow when something has changed."""
 
-from __future__ import annotations
-
 import math
 from datetime import UTC, datetime
 from pathlib import Path

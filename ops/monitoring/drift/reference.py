@@ -1,7 +1,5 @@
 """The reference sample of a model, and the drift limits that its own weeks give."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

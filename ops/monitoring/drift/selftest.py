@@ -1,7 +1,5 @@
 """`on-time monitor drift-selftest`: the alarms on samples, ordinary weeks, injected faults and the test period."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterator
