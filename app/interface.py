@@ -93,24 +93,10 @@ def _compute_one(request: Any, lookups: Any) -> list[float]:
 compute_one = getattr(_problem, "compute_one", _compute_one)
 """Compute the features of one request, a list of k numbers; the problem may define a faster function than `compute`."""
 
+# fmt: off
 __all__ = [
-    "CATEGORIES",
-    "DESCRIPTION",
-    "EXAMPLE",
-    "FEATURES",
-    "FEATURE_NAMES",
-    "Lookups",
-    "NAME",
-    "NUMBERS",
-    "OUTCOME_EXAMPLE",
-    "Outcome",
-    "POSITIVE",
-    "ROWS",
-    "Request",
-    "TITLE",
-    "columns",
-    "compute",
-    "compute_one",
-    "members",
-    "without",
+    "CATEGORIES", "DESCRIPTION", "EXAMPLE", "FEATURES", "FEATURE_NAMES", "Lookups", "NAME", "NUMBERS",
+    "OUTCOME_EXAMPLE", "Outcome", "POSITIVE", "ROWS", "Request", "TITLE", "columns", "compute", "compute_one",
+    "members", "without",
 ]
+# fmt: on

@@ -22,7 +22,7 @@ from stages import featurize, interface, metrics, model_card, params, plots, tra
 from stages.errors import run
 from stages.featurize import DAY, GROUP, TARGET
 from stages.files import EVALUATION_FILE, METRICS_FILE, rounded, write_json
-from stages.metrics import Scored, Settings, describe
+from stages.metrics import MetricSettings, Scored, describe
 from stages.rows import day_of, month_of
 from stages.sections import EvaluateParams
 from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix
@@ -60,13 +60,13 @@ def score(frame: pd.DataFrame, probability: npt.ArrayLike) -> Scored:
     return Scored(frame[TARGET].to_numpy(), np.asarray(probability), frame[GROUP].to_numpy())
 
 
-def intervals(scored: Scored, p: EvaluateParams, settings: Settings) -> dict[str, list[float]]:
+def intervals(scored: Scored, p: EvaluateParams, settings: MetricSettings) -> dict[str, list[float]]:
     """Return the 95 % confidence interval of each metric by a bootstrap over groups."""
     counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)
     return {k: list(metrics.interval(v)) for k, v in metrics.measure_weighted(scored, counts, settings).items()}
 
 
-def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: MetricSettings) -> dict[str, Any]:
     """Return the metrics by month: rolling-origin predictions in training months, the final model's in test months."""
     months: dict[str, Any] = {}
     for frame in (rolling, test):
@@ -78,7 +78,7 @@ def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: Settings) -> d
     return months
 
 
-def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: Settings) -> dict[str, Any]:
+def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: MetricSettings) -> dict[str, Any]:
     """Return the test metrics in each scenario of the problem, and without each group of features."""
     matrices = {name: matrix(pd.read_parquet(featurize.scenario_file(name))) for name in names}
     intact = matrix(pd.read_parquet(featurize.OUT_DIR / "test.parquet"))
@@ -99,7 +99,7 @@ def evaluate(
     train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams
 ) -> tuple[Scored, dict[str, Any]]:
     """Return the model's scores on the test rows, and the evaluation."""
-    settings = Settings(p.ece_bins, p.riskiest_share)
+    settings = MetricSettings(p.ece_bins, p.riskiest_share)
     target, group = test[TARGET].to_numpy(), test[GROUP].to_numpy()
     scored = Scored(target, model.predict(bundle.booster, matrix(test)).round(9), group)
     baselines = {
@@ -133,7 +133,7 @@ def main() -> None:
     all_params = params.load()
     p, names = all_params.evaluate, interface.scenarios(all_params.problem)
     with tracking.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:
-        settings = Settings(p.ece_bins, p.riskiest_share)
+        settings = MetricSettings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train, test = (pd.read_parquet(featurize.OUT_DIR / f"{name}.parquet") for name in ("train", "test"))
         scored, facts = evaluate(train, test, bundle, p)

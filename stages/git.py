@@ -11,9 +11,14 @@ class GitFailed(OnTimeError):
     """A git command failed."""
 
 
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run git in the working directory, whatever its exit code."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+
+
 def git(*arguments: str) -> str:
     """Run git in the working directory and return its output; raise GitFailed if it fails."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    done = run(*arguments)
     if done.returncode:
         raise GitFailed(f"`git {' '.join(arguments[:3])}` failed: {done.stderr.strip()[-300:]}")
     return done.stdout

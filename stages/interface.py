@@ -41,20 +41,9 @@ from stages.problem import (  # noqa: E402
 from stages.problem import load as load_tables  # noqa: E402
 from stages.problem import lookups, outcomes, requests, rows, scenarios, slices
 
+# fmt: off
 __all__ = [
-    "CARD",
-    "COLUMNS",
-    "EDGE_CASES",
-    "KEYS",
-    "Params",
-    "REPAIRS",
-    "RULES",
-    "columns",
-    "load_tables",
-    "lookups",
-    "outcomes",
-    "requests",
-    "rows",
-    "scenarios",
-    "slices",
+    "CARD", "COLUMNS", "EDGE_CASES", "KEYS", "Params", "REPAIRS", "RULES", "columns", "load_tables", "lookups",
+    "outcomes", "requests", "rows", "scenarios", "slices",
 ]
+# fmt: on

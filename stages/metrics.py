@@ -40,7 +40,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Settings:
+class MetricSettings:
     """Parameters of ECE and of the precision in the riskiest part."""
 
     ece_bins: int
@@ -57,13 +57,13 @@ def resample_groups(groups: npt.NDArray[np.integer[Any]], replicates: int, seed:
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
 
 
-def measure(scored: Scored, settings: Settings) -> dict[str, float]:
+def measure(scored: Scored, settings: MetricSettings) -> dict[str, float]:
     """Return each metric, with equal weights."""
     one = np.ones((1, len(np.unique(scored.group))), dtype=np.int64)
     return {name: float(values[0]) for name, values in measure_weighted(scored, one, settings).items()}
 
 
-def describe(scored: Scored, settings: Settings) -> dict[str, Any]:
+def describe(scored: Scored, settings: MetricSettings) -> dict[str, Any]:
     """Return rows, positive rate, mean probability and metrics; only the rows if they are few or of a single class."""
     facts: dict[str, Any] = {"rows": len(scored.target)}
     if len(scored.target) >= MIN_ROWS and 0 < scored.target.mean() < 1:
@@ -72,7 +72,7 @@ def describe(scored: Scored, settings: Settings) -> dict[str, Any]:
     return facts
 
 
-def measure_weighted(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -> dict[str, Floats]:
+def measure_weighted(scored: Scored, counts: npt.NDArray[np.int64], settings: MetricSettings) -> dict[str, Floats]:
     """Return each metric for each row of `counts`, the weights of the distinct groups in ascending order, (B, groups).
 
     ROC AUC counts ties as half; PR AUC is the average precision; ECE has bins of equal width.
@@ -114,7 +114,7 @@ def roc_auc(scored: Scored, counts: npt.NDArray[np.int64]) -> Floats:
         return _roc_auc(weights, seen[:, last_of_tie], hits[:, last_of_tie])
 
 
-def _ranked(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -> dict[str, Floats]:
+def _ranked(scored: Scored, counts: npt.NDArray[np.int64], settings: MetricSettings) -> dict[str, Floats]:
     """Return the metrics that depend on the order of the scores."""
     weights, seen, hits, last_of_tie = _in_order(scored, counts)
     with np.errstate(divide="ignore", invalid="ignore"):

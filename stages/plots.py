@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stages.files import DECIMALS
-from stages.metrics import HIGHER_IS_BETTER, Scored, Settings
+from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 
 PLOTS_DIR = Path("reports/plots")
 CURVE_POINTS = 200
@@ -43,7 +43,7 @@ def importance(booster: lightgbm.Booster) -> pd.DataFrame:
     return table.sort_values(["gain_share", "feature"], ascending=[False, True])
 
 
-def write_plots(scored: Scored, facts: dict[str, Any], booster: lightgbm.Booster, settings: Settings) -> None:
+def write_plots(scored: Scored, facts: dict[str, Any], booster: lightgbm.Booster, settings: MetricSettings) -> None:
     """Write the CSV files that dvc.yaml plots."""
     roc, precision_recall = curves(scored)
     months = [{"month": month, **values} for month, values in facts["backtest"].items()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
 from app.registry import local_store
 from app.settings import DEFAULT_TRACKING_URI, MLFLOW_CLIENT
+from stages import git
 from stages.errors import TrackingUnavailable
 
 EXPERIMENT = NAME
@@ -96,7 +96,7 @@ def connect() -> mlflow.MlflowClient:
 
 def git_commit() -> str:
     """Return the current commit, or `none` outside a repository."""
-    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    result = git.run("rev-parse", "HEAD")
     return result.stdout.strip() if result.returncode == 0 else "none"
 
 

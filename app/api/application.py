@@ -120,7 +120,7 @@ def _middleware(app: FastAPI) -> None:
     app.add_middleware(Edge, state=state, allowed=allowed)
 
 
-def _respond(predictions: Predictions, body: str) -> Response:
+def _respond(predictions: Predictions, body: bytes) -> Response:
     return Response(body, media_type="application/json", headers={VERSION_HEADER: predictions.served.version})
 
 
@@ -138,11 +138,10 @@ def _routes(app: FastAPI) -> None:
         `probe=true` is for health checks: the prediction is neither counted nor recorded.
         """
         predictions = predictor.single(served, request, probe)
-        body = predictions.json()
+        explanation = None
         if explain:
             explanation = await run_in_threadpool(explanation_of, served.bundle, predictions.rows[0])
-            body = f'{body[:-1]},"explanation":{explanation.model_dump_json()}}}'
-        return _respond(predictions, body)
+        return _respond(predictions, predictions.json(explanation))
 
     @app.post(
         "/predict/batch",

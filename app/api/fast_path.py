@@ -56,11 +56,11 @@ class FastPath:
                 self.metrics.request(scope["path"], "POST", status, perf_counter() - started)
 
     async def _one(self, served: ServedModel, body: bytes) -> bytes:
-        return self.predictor.single(served, _REQUEST.validate_json(body)).json().encode()
+        return self.predictor.single(served, _REQUEST.validate_json(body)).json()
 
     async def _batch(self, served: ServedModel, body: bytes) -> bytes:
         def work() -> bytes:
-            return self.predictor.many(served, _BATCH.validate_json(body).rows).json_batch().encode()
+            return self.predictor.many(served, _BATCH.validate_json(body).rows).json_batch()
 
         return await run_in_threadpool(work)
 

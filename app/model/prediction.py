@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from app.interface import FEATURE_NAMES, Request, columns, compute, compute_one
 from app.metrics import Metrics
@@ -43,20 +44,21 @@ class Predictions(NamedTuple):
     """The features, shape (n, k)."""
     probabilities: list[float]
 
-    def json(self) -> str:
-        """Return the predictions as the JSON of `schemas.Prediction`, separated by commas."""
-        tail, threshold = self.served.json_tail, self.served.bundle.threshold
-        alerts = ("false", "true")
-        return ",".join(
-            [
-                f'{{"prediction_id":"{name}","probability":{risk!r},"alert":{alerts[risk >= threshold]}{tail}'
-                for name, risk in zip(self.ids, self.probabilities, strict=True)
-            ]
-        )
+    def json(self, explanation: Explanation | None = None) -> bytes:
+        """Return the only prediction as the JSON of `schemas.Prediction`."""
+        (one,) = self._contents()
+        return to_json(one if explanation is None else one | {"explanation": explanation})
 
-    def json_batch(self) -> str:
+    def json_batch(self) -> bytes:
         """Return the predictions as the JSON of `schemas.BatchPrediction`."""
-        return f'{{"predictions":[{self.json()}]}}'
+        return to_json({"predictions": self._contents()})
+
+    def _contents(self) -> list[dict[str, Any]]:
+        constant, threshold = self.served.constant, self.served.bundle.threshold
+        return [
+            {"prediction_id": name, "probability": risk, "alert": risk >= threshold, **constant}
+            for name, risk in zip(self.ids, self.probabilities, strict=True)
+        ]
 
 
 class Journal(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -49,7 +48,6 @@ class ServedModel:
         ]
 
     @cached_property
-    def json_tail(self) -> str:
-        """Return the part of a prediction's JSON that is constant for the model."""
-        model = json.dumps({"name": self.name, "version": self.version}, separators=(",", ":"))
-        return f',"threshold":{self.bundle.threshold!r},"model":{model}}}'
+    def constant(self) -> dict[str, Any]:
+        """Return the fields of a prediction that are the same for all predictions of the model."""
+        return {"threshold": self.bundle.threshold, "model": {"name": self.name, "version": self.version}}

@@ -16,7 +16,7 @@ from app.model import bundle as model
 from app.model.booster import Booster
 from ops.ci.reproduce import clone, rerun
 from stages import checks, evaluate, featurize, interface, params, train, validate
-from stages.metrics import Settings
+from stages.metrics import MetricSettings
 from stages.params import Params
 from stages.rows import Rows
 from stages.rules import Tables
@@ -50,7 +50,7 @@ def one_process(times: int) -> dict[str, float]:
     bundle = model.Bundle(Booster(booster.model_to_string().encode()), lookups, threshold, "", {})
     scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
     predictions = test.assign(probability=scored.probability)
-    evaluate.backtest(rolling, predictions, Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
+    evaluate.backtest(rolling, predictions, MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": round(time.perf_counter() - started, 1), "peak_mb": round(peak)}
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from app.errors import OnTimeError
+from stages import git
 from stages.sections import changes
 
 ABSENT = {"deleted", "not in cache"}
@@ -26,7 +27,7 @@ class LockStale(OnTimeError):
 
 def ignored(path: str) -> bool:
     """Return whether git ignores a path, so that a clone lacks it."""
-    return subprocess.run(["git", "check-ignore", "--quiet", path], check=False).returncode == 0
+    return git.run("check-ignore", "--quiet", path).returncode == 0
 
 
 def parameter(stage: str, key: str) -> list[str]:

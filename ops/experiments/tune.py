@@ -27,7 +27,7 @@ from stages import evaluate, params, progress, tracking
 from stages.decision import Check, Decision
 from stages.featurize import LOOKUPS_FILE, OUT_DIR
 from stages.fetch import sha256
-from stages.metrics import Settings, pointwise
+from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
 from stages.sections import PARAMS_FILE, TrainParams
 from stages.train import rolling_origin
@@ -147,7 +147,7 @@ def study_run(study: optuna.Study) -> Iterator[None]:
 
 def measure(train: pd.DataFrame, lookups: Lookups, p: Params, values: TrainParams) -> Resampled:
     """Measure parameters with the metrics of a promotion, on all folds together, as the mean over other seeds."""
-    settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+    settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     measured = []
     for seed in range(values.seed + 1, values.seed + 1 + CONFIRMING_SEEDS):
         rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))

@@ -28,7 +28,7 @@ from ops.gate.policy import Comparison, Evidence, advantage
 from stages import evaluate, featurize, metrics, tracking
 from stages.errors import DataInvalid
 from stages.featurize import DAY, LOOKUPS_FILE, OUT_DIR, TARGET
-from stages.metrics import HIGHER_IS_BETTER, Scored, Settings
+from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.sections import PromotionParams
 from stages.train import matrix
@@ -100,7 +100,7 @@ def score(bundle: model.Bundle, rows: TestRows, p: Params) -> Scored:
 
 
 def resampled(
-    scored: Scored, slices: dict[str, npt.NDArray[np.bool_]], p: PromotionParams, settings: Settings
+    scored: Scored, slices: dict[str, npt.NDArray[np.bool_]], p: PromotionParams, settings: MetricSettings
 ) -> Resampled:
     """Measure a model on the rows as they are and on each resample of the groups, the same for every model.
 
@@ -168,7 +168,7 @@ def collect(
     client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, p: Params
 ) -> tuple[Evidence, Resampled]:
     """Score both versions from the registry on the test rows; one that cannot be loaded is evidence too."""
-    settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+    settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     rows = TestRows.load()
     with ExitStack() as downloads:
         try:

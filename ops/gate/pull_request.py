@@ -13,6 +13,7 @@ from ops.gate.policy import decide_pull_request, markdown
 from stages.decision import Decision
 from stages.files import EVALUATION_FILE, METRICS_FILE
 from stages.git import GitFailed, git
+from stages.git import run as run_git
 from stages.sections import PARAMS_FILE, GateParams, as_dict, changes
 
 
@@ -27,7 +28,7 @@ class BaseUnknown(OnTimeError):
 def merge_base(revision: str) -> str:
     """Return the commit at which this branch left `revision`; HEAD for GitHub's name of a new branch's base, zeros."""
     revision = "HEAD" if revision == "0" * 40 else revision
-    done = subprocess.run(["git", "merge-base", "HEAD", revision], capture_output=True, text=True, check=False)
+    done = run_git("merge-base", "HEAD", revision)
     if done.returncode != 0:
         raise BaseUnknown(
             f"HEAD and {revision!r} have no common commit here {done.stderr.strip()}. "

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 from tabulate import tabulate
 
+from stages import git
 from stages.files import EVALUATION_FILE, METRICS_FILE
 
 RECEIPT = Path("build/receipt.json")
@@ -40,7 +40,6 @@ def text() -> str:
         f"it {floors} the floors.",
         "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
     ]
-    status = ["git", "status", "--porcelain", "--", *COMMITTED]
-    if subprocess.run(status, capture_output=True, check=False).stdout:
+    if git.run("status", "--porcelain", "--", *COMMITTED).stdout:
         lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")
     return "\n".join(lines)

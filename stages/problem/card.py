@@ -2,9 +2,9 @@
 
 CARD = {
     "predicts": (
-        "The probability that a flight from EWR, JFK or LGA does not arrive on time: 15 minutes or more late, cancelled "
-        "or diverted, the definition of the US Department of Transportation. It uses the schedule and up to seven hours "
-        "of weather at the origin."
+        "The probability that a flight from EWR, JFK or LGA does not arrive on time: 15 minutes or more late, "
+        "cancelled or diverted, the definition of the US Department of Transportation. It uses the schedule and up to "
+        "seven hours of weather at the origin."
     ),
     "data": "The flights that left New York, with hourly weather. docs/model.md says what was seen of the test period "
     "while features were chosen.",

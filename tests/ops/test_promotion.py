@@ -21,7 +21,7 @@ from ops.registry import production as pointer
 from ops.registry.commands import PromotionRefused
 from ops.registry.production import PREVIOUS, PRODUCTION, Intent, PointerMoved, by_alias
 from stages import metrics, params, tracking
-from stages.metrics import Scored, Settings
+from stages.metrics import MetricSettings, Scored
 from tests.conftest import ROOT
 from tests.support.promotion import Bench, decision_of
 
@@ -205,7 +205,7 @@ def test_the_same_predictions_have_no_advantage_and_a_slice_without_rows_is_left
     scored = Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), np.repeat(np.arange(20), 200))
     slices = {"all": np.ones(4000, bool), "empty": np.zeros(4000, bool), "few": np.arange(4000) < 50}
     p = POLICY
-    measured = resampled(scored, slices, p, Settings(10, 0.1))
+    measured = resampled(scored, slices, p, MetricSettings(10, 0.1))
     whole, parts, _ = compare(measured, measured, p)
     assert {pair.lower for pair in whole.values()} == {0.0} and list(parts) == ["all"]
 
@@ -216,7 +216,9 @@ def test_the_bootstrap_of_a_slice_is_that_of_its_rows() -> None:
     ours, theirs = (Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), day) for _ in range(2))
     rows = rng.random(4000) < 0.5
     p = POLICY
-    _, parts, replicates = compare(*(resampled(s, {"half": rows}, p, Settings(10, 0.1)) for s in (ours, theirs)), p)
+    _, parts, replicates = compare(
+        *(resampled(s, {"half": rows}, p, MetricSettings(10, 0.1)) for s in (ours, theirs)), p
+    )
     drawn = metrics.resample_groups(day, p.bootstrap, p.seed)[3]
     weight = drawn[day[rows]]
     losses = [np.average(metrics.pointwise(s.where(rows))["log_loss"], weights=weight) for s in (ours, theirs)]
@@ -232,12 +234,12 @@ def test_a_resample_that_has_drawn_one_outcome_only_does_not_count_in_a_slice() 
     day = np.repeat(np.arange(4), 100)
     target = np.where(day == 0, rng.integers(0, 2, 400), 0).astype(np.int8)  # only day 0 has both outcomes
     rows = np.ones(400, bool)
-    measured = resampled(Scored(target, rng.random(400), day), {"all": rows}, POLICY, Settings(10, 0.1))
+    measured = resampled(Scored(target, rng.random(400), day), {"all": rows}, POLICY, MetricSettings(10, 0.1))
     with_day_0 = metrics.resample_groups(day, POLICY.bootstrap, POLICY.seed)[:, 0] > 0
     for values in measured.slices["all"].values():
         assert len(values) == 1 + with_day_0.sum() and np.isfinite(values).all()
     one_class = resampled(
-        Scored(np.zeros(400, np.int8), rng.random(400), day), {"all": rows}, POLICY, Settings(10, 0.1)
+        Scored(np.zeros(400, np.int8), rng.random(400), day), {"all": rows}, POLICY, MetricSettings(10, 0.1)
     )
     assert not one_class.slices
 

@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from stages.metrics import HIGHER_IS_BETTER, Scored, Settings, interval, measure, measure_weighted, resample_groups
+from stages.metrics import (
+    HIGHER_IS_BETTER,
+    MetricSettings,
+    Scored,
+    interval,
+    measure,
+    measure_weighted,
+    resample_groups,
+)
 
-SETTINGS = Settings(ece_bins=10, riskiest_share=0.1)
+SETTINGS = MetricSettings(ece_bins=10, riskiest_share=0.1)
 
 
 def scores(seed: int, rows: int = 3000, decimals: int = 2) -> Scored:

@@ -26,7 +26,7 @@ from stages import evaluate, progress
 from stages.decision import Decision
 from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
 from stages.fetch import sha256
-from stages.metrics import MIN_ROWS, Settings
+from stages.metrics import MIN_ROWS, MetricSettings
 from stages.params import Params
 from stages.rows import month_of
 from stages.sections import GateParams
@@ -71,7 +71,7 @@ class Period:
     def measure(self, probability: Floats, p: Params) -> Resampled:
         """Measure predictions of the scored rows as a promotion does."""
         scored = evaluate.score(self.scored, probability.round(9))
-        settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+        settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
         return resampled(scored, self.slices(p), p.gate.promotion, settings)
 
 

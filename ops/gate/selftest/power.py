@@ -14,7 +14,7 @@ from ops.gate.policy import table as markdown_table
 from ops.gate.selftest.equal import Period, judge, resample
 from stages import evaluate, progress
 from stages.featurize import GROUP, TARGET
-from stages.metrics import Scored, Settings, measure
+from stages.metrics import MetricSettings, Scored, measure
 from stages.params import Params
 from stages.train import BUNDLE_DIR, matrix
 
@@ -30,7 +30,7 @@ class Power:
 
     def __init__(self, p: Params) -> None:
         self.p, self.period = p, Period.test()
-        self.settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+        self.settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
         self.features = matrix(self.period.scored)
         self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
         self.intact = model.predict(self.booster, self.features)
