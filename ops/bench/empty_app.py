@@ -1,4 +1,4 @@
-"""What `on-time bench serving` measures against: an empty FastAPI endpoint with the models of the service, nothing else."""
+"""What `on-time bench serving` measures against: an empty FastAPI endpoint with the service's models, nothing else."""
 
 from fastapi import FastAPI
 

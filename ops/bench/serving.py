@@ -1,6 +1,6 @@
 """`on-time bench serving`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run.
 
-The server has one core and the load generator (wrk) another; they take turns, so that drift of the machine affects all alike.
+The server has one core and the load generator (wrk) another; they take turns, so that the machine's drift affects all.
 """
 
 from __future__ import annotations
