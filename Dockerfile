@@ -1,18 +1,17 @@
-# Two images: the service (`make image`, --target service) and what watches it (`on-time release tools`, --target
-# monitor). The commands make the context: the files of one commit and, for the service, one version from the registry
-# in model/. The same context gives the same files in every layer: logs and caches go, and bytecode knows its source by
-# hash, not by time.
+# Two images: the service (`make image`, --target service) and the monitoring tools (`on-time release tools`, --target
+# monitor). The commands create the context: the files of one commit and, for the service, a registered version in
+# model/. Layers are reproducible: logs and caches are removed, and bytecode is validated by hash instead of time.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS runtime
-# LightGBM needs OpenMP's runtime. It is not pinned: Debian's mirrors keep only the newest version.
+# OpenMP's runtime, for LightGBM. Not pinned: Debian's mirrors keep only the newest version.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libgomp1 \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 ENV PATH=/opt/venv/bin:$PATH
 
-# The locked packages, without pip, tests, stubs and symbols (the libraries in *.libs do not survive strip)
+# The locked packages without pip, tests, stubs and symbols (strip breaks the libraries in *.libs)
 FROM runtime AS packages
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
@@ -25,8 +24,7 @@ RUN python -m venv --without-pip /opt/venv \
  && find /opt/venv -type d -name '*.libs' -prune -o -type f -name '*.so*' -exec strip --strip-unneeded {} + \
  && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
-# The code and the model. A model that is not what the registry has recorded, or that does not answer its golden
-# requests as it did when it was made, stops the build.
+# The code and the model. The build fails if the model does not match the registry or its golden requests.
 FROM packages AS code
 ARG BUNDLE_DIGEST
 WORKDIR /srv
@@ -34,7 +32,7 @@ COPY app app
 COPY model model
 RUN python -B -c "from app.registry.version import load; from pathlib import Path; \
 found = load(Path('model'), 'baked').bundle.digest; \
-assert found == '$BUNDLE_DIGEST', f'model/ is not what the registry has recorded: {found}'" \
+assert found == '$BUNDLE_DIGEST', f'model/ does not match the registry: {found}'" \
  && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash app
 
 FROM runtime AS service
@@ -50,7 +48,7 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=10s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 CMD ["python", "-m", "app"]
 
-# What watches: the drift monitor, the receiver of alerts, MLflow's server (REQUIREMENTS=requirements-monitor.txt)
+# Monitoring tools: drift monitor, alert receiver, MLflow's server (REQUIREMENTS=requirements-monitor.txt)
 FROM runtime AS monitor
 # hadolint ignore=DL3008
 RUN apt-get update \

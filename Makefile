@@ -1,10 +1,10 @@
-# Everyday tasks, for people, hooks and CI; `on-time --help` lists all the others. `make` alone prints this list.
+# Everyday tasks, for people, hooks and CI; `on-time --help` lists all others. `make` without a target prints this list.
 .DEFAULT_GOAL := help
 RUN := @ops/ci/run
 ON_TIME := @./on-time
 SOURCES := app stages ops tests
 
-# What a user may set, on the command line of make. A text reaches the command by its environment, not as shell code.
+# Settings for make's command line. Texts are passed by the environment, never as shell code.
 VERSION := # version of the model: promote, rollback, image
 REASON := # why Production is rolled back
 export BASE := origin/main
@@ -67,7 +67,7 @@ demo: ## train, promote when nothing is in Production, start the service, send o
 stack: ## start the monitoring by Docker Compose
 	$(ON_TIME) stack up
 
-bench: ## measure the service beside an empty endpoint and MLflow's server
+bench: ## compare the service with an empty endpoint and MLflow's server
 	$(ON_TIME) bench serving
 
 ##@ Other
@@ -76,7 +76,7 @@ help: ## print this list
 	  /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nAll other commands: ./on-time --help\n'
 
-clean: ## remove what was made, but not data, cache or MLflow
+clean: ## remove generated files, but not data, cache or MLflow
 	rm -rf build .pytest_cache .mypy_cache .hypothesis
 
 .PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))

@@ -1,6 +1,6 @@
-"""The prediction service: what the image holds."""
+"""The prediction service, as shipped in the image."""
 
 import os
 
-# OpenMP's threads wait without spinning, or two trainings side by side take an hour. Read when libgomp is loaded.
+# Passive OpenMP waiting: with spinning threads, two concurrent trainings take an hour. libgomp reads it when loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,4 +1,4 @@
-"""`python -m app`: the service on its own."""
+"""`python -m app`: run the service."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from app.settings import WORKERS_FOLDER, Settings
 
 
 def main() -> None:
-    """Serve until told to stop; a wrong setting or a port that is taken ends with what to do."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # also what uvicorn raises again once it has stopped
+    """Run the service until it is stopped; exit with one error line if a setting is invalid or the port is in use."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its shutdown
     try:
         settings = Settings()
     except ValidationError as err:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors())
-        sys.exit(f"error: the environment has a wrong setting (ONTIME_…): {wrong}. app/settings.py lists them.")
+        sys.exit(f"error: invalid setting in the environment (ONTIME_…): {wrong}. app/settings.py lists them.")
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus.available()))  # before LightGBM is loaded
     listener = _listen(settings)
     logging.config.dictConfig(configuration(settings.log_level))
@@ -41,12 +41,12 @@ def main() -> None:
         http="app.api.protocol:HeadTimeout",
         ws="none",
         backlog=2048,
-        timeout_keep_alive=75,  # longer than proxies keep theirs, or they would reuse one that is being closed
+        timeout_keep_alive=75,  # longer than that of proxies, or they would reuse closing connections
     )
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return
-    with tempfile.TemporaryDirectory() as folder:  # empty at every start, as prometheus_client asks for
+    with tempfile.TemporaryDirectory() as folder:  # prometheus_client requires an empty folder at every start
         os.environ[WORKERS_FOLDER] = folder
         Multiprocess(config, sockets=[listener]).run()
 
@@ -57,7 +57,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listener.bind((settings.host, settings.port))
     except OSError as err:
-        reason = f"{settings.host}:{settings.port} cannot be listened on: {err.strerror}"
+        reason = f"cannot listen on {settings.host}:{settings.port}: {err.strerror}"
         sys.exit(f"error: {reason}. Choose another port: `make serve PORT={settings.port + 1}`.")
     listener.set_inheritable(True)
     return listener

@@ -1,14 +1,14 @@
-"""The exceptions that stop a command or a request, each with the exit code of the process that it ends.
+"""The exceptions that end a command or a request, each with its exit code.
 
 OnTimeError
-├── BundleInvalid          the bundle is damaged, or not one of ours (3)
+├── BundleInvalid          the bundle is damaged or not compatible (3)
 ├── ModelUnavailable       no model can be loaded (4)
 └── in stages/errors.py    ParamsInvalid, DataInvalid, TrackingUnavailable
 """
 
 
 class OnTimeError(Exception):
-    """What is wrong, where, and the command that helps."""
+    """An expected error; its message states the cause, the place and the command that resolves it."""
 
     exit_code = 1
 
@@ -20,6 +20,6 @@ class BundleInvalid(OnTimeError):
 
 
 class ModelUnavailable(OnTimeError):
-    """No model to serve: no such version, or no registry that answers."""
+    """No model to serve: the version does not exist, or the registry is unreachable."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""What the problem describes its features with."""
+"""The types with which the problem describes its features."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Feature(NamedTuple):
     kind: Literal["number", "category"] = "number"
     unit: str = ""
     group: str = ""
-    """Features of one group are missing together, for instance when their source is unavailable."""
+    """Features of one group are missing together, for example when their source is unavailable."""
     text: str = ""
 
 
 def day_number(day: date) -> int:
-    """Return the days from 1970-01-01 to a day."""
+    """Return a date as days since 1970-01-01."""
     return day.toordinal() - date(1970, 1, 1).toordinal()

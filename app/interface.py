@@ -1,6 +1,6 @@
-"""The problem as the core sees it: what app/problem/__init__.py exports, checked once, at import.
+"""The interface to the problem: the names that app/problem/__init__.py exports, checked once, at import.
 
-The core imports these names from here and knows nothing else of the problem. docs/adapt.md describes each of them.
+The core imports these names from here and depends on nothing else of the problem. docs/adapt.md describes each name.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ SERVING: dict[str, str] = {
     "NAME": "the name of the registered model and of MLflow's experiment",
     "TITLE": "the title of the API",
     "DESCRIPTION": "the description of the API",
-    "ROWS": "what the rows are called, in the plural: the key of a batch's list",
-    "POSITIVE": "what a target of 1 means, in words",
+    "ROWS": "the plural noun for rows, and the key of a batch's list",
+    "POSITIVE": "the meaning of a target of 1, in words",
     "Request": "the Pydantic model of a request",
     "Outcome": "the Pydantic model of a reported outcome, with the property `positive`",
     "EXAMPLE": "a valid request",
     "OUTCOME_EXAMPLE": "a valid outcome",
     "FEATURES": "the features, in the order of the model's columns",
-    "Lookups": "what the formulas need besides the request",
-    "columns": "requests as columns",
-    "compute": "columns as features, float64 (n, k)",
+    "Lookups": "the tables that the features need besides the request",
+    "columns": "a function from requests to columns",
+    "compute": "a function from columns to features, float64, shape (n, k)",
 }
 
 
 def missing(package: ModuleType, names: Mapping[str, str]) -> list[str]:
-    """Return a line for each of these names that the package lacks."""
+    """Return one line for each name that the package does not define."""
     file = f"{package.__name__.replace('.', '/')}/__init__.py"
     return [f"{file} lacks {name}: {text}" for name, text in names.items() if not hasattr(package, name)]
 
 
 def load(name: str, names: Mapping[str, str]) -> ModuleType:
-    """Import a half of the problem; end the process with one line when it lacks a name of its interface."""
+    """Import a package of the problem; exit with one error line if it does not define its interface."""
     try:
         package = importlib.import_module(name)
     except ImportError as err:
@@ -51,7 +51,7 @@ def load(name: str, names: Mapping[str, str]) -> ModuleType:
 
 _problem = load("app.problem", SERVING)
 
-# pylint: disable=wrong-import-position # only after the check
+# pylint: disable=wrong-import-position # the check comes first
 from app.problem import (  # noqa: E402
     DESCRIPTION,
     EXAMPLE,
@@ -74,12 +74,12 @@ NUMBERS = tuple(feature.name for feature in FEATURES if feature.kind == "number"
 
 
 def members(group: str) -> list[int]:
-    """Return the columns of the features in a group."""
+    """Return the column indices of the features in a group."""
     return [i for i, feature in enumerate(FEATURES) if feature.group == group]
 
 
 def without(group: str, features: Floats) -> Floats:
-    """Return a copy of features, shape (n, k), in which those of a group are missing."""
+    """Return a copy of the features, shape (n, k), with those of a group set to NaN."""
     masked = features.copy()
     masked[:, members(group)] = float("nan")
     return masked
@@ -91,7 +91,7 @@ def _compute_one(request: Any, lookups: Any) -> list[float]:
 
 
 compute_one = getattr(_problem, "compute_one", _compute_one)
-"""The features of one request as a list of k numbers; the problem may bring a faster way than its columns."""
+"""Compute the features of one request, a list of k numbers; the problem may define a faster function than `compute`."""
 
 __all__ = [
     "CATEGORIES",

@@ -1,8 +1,8 @@
-"""The journal: every prediction, and what came of it, in SQLite or PostgreSQL; written off the request path.
+"""The journal: predictions and their outcomes in SQLite or PostgreSQL, written by a background thread.
 
-There are two tables that only grow and age, so that no migration tool is in the image: the journal writes down the
-version of its schema and refuses a database that has another one. A change that adds a column raises the version and
-says here how older tables get it; old and new services write side by side during a deployment.
+Rows are only inserted and expired, so the image contains no migration tool: the journal stores its schema version and
+rejects a database with a different one. A change that adds a column raises the version and documents the migration of
+older tables here; during a deployment the old and the new service write concurrently.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.errors import OnTimeError
 from app.metrics import JournalMetrics
-from app.model.prediction import Answer
+from app.model.prediction import Predictions
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,26 +53,26 @@ RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 EXPIRE_SECONDS = 3600.0
 ROWS = 500
-"""Rows in one transaction; small enough that the requests of the same process do not wait for it."""
+"""Rows per transaction; small enough not to delay the requests of the same process."""
 STEP_ROWS = 100
 
 CONNECT: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 1},
     "postgresql": {"connect_timeout": 3, "tcp_user_timeout": 5000, "options": "-c statement_timeout=5000"},
 }
-"""A database that does not answer is one that is down."""
+"""Timeouts by dialect: a database that does not respond counts as down."""
 
 log = logging.getLogger("app.journal")
 
 
 class JournalInvalid(OnTimeError):
-    """The database holds a journal of another schema."""
+    """The database has a journal with a different schema version."""
 
 
 class _Time(TypeDecorator[datetime]):  # pylint: disable=too-many-ancestors # SQLAlchemy's
-    """A time with its zone; SQLite, which has none, keeps and gives UTC."""
+    """A time with its zone; stored as UTC in SQLite, which has no time zones."""
 
-    # pylint: disable=unused-argument # the names are SQLAlchemy's
+    # pylint: disable=unused-argument # the signatures are SQLAlchemy's
     impl = DateTime(timezone=True)
     cache_ok = True
 
@@ -91,7 +91,9 @@ predictions = Table(
     Column("created_at", _Time, nullable=False, index=True),
     Column("model_version", Text, nullable=False),
     Column("probability", Float, nullable=False),
-    Column("features", JSON, nullable=False, comment="By name, as the model saw them; null is missing or unseen."),
+    Column(
+        "features", JSON, nullable=False, comment="Values by name, as passed to the model; null if missing or unseen."
+    ),
 )
 outcomes = Table(
     "outcomes",
@@ -105,7 +107,7 @@ schema = Table("journal_schema", metadata, Column("version", Integer, primary_ke
 
 
 def connect(url: str) -> Engine:
-    """Return an engine for a journal, which connects when it is first used."""
+    """Return an engine for a journal; it connects on first use."""
     dialect = make_url(url).get_backend_name()
     engine = create_engine(
         url,
@@ -118,21 +120,21 @@ def connect(url: str) -> Engine:
 
         @event.listens_for(engine, "connect")
         def settings(connection: Any, _: Any) -> None:
-            connection.execute("PRAGMA page_size = 16384")  # of a new file; a row has a kilobyte
+            connection.execute("PRAGMA page_size = 16384")  # for a new file; a row has about 1 kB
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")  # what is written outlives the process, killed or not
+            connection.execute("PRAGMA synchronous = NORMAL")  # commits survive a killed process
 
     return engine
 
 
 def upsert(engine: Engine, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an insert that can say what happens to a row that is there already."""
-    dialect = import_module(f"sqlalchemy.dialects.{engine.dialect.name}")  # the other one takes a while to import
+    """Return an insert statement of the dialect, which supports ON CONFLICT."""
+    dialect = import_module(f"sqlalchemy.dialects.{engine.dialect.name}")  # importing both is slow
     return cast("sqlite.Insert | postgresql.Insert", dialect.insert(table))
 
 
 def prepare(engine: Engine) -> None:
-    """Make the tables where there are none; raise JournalInvalid if there are those of another schema."""
+    """Create missing tables; raise JournalInvalid if the schema version differs."""
     with engine.begin() as connection:
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
@@ -143,20 +145,20 @@ def prepare(engine: Engine) -> None:
             connection.execute(upsert(engine, schema).values(version=SCHEMA).on_conflict_do_nothing())
     if found not in (None, SCHEMA):
         raise JournalInvalid(
-            f"the journal at {engine.url!r} has schema {found}, this service writes {SCHEMA}: "
-            "serve the release that fits, or give ONTIME_JOURNAL_URL another database."
+            f"the journal at {engine.url!r} has schema version {found}, this service needs {SCHEMA}: "
+            "run the matching release, or set ONTIME_JOURNAL_URL to another database."
         )
 
 
-def rows(answer: Answer) -> Iterator[tuple[Any, ...]]:
-    """Return the rows of `predictions` that an answer makes."""
-    created, served = datetime.fromtimestamp(answer.created, UTC), answer.served
-    for name, row, probability in zip(answer.ids, answer.rows, answer.probabilities, strict=True):
+def rows(batch: Predictions) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of the table `predictions`."""
+    created, served = datetime.fromtimestamp(batch.created, UTC), batch.served
+    for name, row, probability in zip(batch.ids, batch.rows, batch.probabilities, strict=True):
         yield name, created, served.version, probability, served.bundle.values(row)
 
 
 class Inserter:
-    """Inserts many rows in one step; at each step the driver gives the interpreter's lock away, and waits for it."""
+    """Inserts many rows per statement: the driver releases and reacquires the GIL at each statement."""
 
     def __init__(self, engine: Engine, table: Table) -> None:
         dialect, columns = engine.dialect, table.columns
@@ -166,7 +168,7 @@ class Inserter:
         self._converters = [column.type.dialect_impl(dialect).bind_processor(dialect) or _same for column in columns]
 
     def insert(self, connection: Connection, new: Sequence[tuple[Any, ...]]) -> None:
-        """Insert the rows that are not there yet."""
+        """Insert rows; existing ids are skipped."""
         for start in range(0, len(new), STEP_ROWS):
             part = new[start : start + STEP_ROWS]
             values = [convert(value) for row in part for convert, value in zip(self._converters, row, strict=True)]
@@ -179,16 +181,16 @@ def _same(value: Any) -> Any:
 
 
 class Journal:
-    """A bounded queue of answers, and the thread that writes them.
+    """A bounded queue of predictions, and the thread that writes them.
 
-    A database that is slow or gone delays no request: answers wait in the queue, what finds it full is dropped and
-    counted, and writing goes on when the database is back.
+    A slow or unavailable database never delays a request: predictions wait in the queue; when it is full, they are
+    dropped and counted. Writing resumes when the database is available again.
     """
 
     def __init__(self, settings: Settings, metrics: JournalMetrics) -> None:
         self.engine, self.metrics = connect(settings.journal_url), metrics
         self._capacity, self._retention = settings.journal_queue, timedelta(days=settings.journal_retention_days)
-        self._queue: deque[Answer] = deque()
+        self._queue: deque[Predictions] = deque()
         self._depth = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -198,50 +200,50 @@ class Journal:
         metrics.capacity.set(self._capacity)
 
     def start(self) -> None:
-        """Start writing."""
+        """Start the writer thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Write what waits, for a few seconds at most; the rest is dropped."""
+        """Flush the queue for up to `CLOSE_SECONDS`; drop and count the rest."""
         self._stop.set()
         self._thread.join(CLOSE_SECONDS)
         if self._depth:
-            log.error("%d predictions are not in the journal: it did not answer in time", self._depth)
+            log.error("the journal did not respond in time: %d predictions are lost", self._depth)
             self.metrics.dropped.inc(self._depth)
         self.engine.dispose()
 
-    def record(self, answer: Answer) -> None:
-        """Take the predictions of one answer without waiting; all are dropped where not all have room."""
-        count = len(answer.ids)
+    def record(self, batch: Predictions) -> None:
+        """Queue predictions without blocking; if not all fit, drop and count all of them."""
+        count = len(batch.ids)
         with self._lock:
             room = self._depth + count <= self._capacity
             if room:
-                self._queue.append(answer)
+                self._queue.append(batch)
                 self._depth += count
         if not room:
             self.metrics.dropped.inc(count)
 
     def waiting(self, ids: Iterable[str]) -> set[str]:
-        """Return those of these predictions that are not written yet."""
+        """Return the ids that are still in the queue."""
         wanted = set(ids)
         with self._lock:
-            return {name for answer in self._queue for name in answer.ids if name in wanted}
+            return {name for batch in self._queue for name in batch.ids if name in wanted}
 
     def _run(self) -> None:
-        pause = 0.0  # the tables are made at once
+        pause = 0.0  # create the tables immediately
         while True:
             stopping = self._stop.wait(pause)
             try:
                 self._work()
-                self._say(None)
+                self._report(None)
                 pause = FLUSH_SECONDS
-            except Exception as err:  # pylint: disable=broad-exception-caught # whatever it is, it is tried again
-                self._say(err)
+            except Exception as err:  # pylint: disable=broad-exception-caught # retried after any error
+                self._report(err)
                 pause = RETRY_SECONDS
             if stopping and not self._queue:
                 return
             if stopping:
-                time.sleep(FLUSH_SECONDS)  # `close` waits for as long as it wants to
+                time.sleep(FLUSH_SECONDS)  # `close` limits the time
 
     def _work(self) -> None:
         if self._inserter is None:
@@ -253,14 +255,14 @@ class Journal:
             expire(self.engine, datetime.now(UTC) - self._retention)
             self._expire_at = time.monotonic() + EXPIRE_SECONDS
 
-    def _write(self, part: list[Answer], inserter: Inserter) -> int:
-        """Write answers in one transaction, take them off the queue, and return how many rows they made."""
+    def _write(self, part: list[Predictions], inserter: Inserter) -> int:
+        """Write predictions in one transaction, remove them from the queue, and return the number of rows."""
         if not part:
             return 0
-        new = [row for answer in part for row in rows(answer)]
+        new = [row for batch in part for row in rows(batch)]
         with self.engine.begin() as connection:
-            inserter.insert(connection, new)  # again, if the commit of a connection that broke had succeeded
-        count = sum(len(answer.ids) for answer in part)
+            inserter.insert(connection, new)  # may repeat rows, if a commit succeeded on a connection that then broke
+        count = sum(len(batch.ids) for batch in part)
         with self._lock:
             for _ in part:
                 self._queue.popleft()
@@ -268,25 +270,25 @@ class Journal:
         self.metrics.written.inc(count)
         return count
 
-    def _next(self) -> list[Answer]:
-        """Return the oldest answers, about as many as fit in one transaction."""
-        part: list[Answer] = []
+    def _next(self) -> list[Predictions]:
+        """Return the oldest predictions, about one transaction's worth."""
+        part: list[Predictions] = []
         count = 0
         with self._lock:
-            for answer in self._queue:
-                part.append(answer)
-                count += len(answer.ids)
+            for batch in self._queue:
+                part.append(batch)
+                count += len(batch.ids)
                 if count >= ROWS:
                     break
         return part
 
-    def _say(self, err: Exception | None) -> None:
-        """Keep the metrics true, and log when the database goes and when it comes back."""
+    def _report(self, err: Exception | None) -> None:
+        """Update the metrics; log when the database becomes unavailable and available."""
         self.metrics.up.set(err is None)
         self.metrics.depth.set(self._depth)
         if err and self._up:
             log.error(
-                "the journal is not written, predictions wait in the queue: %s", (str(err) or repr(err)).splitlines()[0]
+                "the journal is unavailable, predictions wait in the queue: %s", (str(err) or repr(err)).splitlines()[0]
             )
         elif not err and not self._up:
             log.info("the journal is written again")
@@ -294,7 +296,7 @@ class Journal:
 
 
 def expire(engine: Engine, before: datetime) -> None:
-    """Delete predictions made before a time, with their outcomes, in small transactions."""
+    """Delete the predictions made before a time and their outcomes, in small transactions."""
     old = select(predictions.c.id).where(predictions.c.created_at < before).limit(ROWS)
     while True:
         with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The log: one JSON object a line, with the id of the request that it is about."""
+"""Structured logging: one JSON object per line, with the id of the current request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ORDINARY = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record, its `extra` fields and its traceback as one line of JSON."""
+    """Format a record, with its `extra` fields and its traceback, as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configuration(level: str) -> dict[str, Any]:
-    """Return the configuration of `logging`: everything to stderr, libraries from warnings up."""
+    """Return the `logging` configuration: all records go to stderr, those of libraries from level WARNING."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of HTTP, of the model and of the journal."""
+"""Prometheus metrics of HTTP requests, the model and the journal."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ INFERENCE_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01,
 PROBABILITY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 # fmt: on
 OUTSIDE_OF_METRICS = ("/metrics", "/livez", "/readyz", "/static-offline-docs")
-disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each of the others, which nothing reads
+disable_created_metrics()  # type: ignore[no-untyped-call] # the *_created series are not used
 
 REJECTIONS = ("body_too_large", "too_many_in_progress", "timeout", "unauthorized", "method")
 
 
 class Family:
-    """Makes metrics in one registry, right for one worker and for several."""
+    """Creates metrics in one registry, for one worker or several."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
     def counter(self, name: str, text: str, **labels: Sequence[str]) -> Counter:
-        """Return a counter, with a series of zero for each value of a label that is known beforehand."""
+        """Return a counter, with its series initialised to zero for the label values that are known."""
         counter = Counter(name, text, list(labels), registry=self._registry)
         if len(labels) == 1:
             for value in next(iter(labels.values())):
@@ -55,7 +55,7 @@ class Family:
     def gauge(
         self, name: str, text: str, *labels: str, workers: Literal["livesum", "livemin", "livemax"] = "livemax"
     ) -> Gauge:
-        """Return a gauge; `workers` says how the values of several workers become one."""
+        """Return a gauge; `workers` is how the values of several workers are aggregated."""
         return Gauge(name, text, labels, registry=self._registry, multiprocess_mode=workers)
 
     def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
@@ -64,23 +64,25 @@ class Family:
 
 
 class HttpMetrics(Family):
-    """Requests, with the names and labels of the instrumentator."""
+    """Metrics of requests, with the names and labels of the instrumentator."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
-        self._requests = self.counter("http_requests", "Requests answered.", handler=(), method=(), status=())
+        self._requests = self.counter(
+            "http_requests", "Requests by handler, method and status class.", handler=(), method=(), status=()
+        )
         self._latency = self.histogram(
-            "http_request_duration_highr_seconds", "Time to answer, all routes.", buckets=LATENCY_BUCKETS
+            "http_request_duration_highr_seconds", "Request duration, all routes.", buckets=LATENCY_BUCKETS
         )
         self._latency_by_handler = self.histogram(
-            "http_request_duration_seconds", "Time to answer.", "handler", "method", buckets=HANDLER_BUCKETS
+            "http_request_duration_seconds", "Request duration.", "handler", "method", buckets=HANDLER_BUCKETS
         )
         self.in_progress = self.gauge("http_requests_in_progress", "Requests in progress.", workers="livesum")
-        self.rejected = self.counter("http_requests_rejected", "Requests refused.", reason=REJECTIONS)
+        self.rejected = self.counter("http_requests_rejected", "Requests rejected.", reason=REJECTIONS)
         self._recorders: dict[tuple[str, str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
 
     def request(self, handler: str, method: str, status: str, seconds: float) -> None:
-        """Count one answered request; the status is its class, as in 2xx."""
+        """Count one request; `status` is the class, for example 2xx."""
         key = (handler, method, status)
         if key not in self._recorders:
             by_handler = self._latency_by_handler.labels(handler, method)
@@ -92,35 +94,38 @@ class HttpMetrics(Family):
 
 
 class ModelMetrics(Family):
-    """The served model and its predictions."""
+    """Metrics of the served model and its predictions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         self._inference = self.histogram(
-            "model_inference_seconds", "From valid request to answer.", "model_version", buckets=INFERENCE_BUCKETS
+            "model_inference_seconds",
+            "Time from the validated request to the prediction.",
+            "model_version",
+            buckets=INFERENCE_BUCKETS,
         )
         self._predictions = self.counter("model_predictions", "Predictions made.", model_version=(), outcome=())
         self._probability = self.histogram(
-            "model_probability", "Probabilities answered.", "model_version", buckets=PROBABILITY_BUCKETS
+            "model_probability", "Predicted probabilities.", "model_version", buckets=PROBABILITY_BUCKETS
         )
         unseen = self.counter(
-            "model_feature_unseen", "Category values that the model does not know.", feature=CATEGORIES
+            "model_feature_unseen", "Category values that are not in the vocabulary.", feature=CATEGORIES
         )
-        missing = self.counter("model_feature_missing", "Features without a value.", feature=NUMBERS)
+        missing = self.counter("model_feature_missing", "Missing feature values.", feature=NUMBERS)
         self._gaps = [(unseen if name in CATEGORIES else missing).labels(name) for name in FEATURE_NAMES]
         self._info = self.gauge(
-            "model_info", "1 for the version that is served.", "name", "version", "alias", "run_id", "source"
+            "model_info", "1 for the served version.", "name", "version", "alias", "run_id", "source"
         )
         self._ready = self.gauge("model_ready", "Whether a verified model is loaded.", workers="livemin")
-        self._loaded = self.gauge("model_loaded_timestamp_seconds", "When the model was loaded.")
-        self._created = self.gauge("model_created_timestamp_seconds", "When the version was registered.")
+        self._loaded = self.gauge("model_loaded_timestamp_seconds", "Unix time at which the model was loaded.")
+        self._created = self.gauge("model_created_timestamp_seconds", "Unix time at which the version was registered.")
         self._served: tuple[str, ...] | None = None
         self._versions: dict[str, tuple[Histogram, Histogram, Counter, Counter]] = {}
 
     def serving(self, served: ServedModel) -> None:
-        """Say which version is served; its counters exist from now on, so that rates start at zero."""
+        """Export the served version and initialise its counters, so that rates start at zero."""
         if self._served:
-            self._info.labels(*self._served).set(0)  # among several workers a series cannot go away
+            self._info.labels(*self._served).set(0)  # with several workers, a series cannot be removed
             if WORKERS_FOLDER not in os.environ:
                 self._info.clear()
         self._served = (served.name, served.version, served.alias, served.run_id or "", served.source)
@@ -130,10 +135,8 @@ class ModelMetrics(Family):
         self._created.set(served.created or 0)
         self._of(served.version)
 
-    def answered(
-        self, served: ServedModel, seconds: float, rows: Sequence[Sequence[float]], risks: list[float]
-    ) -> None:
-        """Count the predictions of one request: their features, shape (n, k), and probabilities."""
+    def observe(self, served: ServedModel, seconds: float, rows: Sequence[Sequence[float]], risks: list[float]) -> None:
+        """Record the predictions of one request: features, shape (n, k), and probabilities, shape (n,)."""
         inference, probability, alert, no_alert = self._of(served.version)
         inference.observe(seconds)
         threshold = served.bundle.threshold
@@ -147,7 +150,7 @@ class ModelMetrics(Family):
                     gaps.inc()
 
     def _of(self, version: str) -> tuple[Histogram, Histogram, Counter, Counter]:
-        """Return the series of a version: seconds, probabilities, alerts, the others."""
+        """Return the series of a version: inference time, probability, alerts, other predictions."""
         if version not in self._versions:
             self._versions[version] = (
                 self._inference.labels(version),
@@ -159,32 +162,34 @@ class ModelMetrics(Family):
 
 
 class ReloadMetrics(Family):
-    """Polls of the alias."""
+    """Metrics of the polls of the alias."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         results = ("swapped", "failed", "unchanged")
         self.results = self.counter("model_reloads", "Polls of the alias.", result=results)
         self.last_success = self.gauge(
-            "model_reload_last_success_timestamp_seconds", "Last successful poll of the alias."
+            "model_reload_last_success_timestamp_seconds", "Unix time of the last successful poll of the alias."
         )
 
 
 class JournalMetrics(Family):
-    """The journal's queue, and the outcomes that clients report."""
+    """Metrics of the journal's queue and of the reported outcomes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
-        self.depth = self.gauge("journal_queue_depth", "Predictions that wait to be written.", workers="livesum")
-        self.capacity = self.gauge("journal_queue_capacity", "Predictions that may wait.", workers="livesum")
+        self.depth = self.gauge("journal_queue_depth", "Predictions waiting to be written.", workers="livesum")
+        self.capacity = self.gauge(
+            "journal_queue_capacity", "Capacity of the queue, in predictions.", workers="livesum"
+        )
         self.written = self.counter("journal_written", "Predictions written.")
-        self.dropped = self.counter("journal_dropped", "Predictions that found the queue full.")
-        self.up = self.gauge("journal_up", "Whether the last write worked.", workers="livemin")
+        self.dropped = self.counter("journal_dropped", "Predictions dropped because the queue was full.")
+        self.up = self.gauge("journal_up", "Whether the last write succeeded.", workers="livemin")
         self.outcomes = self.counter("model_outcomes", "Outcomes reported.", outcome=("negative", "positive"))
 
 
 class Metrics:
-    """The metrics of one application, in a registry of its own, so that several can live in one process."""
+    """The metrics of one application, in a separate registry, so that a process can have several applications."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -196,7 +201,7 @@ class Metrics:
             ProcessCollector(registry=self.registry)
 
     def instrumentator(self) -> Instrumentator:
-        """Return the instrumentator of the ordinary routes; it counts as all others do."""
+        """Return the instrumentator of FastAPI's routes, which records into the same metrics as the fast path."""
         excluded = [f"^{path}" for path in OUTSIDE_OF_METRICS]
         instrumentator = Instrumentator(excluded_handlers=excluded, registry=self.registry)
 
@@ -206,7 +211,7 @@ class Metrics:
         return instrumentator.add(count)
 
     def exposition(self) -> bytes:
-        """Return the text that Prometheus scrapes: of this process, or of all workers."""
+        """Return the exposition text: of this process, or aggregated over all workers."""
         folder = os.environ.get(WORKERS_FOLDER)
         if folder is None:
             return generate_latest(self.registry)
@@ -220,7 +225,7 @@ class Metrics:
 
 
 class _Workers(MultiProcessCollector):
-    """The values of all workers, without the versions that were served before."""
+    """The aggregated metrics of all workers, without previously served versions."""
 
     def collect(self) -> Iterable[Metric]:
         for metric in super().collect():  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from app.interface import NAME
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 WORKERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Variable of prometheus_client: where several workers keep their values, so that each can show all."""
+"""Variable of prometheus_client: the folder in which workers share their values, so that each exports all of them."""
 
 MLFLOW_CLIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -22,7 +22,7 @@ MLFLOW_CLIENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""Variables of MLflow's client, where the environment does not set them: fail soon, stay quiet."""
+"""Defaults for MLflow's client: short timeouts, no progress bars, no telemetry. The environment overrides them."""
 
 
 class Settings(BaseSettings):
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     """Port to listen on; 0 takes any free one."""
 
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes that answer; each has a model of its own."""
+    """Worker processes; each loads its own copy of the model."""
 
     model_name: str = NAME
     """Name of the model in the registry."""
@@ -46,47 +46,47 @@ class Settings(BaseSettings):
     """Alias of the version that is served."""
 
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
-    """MLflow's address; the variable is MLflow's own. Without it, `registry_uri` says which is asked."""
+    """MLflow's address, from MLflow's own variable. If empty, `registry_uri` gives the default."""
 
     baked_model: Path | None = None
-    """Folder with a copy of a registered version, served until the registry answers, or where there is none."""
+    """Folder with a copy of a registered version, served while no registry is configured or reachable."""
 
     refresh_seconds: float = Field(default=30, ge=0)
-    """How often the alias is looked up again; 0 is never."""
+    """Seconds between polls of the alias; 0 turns polling off once a model is served."""
 
     journal_url: str = "sqlite:///journal.db"
-    """Database that predictions are written to; empty for none."""
+    """Database of predictions and outcomes; empty disables the journal."""
 
     journal_queue: int = Field(default=10_000, ge=1)
-    """Predictions that may wait to be written; what comes on top is dropped, and counted."""
+    """Capacity of the write queue, in predictions; further ones are dropped and counted."""
 
     journal_retention_days: int = Field(default=90, ge=1)
-    """Age at which journal rows are deleted."""
+    """Days after which journal rows are deleted."""
 
     api_keys: Annotated[tuple[str, ...], NoDecode] = ()
-    """SHA-256 (hex) of each key that X-API-Key may hold, separated by commas; empty is open to all."""
+    """SHA-256 (hex) of each accepted X-API-Key, separated by commas; empty disables authentication."""
 
     max_in_progress: int = Field(default=512, ge=1)
-    """Requests in progress at once; the next one is answered 503 with Retry-After."""
+    """Maximum number of concurrent requests; further ones get 503 with Retry-After."""
 
     request_seconds: float = Field(default=2, gt=0)
-    """Time a request may take, reading its body included, before it is answered 504."""
+    """Time limit of a request in seconds, including reading its body; then it gets 504."""
 
     drain_seconds: float = Field(default=5, ge=0)
-    """How long /readyz is 503 after SIGTERM before the server stops."""
+    """Seconds for which /readyz returns 503 after SIGTERM before the server stops."""
 
     docs: bool = True
-    """Whether /docs and /openapi.json are there."""
+    """Whether /docs and /openapi.json are served."""
 
     commit: str | None = None
     """Git commit of the code, shown by /version."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error|critical)$")
-    """Level of the log, which is JSON, a line an event."""
+    """Log level."""
 
     @property
     def registry_uri(self) -> str:
-        """Where the alias is looked up; empty when the baked copy is all there is."""
+        """The registry whose alias is polled; empty if only the baked model is served."""
         return self.tracking_uri or ("" if self.baked_model else DEFAULT_TRACKING_URI)
 
     @field_validator("journal_url")

@@ -1,4 +1,4 @@
-"""The base of every request schema, the core's and the problem's."""
+"""Base classes of the request schemas of the core and of the problem."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Strict(BaseModel):
-    """A part of a request: unknown fields, NaN and infinities are refused."""
+    """A part of a request: unknown fields, NaN and infinities are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Reported(Strict):
-    """An outcome that a client reports; the problem adds what happened, and `positive`."""
+    """A reported outcome; the problem adds its fields and the property `positive`."""
 
-    prediction_id: str = Field(description="Id of the prediction, from its answer.", pattern="^[0-9a-f]{32}$")
+    prediction_id: str = Field(description="The `prediction_id` of the prediction.", pattern="^[0-9a-f]{32}$")
 
     @property
     def positive(self) -> bool:

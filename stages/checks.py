@@ -1,4 +1,4 @@
-"""Run the rules over the tables, and report what was checked, what is broken and what is to be repaired."""
+"""Check the raw tables against the rules; report violations and repairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATUS: dict[Severity, Literal["fail", "warn"]] = {"error": "fail", "warning": "
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a rule: one flag per checked row, True where it is broken."""
+    """The result of a rule: one flag per checked row, True for a violation."""
 
     name: str
     severity: Severity
@@ -30,7 +30,7 @@ class Outcome:
 
     @property
     def table(self) -> str:
-        """Return the table that the rule is about."""
+        """Return the table that the rule belongs to."""
         return self.name.split(".", maxsplit=1)[0]
 
     @property
@@ -40,13 +40,13 @@ class Outcome:
 
     @property
     def status(self) -> Literal["pass", "warn", "fail"]:
-        """Return `pass` up to the tolerance, and what the severity says beyond."""
+        """Return `pass` if the violations are within the tolerance, else `warn` or `fail` by severity."""
         return STATUS[self.severity] if self.violating > self.tolerance else "pass"
 
     def keys(self, tables: Tables, most: int | None = None) -> list[dict[str, str]]:
-        """Return what identifies the first violations as text, as `featurize.repair` matches it."""
+        """Return the keys of violations, at most `most`, as text, as `featurize.repair` matches them."""
         where = self.broken.index[self.broken.to_numpy(dtype=bool)][:most]
-        if None in where.names:  # rows of the table; a damaged one may lack a column of its own key
+        if None in where.names:  # rows of the table, which may lack a column of its key
             rows = tables[self.table].loc[where].reindex(columns=KEYS[self.table])
         else:
             rows = where.to_frame(index=False)
@@ -68,7 +68,7 @@ class Outcome:
 
 
 def verify_names(p: Params) -> None:
-    """Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that does not exist."""
+    """Raise ParamsInvalid if `validate` in params.yaml names an unknown table, column or rule."""
     columns = {f"{table}.{column}" for table, names in COLUMNS.items() for column in names}
     rules = columns | {f"{table}.{kind}" for table in COLUMNS for kind in ("columns", "rows")} | {r.name for r in RULES}
     for key, names, known in (
@@ -78,11 +78,13 @@ def verify_names(p: Params) -> None:
     ):
         if unknown := sorted(set(names) - known):
             raise ParamsInvalid(
-                f"params.yaml: validate.{key} names {', '.join(unknown)}, which does not exist. "
-                "Tables, columns and rules are those of stages/problem."
+                f"params.yaml: unknown names under validate.{key}: {', '.join(unknown)}. "
+                "stages/problem defines the tables, columns and rules."
             )
     if absent := sorted(set(COLUMNS) - set(p.validate_.rows)):
-        raise ParamsInvalid(f"params.yaml: validate.rows lacks {', '.join(absent)}: give the least and most rows.")
+        raise ParamsInvalid(
+            f"params.yaml: validate.rows lacks {', '.join(absent)}: add the minimum and maximum number of rows."
+        )
 
 
 def row_count(tables: Tables, table: str, p: Params) -> Outcome:
@@ -93,7 +95,7 @@ def row_count(tables: Tables, table: str, p: Params) -> Outcome:
 
 
 def column_set(frame: pd.DataFrame, table: str) -> Outcome:
-    """Check that the columns are those described, and no others."""
+    """Check that the table has the described columns and no others."""
     names = sorted({*COLUMNS[table], *map(str, frame.columns)})
     flags = [(name in COLUMNS[table]) != (name in frame) for name in names]
     index = pd.Index(names, name="column")
@@ -101,7 +103,7 @@ def column_set(frame: pd.DataFrame, table: str) -> Outcome:
 
 
 def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
-    """Check the share of missing values of the columns that may have any."""
+    """Check the share of missing values in the columns that may have them."""
     return [
         Outcome(
             f"{table}.{column}.missing",
@@ -116,7 +118,7 @@ def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
 
 
 def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
-    """Check each column against its schema; of a column that is absent or of another type, every row is a violation."""
+    """Check each column against its schema; if it is absent or has another type, every row is a violation."""
     cases = pd.DataFrame(columns=["column", "index"])
     try:
         schema(table, COLUMNS[table], p.validate_.missing_share).validate(frame, lazy=True)
@@ -133,7 +135,7 @@ def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
 
 
 def structure(tables: Tables, p: Params) -> list[Outcome]:
-    """Check rows and columns of each table by itself."""
+    """Check the rows and columns of each table."""
     outcomes = []
     for table in COLUMNS:
         frame = tables[table]
@@ -143,7 +145,7 @@ def structure(tables: Tables, p: Params) -> list[Outcome]:
 
 
 def is_sound(tables: Tables) -> bool:
-    """Return whether every column is there and has its type, so that the rules between columns can run."""
+    """Return whether every column exists with its type, which the rules between columns require."""
     try:
         for table in COLUMNS:
             types(table, COLUMNS[table]).validate(tables[table])
@@ -153,7 +155,7 @@ def is_sound(tables: Tables) -> bool:
 
 
 def repairs(tables: Tables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """Return the repairs of rows that break a rule within its tolerance, each repair once."""
+    """Return the distinct repairs of rows that violate a rule within its tolerance."""
     found: list[dict[str, Any]] = []
     for outcome in outcomes:
         if outcome.name in REPAIRS and outcome.status == "pass":
@@ -165,10 +167,10 @@ def repairs(tables: Tables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
 
 
 def check(tables: Tables, p: Params) -> dict[str, Any]:
-    """Return the report on the tables, each with an index of unique labels.
+    """Return the validation report; the index of each table must be unique.
 
-    The rules between columns and tables need every column with its type: without, they are not run, and the report
-    names them. Raise ParamsInvalid when `validate` in params.yaml names a rule or a column that does not exist.
+    If a column is absent or has another type, the rules between columns and tables are not run, and the report lists
+    them. Raises ParamsInvalid if `validate` in params.yaml names an unknown table, column or rule.
     """
     verify_names(p)
     outcomes = structure(tables, p)
@@ -190,16 +192,16 @@ def check(tables: Tables, p: Params) -> dict[str, Any]:
 
 
 def enforce(report: dict[str, Any]) -> None:
-    """Raise DataInvalid when a rule of the report failed."""
+    """Raise DataInvalid if the report has a failed rule."""
     failed = [rule for rule in report["rules"] if rule["status"] == "fail"]
     if failed:
         found = "; ".join(
             f"{rule['name']} ({rule['violating']} of {rule['checked']}, at most {rule['tolerance']} allowed"
-            + "".join(f", like {key}" for key in rule["sample"][:1])
+            + "".join(f", for example {key}" for key in rule["sample"][:1])
             + ")"
             for rule in failed
         )
         raise DataInvalid(
-            f"the raw data breaks {len(failed)} rule(s): {found}. See reports/validation.json. Restore the data with "
-            "`make data`, or if the new data is right, raise the rule's bound under validate in params.yaml."
+            f"the raw data violates {len(failed)} rule(s): {found}. See reports/validation.json. Restore the data with "
+            "`make data`; if the new data is correct, adjust the bounds under `validate` in params.yaml."
         )

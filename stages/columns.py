@@ -1,4 +1,4 @@
-"""Descriptions of columns: their type, their range or pattern; and the schema of a table that is made of them."""
+"""Column descriptions (type, range or pattern), and the schemas of tables."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ UTC = pd.DatetimeTZDtype(unit="us", tz="UTC")
 
 
 def number(kind: str, low: float, high: float, *more: pa.Check) -> pa.Column:
-    """Describe a column of numbers, both ends included."""
+    """Describe a column of numbers; the range includes both ends."""
     return pa.Column(kind, [pa.Check.in_range(low, high), *more], description=f"{kind}, {low:g} to {high:g}")
 
 
 def integer(low: int, high: int) -> pa.Column:
-    """Describe a column of whole numbers, both ends included."""
+    """Describe a column of integers; the range includes both ends."""
     return number("int64", low, high)
 
 
 def real(low: float, high: float, step: float = 0) -> pa.Column:
-    """Describe a column of numbers that may have a fraction, or that are multiples of `step`."""
+    """Describe a column of floats; with `step`, they must be multiples of it."""
     return number("float64", low, high, *([pa.Check(lambda values: values % step == 0)] if step else []))
 
 
 def text(pattern: str = r"\S", unique: bool = False) -> pa.Column:
-    """Describe a column of text that matches a pattern, each value at most once if unique."""
+    """Describe a column of text that matches a pattern; if unique, without duplicates."""
     description = f"text like {pattern}" + (", each once" if unique else "")
     return pa.Column(str, pa.Check.str_contains(pattern), unique=unique, description=description)
 
 
 def schema(table: str, described: Mapping[str, pa.Column], nullable: Iterable[str]) -> pa.DataFrameSchema:
-    """Return the schema of a table; `nullable` names columns as `table.column`."""
+    """Return the schema of a table; `nullable` lists columns as `table.column`."""
     may_lack = set(nullable)
     columns = {
         name: pa.Column(
@@ -48,5 +48,5 @@ def schema(table: str, described: Mapping[str, pa.Column], nullable: Iterable[st
 
 
 def types(table: str, described: Mapping[str, pa.Column]) -> pa.DataFrameSchema:
-    """Return the schema of a table's types alone."""
+    """Return a schema of the column types only."""
     return pa.DataFrameSchema({name: pa.Column(c.dtype, nullable=True) for name, c in described.items()}, name=table)

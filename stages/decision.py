@@ -1,4 +1,4 @@
-"""Decisions with their evidence, and the floors that every model has to reach."""
+"""Gate decisions with their evidence, and the floors for every model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stages.sections import GateParams
 
 
 def number(value: object) -> float:
-    """Return a measured value as a float; NaN for one that is missing or not a number."""
+    """Return a value as a float; NaN if it is missing or not a number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 @dataclass(frozen=True)
 class Check:  # pylint: disable=too-many-instance-attributes # each is a column of the evidence
-    """One comparison of a value with a bound; `now` and `base` are what a value with a base was computed from."""
+    """One comparison of a value with a bound; `now` and `base` are the inputs of a difference or ratio."""
 
     name: str
     value: float
@@ -28,17 +28,17 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
     now: float = math.nan
     base: float = math.nan
     part: str = ""
-    """The slice that was measured; empty for all rows."""
+    """The slice; empty for all rows."""
     rule: str = ""
-    """What the value must not be, where a metric is checked by several rules: "regression", "not worse"."""
+    """Distinguishes several checks of one metric, for example "regression"."""
     message: str = ""
-    """What was found, where the value does not tell."""
+    """An explanation, if the value is not enough."""
 
     @classmethod
     def at_least(
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
     ) -> Check:
-        """Check that a value reaches a bound; a missing or non-finite value does not."""
+        """Check a lower bound; a missing or non-finite value fails."""
         found = number(value)
         passed = math.isfinite(found) and found >= bound
         return cls(name, found, bound, passed, "≥", found if now is None else number(now), number(base), **words)
@@ -47,7 +47,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
     def at_most(
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
     ) -> Check:
-        """Check that a value stays within a bound; a missing or non-finite value does not."""
+        """Check an upper bound; a missing or non-finite value fails."""
         found = number(value)
         passed = math.isfinite(found) and found <= bound
         return cls(name, found, bound, passed, "≤", found if now is None else number(now), number(base), **words)
@@ -59,7 +59,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
 
     @property
     def reason(self) -> str:
-        """Return why the check fails, in one line."""
+        """Return one line on why the check failed."""
         return f"{self.label} is {self.value:.6g}, must be {self.sense} {self.bound:.6g}" + (
             f": {self.message}" if self.message else ""
         )
@@ -67,37 +67,37 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a model is accepted, and all that was compared."""
+    """The verdict on a model, with all checks."""
 
     checks: tuple[Check, ...]
 
     @property
     def accepted(self) -> bool:
-        """Return whether there is evidence, and all of it is good."""
+        """Return whether there are checks and all of them passed."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
     def reasons(self) -> list[str]:
-        """Return one line for each check that failed."""
+        """Return one line per failed check."""
         if not self.checks:
             return ["nothing was checked"]
         return [check.reason for check in self.checks if not check.passed]
 
     def __add__(self, other: Decision) -> Decision:
-        """Return the decision that requires both."""
+        """Combine two decisions: both must accept."""
         return Decision(self.checks + other.checks)
 
 
 def floor(metric: str, value: object, bound: float, base: object = None, part: str = "") -> Check:
-    """Check a metric against its absolute bound, in the metric's own direction."""
+    """Check a metric against its floor, in the metric's direction."""
     check = Check.at_least if HIGHER_IS_BETTER[metric] else Check.at_most
     return check(metric, value, bound, value, base, part=part)
 
 
 def decide_floors(measured: Mapping[str, Mapping[str, object]], policy: GateParams) -> Decision:
-    """Judge reports/metrics.json (`test`, `constant` and `logistic`) by the absolute floors of the policy.
+    """Apply the policy's floors to reports/metrics.json (keys `test`, `constant` and `logistic`).
 
-    A ROC AUC above the leak ceiling fails as well: no honest model of this data gets there.
+    A ROC AUC above the leak ceiling also fails: it indicates target leakage.
     """
     test, constant, logistic = (measured.get(name, {}) for name in ("test", "constant", "logistic"))
     checks = [floor(name, test.get(name), bound) for name, bound in policy.floors.items()]

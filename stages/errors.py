@@ -1,4 +1,4 @@
-"""The exceptions that stop a stage; the tree is drawn in app/errors.py."""
+"""The exceptions of the pipeline; app/errors.py shows the whole tree."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from app.errors import OnTimeError
 
 
 class ParamsInvalid(OnTimeError):
-    """params.yaml has a key or a value that it must not have."""
+    """params.yaml has an unknown key or an invalid value."""
 
     exit_code = 5
 
 
 class DataInvalid(OnTimeError):
-    """The raw data is damaged, or breaks a rule beyond its tolerance."""
+    """The raw data is damaged, or violates a rule beyond its tolerance."""
 
     exit_code = 6
 
 
 class TrackingUnavailable(OnTimeError):
-    """MLflow does not answer."""
+    """MLflow is unreachable."""
 
     exit_code = 7
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; an error of ours ends it with one line on stderr and its own exit code."""
+    """Run a command; on an OnTimeError, print one line to stderr and exit with its code."""
     try:
         main()
     except OnTimeError as err:

@@ -1,4 +1,4 @@
-"""evaluate: the model on the test rows, beside its baselines, with intervals, slices, plots and a card."""
+"""Stage evaluate: measure the model and its baselines on the test rows; write metrics, plots and the model card."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CARD_FILE = Path("reports/model_card.md")
 
 
 def logistic_regression(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
-    """Return the test probabilities of a logistic regression on the same features, medians in their gaps."""
+    """Return the test probabilities of a logistic regression on the same features; medians replace missing values."""
     columns = ColumnTransformer(
         [
             (
@@ -49,7 +49,7 @@ def logistic_regression(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
 
 
 def slices(frame: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return the rows of each slice: the problem's, and the months."""
+    """Return the row mask of each slice: those of the problem, and the months."""
     month = month_of(frame[DAY].to_numpy())
     months: dict[str, npt.NDArray[np.bool_]] = {f"month={number:02d}": month == number for number in np.unique(month)}
     return interface.slices(frame, lookups) | months
@@ -61,13 +61,13 @@ def score(frame: pd.DataFrame, probability: npt.ArrayLike) -> Scored:
 
 
 def intervals(scored: Scored, p: EvaluateParams, settings: Settings) -> dict[str, list[float]]:
-    """Return the 95 % interval of each metric by a bootstrap over groups of rows."""
+    """Return the 95 % confidence interval of each metric by a bootstrap over groups."""
     counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)
     return {k: list(metrics.interval(v)) for k, v in metrics.measure_weighted(scored, counts, settings).items()}
 
 
 def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: Settings) -> dict[str, Any]:
-    """Return the metrics by month: rolling-origin predictions in the training months, then the final model's."""
+    """Return the metrics by month: rolling-origin predictions in training months, the final model's in test months."""
     months: dict[str, Any] = {}
     for frame in (rolling, test):
         month = month_of(frame[DAY].to_numpy())
@@ -79,7 +79,7 @@ def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: Settings) -> d
 
 
 def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: Settings) -> dict[str, Any]:
-    """Return the metrics on the test rows in each of the problem's scenarios, and without each group of features."""
+    """Return the test metrics in each scenario of the problem, and without each group of features."""
     matrices = {name: matrix(pd.read_parquet(featurize.scenario_file(name))) for name in names}
     intact = matrix(pd.read_parquet(featurize.OUT_DIR / "test.parquet"))
     groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
@@ -91,14 +91,14 @@ def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: Sett
 
 
 def period(frame: pd.DataFrame) -> list[str]:
-    """Return the first and the last day of rows."""
+    """Return the first and the last day of the rows, ISO 8601."""
     return [str(day_of(frame[DAY].min())), str(day_of(frame[DAY].max()))]
 
 
 def evaluate(
     train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams
 ) -> tuple[Scored, dict[str, Any]]:
-    """Return the model's scores on the test rows, and all that is measured from them."""
+    """Return the model's scores on the test rows, and the evaluation."""
     settings = Settings(p.ece_bins, p.riskiest_share)
     target, group = test[TARGET].to_numpy(), test[GROUP].to_numpy()
     scored = Scored(target, model.predict(bundle.booster, matrix(test)).round(9), group)
@@ -129,7 +129,7 @@ def evaluate(
 
 
 def main() -> None:
-    """Read build/features and build/bundle, write the predictions of the test rows and reports/."""
+    """Read build/features and build/bundle; write the test predictions and reports/."""
     all_params = params.load()
     p, names = all_params.evaluate, interface.scenarios(all_params.problem)
     with tracking.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:

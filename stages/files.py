@@ -1,4 +1,4 @@
-"""The reports' files, and files that are the same for the same content; nothing that takes a while to import."""
+"""Paths of reports, and deterministic JSON files. Keep it free of slow imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DECIMALS = 6
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys; a NaN or an infinity is an error."""
+    """Write JSON with sorted keys; raise ValueError for NaN and infinities."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -28,7 +28,7 @@ def finite(value: Any) -> Any:
 
 
 def rounded(value: Any) -> Any:
-    """Return nested results with every float rounded: the last bits differ from one processor to the next."""
+    """Return nested results with rounded floats, whose last bits depend on the processor."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -12,7 +12,7 @@ class GitFailed(OnTimeError):
 
 
 def git(*arguments: str) -> str:
-    """Run git in the working directory and return its output; raise GitFailed with git's message."""
+    """Run git in the working directory and return its output; raise GitFailed if it fails."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise GitFailed(f"`git {' '.join(arguments[:3])}` failed: {done.stderr.strip()[-300:]}")

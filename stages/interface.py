@@ -1,6 +1,6 @@
-"""The training half of the problem as the core sees it: what stages/problem/__init__.py exports, checked at import.
+"""The interface to the training half of the problem: the names that stages/problem exports, checked at import.
 
-The core imports these names from here and knows nothing else of the problem. docs/adapt.md describes each of them.
+The core imports these names from here and depends on nothing else of the problem. docs/adapt.md describes each name.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ TRAINING: dict[str, str] = {
     "COLUMNS": "type and range of each column of each table",
     "KEYS": "the columns that identify a row of each table",
     "RULES": "the rules between columns, rows and tables",
-    "REPAIRS": "what is done about the few rows that break a rule within its tolerance",
+    "REPAIRS": "the repair of rows that violate a rule within its tolerance",
     "rows": "one row per prediction, with target, day and group",
     "lookups": "the lookups, fitted on the training rows",
     "columns": "rows as columns for the features",
-    "scenarios": "names of the damaged inputs that are measured",
+    "scenarios": "the names of the scenarios",
     "requests": "columns as bodies of POST /predict",
-    "EDGE_CASES": "changes that make a request unusual but valid",
+    "EDGE_CASES": "changes to a request that keep it valid but unusual",
     "outcomes": "rows as bodies of POST /outcomes",
-    "slices": "the parts of the rows that are watched",
+    "slices": "the row mask of each slice",
     "CARD": "the paragraphs of the model card",
 }
 
 load("stages.problem", TRAINING)
 
-# pylint: disable=wrong-import-position # only after the check
+# pylint: disable=wrong-import-position # the check comes first
 from stages.problem import (  # noqa: E402
     CARD,
     COLUMNS,

@@ -1,4 +1,4 @@
-"""The metrics, computed for many weightings of the groups at once: estimate and bootstrap are one code."""
+"""The metrics, computed for many weightings of the groups at once: estimates and bootstrap replicates alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HIGHER_IS_BETTER = {
     "ece": False,
     "top_precision": True,
 }
-"""All metrics, with their direction: the one list that reports and gates share."""
+"""All metrics and their direction, for reports and gates."""
 
 Counts = npt.NDArray[np.int32]
 
@@ -28,27 +28,27 @@ CLIP = 1e-15
 
 @dataclass(frozen=True)
 class Scored:
-    """Targets (0 or 1), probabilities, and the groups by which rows are resampled; each of shape (n,)."""
+    """Targets (0 or 1), probabilities, and resampling groups, each of shape (n,)."""
 
     target: npt.NDArray[np.int8]
     probability: Floats
     group: npt.NDArray[np.integer[Any]]
 
     def where(self, rows: npt.NDArray[np.bool_]) -> Scored:
-        """Return these rows."""
+        """Return the masked rows."""
         return Scored(self.target[rows], self.probability[rows], self.group[rows])
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How calibration error and the riskiest part are measured."""
+    """Parameters of ECE and of the precision in the riskiest part."""
 
     ece_bins: int
     riskiest_share: float
 
 
 MIN_ROWS = 200
-"""Fewer rows than these are not measured."""
+"""Minimum number of rows for metrics."""
 
 
 def resample_groups(groups: npt.NDArray[np.integer[Any]], replicates: int, seed: int) -> npt.NDArray[np.int64]:
@@ -58,13 +58,13 @@ def resample_groups(groups: npt.NDArray[np.integer[Any]], replicates: int, seed:
 
 
 def measure(scored: Scored, settings: Settings) -> dict[str, float]:
-    """Return each metric on the rows as they are."""
+    """Return each metric, with equal weights."""
     one = np.ones((1, len(np.unique(scored.group))), dtype=np.int64)
     return {name: float(values[0]) for name, values in measure_weighted(scored, one, settings).items()}
 
 
 def describe(scored: Scored, settings: Settings) -> dict[str, Any]:
-    """Return rows, rate, mean probability and metrics of some rows; no metrics for too few rows or one class only."""
+    """Return rows, positive rate, mean probability and metrics; only the rows if they are few or of a single class."""
     facts: dict[str, Any] = {"rows": len(scored.target)}
     if len(scored.target) >= MIN_ROWS and 0 < scored.target.mean() < 1:
         facts |= {"rate": float(scored.target.mean()), "mean_probability": float(scored.probability.mean())}
@@ -94,7 +94,7 @@ def pointwise(scored: Scored) -> dict[str, Floats]:
 
 
 def group_means(scored: Scored, counts: npt.NDArray[np.int64]) -> dict[str, Floats]:
-    """Return log loss and Brier score by replicate, from sums by group."""
+    """Return log loss and Brier score by replicate, each of shape (B,)."""
     _, day = np.unique(scored.group, return_inverse=True)
     rows = counts @ np.bincount(day)
     return {name: counts @ np.bincount(day, weights=values) / rows for name, values in pointwise(scored).items()}
@@ -108,7 +108,7 @@ def _ece(scored: Scored, counts: npt.NDArray[np.int64], bins: int) -> Floats:
 
 
 def roc_auc(scored: Scored, counts: npt.NDArray[np.int64]) -> Floats:
-    """Return ROC AUC by replicate; NaN where the rows that are drawn have one outcome only."""
+    """Return ROC AUC by replicate, shape (B,); NaN if the drawn rows have a single class."""
     weights, seen, hits, last_of_tie = _in_order(scored, counts)
     with np.errstate(divide="ignore", invalid="ignore"):
         return _roc_auc(weights, seen[:, last_of_tie], hits[:, last_of_tie])
@@ -128,8 +128,8 @@ def _ranked(scored: Scored, counts: npt.NDArray[np.int64], settings: Settings) -
 def _in_order(scored: Scored, counts: npt.NDArray[np.int64]) -> tuple[Floats, Counts, Counts, npt.NDArray[np.intp]]:
     """Return weights of days, rows and positives seen by day down to each row, riskiest first, and the ends of ties.
 
-    What is counted above a row is a weighted sum of counts by day: each replicate costs a product of matrices, no sort.
-    Days that every replicate weighs alike are one.
+    Counts down to a row are weighted sums of counts by day, so a replicate costs a matrix product instead of a sort.
+    Days with the same weight in every replicate are merged.
     """
     weights, merged = np.unique(counts, axis=1, return_inverse=True)
     order = np.argsort(-scored.probability, kind="stable")
@@ -154,7 +154,7 @@ def _roc_auc(weights: Floats, seen: Counts, hits: Counts) -> Floats:
 
 
 def _average_precision(weights: Floats, seen: Counts, hits: Counts) -> Floats:
-    found = np.flatnonzero(np.diff(hits.sum(axis=0), prepend=0))  # precision counts only where a positive is
+    found = np.flatnonzero(np.diff(hits.sum(axis=0), prepend=0))  # precision is summed at positives only
     total, before = np.zeros(len(weights)), np.zeros((len(weights), 1))
     size = max(1, CHUNK_CELLS // len(weights))
     for start in range(0, len(found), size):

@@ -1,4 +1,4 @@
-"""The model card: what people read of an evaluation."""
+"""The model card."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _period(facts: dict[str, Any], name: str) -> str:
 
 
 def model_card(facts: dict[str, Any]) -> str:
-    """Return the model card, every number in it taken from the evaluation."""
+    """Return the model card as Markdown; every number is taken from the evaluation."""
     threshold, small = facts["threshold"], [name for name, v in facts["slices"].items() if "rate" not in v]
     return f"""# Model card: {NAME}
 

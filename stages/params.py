@@ -1,4 +1,4 @@
-"""params.yaml as one frozen model: the only place that reads it."""
+"""params.yaml as one frozen model."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Params(Section):
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
-    """Read params.yaml; raise ParamsInvalid, which names every wrong key."""
+    """Read params.yaml; raise ParamsInvalid with every invalid key."""
     p = parse(Params, as_dict(path), path)
     groups = {feature.group for feature in FEATURES if feature.group}
     if unknown := sorted(set(p.train.group_dropout) - groups):
         known = ", ".join(sorted(groups)) or "none"
         raise ParamsInvalid(
-            f"{path}: train.group_dropout names {', '.join(unknown)}; the groups of features in app/problem are {known}."
+            f"{path}: unknown groups under train.group_dropout: {', '.join(unknown)}. app/problem has: {known}."
         )
     return p

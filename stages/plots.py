@@ -1,4 +1,4 @@
-"""The tables behind `dvc plots`."""
+"""The data of `dvc plots`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def curves(scored: Scored) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def calibration(scored: Scored, bins: int) -> pd.DataFrame:
-    """Return mean probability and observed rate by bin of equal width."""
+    """Return mean probability and observed rate by bin; bins have equal width."""
     cell = np.minimum((scored.probability * bins).astype(np.int64), bins - 1)
     frame = pd.DataFrame({"bin": cell, "predicted": scored.probability, "observed": scored.target})
     by_bin = frame.groupby("bin").agg(
@@ -44,7 +44,7 @@ def importance(booster: lightgbm.Booster) -> pd.DataFrame:
 
 
 def write_plots(scored: Scored, facts: dict[str, Any], booster: lightgbm.Booster, settings: Settings) -> None:
-    """Write the tables that dvc.yaml plots."""
+    """Write the CSV files that dvc.yaml plots."""
     roc, precision_recall = curves(scored)
     months = [{"month": month, **values} for month, values in facts["backtest"].items()]
     tables = {

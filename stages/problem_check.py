@@ -1,4 +1,4 @@
-"""What the problem's names must do together: the checks of `on-time problem check`, on the data of the checkout."""
+"""The checks of `on-time problem check`: the problem's functions must be consistent on the data in data/."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ SAMPLE_ROWS = 500
 
 
 def problems(p: Params) -> list[str]:
-    """Return a line for each thing that does not hold; a check that raises an error is a line with that error."""
+    """Return one line per violation; an exception in a check becomes a line."""
     found: list[str] = []
     for check in (_serving, _training):
         try:
             found += [message for holds, message in check(p) if not holds]
-        except Exception as err:  # pylint: disable=broad-exception-caught # whatever the packages raise is a finding
+        except (
+            Exception
+        ) as err:  # pylint: disable=broad-exception-caught # any exception of the problem's code is a finding
             found.append(f"{_where(err)} raises {type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}")
     return found
 
 
 def _where(err: Exception) -> str:
-    """Return the last place in the problem's packages that an error has come through."""
+    """Return the innermost line of the problem's packages in the traceback."""
     trace, place = err.__traceback__, "a check"
     while trace:
         name = trace.tb_frame.f_globals.get("__name__", "")

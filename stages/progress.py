@@ -1,4 +1,4 @@
-"""The progress of what takes longer than a few seconds: bars on a terminal, plain lines elsewhere."""
+"""Progress of long operations: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Item = TypeVar("Item")
 
 
 def on_terminal() -> bool:
-    """Return whether somebody watches: stderr is a terminal, and not that of a CI job."""
+    """Return whether stderr is an interactive terminal rather than that of a CI job."""
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
 def _bars() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shared = sys.stdout.isatty()  # else stdout is a file or a pipe, whose content is not the bar's
+    shared = sys.stdout.isatty()  # do not write bars to a file or a pipe
     return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=shared)
 
 
 @contextmanager
 def steps(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yield a function to be called after each of `total` steps; it moves a bar, and does nothing off a terminal."""
+    """Yield a function to call after each of `total` steps; it advances a bar, on a terminal only."""
     if not on_terminal():
         yield lambda: None
         return
@@ -37,9 +37,9 @@ def steps(label: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def track(items: Iterable[Item], label: str, total: int | None = None, lines: bool = True) -> Iterator[Item]:
-    """Yield the items while a bar counts them; off a terminal, `lines` tells after each one how many are done.
+    """Yield the items and show progress: a bar on a terminal, elsewhere a line per item unless `lines` is false.
 
-    `total` is needed where the items have no length.
+    `total` is required for items without a length.
     """
     count = total if total is not None or not isinstance(items, Collection) else len(items)
     if on_terminal():

@@ -1,4 +1,4 @@
-"""register: the bundle as a version of the registered model, once; the alias `staging` points at it."""
+"""Stage register: register the bundle as a model version, once, with the alias `staging`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ REGISTRATION_FILE = Path("build/registration.json")
 
 
 def training_run(client: MlflowClient, digest: str, p: Params) -> str:
-    """Return the run that trained this bundle; make one, marked as restored, where MLflow has none.
+    """Return the id of the run that trained the bundle; if there is none, create one, tagged as restored.
 
-    There is none when DVC took the bundle from its cache instead of training.
+    There is none if DVC restored the bundle from its cache instead of training.
     """
     tags = {tracking.DIGEST_TAG: digest, tracking.STAGE_TAG: "train"}
     found = tracking.find_runs(client, tags)
@@ -39,7 +39,7 @@ def training_run(client: MlflowClient, digest: str, p: Params) -> str:
 
 
 def find_version(client: MlflowClient, digest: str) -> ModelVersion | None:
-    """Return the version that holds this bundle, if there is one."""
+    """Return the version of this bundle, if there is one."""
     found = client.search_model_versions(f"name = '{NAME}' and tags.`{tracking.DIGEST_TAG}` = '{digest}'")
     return found[0] if found else None
 
@@ -47,7 +47,7 @@ def find_version(client: MlflowClient, digest: str) -> ModelVersion | None:
 def register(
     client: MlflowClient, p: Params, digest: str, decision: Decision, measured: dict[str, float]
 ) -> ModelVersion:
-    """Return the version of this bundle, made if need be, with alias `staging`."""
+    """Return the version of this bundle, created if necessary, with the alias `staging`."""
     version = find_version(client, digest)
     if version is None:
         run_id = training_run(client, digest, p)
@@ -61,7 +61,7 @@ def register(
         client.set_model_version_tag(NAME, version.version, key, value)
     first, last = p.featurize.test
     headline = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items())
-    decisions = (version.description or "").partition("\n")[2]  # what promotions and rollbacks have added
+    decisions = (version.description or "").partition("\n")[2]  # added by promotions and rollbacks
     lines = [f"{first} to {last}: {headline}. Bundle {digest[:12]}.", *filter(None, [decisions])]
     client.update_model_version(NAME, version.version, "\n".join(lines))
     client.set_registered_model_alias(NAME, "staging", version.version)
@@ -69,7 +69,7 @@ def register(
 
 
 def main() -> None:
-    """Read bundle and metrics, write a receipt that is the same everywhere, and which version it became here."""
+    """Read bundle and metrics; write the receipt, which is the same on every machine, and the local registration."""
     p = params.load()
     digest = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE).digest
     measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def _complete_pipeline_run(client: MlflowClient, run_id: str, measured: dict[str, float], version: str) -> None:
-    """Give the pipeline's run all parameters and the test metrics, whether or not its stages executed here."""
+    """Log all parameters and the test metrics to the pipeline run, even if its stages did not run here."""
     known = client.get_run(run_id).data.params
     for key, value in flatten(as_dict()).items():
         if key not in known:

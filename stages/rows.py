@@ -1,4 +1,4 @@
-"""The rows of the problem: one for each prediction, with target, day and group."""
+"""The rows of the problem: one per prediction, with target, day and group."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Rows:
     """Rows in a fixed order; each array has the shape (n,)."""
 
     frame: pd.DataFrame
-    """The problem's own columns, which the core passes on."""
+    """The problem's columns, opaque to the core."""
     target: npt.NDArray[np.int8]
-    """1 where the predicted event happened, 0 elsewhere."""
+    """1 if the predicted event happened, else 0."""
     day: npt.NDArray[np.int32]
-    """Local day, in days since 1970-01-01; training and test are periods of days."""
+    """Local day, days since 1970-01-01; training and test periods are ranges of days."""
     group: npt.NDArray[np.int32]
-    """Rows of one group depend on each other: the bootstrap draws whole groups."""
+    """Rows of one group are not independent: the bootstrap resamples whole groups."""
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def where(self, chosen: Mask) -> Rows:
-        """Return these rows."""
+        """Return the masked rows."""
         return Rows(self.frame[chosen], self.target[chosen], self.day[chosen], self.group[chosen])
 
     def within(self, period: tuple[date, date]) -> Mask:
-        """Return which rows lie in a period, both ends included."""
+        """Return the mask of the rows in a period, both ends included."""
         return (self.day >= day_number(period[0])) & (self.day <= day_number(period[1]))
 
 
 def day_of(number: int) -> date:
-    """Return the day that is so many days after 1970-01-01."""
+    """Return the date of a number of days since 1970-01-01."""
     return date.fromordinal(date(1970, 1, 1).toordinal() + int(number))
 
 

@@ -1,7 +1,7 @@
-"""Rules over the raw tables: their type, and the decorator that collects them.
+"""The type of rules on the raw tables, and their registry.
 
-A rule returns one flag per row that it checked, True where it is broken. The flags of a table's rows keep the table's
-index; those of anything else (a day, a key, an hour) have an index that names it.
+A rule returns one flag per checked row, True for a violation. Flags of a table's rows have the table's index; flags of
+other objects (days, keys, hours) have an index that identifies them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Rule:
-    """A named rule over the tables; `broken` takes them and the problem's parameters."""
+    """A named rule; `broken` takes the tables and the problem's parameters."""
 
     name: str
     severity: Severity
@@ -37,7 +37,7 @@ class Rules(list[Rule]):
     """Rules in the order of their definition."""
 
     def add(self, table: str, severity: Severity = "error") -> Callable[[Broken], Broken]:
-        """Return a decorator that adds a function as a rule: named after it, described by its docstring."""
+        """Return a decorator that adds a function as a rule; its name and docstring become name and description."""
 
         def decorate(broken: Broken) -> Broken:
             self.append(Rule(f"{table}.{broken.__name__}", severity, str(broken.__doc__), broken))

@@ -1,4 +1,4 @@
-"""The sections of params.yaml that belong to the core, as frozen models."""
+"""The core's sections of params.yaml, as frozen models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece", "top_precision"]
 SliceMetricName = Literal["log_loss", "roc_auc"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Day = Annotated[date, Field(strict=False)]  # DVC reads no dates: they are quoted
+Day = Annotated[date, Field(strict=False)]  # DVC does not parse dates: they are quoted
 Period = Annotated[tuple[Day, Day], Field(strict=False)]
 Band = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Field(strict=False)]
 
@@ -48,7 +48,7 @@ class DataParams(Section):
 
 
 class ValidateParams(Section):
-    """Bounds of `validate`; the rules are those of stages/problem and, for each column, its type and range."""
+    """Bounds of `validate`; stages/problem defines the rules and the columns."""
 
     rows: dict[str, Band]
     missing_share: dict[str, Share]
@@ -88,7 +88,7 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """How `evaluate` measures."""
+    """Parameters of `evaluate`."""
 
     bootstrap: Positive
     ece_bins: Positive
@@ -97,7 +97,7 @@ class EvaluateParams(Section):
 
 
 class PullRequestParams(Section):
-    """How much worse than the merge base a pull request may make the model, and the floors of its slices."""
+    """Allowed regression against the merge base, and floors of the slices."""
 
     max_regression: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
     slice_floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
@@ -105,7 +105,7 @@ class PullRequestParams(Section):
 
 
 class PromotionParams(Section):
-    """How much worse than the champion a challenger may be, and how surely that is known."""
+    """Margins of a challenger against the champion, and the confidence of the comparison."""
 
     margins: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
     slice_margins: Annotated[dict[SliceMetricName, NonNegative], Field(min_length=1)]
@@ -118,7 +118,7 @@ class PromotionParams(Section):
 
 
 class GateParams(Section):
-    """What a model has to reach."""
+    """The gate policy."""
 
     floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
     leak_roc_auc: Share
@@ -130,7 +130,7 @@ class GateParams(Section):
 
 
 class DriftParams(Section):
-    """What the drift monitor alarms on."""
+    """Alarm thresholds of the drift monitor."""
 
     min_rows: Positive
     psi_factor: Ratio
@@ -143,7 +143,7 @@ class DriftParams(Section):
 
 
 class RetrainParams(Section):
-    """When a model is trained anew, and when that would not help."""
+    """Conditions of retraining."""
 
     min_new_outcomes: Positive
     cooldown_days: NonNegative
@@ -152,14 +152,14 @@ class RetrainParams(Section):
 
 
 class MonitorParams(Section):
-    """What is watched once the model serves."""
+    """Monitoring of the served model."""
 
     drift: DriftParams
     retrain: RetrainParams
 
 
 def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """Return params.yaml as it is written; raise ParamsInvalid when it cannot be read."""
+    """Return the content of params.yaml; raise ParamsInvalid if it cannot be read."""
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError, yaml.YAMLError) as err:
@@ -167,7 +167,7 @@ def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, keys joined by dots."""
+    """Flatten nested mappings; keys are joined by dots."""
     if not isinstance(values, dict):
         return {prefix: values}
     return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}.{name}".lstrip(".")).items()}
@@ -181,7 +181,7 @@ def changes(before: Any, after: Any, prefix: str = "", missing: str = "none") ->
 
 
 def parse(model: type[Parsed], values: Any, path: Path, section: str = "") -> Parsed:
-    """Return a section as its model; raise ParamsInvalid, which names every wrong key."""
+    """Parse a section into its model; raise ParamsInvalid with every invalid key."""
     try:
         return model.model_validate(values)
     except ValidationError as err:
@@ -190,10 +190,10 @@ def parse(model: type[Parsed], values: Any, path: Path, section: str = "") -> Pa
             for e in err.errors()
         )
         raise ParamsInvalid(
-            f"{path}: {wrong}. The keys and their types are in stages/sections.py and stages/problem."
+            f"{path}: {wrong}. stages/sections.py and stages/problem define the keys and their types."
         ) from err
 
 
 def load_section(model: type[Parsed], name: str, path: Path = PARAMS_FILE) -> Parsed:
-    """Read one section alone, which needs neither the problem nor pandas."""
+    """Read one section only, without importing the problem or pandas."""
     return parse(model, as_dict(path).get(name), path, name)

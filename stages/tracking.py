@@ -1,4 +1,4 @@
-"""MLflow: where it is, one parent run per state of the pipeline's inputs, one child run per stage."""
+"""MLflow tracking: one parent run per state of the pipeline's inputs, one child run per stage."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ INPUT_FILES = ("dvc.yaml", "params.yaml", "data.dvc")
 
 
 class _Dataset(MetaDataset):
-    """An input that DVC versions: its digest is DVC's MD5."""
+    """An input versioned by DVC; its digest is DVC's MD5."""
 
     profile = None
 
 
 @dataclass(frozen=True)
 class StageLog:
-    """The MLflow run of a stage that is under way."""
+    """The active MLflow run of a stage."""
 
     run_id: str
     parent_id: str
@@ -68,14 +68,14 @@ class StageLog:
 
 
 def tracking_uri() -> str:
-    """Return MLflow's address: MLFLOW_TRACKING_URI, or a SQLite file beside the code."""
+    """Return MLflow's address: MLFLOW_TRACKING_URI, by default a SQLite file in the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
 
 
 def connect() -> mlflow.MlflowClient:
-    """Return a client after making sure that MLflow answers; raise TrackingUnavailable when it does not.
+    """Return a client of a reachable MLflow; raise TrackingUnavailable otherwise.
 
-    Raises ModelUnavailable when a local database and its artifacts are in different folders.
+    Raises ModelUnavailable if a local database and its artifacts are in different folders.
     """
     for name, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(name, value)
@@ -88,20 +88,20 @@ def connect() -> mlflow.MlflowClient:
         mlflow.set_experiment(EXPERIMENT)
     except (MlflowException, OSError) as err:
         raise TrackingUnavailable(
-            f"MLflow does not answer at {uri} ({str(err).splitlines()[0][:200]}). Start it, "
+            f"MLflow is unreachable at {uri} ({str(err).splitlines()[0][:200]}). Start it, "
             "correct MLFLOW_TRACKING_URI, or run without a server: `env -u MLFLOW_TRACKING_URI make repro`."
         ) from err
     return mlflow.MlflowClient()
 
 
 def git_commit() -> str:
-    """Return the commit that is checked out, or `none` outside a repository."""
+    """Return the current commit, or `none` outside a repository."""
     result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else "none"
 
 
 def dvc_digests() -> dict[str, str]:
-    """Return the MD5 by path of all that data.dvc and dvc.lock know now."""
+    """Return the MD5 digests by path from data.dvc and dvc.lock."""
     digests: dict[str, str] = {}
     for path in (Path("data.dvc"), Path("dvc.lock")):
         if path.exists():
@@ -127,7 +127,7 @@ def experiment_id() -> str:
 
 
 def pipeline_run(client: mlflow.MlflowClient) -> str:
-    """Return the parent run of the present commit, dvc.yaml, params.yaml and data.dvc; make it if need be."""
+    """Return the parent run of the current commit and pipeline inputs; create it if necessary."""
     commit = git_commit()
     content = [commit.encode()] + [Path(name).read_bytes() for name in INPUT_FILES if Path(name).exists()]
     inputs = hashlib.sha256(b"\0".join(content)).hexdigest()
@@ -148,7 +148,7 @@ def pipeline_run(client: mlflow.MlflowClient) -> str:
 
 @contextmanager
 def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str] = ()) -> Iterator[StageLog]:
-    """Log a stage as a run under the pipeline's: parameters, inputs with their DVC MD5 as digest, duration, outcome."""
+    """Log a stage as a child of the pipeline run: parameters, inputs with DVC's MD5, duration and status."""
     client = connect()
     parent_id = pipeline_run(client)
     started = time.perf_counter()
@@ -172,7 +172,7 @@ def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str]
 
 
 def log_bundle(directory: Path) -> None:
-    """Log a bundle to the active run as a native LightGBM model, and tag the run with the bundle's digest."""
+    """Log a bundle to the active run as a native LightGBM model; tag the run with its digest."""
     bundle = model.load(directory / model.MODEL_FILE, directory / model.MANIFEST_FILE)
     numbers = Schema([ColSpec("double", name, required=False) for name in FEATURE_NAMES])
     info = mlflow.lightgbm.log_model(

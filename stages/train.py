@@ -1,4 +1,4 @@
-"""train: features in, a verified model bundle out, with a threshold chosen on rolling-origin predictions."""
+"""Stage train: train the model, choose the threshold on rolling-origin predictions, and write the bundle."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def matrix(frame: pd.DataFrame) -> Floats:
 
 
 def lightgbm_params(p: TrainParams) -> dict[str, Any]:
-    """Return LightGBM's parameters; no number of threads among them, as it would be written into the model."""
+    """Return LightGBM's parameters, without the number of threads, which LightGBM would save in the model."""
     ours = {"rounds", "group_dropout", "fold_months", "threshold_rule", "threshold_value"}
     return p.model_dump(exclude=ours) | {
         "objective": "binary",
@@ -57,9 +57,9 @@ def dataset(features: Floats, target: npt.NDArray[np.int8], names: Sequence[str]
 def fit(
     features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = ""
 ) -> lightgbm.Booster:
-    """Train a booster on rows in a fixed order; in a seeded share of them, a group of features is masked.
+    """Train a booster; each group of features in `group_dropout` is masked in a seeded share of the rows.
 
-    With `curve`, it receives the training loss by round.
+    The training loss by round is stored in `curve` if given.
     """
     rng = np.random.default_rng(p.seed)
     for group, share in p.group_dropout.items():
@@ -83,7 +83,7 @@ def fit(
 
 
 def rolling_origin(train: pd.DataFrame, p: TrainParams) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict each fold's month by a model of all the months before it.
+    """Predict each fold's month by a model trained on all months before it.
 
     Returns the predictions (day, group, target, probability) and the loss on the fold's month by round.
     """
@@ -103,7 +103,7 @@ def rolling_origin(train: pd.DataFrame, p: TrainParams) -> tuple[pd.DataFrame, p
 
 
 def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: npt.NDArray[np.int8]) -> list[float]:
-    """Return the log loss after every `LOSS_STEP` rounds, from one pass over the trees."""
+    """Return the log loss after every `LOSS_STEP` rounds, in one pass over the trees."""
     rounds = range(LOSS_STEP, booster.current_iteration() + 1, LOSS_STEP)
     raw = np.zeros(len(features))
     losses = []
@@ -116,9 +116,9 @@ def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: npt.NDAr
 
 
 def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: str, value: float) -> float:
-    """Return the decision threshold by the rule in params.yaml, from out-of-fold predictions.
+    """Choose the decision threshold from out-of-fold predictions by the rule in params.yaml.
 
-    `precision`: the lowest threshold from which on alerts are right with at least this share;
+    `precision`: the lowest threshold with at least this precision;
     `alert_share`: the threshold that this share of the rows reaches.
     """
     order = np.argsort(-probability, kind="stable")
@@ -132,7 +132,7 @@ def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: st
 
 
 def write_reference(rolling: pd.DataFrame, path: Path) -> None:
-    """Write the sample that drift is measured against, with out-of-fold probabilities (NaN before the first fold)."""
+    """Write the reference sample with its out-of-fold probabilities (NaN before the first fold)."""
     reference = pd.read_parquet(featurize.OUT_DIR / "reference.parquet")
     probability = rolling.set_index("row")["probability"].reindex(reference.index)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,19 +142,19 @@ def write_reference(rolling: pd.DataFrame, path: Path) -> None:
 def write_bundle(
     booster: lightgbm.Booster, facts: dict[str, Any], requests: list[dict[str, Any]], directory: Path
 ) -> None:
-    """Write model and manifest, with golden answers computed from the file that was written."""
+    """Write model and manifest; the golden probabilities are computed from the written model."""
     directory.mkdir(parents=True, exist_ok=True)
     booster.save_model(directory / model.MODEL_FILE)
     written = lightgbm.Booster(model_file=directory / model.MODEL_FILE)
     rows = columns([Request.model_validate(request) for request in requests])
-    answers = model.predict(written, compute(rows, Lookups.from_json(facts["lookups"])))
-    golden = [{"request": r, "probability": round(float(a), 12)} for r, a in zip(requests, answers, strict=True)]
+    probabilities = model.predict(written, compute(rows, Lookups.from_json(facts["lookups"])))
+    golden = [{"request": r, "probability": round(float(p), 12)} for r, p in zip(requests, probabilities, strict=True)]
     facts |= {"model_sha256": sha256(directory / model.MODEL_FILE), "features": list(FEATURE_NAMES), "golden": golden}
     write_json(directory / model.MANIFEST_FILE, facts)
 
 
 def main() -> None:
-    """Read build/features, write build/bundle, the rolling-origin predictions and the loss curves."""
+    """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
     p = params.load().train
     with tracking.stage_run("train", p, inputs=["build/features"]) as log:
         train = pd.read_parquet(featurize.OUT_DIR / "train.parquet")

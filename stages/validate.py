@@ -1,4 +1,4 @@
-"""validate: pinned files in, a report on their rules out; a broken rule stops the pipeline."""
+"""Stage validate: check the raw tables against the rules; a violated error rule stops the pipeline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUMMARY_SEED = 42
 
 
 def write_summary(frame: pd.DataFrame, name: str, directory: Path) -> Path:
-    """Write Evidently's summary of a sample of a table as HTML; its ids are random, so it is no output of the DAG."""
+    """Write Evidently's summary of a table sample as HTML; its ids are random, so it is not a DVC output."""
     sample = frame.sample(min(SUMMARY_ROWS, len(frame)), random_state=SUMMARY_SEED).sort_index()
     numbers, times = (list(sample.select_dtypes(include=kind)) for kind in ("number", ["datetime", "datetimetz"]))
     texts = [column for column in sample if column not in (*numbers, *times)]
@@ -36,7 +36,7 @@ def write_summary(frame: pd.DataFrame, name: str, directory: Path) -> Path:
 
 
 def main() -> None:
-    """Check data/ against its digests and the rules, and write reports/validation.json."""
+    """Check data/ against its digests and the rules; write reports/validation.json and build/repairs.json."""
     p = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
     with tracking.stage_run("validate", p.validate_, inputs=["data"]) as log:

@@ -26,7 +26,7 @@ from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest
 from app.journal import Journal
 from app.metrics import Metrics
-from app.model.prediction import Answer, Answers
+from app.model.prediction import Predictions, Predictor
 from app.model.prediction import explain as explanation_of
 from app.model.served import ServedModel
 from app.registry.watch import Watcher
@@ -38,7 +38,7 @@ log = logging.getLogger("app")
 
 
 def served_model(request: Request) -> ServedModel:
-    """Return the model of this request, or answer 503 while there is none."""
+    """Return the model for this request; raise 503 while no model is loaded."""
     served: ServedModel | None = request.app.state.served
     if served is None:
         raise HTTPException(503, request.app.state.reason)
@@ -50,13 +50,13 @@ Served = Annotated[ServedModel, Depends(served_model)]
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Serve the baked copy, watch the alias, keep the journal; at the end, write what waits in its queue."""
+    """Load the baked model, start polling the alias and writing the journal; flush the journal at shutdown."""
     _drain_on_sigterm(app)
     watching, journal = app.state.watcher.start(), app.state.journal
     if journal:
         journal.start()
-    gc.freeze()  # what is here now stays: collections need not look at it while large batches are read
-    sys.setswitchinterval(0.0005)  # the journal's thread does not keep requests waiting for 5 ms, Python's default
+    gc.freeze()  # long-lived objects: excluded from the collections that large batches cause
+    sys.setswitchinterval(0.0005)  # at Python's default, 5 ms, the journal's thread would delay requests
     yield
     watching.cancel()
     if journal:
@@ -64,14 +64,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _drain_on_sigterm(app: FastAPI) -> None:
-    """Let SIGTERM turn /readyz to 503 first, and stop the server when balancers have had time to see it."""
+    """On SIGTERM, make /readyz return 503, and stop the server after the time that load balancers need to notice."""
     if threading.current_thread() is not threading.main_thread():
         return
     loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
     seconds: float = app.state.settings.drain_seconds
 
     def drain(number: int, _: Any) -> None:
-        log.info("SIGTERM: not ready from now on, stopping in %g s", seconds)
+        log.info("SIGTERM: /readyz returns 503 from now on, stopping in %g s", seconds)
         app.state.draining = True
         if callable(stop):
             loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
@@ -80,7 +80,7 @@ def _drain_on_sigterm(app: FastAPI) -> None:
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the application; it loads a model when it starts, and whenever the alias moves."""
+    """Return the application; it loads a model at startup and whenever the alias moves."""
     settings = settings or Settings()
     description: dict[str, Any] = {
         "title": TITLE,
@@ -89,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "lifespan": lifespan,
         "responses": problem_details.documented(401, 500, 503, 504),
         "redoc_url": None,
-        "telemetry": {"tracing": False, "metrics": False},  # what there is to measure, app/metrics.py does
+        "telemetry": {"tracing": False, "metrics": False},  # app/metrics.py has the metrics
     }
     if settings.docs:
         app = FastAPIOffline(swagger_ui_parameters={"tryItOutEnabled": True}, **description)
@@ -98,10 +98,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state = app.state
     state.settings, state.served, state.reason, state.draining = settings, None, "The model is being loaded.", False
     state.metrics = Metrics()
-    state.answers = Answers(state.metrics)
+    state.predictor = Predictor(state.metrics)
     state.watcher, state.journal = Watcher(state), None
     if settings.journal_url:
-        state.journal = state.answers.journal = Journal(settings, state.metrics.journal)
+        state.journal = state.predictor.journal = Journal(settings, state.metrics.journal)
     problem_details.install(app)
     _routes(app)
     outcomes.install(app)
@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _middleware(app: FastAPI) -> None:
-    """Wrap all routes; the last one that is added is the first to see a request."""
+    """Add the middleware; the one added last runs first."""
     state = app.state
     allowed = {route.path: ", ".join(sorted(route.methods or ())) for route in app.routes if isinstance(route, Route)}
     state.metrics.instrumentator().instrument(app)
@@ -120,12 +120,12 @@ def _middleware(app: FastAPI) -> None:
     app.add_middleware(Edge, state=state, allowed=allowed)
 
 
-def _respond(answer: Answer, body: str) -> Response:
-    return Response(body, media_type="application/json", headers={VERSION_HEADER: answer.served.version})
+def _respond(predictions: Predictions, body: str) -> Response:
+    return Response(body, media_type="application/json", headers={VERSION_HEADER: predictions.served.version})
 
 
 def _routes(app: FastAPI) -> None:
-    answers: Answers = app.state.answers
+    predictor: Predictor = app.state.predictor
 
     @app.post(
         "/predict", tags=["predictions"], responses=problem_details.documented(400, 413, 422), response_model=Prediction
@@ -133,16 +133,16 @@ def _routes(app: FastAPI) -> None:
     async def predict(
         request: PredictionRequest, served: Served, explain: bool = False, probe: bool = False
     ) -> Response:
-        """Predict one request; on demand, with the contribution of each feature.
+        """Predict one request, optionally with the contribution of each feature.
 
-        `probe=true` is for health checks: the prediction is neither counted nor recorded, so that drift does not see it.
+        `probe=true` is for health checks: the prediction is neither counted nor recorded.
         """
-        answer = answers.single(served, request, probe)
-        body = answer.json()
+        predictions = predictor.single(served, request, probe)
+        body = predictions.json()
         if explain:
-            explanation = await run_in_threadpool(explanation_of, served.bundle, answer.rows[0])
+            explanation = await run_in_threadpool(explanation_of, served.bundle, predictions.rows[0])
             body = f'{body[:-1]},"explanation":{explanation.model_dump_json()}}}'
-        return _respond(answer, body)
+        return _respond(predictions, body)
 
     @app.post(
         "/predict/batch",
@@ -152,26 +152,26 @@ def _routes(app: FastAPI) -> None:
     )
     async def predict_batch(batch: Batch, served: Served) -> Response:
         """Predict 1 to 1,000 requests."""
-        answer = await run_in_threadpool(answers.many, served, batch.rows)
-        return _respond(answer, answer.json_batch())
+        predictions = await run_in_threadpool(predictor.many, served, batch.rows)
+        return _respond(predictions, predictions.json_batch())
 
 
 def _health(app: FastAPI) -> None:
     @app.get("/livez", tags=["health"])
     async def livez() -> Live:
-        """Tell that the process runs, with or without a model."""
+        """Check that the process runs, with or without a model."""
         return Live()
 
     @app.get("/readyz", tags=["health"])
     async def readyz(served: Served) -> Ready:
-        """Tell whether a verified model is loaded, and the service is not about to stop."""
+        """Check that a verified model is loaded and that the service is not shutting down."""
         if app.state.draining:
-            raise HTTPException(503, "The service is about to stop.")
+            raise HTTPException(503, "The service is shutting down.")
         return Ready(model=served.label)
 
     @app.get("/version", tags=["health"])
     async def version(served: Served) -> Version:
-        """Tell which model is served, and where it comes from."""
+        """Get the served version and its origin."""
         return Version(
             model=served.label,
             alias=served.alias,

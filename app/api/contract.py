@@ -1,4 +1,4 @@
-"""What OpenAPI says beyond what FastAPI finds out by itself; openapi.json in the repository is the contract."""
+"""Additions to the OpenAPI document that FastAPI generates; the committed openapi.json is the contract."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from app.api.edge import HEALTH
 from app.api.schemas import Problem
 
 REQUEST_ID = {
-    "description": "The id of the request: the client's own, if it sent one of up to 64 letters, digits and hyphens.",
+    "description": "The request id: the client's, if it has at most 64 letters, digits and hyphens; else a new one.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$"},
 }
-MODEL_VERSION = {"description": "The version that answered.", "schema": {"type": "string"}}
+MODEL_VERSION = {"description": "The version that made the prediction.", "schema": {"type": "string"}}
 KEY = {
-    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "Where the service asks for one."}
+    "ApiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "Required if the service has API keys.",
+    }
 }
 
 
 def install(app: FastAPI, keys: bool) -> None:
-    """Complete the OpenAPI document; `keys` says whether this service asks for a key."""
+    """Complete the OpenAPI document; `keys` is whether the service requires an API key."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -32,26 +37,26 @@ def install(app: FastAPI, keys: bool) -> None:
             document["components"]["securitySchemes"] = KEY
             for path, operations in document["paths"].items():
                 for operation in operations.values():
-                    _operation(operation, asks=keys, open_to_all=path.startswith(HEALTH))
+                    _operation(operation, keys=keys, open_to_all=path.startswith(HEALTH))
         return make()
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _problems(schemas: dict[str, Any]) -> None:
-    """Put in the error body that is sent for the one that FastAPI would describe."""
+    """Replace FastAPI's error schemas by the problem details that the service sends."""
     _, extra = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
     schemas |= extra["$defs"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
 
 
-def _operation(operation: dict[str, Any], asks: bool, open_to_all: bool) -> None:
+def _operation(operation: dict[str, Any], keys: bool, open_to_all: bool) -> None:
     if open_to_all:
         operation["security"] = []
         operation["responses"].pop("401", None)
     else:
-        operation["security"] = [{"ApiKey": []}] if asks else [{}, {"ApiKey": []}]
+        operation["security"] = [{"ApiKey": []}] if keys else [{}, {"ApiKey": []}]
     for status, response in operation["responses"].items():
         headers = response.setdefault("headers", {})
         headers["X-Request-ID"] = REQUEST_ID
@@ -60,5 +65,5 @@ def _operation(operation: dict[str, Any], asks: bool, open_to_all: bool) -> None
 
 
 def text(app: FastAPI) -> str:
-    """Return the document as openapi.json has it."""
+    """Return the document as the text of openapi.json."""
     return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"

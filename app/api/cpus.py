@@ -1,4 +1,4 @@
-"""How many processors there are for this process: LightGBM would start a thread for each one of the machine."""
+"""The processors available to this process; by default LightGBM starts a thread per processor of the machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available(cgroups: Path = CGROUPS) -> int:
-    """Return the processors that this process may use, or as many as the container's CPU quota lasts for, if fewer.
+    """Return the number of processors in the CPU affinity, or the container's CPU quota, rounded up, if it is smaller.
 
     The quota is cgroup v2's `cpu.max`, or v1's `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
     """
@@ -20,7 +20,7 @@ def available(cgroups: Path = CGROUPS) -> int:
 
 
 def _quota(cgroups: Path) -> tuple[int, int]:
-    """Return the microseconds of processor time in each period, and the period; a quota of -1 is none."""
+    """Return CPU quota and period in microseconds; a quota of -1 is unlimited."""
     try:
         if (limit := cgroups / "cpu.max").exists():
             quota, period = limit.read_text(encoding="utf-8").split()
@@ -29,4 +29,4 @@ def _quota(cgroups: Path) -> tuple[int, int]:
         quota, period = (file.read_text(encoding="utf-8") for file in files)
         return int(quota), int(period)
     except (OSError, ValueError):
-        return -1, 1  # no cgroups, or others than these
+        return -1, 1  # no cgroups, or an unknown layout

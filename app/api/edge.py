@@ -1,4 +1,4 @@
-"""What every request passes first: its id, the limits, the key, the headers of the answer, and the log."""
+"""The outermost middleware: request ids, limits, API keys, response headers and the access log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from app.model.prediction import new_id
 from app.settings import Settings
 
 MAX_BODY = 1 << 20
-MAX_BODIES = {"/predict/batch": 2 << 20}  # 1,000 long requests are 1.5 MB
+MAX_BODIES = {"/predict/batch": 2 << 20}  # 1,000 requests of maximum length have 1.5 MB
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 HEALTH = ("/livez", "/readyz", "/metrics")
 DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
@@ -47,7 +47,7 @@ log = logging.getLogger("app.http")
 
 
 class Refused(HTTPException):
-    """A request that is not let in, with the reason that the metrics count."""
+    """A rejected request; `reason` is the label of its metric."""
 
     def __init__(self, status: int, reason: str, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, detail, headers)
@@ -55,10 +55,10 @@ class Refused(HTTPException):
 
 
 class Edge:
-    """The outermost middleware, of all routes alike."""
+    """The outermost middleware, applied to every route."""
 
     def __init__(self, app: ASGIApp, state: State, allowed: dict[str, str]) -> None:
-        """Wrap the application whose state this is; `allowed` is the Allow header of each path that there is."""
+        """Wrap the application with this state; `allowed` maps each path to its Allow header."""
         self.app, self.state, self.allowed = app, state, allowed
         self.settings: Settings = state.settings
         self.metrics: HttpMetrics = state.metrics.http
@@ -67,7 +67,7 @@ class Edge:
         self.in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it."""
+        """Handle one request, or reject it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -90,58 +90,63 @@ class Edge:
             exchange.log()
 
     def _refused(self, exchange: Exchange, scope: Scope) -> Refused | None:
-        """Return why the request is not let in, if it is not."""
+        """Return the rejection of a request, None if it is accepted."""
         path, method = scope["path"], scope["method"]
         if method not in METHODS:
             allow = {"Allow": self.allowed.get(path, "GET, POST")}
-            return Refused(405, "method", "There is no such method here.", allow)
+            return Refused(405, "method", "This method is not allowed here.", allow)
         if path.startswith(HEALTH):
             return None
         if self.in_progress > self.settings.max_in_progress:
             detail = f"More than {self.settings.max_in_progress} requests are in progress."
             return Refused(503, "too_many_in_progress", detail, {"Retry-After": "1"})
         if self.keys and not path.startswith(DOCS) and not self._known(exchange.headers.get(KEY_HEADER, b"")):
-            detail = "X-API-Key is missing, or is no key of this service."
+            detail = "X-API-Key is missing or invalid."
             return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
         length = exchange.headers.get(b"content-length", b"")
         return exchange.too_large() if length.isdigit() and int(length) > exchange.max_body else None
 
     async def _refuse(self, exchange: Exchange, scope: Scope, why: Refused) -> None:
         self.metrics.rejected.labels(why.reason).inc()
-        if why.reason != "method":  # any word can be a method: it would be a label of its own
+        if why.reason != "method":  # clients could create any number of label values
             handler = scope["path"] if scope["path"] in self.allowed else "none"
             self.metrics.request(handler, scope["method"], f"{why.status_code // 100}xx", exchange.seconds())
         await exchange.respond(why.status_code, why.detail, why.headers)
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
-        """Let the application answer; it counts the request, also one that is cut short here."""
+        """Call the application; it counts the request, including one that is cancelled here."""
         task = self.budget.start()
         try:
             await self.app(scope, exchange.receive, exchange.send)
             self.budget.end(task)
-        except (Exception, asyncio.CancelledError) as err:  # pylint: disable=broad-exception-caught # none may get out
+        except (
+            Exception,
+            asyncio.CancelledError,
+        ) as err:  # pylint: disable=broad-exception-caught # each error becomes a response
             late = self.budget.end(task)
             if isinstance(err, asyncio.CancelledError) and not late:
-                raise  # the server ends
+                raise  # the server is shutting down
             if late:
                 self.metrics.rejected.labels("timeout").inc()
             else:
                 log.exception("unhandled error in %s %s", scope["method"], scope["path"])
             if exchange.status:
-                raise err  # an answer has begun: the server can only close the connection
+                raise err  # the response has started: the server can only close the connection
             if late:
                 detail = f"The request took more than {self.settings.request_seconds:g} seconds."
-                await exchange.respond(504, detail, {"Connection": "close"})  # the rest of its body may be on its way
+                await exchange.respond(504, detail, {"Connection": "close"})  # the client may still be sending the body
             else:
                 await exchange.respond(500, problem_details.FAILED)
 
     def _known(self, key: bytes) -> bool:
         digest = hashlib.sha256(key).digest()
-        return sum(hmac.compare_digest(digest, known) for known in self.keys) > 0  # all are compared, in any case
+        return (
+            sum(hmac.compare_digest(digest, known) for known in self.keys) > 0
+        )  # constant time: all keys are compared
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         self.edge, self.scope, self._receive, self._send = edge, scope, receive, send
@@ -153,7 +158,7 @@ class Exchange:
         self.id = given if _CLIENT_ID.fullmatch(given) else new_id().encode()
 
     async def receive(self) -> Message:
-        """Receive a part of the body; raise Refused when there is too much of it."""
+        """Receive a part of the body; raise Refused if the body is too large."""
         if self.received <= self.max_body:
             message = await self._receive()
             self.received += len(message.get("body", b""))
@@ -163,15 +168,15 @@ class Exchange:
         raise self.too_large()
 
     def too_large(self) -> Refused:
-        """Return the refusal of a body that is too long."""
+        """Return the rejection of a body that is too large."""
         return Refused(413, "body_too_large", f"The body has more than {self.max_body} bytes.")
 
     async def respond(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """Answer with a problem."""
+        """Send problem details."""
         await problem_details.response(status, detail, headers=headers)(self.scope, self.receive, self.send)
 
     async def send(self, message: Message) -> None:
-        """Send, with the headers that every answer has."""
+        """Send a message; add the common response headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message["headers"])
@@ -183,11 +188,11 @@ class Exchange:
         await self._send(message)
 
     def seconds(self) -> float:
-        """Return how long it has taken so far."""
+        """Return the seconds since the request started."""
         return time.perf_counter() - self.started
 
     def log(self) -> None:
-        """Write a line about the request; those that went well are left to the metrics and the journal."""
+        """Log the request: errors of the server at ERROR, errors of the client at INFO, successes at DEBUG."""
         level = logging.ERROR if self.status >= 500 else logging.INFO if self.status >= 400 else logging.DEBUG
         method, path = self.scope["method"], self.scope["path"]
         extra = {"method": method, "path": path, "status": self.status, "ms": round(self.seconds() * 1000, 3)}

@@ -1,7 +1,7 @@
-"""The fast path of the prediction routes, without FastAPI's handling of bodies and responses.
+"""The fast path of the prediction routes, which bypasses FastAPI.
 
-It answers only plain, valid requests, with the same schema and the same `Answers` as the ordinary routes in
-app/api/application.py, and passes everything else, errors included, unchanged to those routes.
+It handles plain, valid requests only, with the same schema and the same `Predictor` as the ordinary routes in
+app/api/application.py. All other requests, including invalid ones, are passed to those routes unchanged.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.schemas import Batch
 from app.interface import Request
-from app.model.prediction import Answers
+from app.model.prediction import Predictor
 from app.model.served import ServedModel
 
 _REQUEST, _BATCH = TypeAdapter(Request), TypeAdapter(Batch)
 
 
 class FastPath:
-    """A middleware inside of `Edge`, so that ids, limits and headers are those of every route."""
+    """A middleware inside `Edge`, which applies request ids, limits and headers."""
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app, self.state, self.metrics = app, state, state.metrics.http
-        self.answers: Answers = state.answers
+        self.predictor: Predictor = state.predictor
         self.routes = {"/predict": self._one, "/predict/batch": self._batch}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a plain prediction request, or pass the request on."""
+        """Handle a plain prediction request, or pass the request on."""
         served = self.state.served
-        answer = self.routes.get(scope["path"]) if scope["type"] == "http" else None
-        if answer is None or served is None or not _plain(scope):
+        handler = self.routes.get(scope["path"]) if scope["type"] == "http" else None
+        if handler is None or served is None or not _plain(scope):
             await self.app(scope, receive, send)
             return
         started, status = perf_counter(), "5xx"
@@ -43,7 +43,7 @@ class FastPath:
             try:
                 while not messages or messages[-1].get("more_body"):
                     messages.append(await receive())
-                body = await answer(served, b"".join([message.get("body", b"") for message in messages]))
+                body = await handler(served, b"".join([message.get("body", b"") for message in messages]))
             except (ValidationError, HTTPException):
                 status = ""
                 await self.app(scope, _replay(messages, receive), send)
@@ -56,11 +56,11 @@ class FastPath:
                 self.metrics.request(scope["path"], "POST", status, perf_counter() - started)
 
     async def _one(self, served: ServedModel, body: bytes) -> bytes:
-        return self.answers.single(served, _REQUEST.validate_json(body)).json().encode()
+        return self.predictor.single(served, _REQUEST.validate_json(body)).json().encode()
 
     async def _batch(self, served: ServedModel, body: bytes) -> bytes:
         def work() -> bytes:
-            return self.answers.many(served, _BATCH.validate_json(body).rows).json_batch().encode()
+            return self.predictor.many(served, _BATCH.validate_json(body).rows).json_batch().encode()
 
         return await run_in_threadpool(work)
 
@@ -74,7 +74,7 @@ def _plain(scope: Scope) -> bool:
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """Return a receive channel that repeats these messages before new ones."""
+    """Return a receive channel that yields these messages before new ones."""
     waiting = iter(messages)
 
     async def again() -> Message:

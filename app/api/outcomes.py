@@ -1,4 +1,4 @@
-"""POST /outcomes: what was observed for earlier predictions, from which the quality of the live model is computed."""
+"""POST /outcomes: the observed outcomes of predictions, from which live performance is computed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_SECONDS = 1.0
 def _journal(request: Request) -> Journal:
     journal: Journal | None = request.app.state.journal
     if journal is None:
-        raise HTTPException(404, "This service keeps no journal (ONTIME_JOURNAL_URL is empty).")
+        raise HTTPException(404, "This service has no journal (ONTIME_JOURNAL_URL is empty).")
     return journal
 
 
@@ -36,21 +36,21 @@ def install(app: FastAPI) -> None:
 
     @app.post("/outcomes", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
     async def report(outcome: Outcome, journal: Kept) -> Recorded:
-        """Report the outcome of one prediction; a repeated report changes nothing, another one replaces it."""
+        """Report the outcome of one prediction; reporting another outcome later replaces it."""
         if await record(journal, [outcome]):
-            raise HTTPException(404, "There is no such prediction in the journal; it may be too old.")
+            raise HTTPException(404, "The journal has no prediction with this id; it may have expired.")
         return Recorded(prediction_id=outcome.prediction_id, positive=outcome.positive)
 
     @app.post("/outcomes/batch", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
     async def report_batch(batch: Outcomes, journal: Kept) -> RecordedBatch:
-        """Report 1 to 1,000 outcomes; the last one for a prediction counts."""
+        """Report 1 to 1,000 outcomes; of several for one prediction, the last is recorded."""
         unknown = await record(journal, batch.outcomes)
         recorded = sum(outcome.prediction_id not in unknown for outcome in batch.outcomes)
         return RecordedBatch(recorded=recorded, unknown=sorted(unknown))
 
 
 async def record(journal: Journal, reported: Sequence[Outcome]) -> set[str]:
-    """Write outcomes to the journal and return the ids that it does not have; answer 503 when it does not answer."""
+    """Write outcomes to the journal; return the unknown prediction ids. Raises 503 if the journal is down or behind."""
     started = time.monotonic()
     rest = {outcome.prediction_id: outcome for outcome in reported}
     try:
@@ -58,19 +58,19 @@ async def record(journal: Journal, reported: Sequence[Outcome]) -> set[str]:
             known = await run_in_threadpool(_write, journal, list(rest.values()))
             rest = {name: outcome for name, outcome in rest.items() if name not in known}
             waiting, waited = journal.waiting(rest), time.monotonic() - started
-            # A prediction may be in the queue still, of this worker or of another one.
+            # The prediction may still be in the queue of this worker or of another one.
             if not rest or waited > WAIT_SECONDS or (not waiting and waited > 2 * FLUSH_SECONDS):
                 break
             await asyncio.sleep(FLUSH_SECONDS)
     except SQLAlchemyError as err:
-        raise HTTPException(503, "The journal does not answer.", {"Retry-After": "1"}) from err
+        raise HTTPException(503, "The journal is unavailable.", {"Retry-After": "1"}) from err
     if waiting:
-        raise HTTPException(503, "The journal is behind with writing predictions.", {"Retry-After": "1"})
+        raise HTTPException(503, "Predictions are still waiting to be written to the journal.", {"Retry-After": "1"})
     return set(rest)
 
 
 def _write(journal: Journal, reported: list[Outcome]) -> set[str]:
-    """Write those outcomes whose predictions are in the journal, and return the ids of these."""
+    """Write the outcomes whose predictions are in the journal; return the ids of these predictions."""
     joined = predictions.outerjoin(outcomes, predictions.c.id == outcomes.c.prediction_id)
     there = select(predictions.c.id, outcomes.c.details).select_from(joined)
     with journal.engine.connect() as connection:
@@ -84,7 +84,7 @@ def _write(journal: Journal, reported: list[Outcome]) -> set[str]:
         with journal.engine.begin() as connection:
             connection.execute(statement, [_row(outcome) for outcome in sorted(news, key=lambda o: o.prediction_id)])
     for outcome in news:
-        if before[outcome.prediction_id] is None:  # corrections are not counted again
+        if before[outcome.prediction_id] is None:  # a correction is not counted
             journal.metrics.outcomes.labels("positive" if outcome.positive else "negative").inc()
     return set(before)
 

@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457), with nothing internal in them."""
+"""Error responses as application/problem+json (RFC 9457), without internal details."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.api.schemas import FieldError, Problem
 from app.interface import EXAMPLE
 
 MEDIA_TYPE = "application/problem+json"
-FAILED = "The service failed on this request; the log has the reason."
+FAILED = "Internal error; the log has the cause."
 _FIELD = next(iter(EXAMPLE))
 EXAMPLES = {
     status: {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | errors
@@ -24,11 +24,11 @@ EXAMPLES = {
             {"errors": [{"field": _FIELD, "message": "Field required"}]},
         ),
         (400, "There was an error parsing the body", {}),
-        (401, "X-API-Key is missing, or is no key of this service.", {}),
-        (404, "There is no such prediction in the journal; it may be too old.", {}),
+        (401, "X-API-Key is missing or invalid.", {}),
+        (404, "The journal has no prediction with this id; it may have expired.", {}),
         (413, "The body has more than 1048576 bytes.", {}),
         (500, FAILED, {}),
-        (503, "No model is loaded (ModelUnavailable); the log has the reason.", {}),
+        (503, "No model is loaded (ModelUnavailable); the log has the cause.", {}),
         (504, "The request took more than 2 seconds.", {}),
     )
 }
@@ -56,7 +56,7 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the application as a problem."""
+    """Install the exception handlers that return problem details."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, err: RequestValidationError) -> Response:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with an end to waiting for a request's head; the rest of a request has the edge's budget."""
+"""uvicorn's HTTP protocol with a time limit for request headers; app/api/budget.py limits the rest of a request."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ HEAD_SECONDS = 10
 
 
 class HeadTimeout(HttpToolsProtocol):
-    """Closes a connection when request line and headers are not there in time, be it a byte a second."""
+    """Closes a connection whose request line and headers do not arrive in time, even if bytes keep trickling in."""
 
     _head: asyncio.TimerHandle | None = None
     _in_head = False
 
     def connection_made(self, transport: Any) -> None:
-        """Give a new connection its time."""
+        """Start the timer of a new connection."""
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Give the next request on the same connection its time, unless its head came in one piece."""
+        """Start the timer of the next request on the connection, unless its headers arrived in one piece."""
         super().data_received(data)
         if self._in_head and self._head is None:
             self._wait()
 
     def on_message_begin(self) -> None:
-        """Note that a head has begun."""
+        """Record that headers are being received."""
         super().on_message_begin()
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         self._in_head = False
         self._stop()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         self._stop()
         super().connection_lost(exc)
 

@@ -1,4 +1,4 @@
-"""Request and response schemas of the core; those of the problem are in app/problem. Every example is a valid request."""
+"""Request and response schemas of the core; those of the problem are in app/problem. Every example is valid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_BATCH = 1000
 
 
 class Batch(Strict):
-    """Requests that are answered together, in their order."""
+    """Requests that are predicted together, in their order."""
 
     model_config = ConfigDict(alias_generator=lambda _: ROWS, json_schema_extra={"examples": [{ROWS: [EXAMPLE]}]})
 
@@ -31,7 +31,7 @@ class Outcomes(Strict):
 
 
 class Recorded(BaseModel):
-    """An outcome that is in the journal."""
+    """A recorded outcome."""
 
     prediction_id: str
     positive: bool = Field(description=f"Whether the predicted event happened: {POSITIVE}.")
@@ -40,34 +40,36 @@ class Recorded(BaseModel):
 class RecordedBatch(BaseModel):
     """The result of a batch of outcomes."""
 
-    recorded: int = Field(description="Outcomes that are in the journal now.")
-    unknown: list[str] = Field(description="Ids that are not in the journal; nothing was recorded for them.")
+    recorded: int = Field(description="Number of outcomes recorded.")
+    unknown: list[str] = Field(description="Ids without a prediction in the journal; their outcomes were not recorded.")
 
 
 class Prediction(BaseModel):
     """The prediction for one request."""
 
-    prediction_id: str = Field(description="Identifies this answer.", examples=["0190b6c2f8c94e4f9d0f6f4f3d2b1a00"])
+    prediction_id: str = Field(
+        description="Id of the prediction, for its outcome.", examples=["0190b6c2f8c94e4f9d0f6f4f3d2b1a00"]
+    )
     probability: float = Field(
         description=f"Probability of {POSITIVE}.",
         ge=0,
         le=1,
         examples=[0.62],
     )
-    alert: bool = Field(description="Whether the probability reaches the threshold.", examples=[True])
+    alert: bool = Field(description="Whether the probability is at least the threshold.", examples=[True])
     threshold: float = Field(description="The model's decision threshold.", ge=0, le=1, examples=[0.35])
     model: ModelVersion
-    explanation: Explanation | None = Field(default=None, description="Only with `explain=true`.")
+    explanation: Explanation | None = Field(default=None, description="Present with `explain=true`.")
 
 
 class BatchPrediction(BaseModel):
-    """The predictions of a batch, in its order."""
+    """The predictions for a batch, in its order."""
 
     predictions: list[Prediction]
 
 
 class Live(BaseModel):
-    """The process runs."""
+    """The process is running."""
 
     status: Literal["live"] = "live"
 
@@ -83,9 +85,9 @@ class Version(BaseModel):
     """The served version and its origin."""
 
     model: ModelVersion
-    alias: str = Field(description="Alias that named this version when it was loaded.")
-    source: Literal["registry", "baked"] = Field(description="Where it was loaded from: the registry, or the image.")
-    run_id: str | None = Field(description="MLflow run that made the model.")
+    alias: str = Field(description="Alias of the version when it was loaded.")
+    source: Literal["registry", "baked"] = Field(description="Origin: the registry, or the copy in the image.")
+    run_id: str | None = Field(description="MLflow run that trained the model.")
     bundle_digest: str = Field(description="SHA-256 of the bundle's manifest.")
     threshold: float
     training_data_sha256: str = Field(description="SHA-256 of the rows that the model was trained on.")
@@ -100,10 +102,10 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, as of RFC 9457."""
+    """Problem details (RFC 9457)."""
 
     type: str = Field(default="about:blank")
-    title: str = Field(description="The reason phrase of the status.")
-    status: int = Field(description="The HTTP status.")
+    title: str = Field(description="Reason phrase of the status.")
+    status: int = Field(description="HTTP status code.")
     detail: str = Field(description="The cause of the error.")
     errors: list[FieldError] | None = Field(default=None, description="The invalid fields.")

@@ -1,1 +1,1 @@
-"""The model bundle: loaded, verified, and asked for predictions."""
+"""The model bundle: loading, verification and prediction."""

@@ -1,6 +1,6 @@
-"""LightGBM's C library, without the Python package around it: that imports SciPy, and takes a second and 60 MB.
+"""Prediction by LightGBM's C library without its Python package, whose import of SciPy takes a second and 60 MB.
 
-The numbers are those of `lightgbm.Booster.predict`, to the bit: it calls the same functions.
+Results are bit-identical to `lightgbm.Booster.predict`, which calls the same functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.features import Floats
 from app.interface import FEATURE_NAMES
 
 _FLOAT64, _ROW_MAJOR, _ALL_TREES = 1, 1, -1
-_PROBABILITY, _CONTRIBUTIONS = 0, 3  # LightGBM's types of prediction
+_PROBABILITY, _CONTRIBUTIONS = 0, 3  # LightGBM's prediction types
 _ONE_THREAD = b"num_threads=1"
 
 
@@ -37,7 +37,7 @@ def _call(function: str, *arguments: Any) -> None:
 
 
 class Booster:
-    """A model in LightGBM's text format, to predict with."""
+    """A model loaded from LightGBM's text format."""
 
     def __init__(self, text: bytes) -> None:
         """Load the model; raise BundleInvalid when LightGBM cannot read it."""
@@ -49,10 +49,10 @@ class Booster:
             raise BundleInvalid(f"The model takes {features.value} features, not {len(FEATURE_NAMES)}.")
         setting = (_PROBABILITY, 0, _ALL_TREES, _FLOAT64, len(FEATURE_NAMES), _ONE_THREAD)
         _call("LGBM_BoosterPredictForMatSingleRowFastInit", self._handle, *setting, ctypes.byref(self._single))
-        self._row, self._answer = (ctypes.c_double * len(FEATURE_NAMES))(), ctypes.c_double()
+        self._row, self._probability = (ctypes.c_double * len(FEATURE_NAMES))(), ctypes.c_double()
         self._predict_single = _library().LGBM_BoosterPredictForMatSingleRowFast
-        answer = ctypes.byref(ctypes.c_int64()), ctypes.byref(self._answer)
-        self._arguments = self._single, ctypes.byref(self._row), *answer
+        output = ctypes.byref(ctypes.c_int64()), ctypes.byref(self._probability)
+        self._arguments = self._single, ctypes.byref(self._row), *output
 
     def __del__(self) -> None:
         if self._single:
@@ -61,24 +61,24 @@ class Booster:
             _library().LGBM_BoosterFree(self._handle)
 
     def predict(self, features: Floats, num_threads: int = 0) -> Floats:
-        """Return the probability of each row; 0 threads are as many as OpenMP has."""
+        """Return the probability of each row, shape (n,); with 0 threads, OpenMP's default number."""
         return self._matrix(features, _PROBABILITY, num_threads)
 
     def contributions(self, features: Floats) -> Floats:
-        """Return what each feature adds to the log-odds, and in a last column the baseline, shape (n, k + 1)."""
+        """Return the contributions of the features to the log-odds and, last, the baseline, shape (n, k + 1)."""
         return self._matrix(features, _CONTRIBUTIONS, 1).reshape(len(features), -1)
 
     def predict_single(self, row: list[float]) -> float:
-        """Return the probability of one row; not for several threads at once, as they would share its place."""
-        self._row[:] = row  # type: ignore[assignment] # a list of floats it is
+        """Return the probability of one row; not thread-safe, because calls share one buffer."""
+        self._row[:] = row  # type: ignore[assignment] # accepts a list of floats
         if self._predict_single(*self._arguments) != 0:
             raise RuntimeError(_library().LGBM_GetLastError().decode(errors="replace"))
-        return self._answer.value
+        return self._probability.value
 
     def _matrix(self, features: Floats, kind: int, num_threads: int) -> Floats:
         features = np.ascontiguousarray(features, dtype=np.float64)
         columns = len(FEATURE_NAMES) + 1 if kind == _CONTRIBUTIONS else 1
-        answer = np.empty(len(features) * columns)
+        predicted = np.empty(len(features) * columns)
         _call(
             "LGBM_BoosterPredictForMat",
             self._handle,
@@ -86,6 +86,6 @@ class Booster:
             *(_FLOAT64, *features.shape, _ROW_MAJOR, kind, 0, _ALL_TREES),
             f"num_threads={num_threads}".encode(),
             ctypes.byref(ctypes.c_int64()),
-            answer.ctypes.data_as(ctypes.c_void_p),
+            predicted.ctypes.data_as(ctypes.c_void_p),
         )
-        return answer
+        return predicted

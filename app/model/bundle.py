@@ -1,4 +1,4 @@
-"""The model bundle: one directory with LightGBM's text model and a JSON manifest; loaded and verified."""
+"""The model bundle, a directory with LightGBM's text model and a JSON manifest: loading and verification."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOLDEN_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified model with all that a prediction needs."""
+    """A verified model with everything that a prediction requires."""
 
     booster: Booster
     lookups: Lookups
@@ -38,7 +38,7 @@ class Bundle:
 
     def values(self, row: Sequence[float]) -> dict[str, float | str | None]:
         """Return a row of features by name: categories as text, None where a value is missing."""
-        # pylint: disable-next=comparison-with-itself # only a missing value differs from itself
+        # pylint: disable-next=comparison-with-itself # true for NaN only
         decoded: dict[str, Any] = {name: value if value == value else None for name, value in zip(FEATURE_NAMES, row)}
         for name in CATEGORIES:
             if decoded[name] is not None:
@@ -47,13 +47,13 @@ class Bundle:
 
 
 def predict(booster: Any, features: Floats) -> Floats:
-    """Return the probability of each row of features, by our booster or LightGBM's own."""
-    threads = 1 if len(features) < 100 else 0  # more threads only cost time on few rows
+    """Return the probability of each row of features, by this package's booster or LightGBM's."""
+    threads = 1 if len(features) < 100 else 0  # on few rows, more threads are slower
     return np.asarray(booster.predict(features, num_threads=threads), dtype=np.float64)
 
 
 def load(model: Path, manifest: Path) -> Bundle:
-    """Load a bundle; raise BundleInvalid unless its hash, its features and its golden answers are right."""
+    """Load a bundle; raise BundleInvalid unless hash, features and golden requests are correct."""
     try:
         text, content = model.read_bytes(), manifest.read_bytes()
         facts = json.loads(content)
@@ -61,30 +61,28 @@ def load(model: Path, manifest: Path) -> Bundle:
         lookups = Lookups.from_json(facts["lookups"])
         golden = [(Request.model_validate(item["request"]), float(item["probability"])) for item in facts["golden"]]
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise BundleInvalid(f"{model.parent} is not a model bundle: {err!r}. `dvc repro train` makes one.") from err
+        raise BundleInvalid(f"{model.parent} is not a model bundle: {err!r}. `dvc repro train` builds one.") from err
     found = hashlib.sha256(text).hexdigest()
     if found != expected:
         raise BundleInvalid(
-            f"{model} is not the model of its manifest: SHA-256 {found[:12]}…, expected {str(expected)[:12]}…. "
+            f"{model} does not match its manifest: SHA-256 {found[:12]}…, expected {str(expected)[:12]}…. "
             "`dvc checkout build/bundle` restores it."
         )
     if features != list(FEATURE_NAMES):
-        odd = sorted(set(features) ^ set(FEATURE_NAMES)) or ["another order"]
-        raise BundleInvalid(
-            f"{manifest} asks for other features than app/problem/features.py computes: {', '.join(odd)}."
-        )
+        odd = sorted(set(features) ^ set(FEATURE_NAMES)) or ["a different order"]
+        raise BundleInvalid(f"{manifest} has other features than app/problem/features.py computes: {', '.join(odd)}.")
     bundle = Bundle(Booster(text), lookups, threshold, hashlib.sha256(content).hexdigest(), facts)
     _replay(bundle, golden, manifest)
     return bundle
 
 
 def _replay(bundle: Bundle, golden: list[tuple[Request, float]], manifest: Path) -> None:
-    """Raise BundleInvalid unless the golden requests get the probabilities that they had when the model was made."""
+    """Raise BundleInvalid unless the golden requests reproduce their recorded probabilities."""
     if not golden:
-        raise BundleInvalid(f"{manifest} has no golden requests to verify the model with.")
-    answers = bundle.probabilities([request for request, _ in golden])
-    apart = np.abs(answers - np.array([probability for _, probability in golden]))
-    if not np.all(apart <= GOLDEN_TOLERANCE):
+        raise BundleInvalid(f"{manifest} has no golden requests, which verify the model.")
+    replayed = bundle.probabilities([request for request, _ in golden])
+    error = np.abs(replayed - np.array([probability for _, probability in golden]))
+    if not np.all(error <= GOLDEN_TOLERANCE):
         raise BundleInvalid(
-            f"{manifest}: golden request {int(np.argmax(apart))} differs by {apart.max():.3g}: the model is not served."
+            f"{manifest}: golden request {int(np.argmax(error))} differs by {error.max():.3g}: the model is not served."
         )

@@ -1,4 +1,4 @@
-"""From validated requests to predictions: computed, counted, journalled, and written as JSON."""
+"""Predictions for validated requests: computed, counted, recorded in the journal, serialised as JSON."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Contribution(BaseModel):
     """The contribution of one feature to a prediction."""
 
     feature: str = Field(examples=[FEATURE_NAMES[-1]])
-    value: float | str | None = Field(description="Value of the feature; null where it is missing.")
-    contribution: float = Field(description="Its addition to the log-odds.", examples=[0.41])
+    value: float | str | None = Field(description="Value of the feature; null if missing.")
+    contribution: float = Field(description="Contribution to the log-odds.", examples=[0.41])
 
 
 class Explanation(BaseModel):
     """Feature contributions: they and the baseline add up to the log-odds."""
 
     log_odds: float = Field(description="ln(p / (1 - p)) of the probability.", examples=[1.87])
-    baseline: float = Field(description="The log-odds before any feature is known.", examples=[-1.05])
+    baseline: float = Field(description="Expected log-odds over the training rows.", examples=[-1.05])
     contributions: list[Contribution] = Field(description="One per feature, largest first.")
 
 
-class Answer(NamedTuple):
-    """What one request was answered, as the journal takes it."""
+class Predictions(NamedTuple):
+    """The predictions for one HTTP request, in the order of its rows."""
 
     created: float
     """Seconds since 1970."""
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
     probabilities: list[float]
 
     def json(self) -> str:
-        """Return the predictions as the JSON of `schemas.Prediction`, with commas between them."""
+        """Return the predictions as the JSON of `schemas.Prediction`, separated by commas."""
         tail, threshold = self.served.json_tail, self.served.bundle.threshold
         alerts = ("false", "true")
         return ",".join(
@@ -60,17 +60,17 @@ class Answer(NamedTuple):
 
 
 class Journal(Protocol):
-    """Where answers are kept."""
+    """A sink of predictions."""
 
-    def record(self, answer: Answer) -> None:
-        """Take one answer without waiting; what there is no room for is dropped, and counted."""
+    def record(self, batch: Predictions) -> None:
+        """Queue predictions without blocking; drop and count them when the queue is full."""
 
 
 class NoJournal:
-    """Keeps nothing."""
+    """A sink that discards predictions."""
 
-    def record(self, answer: Answer) -> None:
-        """Forget the answer."""
+    def record(self, batch: Predictions) -> None:
+        """Discard the predictions."""
 
 
 def new_id() -> str:
@@ -89,33 +89,35 @@ def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
     return Explanation(log_odds=baseline + sum(contributions), baseline=baseline, contributions=parts)
 
 
-def _answer(served: ServedModel, rows: Sequence[Sequence[float]], risks: list[float]) -> Answer:
-    return Answer(time.time(), served, [new_id() for _ in risks], rows, risks)
+def _predictions(served: ServedModel, rows: Sequence[Sequence[float]], risks: list[float]) -> Predictions:
+    return Predictions(time.time(), served, [new_id() for _ in risks], rows, risks)
 
 
-class Answers:
+class Predictor:
     """Predicts with a model, counts the predictions and records them in the journal."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self.journal: Journal = NoJournal()
 
-    def single(self, served: ServedModel, request: Request, probe: bool = False) -> Answer:
-        """Predict one request; only for the thread of the event loop. A probe is neither counted nor journalled."""
+    def single(self, served: ServedModel, request: Request, probe: bool = False) -> Predictions:
+        """Predict one request; call it in the event loop's thread only. A probe is neither counted nor recorded."""
         started = time.perf_counter()
         row = compute_one(request, served.bundle.lookups)
         risks = [served.bundle.booster.predict_single(row)]
-        return _answer(served, [row], risks) if probe else self._done(served, started, [row], risks)
+        return _predictions(served, [row], risks) if probe else self._done(served, started, [row], risks)
 
-    def many(self, served: ServedModel, requests: Sequence[Request]) -> Answer:
+    def many(self, served: ServedModel, requests: Sequence[Request]) -> Predictions:
         """Predict requests together, in their order."""
         started = time.perf_counter()
         matrix = compute(columns(requests), served.bundle.lookups)
         risks: list[float] = predict(served.bundle.booster, matrix).tolist()
         return self._done(served, started, matrix.tolist(), risks)
 
-    def _done(self, served: ServedModel, started: float, rows: Sequence[Sequence[float]], risks: list[float]) -> Answer:
-        answer = _answer(served, rows, risks)
-        self.metrics.model.answered(served, time.perf_counter() - started, rows, risks)
-        self.journal.record(answer)
-        return answer
+    def _done(
+        self, served: ServedModel, started: float, rows: Sequence[Sequence[float]], risks: list[float]
+    ) -> Predictions:
+        predictions = _predictions(served, rows, risks)
+        self.metrics.model.observe(served, time.perf_counter() - started, rows, risks)
+        self.journal.record(predictions)
+        return predictions

@@ -1,4 +1,4 @@
-"""The model that answers: a registered version, or a copy of one, loaded and verified."""
+"""The served model: a registered version, or a copy of one, loaded and verified."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelVersion(BaseModel):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A version that is served; a request reads `app.state.served` once, and a swap replaces it whole."""
+    """A served version, immutable: a request reads `app.state.served` once, and a hot swap replaces the object."""
 
     name: str
     version: str
@@ -37,11 +37,11 @@ class ServedModel:
 
     @property
     def label(self) -> ModelVersion:
-        """Return name and version as the answers have them."""
+        """Return name and version, as in responses."""
         return ModelVersion(name=self.name, version=self.version)
 
     def headers(self, length: int) -> list[tuple[bytes, bytes]]:
-        """Return the headers of an answer of this model."""
+        """Return the headers of a response with predictions of this model."""
         return [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % length),
@@ -50,6 +50,6 @@ class ServedModel:
 
     @cached_property
     def json_tail(self) -> str:
-        """Return the part of each prediction's JSON that only the model decides."""
+        """Return the part of a prediction's JSON that is constant for the model."""
         model = json.dumps({"name": self.name, "version": self.version}, separators=(",", ":"))
         return f',"threshold":{self.bundle.threshold!r},"model":{model}}}'

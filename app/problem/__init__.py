@@ -1,6 +1,6 @@
-"""The problem, as the service needs it: the request, the outcome, the features and their lookups.
+"""The serving half of the problem: request, outcome, features and their lookups.
 
-The core reaches the problem through the names below and no others; docs/adapt.md describes each of them.
+The core uses these names only; docs/adapt.md describes each of them.
 """
 
 from app.problem.features import FEATURES, Flights, columns, compute, compute_one

@@ -1,8 +1,8 @@
-"""The features: one set of formulas for the columns of the pipeline and for the single request of the service.
+"""The features: one set of formulas for the pipeline's columns and the service's single requests.
 
-A formula takes columns, or the plain numbers of a single flight: NumPy takes as long for an array of one as for an
-array of a hundred. Where the two must differ, to look a value up or to test whether one is missing, `Lookups` has the
-method for columns and `SingleLookups` the same for numbers.
+The formulas accept arrays or the scalars of a single flight, for which NumPy's overhead would be too large. Where the
+two must differ (lookups, tests for missing values), `Lookups` has the method for arrays and `SingleLookups` the same
+method for scalars.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday; Monday is 0
 
 @dataclass(frozen=True)
 class Flights:
-    """Flights as columns, with nothing in them that is known only after departure.
+    """Flights as columns, without anything that is known only after departure.
 
     `departure` and `arrival` are local clock times at their airports, in minutes since 1970-01-01.
-    `weather` has the shape (9, 7, n): `WEATHER` by hour, oldest first; NaN where there is none.
+    `weather` has the shape (9, 7, n): `WEATHER` by hour, oldest first; NaN if missing.
     """
 
     carrier: Sequence[str]
@@ -75,7 +75,7 @@ class Flights:
 
 
 class SingleFlight(NamedTuple):
-    """One flight, as `Flights` has many; `weather` is `WEATHER` by the hours that are known, at least one."""
+    """One flight as scalars; `weather` is `WEATHER` by the known hours, at least one."""
 
     carrier: str
     origin: str
@@ -86,7 +86,7 @@ class SingleFlight(NamedTuple):
 
 
 def columns(requests: Sequence[Flight]) -> Flights:
-    """Return requests as columns."""
+    """Convert requests to columns."""
     hours = [_weather_of(hour) for flight in requests for hour in flight.weather or ()]
     counts = np.array([len(flight.weather or ()) for flight in requests], dtype=np.int64)
     weather = np.full((len(requests), WEATHER_HOURS, len(WEATHER)), np.nan)
@@ -104,7 +104,7 @@ def columns(requests: Sequence[Flight]) -> Flights:
 
 
 def single(flight: Flight) -> SingleFlight:
-    """Return one request as numbers."""
+    """Convert one request to scalars."""
     hours = [tuple(np.nan if value is None else value for value in _weather_of(hour)) for hour in flight.weather or ()]
     return SingleFlight(
         carrier=flight.carrier,
@@ -122,12 +122,12 @@ def _minutes(local: datetime) -> int:
 
 
 def compute(flights: Flights, lookups: Lookups) -> Floats:
-    """Return the features of `flights`, shape (n, 26), columns as in `FEATURES`, NaN where one is missing."""
+    """Return the features of flights, shape (n, 26), in the order of `FEATURES`; NaN if missing."""
     return np.column_stack([*_schedule(flights, lookups), *_weather(flights.weather, lookups)])
 
 
 def compute_one(flight: Flight, lookups: Lookups) -> list[float]:
-    """Return the features of one request, equal to those of `compute` to the bit."""
+    """Return the features of one request, bit-identical to those of `compute`."""
     row = single(flight)
     return [*map(float, _schedule(row, lookups.single)), *_weather(row.weather, lookups.single)]
 
@@ -152,12 +152,12 @@ def _schedule(flights: Flights | SingleFlight, lookups: Any) -> list[Any]:
 
 
 def block_minutes(departure: Any, arrival: Any, origin: Any, dest: Any, lookups: Any) -> Any:
-    """Return scheduled minutes from gate to gate; airports by `Lookups.airport_index`, times by local clocks."""
+    """Return scheduled gate-to-gate minutes; airports as indices (`Lookups.airport_index`), times in local minutes."""
     return (arrival - lookups.utc_offset(dest, arrival)) - (departure - lookups.utc_offset(origin, departure))
 
 
 def _weather(weather: Any, lookups: Any) -> list[Any]:
-    """Return the weather features; gaps are filled from other hours, only precipitation counts as it is."""
+    """Return the weather features; gaps are filled from neighbouring hours, except in precipitation."""
     hours = dict(zip(WEATHER, weather, strict=True))
     filled = {name: hours[name] if name == "precipitation_in" else lookups.fill(hours[name]) for name in WEATHER}
     gust = filled["wind_gust_mph"] = [*map(lookups.known, filled["wind_gust_mph"], filled["wind_speed_mph"])]

@@ -1,4 +1,4 @@
-"""The lookups of the features: vocabularies, airports, time zones, holidays; for columns and for single numbers."""
+"""The lookups of the features: vocabularies, airports, time zones and holidays; for arrays and for scalars."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import numpy as np
 from app.features import Floats, Ints, day_number
 
 EARTH_RADIUS_MI = 3958.7613
-_ZONE_STRIDE = 1 << 40  # minutes; far more than any clock time, so that zones do not overlap in one sorted list
+_ZONE_STRIDE = 1 << 40  # minutes; larger than any time, so that zones do not overlap in one sorted array
 
 
 @dataclass(frozen=True)
 class Lookups:
-    """What features need beyond the flight itself: fitted by `featurize`, carried in the model bundle.
+    """The tables that the features need besides the request: fitted by `featurize`, stored in the bundle.
 
-    `airports` gives latitude, longitude (degrees) and time zone by airport code; `zones` gives, by time zone,
-    the local minutes at which an offset from UTC starts, and these offsets (minutes).
+    `airports` maps an airport code to latitude and longitude (degrees) and time zone; `zones` maps a time zone to the
+    local minutes at which each UTC offset starts, and to these offsets (minutes).
     """
 
     vocabularies: dict[str, list[str]]
@@ -34,7 +34,7 @@ class Lookups:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Build the lookups from their JSON form."""
+        """Create lookups from their JSON form."""
         return cls(
             vocabularies=data["vocabularies"],
             airports={code: (lat, lon, zone) for code, (lat, lon, zone) in data["airports"].items()},
@@ -54,31 +54,31 @@ class Lookups:
         }
 
     def codes(self, column: str, values: Sequence[str]) -> Floats:
-        """Return the integer code of each value, NaN for one that the vocabulary lacks."""
+        """Return the integer code of each value; NaN if it is not in the vocabulary."""
         index = self._vocabulary_index[column]
         return np.array([index.get(value, np.nan) for value in values], dtype=np.float64)
 
     def airport_index(self, codes: Sequence[str]) -> Ints:
-        """Return the position of each airport; -1, the entry of all that is unknown, where there is none."""
+        """Return the index of each airport; -1, the entry for unknown airports, if it is not listed."""
         index = self._airport_index
         return np.array([index.get(code, -1) for code in codes], dtype=np.int64)
 
     def utc_offset(self, airport: Ints, local: Ints) -> Floats:
-        """Return minutes ahead of UTC at `airport` when its clocks show `local`; NaN for an unknown airport."""
+        """Return the UTC offset in minutes at an airport and local time; NaN if the airport is unknown."""
         starts, offsets = self._offsets
         return np.asarray(
             offsets[np.searchsorted(starts, self._zone_of_airport[airport] * _ZONE_STRIDE + local, "right") - 1]
         )
 
     def distance(self, origin: Ints, dest: Ints) -> Floats:
-        """Return great-circle miles, rounded so that the last bits of a sine cannot change a model."""
+        """Return great-circle miles, rounded to be independent of the platform's sine (haversine formula)."""
         lat, lon = self._radians
         half_lat, half_lon = (lat[dest] - lat[origin]) / 2, (lon[dest] - lon[origin]) / 2
         chord = np.sin(half_lat) ** 2 + np.cos(lat[origin]) * np.cos(lat[dest]) * np.sin(half_lon) ** 2
         return np.asarray(np.round(2 * EARTH_RADIUS_MI * np.arcsin(np.sqrt(chord))))
 
     def holiday_distance(self, day: Ints) -> Floats:
-        """Return days to the nearest holiday, negative after it, NaN farther away than the reach."""
+        """Return days to the nearest holiday, negative after it; NaN beyond `holiday_reach_days`."""
         first, distances = self._holiday_distances
         position = day - first
         known = (position >= 0) & (position < len(distances))
@@ -86,33 +86,33 @@ class Lookups:
 
     @staticmethod
     def known(value: Any, other: Any) -> Any:
-        """Return the value, or the other one where it is missing."""
+        """Return the value, or the other one if it is missing."""
         return np.where(np.isnan(value), other, value)
 
     @staticmethod
     def fill(hours: Sequence[Any]) -> Sequence[Any]:
-        """Return the hours, each gap filled with the last value before it, or else with the first one after it."""
+        """Return the hours with gaps filled from the previous value, or else from the next one."""
         return _fill(hours, Lookups.known)
 
     @staticmethod
     def least(one: Any, other: Any) -> Any:
-        """Return the lesser one; where one is missing, the other."""
+        """Return the minimum; if one is missing, the other."""
         return np.fmin(one, other)
 
     @staticmethod
     def greatest(one: Any, other: Any) -> Any:
-        """Return the greater one; where one is missing, the other."""
+        """Return the maximum; if one is missing, the other."""
         return np.fmax(one, other)
 
     @staticmethod
     def quotient(value: Any, by: Any) -> Any:
-        """Return the quotient where the divisor is positive, NaN elsewhere."""
+        """Return the quotient; NaN unless the divisor is positive."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(by > 0, value / by, np.nan)
 
     @cached_property
     def single(self) -> SingleLookups:
-        """Return the same lookups for the numbers of a single flight."""
+        """Return the same lookups for scalars."""
         return SingleLookups(self)
 
     @cached_property
@@ -155,10 +155,10 @@ class Lookups:
 
 
 class SingleLookups:
-    """What `Lookups` does, for plain numbers instead of columns; it gives the same bits."""
+    """`Lookups` for scalars instead of arrays; results are bit-identical."""
 
     def __init__(self, lookups: Lookups) -> None:
-        # pylint: disable=protected-access # the same values in the containers that are fastest for one value
+        # pylint: disable=protected-access # shares its tables, in containers that are faster for scalars
         self._lookups = lookups
         self._codes, self._airports = lookups._vocabulary_index, lookups._airport_index
         self._zones = lookups._zone_of_airport.tolist()
@@ -180,7 +180,7 @@ class SingleLookups:
         return float(self._offsets[bisect_right(self._starts, self._zones[airport] * _ZONE_STRIDE + local) - 1])
 
     def distance(self, origin: int, dest: int) -> float:
-        """See `Lookups.distance`, which computes each pair of airports once."""
+        """See `Lookups.distance`; the result is cached by pair of airports."""
         miles = self._miles.get((origin, dest))
         if miles is None:
             miles = self._miles[origin, dest] = float(self._lookups.distance(np.array(origin), np.array(dest)))
@@ -191,7 +191,7 @@ class SingleLookups:
         position = day - self._first_day
         return float(self._holiday_distances[position]) if 0 <= position < len(self._holiday_distances) else np.nan
 
-    # A number that is missing is the only one that differs from itself.
+    # x != x is true for NaN only.
     # pylint: disable=comparison-with-itself
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The outcome: how a predicted flight arrived, or that it did not."""
+"""The outcome of a predicted flight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from app.strict import Reported
 
 LATE_MINUTES = 15
-"""Delay on arrival from which on a flight is not on time (US Department of Transportation)."""
+"""Arrival delay from which a flight counts as late (US Department of Transportation)."""
 
 EXAMPLE: dict[str, Any] = {
     "prediction_id": "0190b6c2f8c94e4f9d0f6f4f3d2b1a00",
@@ -24,14 +24,14 @@ ARRIVED_HAS_DELAY: dict[str, Any] = {
 
 
 def _number(value: Any) -> Any:
-    """Refuse true, false and text, which would pass for whole numbers; 22.0 is one."""
+    """Reject booleans and strings, which Pydantic would convert to integers; 22.0 is accepted."""
     if isinstance(value, bool | str):
         raise ValueError("must be a whole number")
     return value
 
 
 class Arrival(Reported):
-    """What became of a flight that was predicted."""
+    """The outcome of a predicted flight."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE], **ARRIVED_HAS_DELAY})
 
@@ -40,13 +40,13 @@ class Arrival(Reported):
         default=None,
         ge=-1440,
         le=10080,
-        description="Delay on arrival, minutes; negative when early; for a flight that arrived, and for no other.",
+        description="Arrival delay, minutes, negative if early; required if the flight arrived, else not allowed.",
     )
 
     @model_validator(mode="after")
     def _delay_fits(self) -> Self:
         if (self.status == "arrived") != (self.delay_minutes is not None):
-            raise ValueError("delay_minutes is given when status is arrived, and only then")
+            raise ValueError("delay_minutes is required if status is arrived, and not allowed otherwise")
         return self
 
     @property

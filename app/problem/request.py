@@ -10,7 +10,7 @@ from app.strict import Strict
 
 MAX_TRAVEL_HOURS = 24
 WEATHER_HOURS = 7
-"""Hours of weather that a request may have; the last one is the hour of departure."""
+"""Maximum hours of weather in a request; the last one is the hour of departure."""
 
 # July 1, when thunderstorms delayed more than half of the flights.
 EXAMPLE: dict[str, Any] = {
@@ -39,12 +39,12 @@ def _optional(description: str, lowest: float, highest: float) -> Any:
     return Field(default=None, description=description, ge=lowest, le=highest, strict=True)
 
 
-# JSON Schema's date-time needs an offset; date-time-local is the format of OpenAPI's registry without one.
+# JSON Schema's date-time requires an offset; date-time-local, of OpenAPI's format registry, has none.
 LocalTime = Annotated[NaiveDatetime, WithJsonSchema({"type": "string", "format": "date-time-local"})]
 
 
 class WeatherHour(Strict):
-    """The weather of one hour at the origin; a value that is not known is left out or null."""
+    """The weather of one hour at the origin; unknown values are omitted or null."""
 
     temperature_f: float | None = _optional("Air temperature, degrees Fahrenheit.", -60, 140)
     dew_point_f: float | None = _optional("Dew point, degrees Fahrenheit.", -80, 100)

@@ -1,4 +1,4 @@
-"""From MLflow's registry to a folder that can be served; as a process, it does so for the service (app/registry/watch.py)."""
+"""Downloads from MLflow's registry to a folder that can be served; the service runs it as a process of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from app.settings import MLFLOW_CLIENT
 
 
 def connect(uri: str) -> mlflow.MlflowClient:
-    """Return a client that fails soon and stays quiet; raise ModelUnavailable when a local store is incomplete."""
+    """Return a client with short timeouts; raise ModelUnavailable if a local store is incomplete."""
     for variable, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -35,7 +35,7 @@ def connect(uri: str) -> mlflow.MlflowClient:
 
 
 def find(uri: str, name: str, alias: str) -> ModelVersion:
-    """Return the version that the alias names; raise ModelUnavailable, with the reason."""
+    """Return the version with this alias; raise ModelUnavailable if there is none or MLflow fails."""
     try:
         return connect(uri).get_model_version_by_alias(name, alias)
     except MlflowException as err:
@@ -44,11 +44,11 @@ def find(uri: str, name: str, alias: str) -> ModelVersion:
                 f"no version of {name} is {alias} in {without_password(uri)}. "
                 "`make repro` registers one, `make promote` makes it Production."
             ) from err
-        raise _silent(uri, err) from err
+        raise _failed(uri, err) from err
 
 
 def registered(version: ModelVersion, alias: str) -> Registered:
-    """Return what the registry says of a version."""
+    """Return the registry's record of a version."""
     return Registered(
         name=version.name,
         version=str(version.version),
@@ -60,9 +60,9 @@ def registered(version: ModelVersion, alias: str) -> Registered:
 
 
 def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registered:
-    """Download a version into a folder as model.lgb, manifest.json and version.json; `app.registry.version.load` verifies it.
+    """Download a version to a folder as model.lgb, manifest.json and version.json.
 
-    Raises ModelUnavailable when MLflow does not answer, BundleInvalid when what it has is no bundle.
+    `app.registry.version.load` verifies it. Raises ModelUnavailable if MLflow fails, BundleInvalid if it is no bundle.
     """
     source = f"models:/{version.name}/{version.version}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registe
         try:
             found = Path(mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=uri))
         except (MlflowException, OSError) as err:
-            raise _silent(uri, err) from err
+            raise _failed(uri, err) from err
         _refuse_foreign(found)
         for name in (model.MODEL_FILE, f"extra_files/{model.MANIFEST_FILE}"):
             if not (found / name).is_file():
@@ -81,50 +81,50 @@ def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registe
     return known
 
 
-def _silent(uri: str, err: Exception) -> ModelUnavailable:
+def _failed(uri: str, err: Exception) -> ModelUnavailable:
     reason = (str(err) or repr(err)).splitlines()[0][:200]
-    return ModelUnavailable(without_password(f"MLflow at {uri} does not give it: {reason}"))
+    return ModelUnavailable(without_password(f"the download from MLflow at {uri} failed: {reason}"))
 
 
 def without_password(text: str) -> str:
-    """Return the text with users and passwords taken out of its URLs."""
+    """Return the text without the credentials in its URLs."""
     return re.sub(r"://[^@/\s]+@", "://", text)
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a model that asks for other code than LightGBM's own loader."""
+    """Raise BundleInvalid if the model would be loaded by other code than LightGBM's loader."""
     try:
         flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
         native, loader = flavors["lightgbm"], flavors["python_function"]["loader_module"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as err:
-        raise BundleInvalid(f"{folder} holds no MLflow model of the LightGBM flavour.") from err
+        raise BundleInvalid(f"{folder} is not an MLflow model of the LightGBM flavour.") from err
     if loader != "mlflow.lightgbm" or native.get("data") != model.MODEL_FILE or native.get("code"):
         raise BundleInvalid(
             f"the model is loaded by {loader} from {native.get('data')}: only LightGBM's text format is served."
         )
 
 
-def _answer(command: str, uri: str, name: str, *rest: str) -> Registered:
+def _execute(command: str, uri: str, name: str, *rest: str) -> Registered:
     if command == "find":
         return registered(find(uri, name, rest[0]), rest[0])
     version, alias, folder = rest
     try:
         found = connect(uri).get_model_version(name, version)
     except MlflowException as err:
-        raise _silent(uri, err) from err
+        raise _failed(uri, err) from err
     return export(found, alias, uri, Path(folder))
 
 
 def main() -> None:
-    """Answer each line of stdin, `[command, argument, ...]`, by a line of JSON, until there are no more."""
-    out, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no answer
-    os.nice(5)  # requests come first
+    """Execute commands from stdin, one JSON array per line, and print one JSON object for each."""
+    out, sys.stdout = sys.stdout, sys.stderr  # keeps other output apart from the replies
+    os.nice(5)  # yield the CPU to requests
     for line in sys.stdin:
         try:
-            answer = _answer(*json.loads(line)).model_dump_json()
+            reply = _execute(*json.loads(line)).model_dump_json()
         except OnTimeError as err:
-            answer = json.dumps({"error": type(err).__name__, "reason": str(err)})
-        print(answer, file=out, flush=True)
+            reply = json.dumps({"error": type(err).__name__, "reason": str(err)})
+        print(reply, file=out, flush=True)
 
 
 if __name__ == "__main__":

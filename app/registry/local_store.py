@@ -1,4 +1,4 @@
-"""A local MLflow store that was moved or copied: MLflow records the absolute paths of artifacts in its database."""
+"""Repair of a local MLflow store that was moved or copied; its database has absolute artifact paths."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LOCK_SECONDS = 20
 
 
 def follow(uri: str) -> str | None:
-    """Point MLflow's database in this folder to the artifacts beside it, and return what was done, if anything.
+    """Point a local MLflow database to the artifacts next to it; return a message if it was changed.
 
-    Only for a SQLite file under the working directory whose artifacts are in MLflow's default folder. Raises
-    ModelUnavailable when they are not beside the database, so that nothing is written to another checkout.
+    Applies to SQLite files under the working directory with artifacts in MLflow's default folder. Raises
+    ModelUnavailable if the artifacts are missing next to the database, so that no other checkout is written to.
     """
     database = _database(uri)
     if database is None:
@@ -43,7 +43,7 @@ def follow(uri: str) -> str | None:
     except sqlite3.OperationalError as err:
         raise ModelUnavailable(f"the paths of artifacts in {database} cannot be corrected: {err}.") from err
     except sqlite3.DatabaseError:
-        return None  # no database: MLflow's own check names the fault
+        return None  # not a database: MLflow reports it
     if not elsewhere:
         return None
     origins = " and ".join(str(_local(root).parent) for root in elsewhere)
@@ -61,7 +61,7 @@ def _local(location: str) -> Path:
 
 
 def _elsewhere(connection: sqlite3.Connection, beside: Path) -> dict[str, list[str]]:
-    """Return the experiments by recorded root, of those in MLflow's default folder of another working directory."""
+    """Return, by recorded artifact root, the experiments whose default folder is in another working directory."""
     found: dict[str, list[str]] = defaultdict(list)
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
         return found
@@ -79,10 +79,10 @@ def _require_artifacts(connection: sqlite3.Connection, database: Path, old: Path
         return
     if any((old / experiment).is_dir() for experiment in experiments):
         command = f"cp -a {shlex.quote(str(old))} {shlex.quote(str(database.parent))}"
-        raise ModelUnavailable(f"the artifacts of {database} are in {old}, in another folder; `{command}` copies them.")
+        raise ModelUnavailable(f"the artifacts of {database} are in another folder, {old}; `{command}` copies them.")
     if connection.execute("SELECT 1 FROM logged_models").fetchone():
         raise ModelUnavailable(
-            f"the artifacts of {database} were in {old} and are not there; move that folder to {beside}, "
+            f"the artifacts of {database} were in {old}, which does not exist; move that folder to {beside}, "
             f"or start without them: `rm {shlex.quote(str(database))}`."
         )
 

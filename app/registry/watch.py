@@ -1,8 +1,8 @@
-"""Which model is served: the baked copy first, then whatever the alias names in the registry.
+"""The choice of the served model: first the baked model, then the version with the alias in the registry.
 
-MLflow's client takes 2 s to import and 30 MB, holds the interpreter's lock meanwhile, and may hang on a server that
-does. So it lives in a process of its own (`python -m app.registry.download`), which is there while there is something to
-download, and for a minute after; a look at the alias of an HTTP registry is one plain request.
+MLflow's client takes 2 s and 30 MB to import, holds the GIL meanwhile, and may block when the server hangs. It runs in
+a separate process (`python -m app.registry.download`), which ends after a minute without downloads. The alias in an
+HTTP registry is polled by a plain request.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from app.registry import version as registry
 from app.registry.version import DIGEST_TAG, Registered
 from app.settings import Settings
 
-LOOK_SECONDS = 5
+POLL_SECONDS = 5
 DOWNLOAD_SECONDS = 120
 IDLE_SECONDS = 60
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 30, 3600
-"""A version that could not be served is downloaded again after 30 s, then after twice as long each time."""
+"""Delay before a failed version is downloaded again; doubles from the first to the last value."""
 
 log = logging.getLogger("app.registry.watch")
 
 
 class Watcher:
-    """Puts the model that is to be served on `app.state.served`, in one assignment, after it has been verified."""
+    """Polls the alias and assigns the model to `app.state.served` once it is verified."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -46,38 +46,38 @@ class Watcher:
         self.downloads = Downloads()
         self._failed: tuple[Registered, Exception] | None = None
         self._failures, self._retry_at = 0, 0.0
-        self._said = ""
+        self._reported = ""
 
     def start(self) -> asyncio.Task[None]:
-        """Serve the baked copy if there is one, and return the task that watches the alias."""
+        """Serve the baked model, if there is one; return the task that polls the alias."""
         if self.settings.baked_model:
             try:
                 self._serve(registry.load(self.settings.baked_model, "baked"))
             except BundleInvalid as err:
-                self._say(err)
+                self._report(err)
         return asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         pause = self.settings.refresh_seconds
         try:
             while self.settings.registry_uri:
-                await self.look()
+                await self.poll()
                 if not pause and self.state.served:
                     return
-                await asyncio.sleep(pause or LOOK_SECONDS)
+                await asyncio.sleep(pause or POLL_SECONDS)
         finally:
             self.downloads.close()
 
-    async def look(self) -> None:
-        """Look at the alias once, and serve what it names; whatever fails, the model that is served stays."""
+    async def poll(self) -> None:
+        """Poll the alias once and serve its version; after any error, keep the current model."""
         metrics = self.state.metrics.reloads
         try:
             result = await self._follow()
             metrics.last_success.set_to_current_time()
-            self._said = ""
-        except Exception as err:  # pylint: disable=broad-exception-caught # whatever it is, the next look comes
+            self._reported = ""
+        except Exception as err:  # pylint: disable=broad-exception-caught # retried at the next poll
             result = "failed"
-            self._say(err)
+            self._report(err)
         metrics.results.labels(result).inc()
 
     async def _follow(self) -> str:
@@ -90,7 +90,7 @@ class Watcher:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 what = named.name, named.version, named.alias
-                await self.downloads.ask("export", self.settings.registry_uri, *what, folder)
+                await self.downloads.request("export", self.settings.registry_uri, *what, folder)
                 served = await asyncio.to_thread(registry.load, Path(folder), "registry")
         except (OnTimeError, OSError) as err:
             again = self._failed is not None and self._failed[0] == named
@@ -106,25 +106,25 @@ class Watcher:
         uri, name, alias = self.settings.registry_uri, self.settings.model_name, self.settings.model_alias
         if uri.startswith(("http://", "https://")):
             return await asyncio.to_thread(named_by_http, uri, name, alias)
-        return await self.downloads.ask("find", uri, name, alias)
+        return await self.downloads.request("find", uri, name, alias)
 
     def _serve(self, served: ServedModel) -> None:
         self.state.served = served
         self.state.metrics.model.serving(served)
-        log.info("serving version %s of %s, from the %s", served.version, served.name, served.source)
+        log.info("serving version %s of %s (%s)", served.version, served.name, served.source)
 
-    def _say(self, err: Exception) -> None:
-        """Log why nothing else is served than before; once, not at every look."""
-        self.state.reason = f"No model is loaded ({type(err).__name__}); the log has the reason."
-        if str(err) != self._said:
+    def _report(self, err: Exception) -> None:
+        """Log an error, once rather than at every poll; the current model stays."""
+        self.state.reason = f"No model is loaded ({type(err).__name__}); the log has the cause."
+        if str(err) != self._reported:
             served = self.state.served
             kept = f"version {served.version} stays" if served else "no model is served"
             log.error("%s: %s", kept, err, exc_info=None if isinstance(err, (OnTimeError, OSError)) else err)
-        self._said = str(err)
+        self._reported = str(err)
 
 
 def named_by_http(uri: str, name: str, alias: str) -> Registered:
-    """Return what the alias names, by MLflow's REST API; raise ModelUnavailable, with the reason."""
+    """Return the version with an alias from MLflow's REST API; raise ModelUnavailable if the request fails."""
     query = urllib.parse.urlencode({"name": name, "alias": alias})
     request = urllib.request.Request(f"{uri.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{query}")
     user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD", "TOKEN"))
@@ -133,7 +133,7 @@ def named_by_http(uri: str, name: str, alias: str) -> Registered:
     elif token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=LOOK_SECONDS) as response:
+        with urllib.request.urlopen(request, timeout=POLL_SECONDS) as response:
             found = json.load(response)["model_version"]
         return Registered(
             name=found["name"],
@@ -144,41 +144,41 @@ def named_by_http(uri: str, name: str, alias: str) -> Registered:
             created=found["creation_timestamp"] / 1000,
         )
     except urllib.error.HTTPError as err:
-        raise ModelUnavailable(f"MLflow answers {err.code} when asked for {alias} of {name}.") from err
+        raise ModelUnavailable(f"MLflow returned HTTP status {err.code} for the alias {alias} of {name}.") from err
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ModelUnavailable(f"MLflow does not say what is {alias} of {name}: {err!r}") from err
+        raise ModelUnavailable(f"the request to MLflow for the alias {alias} of {name} failed: {err!r}") from err
 
 
 class Downloads:
-    """MLflow's client in a process of its own, started when there is a question, ended when there is none."""
+    """MLflow's client in a separate process, started on demand and ended when idle."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
-        self._asked = 0.0
+        self._used = 0.0
 
-    async def ask(self, *question: str) -> Registered:
-        """Return the answer of `app.registry.download`; raise what it raised, ModelUnavailable if it ends or does not answer."""
-        answer, self._asked = None, time.monotonic()
+    async def request(self, *command: str) -> Registered:
+        """Execute a command of `app.registry.download`; raise its error, ModelUnavailable if it exits or times out."""
+        reply, self._used = None, time.monotonic()
         try:
             async with asyncio.timeout(DOWNLOAD_SECONDS):
                 self._process = process = self._process or await _start()
                 assert process.stdin and process.stdout
-                process.stdin.write(json.dumps(question).encode() + b"\n")
-                answer = json.loads(await process.stdout.readline())
+                process.stdin.write(json.dumps(command).encode() + b"\n")
+                reply = json.loads(await process.stdout.readline())
         except TimeoutError as err:
-            raise ModelUnavailable(f"the registry does not answer within {DOWNLOAD_SECONDS} s.") from err
+            raise ModelUnavailable(f"the registry client did not reply within {DOWNLOAD_SECONDS} s.") from err
         except (OSError, ValueError) as err:
-            raise ModelUnavailable("the process that asks the registry has ended; what it wrote is above.") from err
+            raise ModelUnavailable("the registry client exited unexpectedly; its log is above.") from err
         finally:
-            if answer is None:
+            if reply is None:
                 self.close()
-        if "error" in answer:
-            raise {err.__name__: err for err in (BundleInvalid, ModelUnavailable)}[answer["error"]](answer["reason"])
-        return Registered.model_validate(answer)
+        if "error" in reply:
+            raise {err.__name__: err for err in (BundleInvalid, ModelUnavailable)}[reply["error"]](reply["reason"])
+        return Registered.model_validate(reply)
 
     def rest(self) -> None:
-        """End the process when it has had nothing to do for a while."""
-        if time.monotonic() - self._asked > IDLE_SECONDS:
+        """End the process if it has been idle for `IDLE_SECONDS`."""
+        if time.monotonic() - self._used > IDLE_SECONDS:
             self.close()
 
     def close(self) -> None:
@@ -199,5 +199,5 @@ async def _start() -> asyncio.subprocess.Process:
         stdin=pipe,
         stdout=pipe,
         env=os.environ | {"PYTHONPATH": path},
-        start_new_session=True,  # Ctrl-C is for the service
+        start_new_session=True,  # Ctrl-C ends the service only
     )

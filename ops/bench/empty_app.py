@@ -1,4 +1,4 @@
-"""What `on-time bench serving` measures against: an empty FastAPI endpoint with the service's models, nothing else."""
+"""The baseline of `on-time bench serving`: an empty FastAPI endpoint with the schemas of the service."""
 
 from fastapi import FastAPI
 
@@ -11,6 +11,6 @@ app = FastAPI()
 
 @app.post("/predict")
 async def predict(_: Request) -> Prediction:
-    """Answer a constant."""
+    """Return a constant."""
     model = ModelVersion(name=NAME, version="1")
     return Prediction(prediction_id="0" * 32, probability=0.5, alert=True, threshold=0.35, model=model)

@@ -1,4 +1,4 @@
-"""`on-time bench pipeline`: the pipeline's wall time beside one plain process, and the growth with the rows."""
+"""`on-time bench pipeline`: the pipeline's wall time against one plain process, and its growth with the rows."""
 
 import json
 import resource
@@ -32,7 +32,7 @@ print(json.dumps(pipeline.one_process(int(sys.argv[1]))))
 
 
 def one_process(times: int) -> dict[str, float]:
-    """Do what the stages do, without DVC and MLflow, on repeated training rows; return seconds and peak memory."""
+    """Run the stages without DVC and MLflow on repeated training rows; return seconds and peak memory."""
     started = time.perf_counter()
     p = params.load()
     raw = interface.load_tables(featurize.DATA_DIR)
@@ -72,7 +72,7 @@ def _features(tables: Tables, p: Params, times: int) -> tuple[Lookups, pd.DataFr
 
 
 def in_a_process_of_its_own(times: int) -> dict[str, float]:
-    """Return what `one_process` measures, from a fresh interpreter, so that imports count and memory is its own."""
+    """Run `one_process` in a new interpreter, so that imports are included and memory is measured separately."""
     started = time.perf_counter()
     command = [sys.executable, "-c", CHILD, str(times)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -91,7 +91,7 @@ def pipeline() -> dict[str, float]:
 
 
 def compare(rounds: int) -> None:
-    """Alternate the two, print both, their ratio, and the growth with the rows."""
+    """Measure both alternately; print them, their ratio, and the growth with the number of rows."""
     for _ in range(rounds):
         piped, plain = pipeline(), in_a_process_of_its_own(1)
         for name, found in (("dvc repro --force, MLflow on an empty SQLite", piped), (PLAIN, plain)):

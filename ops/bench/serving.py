@@ -1,6 +1,6 @@
-"""`on-time bench serving`: the service beside an empty FastAPI endpoint and `mlflow models serve`, in one run.
+"""`on-time bench serving`: the service against an empty FastAPI endpoint and `mlflow models serve`, in one run.
 
-The server has one core and the load generator (wrk) another; they take turns, so that the machine's drift affects all.
+The server has one core and the load generator (wrk) another; they alternate, so that machine drift affects all alike.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Contestant:
 
     @contextmanager
     def running(self) -> Iterator[Server]:
-        """Run the server on its core until the block ends; the block starts when it answers."""
+        """Run the server on its core for the duration of the block, which starts once the server responds."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -83,12 +83,12 @@ class Contestant:
             with suppress(OSError), urllib.request.urlopen(url, timeout=5):
                 return
             time.sleep(0.01)
-        sys.exit(f"error: {self.name} does not answer at {url}.")
+        sys.exit(f"error: {self.name} does not respond at {url}.")
 
 
 @dataclass
 class Server:
-    """A contestant that runs."""
+    """A running server."""
 
     contestant: Contestant
     port: int
@@ -96,12 +96,12 @@ class Server:
     start_seconds: float
 
     def resident_mb(self) -> float:
-        """Return the memory of all its processes, in MB."""
+        """Return the resident memory of its processes, MB."""
         processes = [self.process, *self.process.children(recursive=True)]
         return float(sum(process.memory_info().rss for process in processes)) / 1e6
 
     def cpu_seconds(self) -> float:
-        """Return the processor time of all its processes so far."""
+        """Return the processor time of its processes, seconds."""
         times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
         return float(sum(t.user + t.system for t in times))
 
@@ -144,8 +144,8 @@ def contestants(folder: Path) -> list[Contestant]:
 
 
 def save_for_mlflow(folder: Path) -> None:
-    """Write the model as MLflow's server wants it."""
-    import mlflow.lightgbm  # pylint: disable=import-outside-toplevel # seconds that only this contestant needs
+    """Write the model in the format of MLflow's server."""
+    import mlflow.lightgbm  # pylint: disable=import-outside-toplevel # slow, and needed here only
 
     mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), folder / "mlflow")
 
@@ -177,14 +177,14 @@ def batch(server: Server, seconds: float) -> dict[str, float]:
     booster, body = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), json.dumps({ROWS: bodies})
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
 
-    def ask() -> None:
+    def send() -> None:
         connection.request("POST", "/predict/batch", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        assert answer.status == 200, answer.read()
-        answer.read()
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        response.read()
 
     alone = _per_second(lambda: booster.predict(rows, num_threads=1), seconds)
-    over_http = _per_second(ask, seconds)
+    over_http = _per_second(send, seconds)
     reader = TypeAdapter(Batch)
     read = _per_second(lambda: reader.validate_json(body), seconds)
     return {"service_rows_s": over_http, "read_rows_s": read, "booster_rows_s": alone, "of_booster": over_http / alone}
@@ -211,10 +211,10 @@ def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, 
 
 
 def run(seconds: float, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
-    """Measure, print a table and write build/bench/serving.json; end with 1 when it failed more than the floor."""
+    """Measure, print a table and write build/bench/serving.json; exit with 1 if it failed more than the baseline."""
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:
-            sys.exit(f"error: {program} is not here (Debian: apt install wrk util-linux).")
+            sys.exit(f"error: {program} is not installed (Debian: apt install wrk util-linux).")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chosen = contestants(folder)

@@ -1,1 +1,1 @@
-"""What the workflows run besides tests: lock check, reproduction, GitHub."""
+"""Commands of the workflows besides tests: lock check, reproduction, GitHub."""

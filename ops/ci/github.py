@@ -1,6 +1,6 @@
-"""What workflows tell GitHub, through its client `gh`: comments, deployments, proposed changes.
+"""Calls of GitHub's API by workflows, through `gh`: comments, deployments, pull requests.
 
-Each is a step of a workflow, which gives GITHUB_REPOSITORY, GITHUB_SHA and GH_TOKEN by the environment.
+The workflow sets GITHUB_REPOSITORY, GITHUB_SHA and GH_TOKEN in the environment.
 """
 
 import json
@@ -15,11 +15,11 @@ from app.errors import OnTimeError
 from stages.git import git
 
 MARKER = "<!-- on-time: report -->"
-LONGEST = 60_000  # characters; GitHub takes 65,536
+LONGEST = 60_000  # characters; GitHub's limit is 65,536
 
 
 class GitHubRefused(OnTimeError):
-    """GitHub's client failed, or what it needs to know is missing."""
+    """GitHub's client failed, or a variable that it requires is missing."""
 
 
 def setting(name: str) -> str:
@@ -38,12 +38,12 @@ def append(variable: str, text: str) -> None:
 
 
 def output(**values: str) -> None:
-    """Give values to the later steps of a workflow; nothing outside of one."""
+    """Set output values of a workflow's step; do nothing outside a workflow."""
     append("GITHUB_OUTPUT", "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
 def gh(*arguments: str, body: Any = None, check: bool = True) -> str:
-    """Run `gh` and return what it prints; `body` goes to its standard input as JSON."""
+    """Run `gh` and return its output; `body` is passed to its standard input as JSON."""
     command = ["gh", *arguments] + ["--input", "-"] * (body is not None)
     text = json.dumps(body) if body is not None else None
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
@@ -59,7 +59,7 @@ def api(path: str, method: str = "GET", body: Any = None, paginate: bool = False
 
 
 def pull_request(workflow_run: dict[str, Any]) -> int | None:
-    """Return the open pull request whose head is the commit of a workflow run; None when it has moved on."""
+    """Return the open pull request whose head is the commit of a workflow run; None if the branch has newer commits."""
     head = f"{workflow_run['head_repository']['owner']['login']}:{workflow_run['head_branch']}"
     found = api(f"pulls?state=open&head={head}")
     return next((int(pull["number"]) for pull in found if pull["head"]["sha"] == workflow_run["head_sha"]), None)
@@ -75,21 +75,21 @@ def report_of(run_id: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return a stranger's Markdown without mentions, HTML comments and links, and not longer than GitHub takes."""
+    """Sanitise untrusted Markdown: remove mentions, HTML comments and links, and limit its length."""
     text = text.replace("<!--", "").replace("@", "&#64;")
     text = re.sub(r"https?://|www\.", "", text).replace("](", "] (")
     return text if len(text) <= LONGEST else text[:LONGEST] + "\n\n(cut: the rest is in the run's summary)"
 
 
 def body_of(workflow_run: dict[str, Any], report: str) -> str:
-    """Return the comment: GitHub's own facts of the run, then the report."""
+    """Return the comment: the run's result from GitHub's API, then the report."""
     link = f"[run {workflow_run['run_number']}]({workflow_run['html_url']})"
     verdict = f"`ci` on {workflow_run['head_sha'][:9]}: **{workflow_run['conclusion']}** ({link})"
     return "\n\n".join([MARKER, verdict, harmless(report) or "The run ended before it made a report."])
 
 
 def comment(run_id: str) -> str:
-    """Put the report of a workflow run on its pull request: one comment, which later runs rewrite."""
+    """Put the report of a workflow run on its pull request: one comment, which later runs update."""
     workflow_run = api(f"actions/runs/{run_id}")
     number = pull_request(workflow_run)
     if number is None:
@@ -105,7 +105,7 @@ def comment(run_id: str) -> str:
 
 
 def deployment(environment: str, version: str, image: str, why: str) -> str:
-    """Record a deployment that worked, with the model's version and the image, in GitHub's list of deployments."""
+    """Record a successful deployment, with model version and image, as a deployment at GitHub."""
     body = {
         "ref": setting("GITHUB_SHA"),
         "task": "deploy:model",
@@ -122,7 +122,7 @@ def deployment(environment: str, version: str, image: str, why: str) -> str:
 
 
 def propose(why: str) -> str:
-    """Open a pull request with what a retraining has changed, or renew the one that is open; never touch main."""
+    """Open a pull request with the changes of a retraining, or update the open one; main is not changed."""
     paths = ["dvc.lock", "data.dvc", "params.yaml", "reports"]
     if not git("status", "--porcelain", "--", *paths).strip():
         return "The pipeline gave the same model again: there is nothing to propose."

@@ -1,4 +1,4 @@
-"""`on-time ci check-lock`: whether dvc.lock belongs to this commit's code, parameters and data.
+"""`on-time ci check-lock`: check that dvc.lock matches this commit's code, parameters and data.
 
 It needs no data and runs no stage. `on-time ci reproduce` proves that a rerun gives the same bytes.
 """
@@ -19,13 +19,13 @@ HELP = "`make repro`, then commit dvc.lock and reports/ with the change that mad
 
 
 class LockStale(OnTimeError):
-    """dvc.lock belongs to another state of the code, the parameters or the data."""
+    """dvc.lock does not match the code, the parameters or the data."""
 
     exit_code = 9
 
 
 def ignored(path: str) -> bool:
-    """Return whether git ignores a path: a clone lacks it, whatever the lock holds."""
+    """Return whether git ignores a path, so that a clone lacks it."""
     return subprocess.run(["git", "check-ignore", "--quiet", path], check=False).returncode == 0
 
 
@@ -39,7 +39,7 @@ def parameter(stage: str, key: str) -> list[str]:
 
 
 def differences(stage: str, entries: list[Any]) -> list[str]:
-    """Return what `dvc status` finds changed in a stage, without what a clone merely lacks."""
+    """Return the changes of a stage in `dvc status`, except files that are absent in every clone."""
     found = [entry for entry in entries if isinstance(entry, str)]  # "changed command", "always changed"
     for entry in entries:
         for paths in entry.values() if isinstance(entry, dict) else []:
@@ -52,7 +52,7 @@ def differences(stage: str, entries: list[Any]) -> list[str]:
 
 
 def broken_chain() -> list[str]:
-    """Return the dependencies whose digest is not that of the output they name, as after a bad merge."""
+    """Return the dependencies whose digest differs from that of the same path as an output, as after a wrong merge."""
     files = [yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in ("data.dvc", "dvc.lock")]
     stages = files[1]["stages"]
     outs = {out["path"]: out.get("md5") for stage in [files[0], *stages.values()] for out in stage.get("outs", [])}
@@ -65,7 +65,7 @@ def broken_chain() -> list[str]:
 
 
 def check() -> str:
-    """Return that the lock is up to date; raise LockStale, with what differs, when it is not."""
+    """Check the lock; raise LockStale with the differences."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""`on-time ci reproduce`: a rerun of the committed state with another number of threads gives the same bytes."""
+"""`on-time ci reproduce`: check that a rerun of the commit with another number of threads is byte-identical."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The command line `on-time`: nouns as groups, verbs as commands; what a command runs is imported when it is run."""
+"""The command line `on-time`: nouns as groups, verbs as commands; commands import their modules when they run."""
 
 import importlib
 import subprocess
@@ -54,7 +54,7 @@ cli = Group(
 
 
 def main() -> None:
-    """Run a command; an error ends it with one line on stderr, and 2 for a wrong command line or the error's code."""
+    """Run a command; on an error, print one line to stderr and exit with 2 (usage) or the code of the error."""
     try:
         sys.exit(cli.main(prog_name="on-time", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as err:

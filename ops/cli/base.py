@@ -1,4 +1,4 @@
-"""What the groups of the command line share: commands with an example, types of options, running programs, JSON."""
+"""Shared parts of the command line: commands with an example, option types, subprocesses, JSON."""
 
 import json
 import os
@@ -45,12 +45,12 @@ class CallerPath(click.Path):
 
 
 class Version(click.IntRange):
-    """The number of a registered version, as the registry has it: a text."""
+    """The number of a registered version, converted to the registry's string."""
 
     name = "version"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number as text."""
+        """Return the number as a string."""
         return str(super().convert(value, param, ctx))
 
 
@@ -69,7 +69,7 @@ host_option = click.option(
 
 
 def execute(*command: str, **environment: str) -> None:
-    """Run a program with these variables; end with its exit code when it fails, as it has printed why."""
+    """Run a program with these variables; if it fails, exit with its code, without another message."""
     if shutil.which(command[0]) is None:
         raise click.ClickException(f"{command[0]} is not installed.")
     done = subprocess.run(command, env=os.environ | environment, check=False)

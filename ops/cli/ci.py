@@ -1,4 +1,4 @@
-"""`on-time ci`: what the workflows run, and what maintainers run beside them."""
+"""`on-time ci`: commands for workflows and maintainers."""
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
@@ -16,18 +16,18 @@ LOCKED = {  # the file, and what it is locked from
     "requirements-monitor.txt": ("--extra", "pipeline", "-c", "requirements-dev.txt"),
 }
 OPENAPI = Path("openapi.json")
-reason_option = click.option("--reason", default="", show_default=False, metavar="TEXT", help="Why; recorded.")
+reason_option = click.option("--reason", default="", show_default=False, metavar="TEXT", help="Reason; recorded.")
 
 
 @group.verb("on-time ci packages")
 def packages() -> None:
-    """Install the Debian packages that the tests use, where they are missing."""
+    """Install the missing Debian packages that the tests use."""
     execute(".ci/packages")
 
 
 @group.verb("on-time ci lock")
 def lock() -> None:
-    """Lock the requirements anew from pyproject.toml."""
+    """Lock the requirements from pyproject.toml again."""
     options = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"]
     for file, source in LOCKED.items():
         execute("ops/ci/uv", "pip", "compile", *options, "--no-header", *source, "pyproject.toml", "-o", file)
@@ -63,13 +63,13 @@ def openapi() -> None:
 
 @group.verb("on-time ci outputs")
 def outputs() -> None:
-    """Restore what DVC's cache has of this commit's data and outputs."""
+    """Restore this commit's data and outputs from DVC's cache, as far as it has them."""
     dvc("checkout", "--allow-missing")
 
 
 @group.verb("on-time ci trim-cache")
 def trim_cache() -> None:
-    """Remove from DVC's cache what this commit does not use."""
+    """Remove files that this commit does not use from DVC's cache."""
     dvc("gc", "--workspace", "--force", "--quiet")
 
 
@@ -85,7 +85,7 @@ def comment(run_id: str) -> None:
 @group.verb('on-time ci propose --reason "drift of the scores"')
 @reason_option
 def propose(reason: str) -> None:
-    """Open a pull request with what a retraining has changed, or update the open one."""
+    """Open a pull request with the changes of a retraining, or update the open one."""
     from ops.ci import github
 
     click.echo(github.propose(reason or "scheduled"))
@@ -106,14 +106,14 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
 @group.verb("on-time ci fuzz --minutes 1")
 @click.option("--minutes", type=AMOUNT, default=10, help="Duration.")
 def fuzz(minutes: float) -> None:
-    """Send almost valid bodies: none may end in status 500, or be answered differently by the two routes."""
+    """Send almost valid bodies: none may get status 500, or different responses from the fast and the ordinary path."""
     _pytest("tests/api/test_hot.py", "-q", "-k", "whatever", FUZZ_SECONDS=f"{60 * minutes:.0f}")
 
 
 @group.verb("on-time ci soak --seconds 300")
 @click.option("--seconds", type=COUNT, default=60, help="Duration of the first part.")
 def soak(seconds: int) -> None:
-    """Keep 300 connections without an error, then send 20,000 requests without a leak."""
+    """Hold 300 connections without an error, then send 20,000 requests without a memory leak."""
     _pytest("tests/api/test_soak.py", "-q", "-s", SOAK_SECONDS=str(seconds), SOAK_REQUESTS="20000")
 
 

@@ -13,7 +13,7 @@ group = Group()
 
 @group.verb("on-time problem check")
 def check() -> None:
-    """Check that app/problem and stages/problem have the interface of docs/adapt.md, and what its names do together."""
+    """Check that app/problem and stages/problem implement the interface of docs/adapt.md consistently."""
     from stages import params, problem_check
 
     if found := problem_check.problems(params.load()):

@@ -88,7 +88,7 @@ def undeploy(version: str, reason: str, image: str, host: str, soak: float, watc
 @click.option("--seconds", "duration", type=AMOUNT, default=60, help="Duration in seconds.")
 @host_option
 def load_test(rate: float, duration: float, host: str) -> None:
-    """Load-test the deployed service; wrong or late answers fail."""
+    """Load-test the deployed service; fail on wrong responses or a high latency."""
     from ops.release import deploy as site
     from ops.release import load_test as test
 

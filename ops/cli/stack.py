@@ -23,11 +23,11 @@ def up(ctx: click.Context) -> None:
 
 @group.verb("on-time stack credentials")
 def credentials() -> None:
-    """Write the secrets that Docker Compose mounts, where they are missing."""
+    """Write the missing secrets that Docker Compose mounts."""
     from ops.stack import credentials as secrets
 
     made = secrets.write(secrets.FOLDER)
-    click.echo(f"{secrets.FOLDER}: {', '.join(made) or 'everything'} {'written' if made else 'is there already'}.")
+    click.echo(f"{secrets.FOLDER}: {', '.join(made) or 'all files'} {'written' if made else 'exist already'}.")
 
 
 @group.verb("on-time stack backup")
@@ -37,7 +37,7 @@ def backup() -> None:
 
     folder = databases.save(databases.FOLDER)
     names = " and ".join(databases.DATABASES)
-    click.echo(f"{folder} holds {names}. `on-time stack restore {folder}` brings them back.")
+    click.echo(f"{folder} contains {names}. `on-time stack restore {folder}` restores them.")
 
 
 @group.verb("on-time stack restore backup/2026-01-31T120000Z")

@@ -35,7 +35,7 @@ from stages.train import rolling_origin
 STORAGE = Path("build/tune.db")
 MOST_LEAVES = "most leaves"
 CONFIRMING_SEEDS = 3
-DOUBT = 0.05  # how often parameters that are no better may look better, over all the trials together
+DOUBT = 0.05  # probability of a false improvement over all trials together
 
 SPACE: dict[str, BaseDistribution] = {
     "rounds": IntDistribution(100, 500, step=20),
@@ -52,18 +52,18 @@ SPACE: dict[str, BaseDistribution] = {
 
 
 def with_values(p: TrainParams, values: dict[str, Any]) -> TrainParams:
-    """Return the parameters with a trial's values, numbers cut to four significant digits."""
+    """Return the parameters with a trial's values, rounded to four significant digits."""
     short = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in values.items()}
     return TrainParams.model_validate(p.model_dump() | short)
 
 
 def present(p: TrainParams) -> dict[str, Any]:
-    """Return those values that are searched."""
+    """Return the values of the searched parameters."""
     return p.model_dump(include=set(SPACE))
 
 
 def leaves(values: dict[str, Any]) -> int:
-    """Return the most leaves that a model of these parameters has; its size and its latency go with them."""
+    """Return the maximum number of leaves of a model, which determines its size and latency."""
     return int(values["rounds"] * values["num_leaves"])
 
 
@@ -97,7 +97,7 @@ def ask(study: optuna.Study) -> optuna.Trial:
 
 
 def search(study: optuna.Study, train: pd.DataFrame, p: TrainParams, trials: int) -> None:
-    """Run trials until there are so many, pruned ones included; each is a run nested in the active one."""
+    """Run trials up to this total, including pruned ones; each is a run nested in the active one."""
     ended = len(_ended(study))
     for done in progress.track(range(ended, trials), "trials", lines=False):
         trial = ask(study)
@@ -132,7 +132,7 @@ def _mean_loss(trial: optuna.Trial, train: pd.DataFrame, p: TrainParams) -> floa
 
 @contextmanager
 def study_run(study: optuna.Study) -> Iterator[None]:
-    """Continue the study's MLflow run, or start it where this MLflow has none."""
+    """Continue the study's MLflow run, or start one if MLflow has none."""
     client, key = tracking.connect(), f"mlflow.run {tracking.tracking_uri()}"
     run_id = study.user_attrs.get(key)
     try:
@@ -146,7 +146,7 @@ def study_run(study: optuna.Study) -> Iterator[None]:
 
 
 def measure(train: pd.DataFrame, lookups: Lookups, p: Params, values: TrainParams) -> Resampled:
-    """Measure parameters as a promotion measures a model, on all folds together, as the mean over other seeds."""
+    """Measure parameters with the metrics of a promotion, on all folds together, as the mean over other seeds."""
     settings = Settings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     measured = []
     for seed in range(values.seed + 1, values.seed + 1 + CONFIRMING_SEEDS):
@@ -164,7 +164,7 @@ def measure(train: pd.DataFrame, lookups: Lookups, p: Params, values: TrainParam
 
 
 def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -> Decision:
-    """Judge whether the best parameters of so many trials are better than the present ones, and not by chance.
+    """Decide whether the best of this many trials is significantly better than the current parameters.
 
     The gain in log loss has to exceed what the best of `trials` worthless ones would show by chance, and nothing that
     the promotion gate guards may be worse. A slice that has too few rows in these months is not watched.
@@ -203,7 +203,7 @@ def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decisi
 
 
 def tune(trials: int, apply: bool) -> None:
-    """Search until there are so many trials, then print the change of params.yaml that is worth making, if any."""
+    """Search up to this number of trials; print the change of params.yaml that improves the model, if any."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     p, train = params.load(), pd.read_parquet(OUT_DIR / "train.parquet")
     study = open_study(p.train, p.gate.promotion.max_size_ratio)

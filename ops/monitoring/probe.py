@@ -17,7 +17,7 @@ TOLERANCE = 1e-9
 
 
 def ask(method: str, path: str, body: object = None) -> tuple[int, str]:
-    """Return status and body of an answer; 0 when the service does not answer."""
+    """Return status and body of the response; status 0 if the service is unreachable."""
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
     try:
         connection.request(method, path, None if body is None else json.dumps(body), HEADERS)
@@ -30,7 +30,7 @@ def ask(method: str, path: str, body: object = None) -> tuple[int, str]:
 
 
 def wait(seconds: float) -> dict[str, Any]:
-    """Wait until /readyz is 200; return what it and /version said, the time then, and what the service had used of it.
+    """Wait until /readyz is 200; return it with /version, the time, and the processor time used until then.
 
     `at` is in seconds since 1970, `cpu_seconds` the processor time of the service, which other work does not lengthen.
     """

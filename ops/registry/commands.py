@@ -41,7 +41,7 @@ class PromotionRefused(OnTimeError):
 
 
 def require(client: MlflowClient, p: Params) -> ModelVersion:
-    """Return the Production version, or raise ModelUnavailable with the command that makes one."""
+    """Return the Production version; raise ModelUnavailable with the command that creates one."""
     version = by_alias(client, NAME, PRODUCTION)
     if version is None:
         staged = by_alias(client, NAME, STAGING)
@@ -52,7 +52,7 @@ def require(client: MlflowClient, p: Params) -> ModelVersion:
 
 
 def find(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
-    """Return the version with this number, or the alias's; raise ModelUnavailable, with the command, without one."""
+    """Return the version with this number or alias; raise ModelUnavailable with the command that creates one."""
     version = pointer.by_number(client, name, number) if number else by_alias(client, name, alias)
     if version is None:
         wanted = f"version {number}" if number else f"version with the alias {alias}"
@@ -184,7 +184,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
 
 
 def patiently(action: Callable[[MlflowClient, Params], Result]) -> Result:
-    """Return what an action on the registry returns; repeat it while SQLite is busy with the writes of another one."""
+    """Run an action on the registry; retry it while another process has locked SQLite."""
     p, client = params.load(), tracking.connect()
     for _ in range(ATTEMPTS - 1):
         try:
@@ -192,5 +192,5 @@ def patiently(action: Callable[[MlflowClient, Params], Result]) -> Result:
         except MlflowException as err:
             if err.error_code != "TEMPORARILY_UNAVAILABLE":
                 raise
-            time.sleep(random.uniform(0.2, 1))  # both would come back at once
+            time.sleep(random.uniform(0.2, 1))  # random, so that two processes do not retry together
     return action(client, p)

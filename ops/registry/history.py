@@ -1,4 +1,4 @@
-"""What MLflow knows of Production and of the runs behind versions, as text."""
+"""The history of Production and the runs of versions from MLflow, as text."""
 
 import time
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from stages.metrics import HIGHER_IS_BETTER
 
 
 def text(client: MlflowClient, name: str) -> str:
-    """Return who was Production, from when to when, and why; and what was deployed where."""
+    """Return the Production versions with their periods and reasons, and the deployments."""
     known = facts(client, name)
     if not known["moves"]:
         return f"No version of {name} has been Production yet: `make promote` makes one."
@@ -35,14 +35,14 @@ def facts(client: MlflowClient, name: str) -> dict[str, list[dict[str, str]]]:
 
 
 def record_deployment(client: MlflowClient, run_id: str, name: str, image: str, host: str) -> None:
-    """Add to a decision's run what was to be deployed, and where."""
+    """Record a deployment in the decision's run."""
     facts = {"image": image, "host": host, "at": str(int(time.time() * 1000)), "model": name}
-    for key, value in facts.items():  # `model` last: the deployment is found by it
+    for key, value in facts.items():  # `model` last: it marks the record as complete
         client.set_tag(run_id, f"deployed.{key}", value)
 
 
 def deployments(client: MlflowClient, name: str) -> list[dict[str, str]]:
-    """Return every deployment that was tried, oldest first: image, host, at (ms), action, verdict, reasons, run id."""
+    """Return all attempted deployments, oldest first: image, host, at (ms), action, verdict, reasons, run id."""
     found = []
     for run in tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "deployed.model": name}):
         tags = run.data.tags
@@ -77,7 +77,7 @@ def comparison(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def compare(runs: list[Run]) -> str:
-    """Return pipeline runs side by side: parameters that differ, metrics with the best one marked, links to the UI."""
+    """Compare pipeline runs: differing parameters, metrics with the best one marked, links to the UI."""
     if not runs:
         return "MLflow holds no complete pipeline run of that kind yet: `make repro` makes one."
     names = sorted({key for run in runs for key in run.data.params})

@@ -27,7 +27,7 @@ INTENT_TAG = "promotion.intent"
 PROMOTED_TAG = "promoted.by"
 TOKEN_TAG = "token"
 LEASE_SECONDS = 30.0
-"""A lock that the same holder has had for this long is a dead one's: the pointer is moved in about a second."""
+"""Age in seconds at which a lock is considered abandoned; moving the pointer takes about a second."""
 
 
 class PointerMoved(OnTimeError):
@@ -60,7 +60,7 @@ def suppressed(*codes: str) -> Iterator[None]:
 
 
 def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    """Return the version that an alias names, if it names one."""
+    """Return the version with an alias, if there is one."""
     with suppressed(ABSENT, "INVALID_PARAMETER_VALUE"):
         return client.get_model_version_by_alias(name, alias)
     return None
@@ -83,11 +83,11 @@ def _acquire(client: MlflowClient, held: str, token: str) -> bool:
     with suppressed(PRESENT):
         client.create_registered_model(held, tags={TOKEN_TAG: token}, description="Held while Production moves.")
         return True
-    return _holder(client, held) == token  # the answer to a request that was repeated had been lost
+    return _holder(client, held) == token  # true if an earlier attempt succeeded and its response was lost
 
 
 def _break(client: MlflowClient, held: str, token: str) -> str | None:
-    """Take a dead holder's lock away; the name that it gets exists once, so only one of those who wait succeeds."""
+    """Remove an abandoned lock by renaming it; the new name is unique, so only one of the waiting callers succeeds."""
     grave = f"{held}-{token}"
     with suppressed(PRESENT, ABSENT):
         client.rename_registered_model(held, grave)
@@ -151,7 +151,7 @@ def move(client: MlflowClient, name: str, intent: Intent) -> None:
 
 
 def _apply(client: MlflowClient, name: str, intent: Intent) -> None:
-    """Do what the intent says; every step may be repeated."""
+    """Execute the intent; every step is idempotent."""
     if intent.previous is not None:
         client.set_registered_model_alias(name, PREVIOUS, intent.previous)
     elif by_alias(client, name, PREVIOUS) is not None:
@@ -159,7 +159,7 @@ def _apply(client: MlflowClient, name: str, intent: Intent) -> None:
     client.set_registered_model_alias(name, PRODUCTION, intent.to)
     facts = {"action": intent.action, "to": intent.to, "from": intent.origin or "", "at": intent.at}
     facts |= {"why": intent.reason, "model": name}
-    for key, value in facts.items():  # `model` last: the move is read by it
+    for key, value in facts.items():  # `model` last: it marks the record as complete
         client.set_tag(intent.run_id, f"moved.{key}", str(value))
     if intent.action == "promote":
         client.set_model_version_tag(name, intent.to, PROMOTED_TAG, intent.run_id)
@@ -183,14 +183,14 @@ def before(client: MlflowClient, name: str, version: str) -> str | None:
 
 
 def link(run_id: str) -> str:
-    """Return the place of a run in MLflow's UI."""
+    """Return the URL of a run in MLflow's UI."""
     uri, experiment = tracking.tracking_uri(), tracking.experiment_id()
     base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     return f"{base}/#/experiments/{experiment}/runs/{run_id}"
 
 
 def ui_hint() -> str:
-    """Return what follows links: the command that starts the UI, where MLflow is a file and not a server."""
+    """Return a hint on starting the UI, if MLflow is a local file."""
     return "" if tracking.tracking_uri().startswith("http") else " (`make ui` starts the UI)"
 
 

@@ -1,4 +1,4 @@
-"""`on-time release load-test`: golden requests at a steady rate; wrong or late answers fail."""
+"""`on-time release load-test`: golden requests at a constant rate; fail on wrong or slow responses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def judge(found: Mapping[str, Any], seconds: float, rate: float) -> Decision:
 
 @engine_errors()
 def load(rate: float, seconds: float) -> None:
-    """Print the table; raise DeployFailed when an answer was wrong, or answers were too slow."""
+    """Print the table; raise DeployFailed if responses were wrong or too slow."""
     site = Site(PROJECT)
     colour = site.live()
     if colour is None:

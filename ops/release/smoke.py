@@ -67,7 +67,7 @@ def version_check(text: str, facts: dict[str, str], version: ModelVersion) -> Ch
 
 
 def replay(container: Container, seconds: float, rate: float) -> dict[str, Any]:
-    """Replay the golden requests inside a container; return their number, the wrong answers and the p95."""
+    """Replay the golden requests inside a container; return their number, the wrong responses and the p95."""
     return probe(container, "replay", str(seconds), str(rate), key=os.environ.get("PROBE_KEY", ""))
 
 

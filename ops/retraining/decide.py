@@ -28,7 +28,7 @@ from stages.sections import PARAMS_FILE, MonitorParams
 
 DAY_SECONDS = 86400
 TEST_DAYS = 28
-"""Days at the end of the data on which a retrained model is measured, and the gate compares it with the champion."""
+"""Days at the end of the data on which a retrained model is evaluated and compared with the champion."""
 EVENT = "retrain"
 ACTION_TAG = "retrain.action"
 
@@ -45,7 +45,7 @@ class RetrainingFailed(OnTimeError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The facts that a retraining is decided on; unknown numbers are NaN."""
+    """The evidence for a retraining decision; unknown numbers are NaN."""
 
     version: str
     alarms: tuple[Alarm, ...]
@@ -59,7 +59,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do, and why."""
+    """The decision and its reasons."""
 
     action: Action
     reasons: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""`on-time stack credentials`: the files that ops/stack/compose mounts as secrets; what is there stays."""
+"""`on-time stack credentials`: the files that ops/stack/compose mounts as secrets; existing files are kept."""
 
 import secrets
 import subprocess

@@ -1,6 +1,6 @@
-"""The problem, as the pipeline needs it: raw tables, rules, repairs, rows, slices, and words for reports.
+"""The training half of the problem: raw tables, rules, repairs, rows, slices, and texts for reports.
 
-The core reaches the problem through the names below and no others; docs/adapt.md describes each of them.
+The core uses these names only; docs/adapt.md describes each of them.
 """
 
 from stages.problem.card import CARD

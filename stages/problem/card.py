@@ -1,4 +1,4 @@
-"""The paragraphs of the model card that only this problem has."""
+"""The problem's paragraphs of the model card."""
 
 CARD = {
     "predicts": (

@@ -10,7 +10,7 @@ from stages.sections import Band, Day, Positive, Section
 
 
 class Params(Section):
-    """What the raw tables cover, and how lookups and scenarios are made."""
+    """Coverage of the raw tables, lookups and scenarios."""
 
     first_date: Day
     last_date: Day

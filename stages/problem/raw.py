@@ -1,4 +1,4 @@
-"""The raw tables, read as they are."""
+"""Reading of the raw tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIMED = ("flights", "weather")
 
 
 def load(folder: Path) -> Tables:
-    """Return the five tables of the flights that left New York in 2013; times of the hour become UTC timestamps."""
+    """Return the five raw tables by name; `time_hour` is parsed as UTC timestamps."""
     return {
         name: pd.read_csv(folder / f"{name}.csv", parse_dates=["time_hour"] if name in TIMED else None)
         for name in TABLES

@@ -1,4 +1,4 @@
-"""What must hold between columns, rows and tables; the rules of single columns are in schema.py."""
+"""The rules between columns, rows and tables; those of single columns are in schema.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stages.problem.schema import KEYS
 from stages.problem.times import hours_expected, local_dates, local_hours, minutes, period
 from stages.rules import Flags, Rules, Tables
 
-MAX_JUMP_F = 25.0  # more than the temperature changes in an hour
+MAX_JUMP_F = 25.0  # °F in an hour; larger changes are implausible
 REPAIRS = {
     "flights.distance": {"action": "drop"},
     "flights.hour": {"action": "drop"},
@@ -17,14 +17,14 @@ REPAIRS = {
     "weather.temp_spike": {"action": "null", "column": "temp"},
     "weather.dewp_spike": {"action": "null", "column": "dewp"},
 }
-"""What is done about the few rows that break these rules: a flight is dropped, or a cell of an hour is emptied."""
+"""Repairs by rule: drop the row, or set a cell to null."""
 
 RULES = Rules()
 rule = RULES.add
 
 
 def hourly_change(weather: pd.DataFrame, column: str, hours: int) -> pd.Series:
-    """Return the difference to the value `hours` later (earlier if negative) at the same place; NaN without one."""
+    """Return the difference to the value `hours` later (earlier if negative) at the same origin; NaN without one."""
     values = weather.drop_duplicates(KEYS["weather"]).set_index(KEYS["weather"])[column]
     keys = pd.MultiIndex.from_arrays([weather["origin"], weather["time_hour"] + pd.Timedelta(hours=hours)])
     return pd.Series(values.reindex(keys).to_numpy() - weather[column].to_numpy(), index=weather.index)

@@ -1,4 +1,4 @@
-"""The columns of the raw tables: type, range or pattern, and whether each value occurs once; and the keys of rows."""
+"""The columns of the raw tables (type, range or pattern, uniqueness), and the keys of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ AIRPORT = r"^[A-Z0-9]{3}$"
 CARRIER = r"^[A-Z0-9]{2}$"
 TAILNUM = r"^[ND][0-9A-Z]{3,5}$"
 
-# What identifies a row, in messages and in repairs.
+# The columns that identify a row in messages and repairs.
 KEYS = {
     "flights": ["year", "month", "day", "carrier", "flight", "origin"],
     "weather": ["origin", "time_hour"],

@@ -1,4 +1,4 @@
-"""The parts of the flights that are watched one by one."""
+"""The slices of the evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOUR_BANDS = {"05-09": (0, 9), "09-13": (9, 13), "13-17": (13, 17), "17-24": (17
 
 
 def slices(features: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return the rows of each slice, shape (n,): origin, carrier, hour of departure, weather missing or present."""
+    """Return the row mask of each slice, shape (n,): origin, carrier, hour of departure, weather missing or present."""
     rows: dict[str, npt.NDArray[np.bool_]] = {}
     for column in ("origin", "carrier"):
         for code, name in enumerate(lookups.vocabularies[column]):

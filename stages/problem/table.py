@@ -1,4 +1,4 @@
-"""From repaired tables to rows, lookups and columns, and from these to requests and outcomes."""
+"""Rows, lookups and columns from the repaired tables; requests and outcomes from these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EDGE_CASES: list[dict[str, Any]] = [{"weather": None}, {"carrier": "ZZ", "dest":
 
 
 def rows(tables: Tables, _: Params) -> Rows:
-    """Return the flights; 1 is late on arrival, cancelled or diverted (US DOT's definition). Days are resampled."""
+    """Return the flights; the target is 1 if late, cancelled or diverted (US DOT); groups are days."""
     flights = tables["flights"]
     delay = flights["arr_delay"].to_numpy(dtype=np.float64)
     target = np.asarray(np.isnan(delay) | (delay >= LATE_MINUTES), dtype=np.int8)
@@ -37,7 +37,7 @@ def rows(tables: Tables, _: Params) -> Rows:
 
 
 def time_zone_offsets(zone: str, years: tuple[int, int]) -> tuple[list[int], list[int]]:
-    """Return the local minutes since 1970 at which an offset from UTC starts, and the offsets in minutes."""
+    """Return the local minutes since 1970-01-01 at which each UTC offset starts, and the offsets in minutes."""
     info = ZoneInfo(zone)
     starts: list[int] = []
     offsets: list[int] = []
@@ -49,17 +49,17 @@ def time_zone_offsets(zone: str, years: tuple[int, int]) -> tuple[list[int], lis
         if not offsets or offsets[-1] != minutes:
             starts.append(int((hour - datetime(1970, 1, 1)).total_seconds()) // 60)
             offsets.append(minutes)
-        # Clocks change at whole hours of a day: step by days while the day after has the same offset.
+        # Offsets change at whole hours: step by days while the next day has the same offset.
         tomorrow = info.utcoffset(hour + timedelta(days=1))
         hour += timedelta(days=1) if tomorrow == offset else timedelta(hours=1)
     return starts, offsets
 
 
 def lookups(tables: Tables, training: pd.DataFrame, p: Params) -> Lookups:
-    """Return vocabularies fitted on the training rows, and airports, time zones and holidays."""
+    """Return the lookups: vocabularies of the training rows, airports, time zones and holidays."""
     known = tables["airports"].dropna(subset=["tzone"])
     known = known[known["tzone"].str.startswith(("America/", "Pacific/")) & (known["lon"] < 0)]
-    # Alaska's westernmost airports lie beyond 180°: no flight goes there, they are left out with the misplaced ones.
+    # Alaska's westernmost airports, beyond 180°, have no flights and are excluded with the misplaced ones.
     places = {row.faa: (row.lat, row.lon, row.tzone) for row in known.itertuples()} | p.extra_airports
     zones = sorted({zone for _, _, zone in places.values()})
     years = range(p.years[0], p.years[1] + 1)
@@ -83,9 +83,9 @@ def utc_hours(times: pd.Series) -> Ints:
 
 
 def weather_windows(flights: pd.DataFrame, weather: pd.DataFrame, age_hours: int = 0) -> npt.NDArray[np.float64]:
-    """Return weather by (variable, hour, flight), shape (9, 7, n): the hours up to that of the scheduled departure.
+    """Return weather by (variable, hour, flight), shape (9, 7, n); the last hour is that of the scheduled departure.
 
-    With `age_hours`, every hour shows what was observed that many hours before it.
+    With `age_hours`, observations are replaced by those made that many hours earlier.
     """
     place = {code: i for i, code in enumerate(sorted(flights["origin"].unique()))}
     observed = weather[weather["origin"].isin(place)]
@@ -101,7 +101,7 @@ def weather_windows(flights: pd.DataFrame, weather: pd.DataFrame, age_hours: int
 
 
 def scenarios(p: Params) -> list[str]:
-    """Return the names of the damaged inputs that are measured: weather that was observed hours before."""
+    """Return the names of the scenarios: weather that was observed hours earlier."""
     return [_aged(hours) for hours in p.weather_age_hours]
 
 
@@ -110,9 +110,9 @@ def _aged(hours: int) -> str:
 
 
 def columns(flights: pd.DataFrame, tables: Tables, lookups: Lookups, p: Params, scenario: str = "") -> Flights:
-    """Return flights as the feature function takes them: schedule and weather, no other column is read.
+    """Return flights as columns for `compute`; only schedule and weather are read.
 
-    The arrival's date is not in the data: it is the first one that makes the scheduled time of travel positive.
+    The date of arrival is not in the data: it is the first one with a positive scheduled time of travel.
     """
     age_hours = {_aged(hours): hours for hours in p.weather_age_hours}.get(scenario, 0)
     midnight = flight_days(flights) * MINUTES_PER_DAY
@@ -154,7 +154,7 @@ def requests(flights: Flights) -> list[dict[str, Any]]:
 
 
 def outcomes(flights: pd.DataFrame, _: Params) -> list[dict[str, Any]]:
-    """Return what became of flights, as bodies of `POST /outcomes` without an id."""
+    """Return the outcomes of flights as bodies of `POST /outcomes`, without ids."""
 
     def outcome(delay: float, departure: float) -> dict[str, Any]:
         if np.isnan(delay):

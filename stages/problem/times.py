@@ -1,4 +1,4 @@
-"""Dates and hours of the raw tables: local where they are written as year, month, day and hour, UTC in `time_hour`."""
+"""Dates and times of the raw tables: local in year, month, day and hour; UTC in `time_hour`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import pandas as pd
 
 from stages.problem.params import Params
 
-LOCAL = "America/New_York"  # the time zone of every local time in the tables, but for those of arrivals
+LOCAL = "America/New_York"  # the zone of all local times except those of arrivals
 
 
 def local_dates(frame: pd.DataFrame) -> pd.Series:
-    """Return the local dates of rows; NaT where there is no such day."""
+    """Return the local date of each row; NaT for an invalid date."""
     return pd.to_datetime(frame[["year", "month", "day"]], errors="coerce").rename("date")
 
 
 def local_hours(frame: pd.DataFrame) -> pd.Series:
-    """Return `time_hour`, in UTC, as local times without a zone."""
+    """Return `time_hour` converted from UTC to naive local times."""
     return frame["time_hour"].dt.tz_convert(LOCAL).dt.tz_localize(None)
 
 
 def minutes(hhmm: pd.Series) -> pd.Series:
-    """Return minutes after midnight of clock times written as HHMM."""
+    """Convert clock times (HHMM) to minutes after midnight."""
     return hhmm // 100 * 60 + hhmm % 100
 
 

@@ -93,9 +93,9 @@ def test_a_tampered_model_in_the_context_stops_the_build(release: Release, tmp_p
     model = tmp_path / "model" / "model.lgb"
     digest = release.version("1").tags["bundle.digest"]
     model.write_bytes(model.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
-    assert "is not the model of its manifest" in release.failed_build(tmp_path, digest)
+    assert "does not match its manifest" in release.failed_build(tmp_path, digest)
     release.run("model export", str(tmp_path / "model"), "--version", "2")  # a whole model, but another one
-    assert "is not what the registry has recorded" in release.failed_build(tmp_path, digest)
+    assert "does not match the registry" in release.failed_build(tmp_path, digest)
 
 
 def test_a_version_that_is_not_production_is_refused(release: Release) -> None:

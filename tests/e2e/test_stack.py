@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from ops.stack import credentials as secrets
 from tests.conftest import ROOT, Postgres, postgres_programs, running
 
-COMPOSE = ROOT / "ops" / "compose"
+COMPOSE = ROOT / "ops" / "stack" / "compose"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 

@@ -54,7 +54,7 @@ def test_a_step_that_fails_fails_the_run_after_the_others(step: str, tmp_path: P
 
 def test_a_model_that_changes_what_is_committed_fails_the_run(tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 0", BROKEN_repro="echo >>on-time")
-    assert done.returncode == 1 and "make repro changed what is committed" in done.stderr
+    assert done.returncode == 1 and "make repro changed committed files" in done.stderr
 
 
 def test_an_engine_that_a_command_starts_is_used(tmp_path: Path) -> None:

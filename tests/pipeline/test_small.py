@@ -83,7 +83,7 @@ def test_a_tampered_bundle_is_not_registered(changing: Clone, monkeypatch: pytes
     content = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(content.replace(b"leaf_value=", b"leaf_value=9", 1))
-    with pytest.raises(BundleInvalid, match="not the model of its manifest"):
+    with pytest.raises(BundleInvalid, match="not match its manifest"):
         register.main()
 
 

@@ -22,7 +22,7 @@ def main() -> None:
     """Serve."""
     settings = Settings()
     app = create_app(settings)
-    answer = app.state.answers.single
+    answer = app.state.predictor.single
 
     def single(*arguments: Any) -> Any:
         orders = json.loads(Path(os.environ[ORDERS]).read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def main() -> None:
             raise RuntimeError("a fault that the test has ordered")
         return answer(*arguments)
 
-    app.state.answers.single = single
+    app.state.predictor.single = single
     uvicorn.run(app, host=settings.host, port=settings.port, log_level="critical", access_log=False)
 
 

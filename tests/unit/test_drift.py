@@ -148,10 +148,10 @@ def test_a_reference_that_is_not_the_registered_one_is_refused(
     digest = sha256(tmp_path / "manifest.json")
     read = load(tmp_path, "1", digest, POLICY)
     assert set(read.frame["carrier"]) == set(tables.vocabularies["carrier"])
-    with pytest.raises(BundleInvalid, match="not what was registered"):
+    with pytest.raises(BundleInvalid, match="not match the registry"):
         load(tmp_path, "1", "0" * 64, POLICY)
     frame.head(9).to_parquet(tmp_path / REFERENCE_FILE)
-    with pytest.raises(BundleInvalid, match="not what was registered"):
+    with pytest.raises(BundleInvalid, match="not match the registry"):
         load(tmp_path, "1", digest, POLICY)
     (tmp_path / REFERENCE_FILE).unlink()
     with pytest.raises(BundleInvalid, match="make repro"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.interface import EXAMPLE, FEATURE_NAMES, Request
+from app.interface import EXAMPLE, FEATURE_NAMES, FEATURES, Request
 from app.model.bundle import Bundle
 from app.problem.features import columns, compute, compute_one
 from app.problem.lookups import Lookups
@@ -132,7 +132,7 @@ def test_precipitation_of_hours_that_are_not_given_is_not_made_up(tables: Lookup
 
 def test_without_weather_every_weather_feature_is_missing(tables: Lookups) -> None:
     row = features_of(tables, weather=None)
-    assert [name for name in row if np.isnan(row[name])] == [f.name for f in FEATURE_NAMES if f.group == "weather"]
+    assert [name for name in row if np.isnan(row[name])] == [f.name for f in FEATURES if f.group == "weather"]
 
 
 def test_unknown_categories_are_missing_not_wrong(tables: Lookups) -> None:

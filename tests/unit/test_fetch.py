@@ -123,14 +123,14 @@ def test_an_archive_with_another_digest_is_refused_and_changes_nothing(
 
 def test_a_table_in_the_archive_with_another_digest_is_refused(directory: Path, p: DataParams, archive: Path) -> None:
     wrong = p.model_copy(update={"tables": p.tables | {"zipped": "0" * 64}})
-    with pytest.raises(DataInvalid, match=r"zipped\.csv is not the file"):
+    with pytest.raises(DataInvalid, match=r"zipped\.csv does not match params"):
         fetch.fetch(directory, wrong, archive)
     assert not list(directory.iterdir())
 
 
 def test_a_table_that_the_archive_lacks_is_named(directory: Path, p: DataParams, archive: Path) -> None:
     wrong = p.model_copy(update={"tables": p.tables | {"other": "0" * 64}})
-    with pytest.raises(DataInvalid, match=r"holds 0 files other\.csv or other\.csv\.zip"):
+    with pytest.raises(DataInvalid, match=r"has 0 files named other\.csv or other\.csv\.zip"):
         fetch.fetch(directory, wrong, archive)
 
 
@@ -151,7 +151,7 @@ def test_the_folder_of_a_table_in_the_archive_does_not_matter_but_it_must_be_the
             assert fetch.fetch(directory, one, path) == ["small.csv"]
             (directory / "small.csv").unlink()
         else:
-            with pytest.raises(DataInvalid, match=r"holds 2 files small\.csv or small\.csv\.zip, and must hold one"):
+            with pytest.raises(DataInvalid, match=r"has 2 files named small\.csv or small\.csv\.zip, expected one"):
                 fetch.fetch(directory, one, path)
 
 
@@ -173,4 +173,4 @@ def test_the_real_data_is_verified_without_loading_pandas() -> None:
     program = "import sys; from stages import fetch; print(fetch.ensure()); assert 'pandas' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "5 files as params.yaml pins them, 0 of them fetched now" in result.stdout
+    assert "5 files match params.yaml, 0 of them fetched now" in result.stdout

@@ -121,7 +121,7 @@ def test_a_better_challenger_is_promoted() -> None:
         ({"size": (3e6, 1e6)}, "size ratio is 3"),
         ({"challenger": NOW | {"test": NOW["test"] | {"roc_auc": 0.78}}}, "leak ceiling"),
         ({"challenger": {"test": NOW["test"]}}, "brier skill against constant is nan"),
-        ({"unusable": "asks for other features: dep_delay"}, "dep_delay"),
+        ({"unusable": "has other features: dep_delay"}, "dep_delay"),
     ],
 )
 def test_a_promotion_is_refused_by_the_name_of_the_check(changes: dict[str, Any], reason: str) -> None:

@@ -22,7 +22,7 @@ from app.interface import CATEGORIES, FEATURE_NAMES, Outcome
 from app.journal import Journal, JournalInvalid, connect, expire, outcomes, predictions, prepare
 from app.metrics import Metrics
 from app.model.bundle import Bundle
-from app.model.prediction import Answer, new_id
+from app.model.prediction import Predictions, new_id
 from app.model.served import ServedModel
 from app.problem.outcome import LATE_MINUTES
 from app.settings import Settings
@@ -61,13 +61,13 @@ def journal(url: str, metrics: Metrics) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def answer(bundle: Bundle) -> Callable[..., Answer]:
+def answer(bundle: Bundle) -> Callable[..., Predictions]:
     """Return a function that makes an answer to some flights."""
     served = ServedModel("flight-delay", "7", "production", None, bundle)
 
-    def make(count: int = 1, at: float | None = None) -> Answer:
+    def make(count: int = 1, at: float | None = None) -> Predictions:
         row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURE_NAMES)) / 3.0]
-        return Answer(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
+        return Predictions(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
 
     return make
 
@@ -86,7 +86,7 @@ def count(journal: Journal, table: Table) -> int:
 
 
 def test_a_prediction_is_written_as_the_model_saw_it(
-    journal: Journal, answer: Callable[..., Answer], metrics: Metrics
+    journal: Journal, answer: Callable[..., Predictions], metrics: Metrics
 ) -> None:
     given = answer(at=1_800_000_000.25)
     journal.record(given)
@@ -103,7 +103,7 @@ def test_a_prediction_is_written_as_the_model_saw_it(
 
 
 def test_what_finds_the_queue_full_is_dropped_and_counted(
-    journal: Journal, answer: Callable[..., Answer], metrics: Metrics
+    journal: Journal, answer: Callable[..., Predictions], metrics: Metrics
 ) -> None:
     for _ in range(CAPACITY - 5):
         journal.record(answer())
@@ -116,7 +116,7 @@ def test_what_finds_the_queue_full_is_dropped_and_counted(
     assert count(journal, predictions) == CAPACITY == value(metrics, "journal_written_total")
 
 
-def test_the_same_prediction_twice_is_one_row(journal: Journal, answer: Callable[..., Answer]) -> None:
+def test_the_same_prediction_twice_is_one_row(journal: Journal, answer: Callable[..., Predictions]) -> None:
     given = answer(3)
     journal.record(given)
     journal.record(given)
@@ -125,7 +125,7 @@ def test_the_same_prediction_twice_is_one_row(journal: Journal, answer: Callable
     assert count(journal, predictions) == 3
 
 
-def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Callable[..., Answer]) -> None:
+def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Callable[..., Predictions]) -> None:
     several = [keep(url, metrics) for _ in range(4)]
     for each in several:
         each.start()
@@ -140,7 +140,7 @@ def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Ca
 
 
 def test_a_journal_that_cannot_be_written_at_the_end_counts_what_is_lost(
-    answer: Callable[..., Answer], metrics: Metrics, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    answer: Callable[..., Predictions], metrics: Metrics, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journals, "CLOSE_SECONDS", 0.5)
     journal = keep(f"sqlite:///{tmp_path}/missing/journal.db", metrics)
@@ -155,7 +155,7 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)  # a second time is no harm
     with journal.engine.begin() as connection:
         connection.execute(journals.schema.update().values(version=1))
-    with pytest.raises(JournalInvalid, match=r"schema 1, this service writes 2.*ONTIME_JOURNAL_URL"):
+    with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 2.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
 
 
@@ -163,7 +163,7 @@ def test_a_password_is_not_in_a_message() -> None:
     assert "secret" not in repr(connect("postgresql://user:secret@localhost/db").url)
 
 
-def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callable[..., Answer]) -> None:
+def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callable[..., Predictions]) -> None:
     prepare(journal.engine)
     now = time.time()
     old, young = answer(700, now - 91 * 86400), answer(3, now - 89 * 86400)
@@ -201,7 +201,7 @@ def test_an_outcome_that_is_none_is_refused(fields: dict[str, Any]) -> None:
 
 
 def test_outcomes_are_recorded_once_corrected_and_refused(
-    journal: Journal, answer: Callable[..., Answer], metrics: Metrics
+    journal: Journal, answer: Callable[..., Predictions], metrics: Metrics
 ) -> None:
     given = answer(2)
     prepare(journal.engine)
@@ -231,7 +231,7 @@ def rows(journal: Journal) -> list[Any]:
 
 
 def test_an_outcome_of_a_prediction_that_waits_too_long_is_to_be_reported_again(
-    answer: Callable[..., Answer], metrics: Metrics, tmp_path: Any
+    answer: Callable[..., Predictions], metrics: Metrics, tmp_path: Any
 ) -> None:
     journal = keep(f"sqlite:///{tmp_path}/journal.db", metrics)
     prepare(journal.engine)  # and no writer runs
@@ -243,7 +243,7 @@ def test_an_outcome_of_a_prediction_that_waits_too_long_is_to_be_reported_again(
     journal.engine.dispose()
 
 
-def test_a_locked_database_is_waited_for(answer: Callable[..., Answer], metrics: Metrics, tmp_path: Any) -> None:
+def test_a_locked_database_is_waited_for(answer: Callable[..., Predictions], metrics: Metrics, tmp_path: Any) -> None:
     journal = keep(f"sqlite:///{tmp_path}/journal.db", metrics)
     prepare(journal.engine)
     with sqlite3.connect(tmp_path / "journal.db", isolation_level=None) as other:
@@ -262,7 +262,7 @@ def test_a_locked_database_is_waited_for(answer: Callable[..., Answer], metrics:
 
 
 def test_an_error_that_nobody_thought_of_does_not_end_the_writing(
-    journal: Journal, answer: Callable[..., Answer], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, answer: Callable[..., Predictions], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journals, "RETRY_SECONDS", 0.1)
     journal.start()

@@ -24,7 +24,7 @@ def test_a_sound_bundle_is_loaded_with_its_threshold(bundle: Bundle) -> None:
 
 
 def test_refuses_a_model_file_with_a_changed_byte(damaged: Damage) -> None:
-    with pytest.raises(BundleInvalid, match=r"not the model of its manifest.*dvc checkout"):
+    with pytest.raises(BundleInvalid, match=r"not match its manifest.*dvc checkout"):
         load(damaged(model.MODEL_FILE, b"num_leaves=7", b"num_leaves=8"))
 
 

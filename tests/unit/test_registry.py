@@ -19,11 +19,15 @@ def test_a_copy_is_loaded_with_what_the_registry_said(baked: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("version.json", lambda text: text.replace('"bundle_digest":"', '"bundle_digest":"0'), "not what was regist"),
+        (
+            "version.json",
+            lambda text: text.replace('"bundle_digest":"', '"bundle_digest":"0'),
+            "not match the registry",
+        ),
         ("version.json", lambda text: text[: len(text) // 2], "on-time model export"),
         ("version.json", lambda text: text.replace('"name"', '"nom"'), "on-time model export"),
-        ("manifest.json", lambda text: text.replace('"threshold": 0.5', '"threshold": 0.4'), "not what was registered"),
-        ("model.lgb", lambda text: text[: len(text) // 2], "not the model of its manifest"),
+        ("manifest.json", lambda text: text.replace('"threshold": 0.5', '"threshold": 0.4'), "not match the registry"),
+        ("model.lgb", lambda text: text[: len(text) // 2], "not match its manifest"),
     ],
 )
 def test_a_copy_that_was_changed_is_refused(baked: Path, name: str, change: Callable[[str], str], reason: str) -> None:

@@ -33,13 +33,13 @@ class FakeDownloads(Downloads):
         self.folders, self.alias = folders, ""
         self.asked: list[str] = []
 
-    async def ask(self, *question: str) -> Registered:
+    async def request(self, *command: str) -> Registered:
         """Answer as app.registry.download does."""
-        if question[0] == "find":
+        if command[0] == "find":
             if self.alias in self.folders:
                 return Registered.model_validate_json((self.folders[self.alias] / VERSION_FILE).read_bytes())
-            return Registered(name=question[2], version=self.alias, alias=question[3], run_id=None, bundle_digest="")
-        version, target = question[3], question[5]
+            return Registered(name=command[2], version=self.alias, alias=command[3], run_id=None, bundle_digest="")
+        version, target = command[3], command[5]
         self.asked.append(version)
         if version not in self.folders:
             raise BundleInvalid(f"version {version} is damaged")
@@ -64,15 +64,15 @@ def watcher(downloads: FakeDownloads) -> Watcher:
 
 
 def look(watcher: Watcher, alias: str, times: int = 1) -> str | None:
-    """Look at the alias, and return the version that is served then."""
+    """Poll the alias, and return the version that is served then."""
     watcher.downloads.alias = alias  # type: ignore[attr-defined]
     for _ in range(times):
-        asyncio.run(watcher.look())
+        asyncio.run(watcher.poll())
     return watcher.state.served and watcher.state.served.version
 
 
 def result(watcher: Watcher, name: str) -> float | None:
-    """Return how many looks ended like this."""
+    """Return the number of polls with this result."""
     return watcher.state.metrics.registry.get_sample_value("model_reloads_total", {"result": name})
 
 
@@ -98,7 +98,7 @@ def test_a_version_that_failed_is_downloaded_again_after_a_while_that_doubles_an
         now += 2
         look(watcher, "9", 5)
         assert len(downloads.asked) == before + 1
-    assert result(watcher, "failed") == 25  # each look that does not serve what the alias names
+    assert result(watcher, "failed") == 25  # each poll that does not serve what the alias names
     assert look(watcher, "2") == "2"
     assert look(watcher, "9") == "2" and downloads.asked[-2:] == ["2", "9"]
 
@@ -115,7 +115,8 @@ def test_without_a_model_the_reason_is_there(watcher: Watcher) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "reason"), [(["sleep", "60"], "within"), (["false"], "has ended"), (["echo", "{"], "has ended")]
+    ("command", "reason"),
+    [(["sleep", "60"], "within"), (["false"], "exited unexpectedly"), (["echo", "{"], "exited unexpectedly")],
 )
 def test_a_download_that_hangs_or_dies_is_ended_and_said(
     command: list[str], reason: str, monkeypatch: pytest.MonkeyPatch
@@ -131,7 +132,7 @@ def test_a_download_that_hangs_or_dies_is_ended_and_said(
         downloads = Downloads()
         for _ in range(2):  # and the next question starts a new one
             with pytest.raises(ModelUnavailable, match=reason):
-                await downloads.ask("find", "sqlite:///none.db", "flight-delay", "production")
+                await downloads.request("find", "sqlite:///none.db", "flight-delay", "production")
             await asyncio.wait_for(started[-1].wait(), 10)
 
     monkeypatch.setattr(watch, "_start", start)
@@ -237,6 +238,6 @@ def test_an_error_that_nobody_thought_of_does_not_end_the_watch(
 ) -> None:
     look(watcher, "1")
     with monkeypatch.context() as patch:
-        patch.setattr(downloads, "ask", lambda *_: 1 / 0)
+        patch.setattr(downloads, "request", lambda *_: 1 / 0)
         assert look(watcher, "2") == "1" and result(watcher, "failed") == 1
     assert look(watcher, "2") == "2"

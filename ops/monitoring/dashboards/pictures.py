@@ -1,4 +1,4 @@
-"""`on-time monitor pictures`: draw the dashboards from a Prometheus's answers, for the documentation."""
+"""`on-time monitor pictures`: draw the dashboards from Prometheus's data, for the documentation."""
 
 import json
 import re
@@ -155,7 +155,7 @@ DRAW = {"timeseries": lines, "stat": values, "bargauge": bars, "heatmap": heat, 
 
 
 def draw(board: Board, source: Source) -> Figure:
-    """Return the picture of a board: every panel at the place that it has in Grafana."""
+    """Return the picture of a board, with the panels positioned as in Grafana."""
     placed, interval = json.loads(to_json(board))["panels"], source.rate_interval()
     height = 2 + max(one["gridPos"]["y"] + one["gridPos"]["h"] for one in placed)
     figure = Figure(figsize=(WIDTH_INCHES, height * UNIT_INCHES), dpi=80)

@@ -89,5 +89,5 @@ def load(folder: Path, version: str, digest: str, policy: DriftParams) -> Refere
     except (OSError, ValueError, KeyError) as err:
         raise BundleInvalid(f"version {version} has no reference sample: {err!r}. `make repro` registers one.") from err
     if hashlib.sha256(content).hexdigest() != digest or hashlib.sha256(sample).hexdigest() != expected:
-        raise BundleInvalid(f"the reference sample of version {version} is not what was registered.")
+        raise BundleInvalid(f"the reference sample of version {version} does not match the registry.")
     return Reference(version, words(pd.read_parquet(folder / REFERENCE_FILE), vocabularies), policy)
