@@ -40,7 +40,7 @@ class PromotionRefused(OnTimeError):
     exit_code = 8
 
 
-def require(client: MlflowClient, p: Params) -> ModelVersion:
+def require(client: MlflowClient, _: Params) -> ModelVersion:
     """Return the Production version; raise ModelUnavailable with the command that creates one."""
     version = by_alias(client, NAME, PRODUCTION)
     if version is None:
