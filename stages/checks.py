@@ -147,8 +147,8 @@ def structure(tables: Tables, p: Params) -> list[Outcome]:
 def is_sound(tables: Tables) -> bool:
     """Return whether every column exists with its type, which the rules between columns require."""
     try:
-        for table in COLUMNS:
-            types(table, COLUMNS[table]).validate(tables[table])
+        for table, described in COLUMNS.items():
+            types(table, described).validate(tables[table])
     except SchemaError:
         return False
     return True

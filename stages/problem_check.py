@@ -37,9 +37,7 @@ def problems(p: Params) -> list[str]:
     for check in (_serving, _training):
         try:
             found += [message for holds, message in check(p) if not holds]
-        except (
-            Exception
-        ) as err:  # pylint: disable=broad-exception-caught # any exception of the problem's code is a finding
+        except Exception as err:  # pylint: disable=broad-exception-caught # whatever the problem's code raises
             found.append(f"{_where(err)} raises {type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}")
     return found
 

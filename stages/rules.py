@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
-Flags: TypeAlias = "pd.Series[bool]"
-Tables: TypeAlias = "dict[str, pd.DataFrame]"
+Flags: TypeAlias = "pd.Series[bool]"  # no type of its own at run time
+Tables: TypeAlias = dict[str, pd.DataFrame]
 Broken: TypeAlias = Callable[[Tables, Any], Flags]
 Severity = Literal["error", "warning"]
 
