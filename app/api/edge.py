@@ -119,10 +119,7 @@ class Edge:
         try:
             await self.app(scope, exchange.receive, exchange.send)
             self.budget.end(task)
-        except (
-            Exception,
-            asyncio.CancelledError,
-        ) as err:  # pylint: disable=broad-exception-caught # each error becomes a response
+        except (Exception, asyncio.CancelledError) as err:  # pylint: disable=broad-exception-caught # none may get out
             late = self.budget.end(task)
             if isinstance(err, asyncio.CancelledError) and not late:
                 raise  # the server is shutting down
