@@ -7,7 +7,7 @@ if [ ! -e "$installed" ] || [ ops/ci/lint/package-lock.json -nt "$installed" ]; 
   npm ci --prefix ops/ci/lint --silent
   touch "$installed"
 fi
-isort --check-only app stages ops tests
+isort --check-only --quiet app stages ops tests
 black --check --quiet app stages ops tests
 pylint app stages ops tests
 mypy

@@ -15,7 +15,6 @@ import httpx
 import psutil
 import pytest
 
-from app.interface import EXAMPLE
 from tests.support.processes import until, wait_for
 from tests.support.service import Service, started
 from tests.support.wire import EXAMPLE, Load, exchange, request

@@ -1,7 +1,7 @@
 """Jobs of ci.yml in a real runner of workflows: act, without containers, with the real actions from local folders.
 
 ONTIME_ACTIONS names a folder with the repositories of the actions, each at the commit that the workflows pin, or a tar
-archive of it; by default, ../shared/actions.tar.xz. Python and the packages come from where `make setup` gets them; the job
+archive of it; by default, ../shared/actions.tar.xz. Python and packages come from where `make setup` gets them; the job
 `tests` installs the Debian packages of .ci/packages that are missing, as it does on GitHub.
 """
 

@@ -1,4 +1,4 @@
-"""`on-time ci check-lock` in a clone that has neither data nor outputs: what belongs together passes, all else is named."""
+"""`on-time ci check-lock` in a clone without data and outputs: what belongs together passes, all else is named."""
 
 from __future__ import annotations
 

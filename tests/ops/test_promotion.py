@@ -254,10 +254,10 @@ def test_a_slower_model_is_measured_as_slower(bundle: model.Bundle) -> None:
 class _Slow(model.Bundle):
     """A model that takes its time."""
 
-    def probabilities(self, flights: Any) -> Any:
+    def probabilities(self, requests: Any) -> Any:
         for _ in range(9):
-            super().probabilities(flights)
-        return super().probabilities(flights)
+            super().probabilities(requests)
+        return super().probabilities(requests)
 
 
 def test_without_production_the_command_that_makes_it_is_named(bench: Bench) -> None:

@@ -1,7 +1,7 @@
 """A stand-in for cAdvisor: its documented names, with the labels that it gives under plain Docker.
 
-The tests use made-up values. `python -m tests.support.cadvisor NAME` serves Docker's own counters of the containers with
-such a name, where cAdvisor's image cannot be had.
+The tests use made-up values; `python -m tests.support.cadvisor NAME` serves Docker's own counters of the containers
+with such a name, where cAdvisor's image cannot be had.
 """
 
 from __future__ import annotations

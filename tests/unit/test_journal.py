@@ -24,10 +24,7 @@ from app.metrics import Metrics
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions, new_id
 from app.model.served import ServedModel
-from app.problem.outcome import LATE_MINUTES
 from app.settings import Settings
-from stages import params
-from tests.conftest import ROOT
 from tests.support.processes import wait_for
 
 CAPACITY = 1000

@@ -275,7 +275,7 @@ def test_a_missing_mistyped_or_unknown_column_fails(
         "text": lambda f: f.astype({column: str}),
         "extra": lambda f: f.assign(extra=1),
     }[change](week["flights"])
-    report = check(week | dict(flights=flights), week_params)
+    report = check(week | {"flights": flights}, week_params)
     expected = {
         "drop": {"flights.columns", "flights.carrier"},
         "text": {"flights.distance"},
