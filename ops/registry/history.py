@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from tabulate import tabulate
 
+from app.errors import ModelUnavailable
 from ops.registry import production as pointer
 from stages import tracking
 from stages.metrics import HIGHER_IS_BETTER
@@ -57,13 +58,15 @@ def _clock(milliseconds: str) -> str:
 
 
 def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[Run]:
-    """Return the pipeline runs behind these versions, or the last complete ones."""
+    """Return the pipeline runs behind these versions, or the last complete ones; raise ModelUnavailable when one is missing."""
     runs = tracking.find_runs(client, {tracking.STAGE_TAG: "pipeline"})
     runs = [run for run in runs if "test.roc_auc" in run.data.metrics]
     if not versions:
         return runs[:last]
     newest = {run.data.tags.get("model.version"): run for run in reversed(runs)}
-    return [newest[version] for version in versions if version in newest]
+    if absent := [version for version in versions if version not in newest]:
+        raise ModelUnavailable(f"no complete pipeline run made version {', '.join(absent)}: `make compare` lists runs.")
+    return [newest[version] for version in versions]
 
 
 def comparison(runs: list[Run]) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ def comparison(runs: list[Run]) -> list[dict[str, Any]]:
 def compare(runs: list[Run]) -> str:
     """Compare pipeline runs: differing parameters, metrics with the best one marked, links to the UI."""
     if not runs:
-        return "MLflow holds no complete pipeline run of that kind yet: `make repro` makes one."
+        return "MLflow holds no complete pipeline run yet: `make repro` makes one."
     names = sorted({key for run in runs for key in run.data.params})
     rows: list[list[str]] = [["run", *(run.info.run_id[:8] for run in runs)]]
     rows.append(["commit", *(run.data.tags.get("git.commit", "")[:8] for run in runs)])

@@ -269,4 +269,6 @@ def test_without_production_the_command_that_makes_it_is_named(bench: Bench) -> 
 
 
 def test_a_comparison_without_complete_runs_says_so(bench: Bench) -> None:
-    assert "no complete" in history.compare(history.pipeline_runs(bench.client, ["1"], 5))
+    assert "no complete" in history.compare(history.pipeline_runs(bench.client, [], 5))
+    with pytest.raises(ModelUnavailable, match="no complete pipeline run made version 1"):
+        history.pipeline_runs(bench.client, ["1"], 5)
