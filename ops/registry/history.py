@@ -58,7 +58,7 @@ def _clock(milliseconds: str) -> str:
 
 
 def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[Run]:
-    """Return the pipeline runs behind these versions, or the last complete ones; raise ModelUnavailable when one is missing."""
+    """Return the pipeline runs of versions, or the last complete ones; raise ModelUnavailable if one is missing."""
     runs = tracking.find_runs(client, {tracking.STAGE_TAG: "pipeline"})
     runs = [run for run in runs if "test.roc_auc" in run.data.metrics]
     if not versions:
