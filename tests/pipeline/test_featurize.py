@@ -83,7 +83,7 @@ def test_golden_requests_need_rows_and_room_for_the_edge_cases(raw: Tables, p: P
 
 
 def test_a_repair_that_fits_no_row_is_an_error(raw: Tables) -> None:
-    with pytest.raises(DataInvalid, match="is 0 rows.*dvc repro validate"):
+    with pytest.raises(DataInvalid, match="matches 0 rows.*dvc repro validate"):
         repair(raw, [{"table": "flights", "action": "drop", "key": {"year": "1999"}}])
 
 
