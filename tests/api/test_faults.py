@@ -15,9 +15,10 @@ import httpx
 import psutil
 import pytest
 
+from app.interface import EXAMPLE
 from tests.support.processes import until, wait_for
 from tests.support.service import Service, started
-from tests.support.wire import EXAMPLE, Load, exchange, request
+from tests.support.wire import REQUEST, Load, exchange, request
 
 
 @contextmanager
@@ -73,11 +74,11 @@ def test_sigterm_under_load_loses_no_request(baked: Path, workers: int) -> None:
 def test_sigterm_lets_a_request_in_flight_finish(baked: Path) -> None:
     async def run() -> tuple[int, bool]:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-        writer.write(EXAMPLE[:-5])
+        writer.write(REQUEST[:-5])
         await until("the request is in flight", lambda: service.metric("http_requests_in_progress") >= 1)
         service.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(1)
-        return await exchange(reader, writer, EXAMPLE[-5:])
+        return await exchange(reader, writer, REQUEST[-5:])
 
     with serving(baked) as service:
         assert asyncio.run(run())[0] == 200
@@ -126,19 +127,19 @@ def test_slow_clients_are_cut_off_and_hinder_nobody(baked: Path) -> None:
     async def slow(at_once: int) -> tuple[float, bytes]:
         """Send some bytes at once and then one a second, until the server has had enough."""
         started, (reader, writer) = time.monotonic(), await asyncio.open_connection("127.0.0.1", service.port)
-        writer.write(EXAMPLE[:at_once])
+        writer.write(REQUEST[:at_once])
         answer = asyncio.create_task(until_closed(reader))
-        for i in range(at_once, len(EXAMPLE)):
+        for i in range(at_once, len(REQUEST)):
             if answer.done():
                 break
-            writer.write(EXAMPLE[i : i + 1])
+            writer.write(REQUEST[i : i + 1])
             await asyncio.sleep(1)
         writer.close()
         return time.monotonic() - started, await answer
 
     async def run() -> list[tuple[float, bytes]]:
         task = asyncio.create_task(load.run())
-        ends = await asyncio.gather(*(slow(at_once) for at_once in [1, len(EXAMPLE) - 300] * 20))
+        ends = await asyncio.gather(*(slow(at_once) for at_once in [1, len(REQUEST) - 300] * 20))
         load.stopped = True
         await task
         return ends

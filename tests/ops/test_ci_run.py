@@ -19,6 +19,9 @@ test-all:
 """
 
 
+UNSET = ("CI", "ONTIME_DOCKER_UP", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # the tests may be run by make
+
+
 def _run(folder: Path, *programs: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run it on steps that only print, on a machine whose `docker` is one of these scripts."""
     for name, text in (("on-time", "#!/bin/sh\n"), (".ci/packages", "#!/bin/sh\n"), ("Makefile", STEPS)):
@@ -32,7 +35,7 @@ def _run(folder: Path, *programs: str, **environment: str) -> subprocess.Complet
         (folder / "bin/docker").chmod(0o755)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
-    env = {name: value for name, value in os.environ.items() if name not in ("CI", "ONTIME_DOCKER_UP")}
+    env = {name: value for name, value in os.environ.items() if name not in UNSET}
     env |= {"PATH": f"{folder}/bin:{env['PATH']}"} | environment
     return subprocess.run([folder / ".ci/run"], env=env, capture_output=True, text=True, check=False)
 

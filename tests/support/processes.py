@@ -56,7 +56,8 @@ class Program(subprocess.Popen[str]):
     def __init__(self, command: Sequence[str | Path], log: Path, cwd: Path | None, environment: dict[str, str]) -> None:
         self.log = log
         with log.open("wb") as file:
-            env = os.environ | environment
+            # MLflow writes the address of a registry that a test has used to the environment of all that is started.
+            env = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | environment
             super().__init__(list(map(str, command)), cwd=cwd, env=env, stdout=file, stderr=file, text=True)
 
     def output(self) -> str:

@@ -16,7 +16,7 @@ def request(body: bytes, path: str = "/predict") -> bytes:
     return head.encode() + body
 
 
-EXAMPLE = request(json.dumps(EXAMPLE).encode())
+REQUEST = request(json.dumps(EXAMPLE).encode())
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, content: bytes) -> tuple[int, bool]:
@@ -33,7 +33,7 @@ class Load:
     """Connections that ask as fast as they are answered, until a time or a number of requests is reached."""
 
     port: int
-    content: bytes = EXAMPLE
+    content: bytes = REQUEST
     connections: int = 16
     answers: dict[int, int] = field(default_factory=dict)
     """By status."""
