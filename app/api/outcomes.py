@@ -75,7 +75,7 @@ def _write(journal: Journal, reported: list[Outcome]) -> set[str]:
     there = select(predictions.c.id, outcomes.c.details).select_from(joined)
     with journal.engine.connect() as connection:
         found = connection.execute(there.where(predictions.c.id.in_([o.prediction_id for o in reported]))).all()
-    before = dict(row.tuple() for row in found)
+    before = {row.id: row.details for row in found}
     news = [o for o in reported if before.get(o.prediction_id, ...) not in (..., _details(o))]
     if news:
         statement = upsert(journal.engine, outcomes)
