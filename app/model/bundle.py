@@ -70,7 +70,7 @@ def load(model: Path, manifest: Path) -> Bundle:
         )
     if features != list(FEATURE_NAMES):
         odd = sorted(set(features) ^ set(FEATURE_NAMES)) or ["a different order"]
-        raise BundleInvalid(f"{manifest} has other features than app/problem/features.py computes: {', '.join(odd)}.")
+        raise BundleInvalid(f"{manifest} has other features than app/problem computes: {', '.join(odd)}.")
     bundle = Bundle(Booster(text), lookups, threshold, hashlib.sha256(content).hexdigest(), facts)
     _replay(bundle, golden, manifest)
     return bundle
