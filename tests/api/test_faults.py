@@ -123,6 +123,7 @@ async def until_closed(reader: asyncio.StreamReader) -> bytes:
     return answer
 
 
+@pytest.mark.long
 def test_slow_clients_are_cut_off_and_hinder_nobody(baked: Path) -> None:
     async def slow(at_once: int) -> tuple[float, bytes]:
         """Send some bytes at once and then one a second, until the server has had enough."""

@@ -129,6 +129,7 @@ def test_a_version_that_is_damaged_is_not_served_and_the_old_one_stays(
     assert traffic.versions() == {"1", "3"}
 
 
+@pytest.mark.long
 def test_a_registry_that_goes_and_comes_back(mlflow_registry: Registry, start: Start, image: Path) -> None:
     mlflow_registry.point("2")
     port = free_port()

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.support.service import Start
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "15")
 
 
+@pytest.mark.long
 def test_schemathesis_finds_nothing(baked: Path, tmp_path: Path, start: Start) -> None:
     service = start(baked_model=baked, journal_url=f"sqlite:///{tmp_path}/journal.db")
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.base}/openapi.json"]

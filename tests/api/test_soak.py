@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.support.service import Start
 from tests.support.wire import Load
@@ -16,6 +17,7 @@ REQUESTS = int(os.environ.get("SOAK_REQUESTS", "4000"))
 CONNECTIONS = 300
 
 
+@pytest.mark.long
 def test_300_connections_get_no_error_and_memory_does_not_grow(start: Start, baked: Path) -> None:
     service = start(baked_model=baked, journal_url="sqlite:///journal.db", request_seconds=20)
     process = psutil.Process(service.pid)

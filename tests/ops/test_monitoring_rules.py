@@ -34,6 +34,7 @@ def test_prometheus_accepts_the_configuration_and_the_rules() -> None:
     passes("promtool", "check", "rules", "--lint=all", "--lint-fatal", *(PROMETHEUS / "rules").glob("*.yml"))
 
 
+@pytest.mark.long
 @needs("promtool")
 @pytest.mark.parametrize("file", TESTS, ids=[file.stem for file in TESTS])
 def test_alerts_fire_stay_silent_and_resolve(file: Path) -> None:

@@ -37,6 +37,7 @@ def executed(output: str) -> list[str]:
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
+@pytest.mark.long
 def test_a_parameter_reruns_its_stage_and_what_follows(changing: Clone) -> None:
     set_param(changing, "evaluate", "ece_bins", 5)
     assert executed(changing.run("dvc", "repro", "--dry").stdout)[0] == "evaluate"

@@ -1,7 +1,7 @@
 """Which tests run, how long each may take, and what was skipped.
 
 Without `--all`, the tests that are marked `long` run only where the command line names their file or an expression of
-marks. All tests in the folders e2e and adapt are long.
+marks. All tests in the folders e2e and adapt are long, and so are the variants of tests on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the tests in LONG_FOLDERS, and set the limits."""
-    if in_long_folder(item.path, item.config.rootpath):
+    if in_long_folder(item.path, item.config.rootpath) or on_postgresql(item):
         item.add_marker(pytest.mark.long)
     if not item.get_closest_marker("timeout") and (seconds := limit(item)):
         item.add_marker(pytest.mark.timeout(seconds))
@@ -54,6 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def in_long_folder(path: Path, root: Path) -> bool:
     """Tell whether a path is, or is within, a folder whose tests are all long."""
     return any(path.is_relative_to(root / "tests" / folder) for folder in LONG_FOLDERS)
+
+
+def on_postgresql(item: pytest.Item) -> bool:
+    """Return whether a test is the variant on a real PostgreSQL of one that also runs on SQLite."""
+    variant = getattr(item, "callspec", None)
+    return variant is not None and "postgresql" in variant.params.values()
 
 
 def limit(item: pytest.Item) -> float:
