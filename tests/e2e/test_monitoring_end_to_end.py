@@ -27,7 +27,7 @@ pytestmark = needs("prometheus", "prometheus-alertmanager", "prometheus-blackbox
 
 SPEED = 30
 DOWN_SECONDS = 90
-WAIT_SECONDS = 120
+WAIT_SECONDS = 300
 WELL = {"errors": 0.0, "delay": 0.0}
 
 

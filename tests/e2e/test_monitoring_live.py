@@ -72,8 +72,12 @@ def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory
         "ONTIME_DRIFT_REPORTS": str(site.folder / "reports"),
     }
     ours["monitor receiver"]["ONTIME_RECEIVER_RETRAIN_COMMAND"] = "true"
-    with exporter(int(targets["cadvisor:8080"].split(":")[1])), started(site.commands(), ours):
-        yield site
+    cadvisor = exporter(int(targets["cadvisor:8080"].split(":")[1]))
+    with pytest.MonkeyPatch.context() as patch, cadvisor:
+        patch.chdir(pipeline.path)  # MLflow puts the artifacts of a new experiment into the working directory
+        with started(site.commands(), ours):
+            patch.undo()
+            yield site
 
 
 @contextmanager
