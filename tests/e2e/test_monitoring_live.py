@@ -72,8 +72,8 @@ def site(service: str, pipeline: Clone, tmp_path_factory: pytest.TempPathFactory
         "ONTIME_DRIFT_REPORTS": str(site.folder / "reports"),
     }
     ours["monitor receiver"]["ONTIME_RECEIVER_RETRAIN_COMMAND"] = "true"
-    cadvisor = exporter(int(targets["cadvisor:8080"].split(":")[1]))
-    with pytest.MonkeyPatch.context() as patch, cadvisor:
+    cadvisor = int(targets["cadvisor:8080"].split(":")[1])
+    with exporter(cadvisor), pytest.MonkeyPatch.context() as patch:
         patch.chdir(pipeline.path)  # MLflow puts the artifacts of a new experiment into the working directory
         with started(site.commands(), ours):
             patch.undo()
