@@ -96,7 +96,7 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_along(baked: Path) 
         load = Load(service.port)
         asyncio.run(while_loaded(load, lambda: os.kill(min(before), signal.SIGKILL)))
         assert len(load.failures) <= load.connections and set(load.answers) == {200}
-        wait_for("a new worker is there", lambda: len(workers()) == 2 and workers() != before)
+        wait_for("a new worker has started", lambda: len(workers()) == 2 and workers() != before)
         after = Load(service.port)
         asyncio.run(after.run(requests=200))
         assert not after.failures and set(after.answers) == {200}

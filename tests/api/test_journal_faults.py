@@ -107,7 +107,7 @@ def test_a_database_that_is_gone_for_a_while(
 def test_a_queue_that_is_too_short_for_an_outage_drops_and_counts(start: Start, image: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/journal.db"
     service = start(baked_model=image, journal_url=url, journal_queue=50)
-    wait_for("the journal is there", lambda: service.metric("journal_up") == 1 and (tmp_path / "journal.db").exists())
+    wait_for("the journal exists", lambda: service.metric("journal_up") == 1 and (tmp_path / "journal.db").exists())
     with Traffic(service.base) as traffic:
         with locked(url)():
             wait_for("the queue is full", lambda: service.metric("journal_dropped_total") > 20)

@@ -1,4 +1,4 @@
-"""Processes that a test starts, and waits: each has an end, and says what was waited for."""
+"""Processes that a test starts, and waits: each has a limit, and a failed wait names its condition."""
 
 from __future__ import annotations
 
