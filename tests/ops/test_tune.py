@@ -50,10 +50,16 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
 ) -> None:
     before = (folder / "params.yaml").read_text()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    address = f"sqlite:///{folder}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     command = [sys.executable, "-u", "-m", "ops.cli", "model", "tune", "--trials", "4"]
-    with started(command, PYTHONPATH=str(ROOT)) as search:
+    with started(command, PYTHONPATH=str(ROOT), MLFLOW_TRACKING_URI=address) as search:
         search.wait_until("the first trial ends", lambda: "trial 1 of 4" in search.output())
+        client = tracking.connect()
+        second = {"mlflow.runName": "trial 1"}
+        search.wait_until(
+            "the second has its parameters", lambda: any(r.data.params for r in tracking.find_runs(client, second))
+        )
         search.send_signal(signal.SIGINT)
         assert search.wait(300) != 0 and "trial 4 of 4" not in search.output()
     for apply in (False, True):
@@ -66,7 +72,6 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
     assert changed and {pair[0].split(":")[0].strip() for pair in changed} <= set(tune.SPACE)
     params.load(folder / "params.yaml")
 
-    client = tracking.connect()
     (parent,) = tracking.find_runs(client, {tracking.STAGE_TAG: "tune"})
     trials = tracking.find_runs(client, {tracking.STAGE_TAG: "trial", tracking.PARENT_TAG: parent.info.run_id})
     assert len(trials) == 4 and trials[-1].data.params["num_leaves"] == "7"
