@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 from pandera.errors import SchemaError, SchemaErrors
 
-from stages.columns import schema, types
+from stages.columns import schema, spare, types
 from stages.errors import DataInvalid, ParamsInvalid
 from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
 from stages.params import Params
@@ -27,6 +27,8 @@ class Outcome:
     description: str
     broken: Flags
     tolerance: int
+    share: bool = False
+    """Whether the tolerance is a share of the rows: no single row is a violation."""
 
     @property
     def table(self) -> str:
@@ -43,10 +45,15 @@ class Outcome:
         """Return `pass` if the violations are within the tolerance, else `warn` or `fail` by severity."""
         return STATUS[self.severity] if self.violating > self.tolerance else "pass"
 
+    @property
+    def of_rows(self) -> bool:
+        """Return whether the flags are of the table's rows, rather than of days, columns or other objects."""
+        return None in self.broken.index.names
+
     def keys(self, tables: Tables, most: int | None = None) -> list[dict[str, str]]:
         """Return the keys of violations, at most `most`, as text, as `featurize.repair` matches them."""
         where = self.broken.index[self.broken.to_numpy(dtype=bool)][:most]
-        if None in where.names:  # rows of the table, which may lack a column of its key
+        if self.of_rows:  # rows of the table, which may lack a column of its key
             rows = tables[self.table].loc[where].reindex(columns=KEYS[self.table])
         else:
             rows = where.to_frame(index=False)
@@ -104,16 +111,19 @@ def column_set(frame: pd.DataFrame, table: str) -> Outcome:
 
 def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
     """Check the share of missing values in the columns that may have them."""
+    shares = {column: 0.0 for column, described in COLUMNS[table].items() if spare(described)}
+    shares |= {c: s for c in COLUMNS[table] if (s := p.validate_.missing_share.get(f"{table}.{c}")) is not None}
     return [
         Outcome(
             f"{table}.{column}.missing",
-            "error",
-            f"At most {share:.1%} of the values are missing.",
+            "warning" if spare(described) else "error",
+            f"At most {shares[column]:.1%} of the values are missing.",
             frame[column].isna(),
-            int(share * len(frame)),
+            int(shares[column] * len(frame)),
+            share=True,
         )
-        for column in COLUMNS[table]
-        if (share := p.validate_.missing_share.get(f"{table}.{column}")) is not None and column in frame
+        for column, described in COLUMNS[table].items()
+        if column in shares and column in frame
     ]
 
 
@@ -166,6 +176,14 @@ def repairs(tables: Tables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return found
 
 
+def apply_rules(tables: Tables, p: Params) -> list[Outcome]:
+    """Return the results of the rules between columns, rows and tables, which must be sound."""
+    tolerance = p.validate_.tolerance
+    return [
+        Outcome(r.name, r.severity, r.description, r.broken(tables, p.problem), tolerance.get(r.name, 0)) for r in RULES
+    ]
+
+
 def check(tables: Tables, p: Params) -> dict[str, Any]:
     """Return the validation report; the index of each table must be unique.
 
@@ -173,14 +191,8 @@ def check(tables: Tables, p: Params) -> dict[str, Any]:
     them. Raises ParamsInvalid if `validate` in params.yaml names an unknown table, column or rule.
     """
     verify_names(p)
-    outcomes = structure(tables, p)
     sound = is_sound(tables)
-    if sound:
-        tolerance = p.validate_.tolerance
-        outcomes += [
-            Outcome(r.name, r.severity, r.description, r.broken(tables, p.problem), tolerance.get(r.name, 0))
-            for r in RULES
-        ]
+    outcomes = structure(tables, p) + (apply_rules(tables, p) if sound else [])
     return {
         "failed": sum(outcome.status == "fail" for outcome in outcomes),
         "warnings": sum(outcome.status == "warn" for outcome in outcomes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import pandas as pd
 import pandera.pandas as pa
@@ -20,15 +21,31 @@ def integer(low: int, high: int) -> pa.Column:
     return number("int64", low, high)
 
 
-def real(low: float, high: float, step: float = 0) -> pa.Column:
-    """Describe a column of floats; with `step`, they must be multiples of it."""
-    return number("float64", low, high, *([pa.Check(lambda values: values % step == 0)] if step else []))
+def real(low: float, high: float, step: float = 0, spare: bool = False) -> pa.Column:
+    """Describe a column of floats; with `step`, they must be multiples of it.
+
+    A model can do without a `spare` column: too many missing values are a warning.
+    """
+    column = number("float64", low, high, *([pa.Check(lambda values: values % step == 0)] if step else []))
+    column.metadata = {"spare": spare}
+    return column
+
+
+def spare(column: pa.Column) -> bool:
+    """Return whether a model can do without a column."""
+    return bool((column.metadata or {}).get("spare"))
 
 
 def text(pattern: str = r"\S", unique: bool = False) -> pa.Column:
     """Describe a column of text that matches a pattern; if unique, without duplicates."""
     description = f"text like {pattern}" + (", each once" if unique else "")
     return pa.Column(str, pa.Check.str_contains(pattern), unique=unique, description=description)
+
+
+def kind(column: pa.Column) -> Literal["integer", "real", "time", "text"]:
+    """Return the kind of a column's values."""
+    name = str(column.dtype)
+    return "time" if "datetime" in name else "integer" if "int" in name else "real" if "float" in name else "text"
 
 
 def schema(table: str, described: Mapping[str, pa.Column], nullable: Iterable[str]) -> pa.DataFrameSchema:
@@ -38,7 +55,7 @@ def schema(table: str, described: Mapping[str, pa.Column], nullable: Iterable[st
         name: pa.Column(
             column.dtype,
             column.checks,
-            nullable=f"{table}.{name}" in may_lack,
+            nullable=f"{table}.{name}" in may_lack or spare(column),
             unique=column.unique,
             description=column.description,
         )

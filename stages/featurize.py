@@ -14,6 +14,7 @@ from stages import interface, params, tracking
 from stages.errors import DataInvalid, ParamsInvalid, run
 from stages.files import write_json
 from stages.interface import EDGE_CASES
+from stages.raw import load_tables
 from stages.rows import Rows
 from stages.rules import Tables
 from stages.sections import FeaturizeParams
@@ -48,7 +49,7 @@ def repair(tables: Tables, repairs: list[dict[str, Any]]) -> Tables:
 def load(p: interface.Params) -> tuple[Tables, Rows]:
     """Return the repaired tables in data/, and their rows."""
     repairs = json.loads(REPAIRS_FILE.read_text(encoding="utf-8"))
-    tables = repair(interface.load_tables(DATA_DIR), repairs)
+    tables = repair(load_tables(DATA_DIR), repairs)
     return tables, interface.rows(tables, p)
 
 

@@ -13,10 +13,14 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+
+from stages import git
 from stages.errors import DataInvalid
-from stages.sections import DataParams, load_section
+from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section
 
 DATA_DIR = Path("data")
 
@@ -27,20 +31,30 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def missing(directory: Path, p: DataParams) -> list[str]:
+def missing(directory: Path, names: Iterable[str]) -> list[str]:
     """Return the names of the missing files."""
-    return [name for name in p.files if not (directory / name).exists()]
+    return [name for name in names if not (directory / name).exists()]
 
 
 def verify_present(directory: Path, p: DataParams) -> None:
     """Raise DataInvalid if an existing file does not match its digest or is not listed."""
-    for path in sorted(directory.iterdir()) if directory.exists() else []:
-        if path.name not in p.files:
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        name = path.relative_to(directory).as_posix()
+        if name not in p.files:
             raise DataInvalid(
-                f"{path} is not one of the files that params.yaml lists under data.tables; it would change the data's "
-                f"digest. Move it out of {directory}/."
+                f"{path} is not one of the files that params.yaml lists under data; it would change the data's digest. "
+                + (
+                    "An `on-time data add` was interrupted: `on-time data status` removes what it left."
+                    if name.startswith(f"{ADDED}/")
+                    else f"Move it out of {directory}/, or add its rows by `on-time data add`."
+                )
             )
-        expected, actual = p.files[path.name], sha256(path)
+        expected, actual = p.files[name], sha256(path)
+        if actual != expected and name not in p.pinned:
+            raise DataInvalid(
+                f"{path} does not match params.yaml: expected SHA-256 {expected[:12]}, found {actual[:12]}. "
+                f"Restore it with `rm {path} && make data`, and `git checkout data.dvc` if DVC has hashed it."
+            )
         if actual != expected:
             raise DataInvalid(
                 f"{path} does not match params.yaml: expected SHA-256 {expected[:12]}, found {actual[:12]}. "
@@ -52,8 +66,32 @@ def verify_present(directory: Path, p: DataParams) -> None:
 def verify(directory: Path, p: DataParams) -> None:
     """Raise DataInvalid unless the directory contains exactly the pinned files."""
     verify_present(directory, p)
-    if absent := missing(directory, p):
-        raise DataInvalid(f"{directory}/ lacks {', '.join(absent)}. `make data` fetches what is missing.")
+    if absent := missing(directory, p.files):
+        raise DataInvalid(
+            f"{directory}/ lacks {', '.join(absent)}. "
+            + ("`make data` fetches what is missing." if set(absent) & set(p.pinned) else _about_additions())
+        )
+
+
+def _about_additions() -> str:
+    """Return how to get added files, which are in no package, and how to do without them."""
+    commit = pinned_commit()
+    back = (
+        f"`git switch --detach {commit} && make repro`" if commit else "`git fetch --unshallow` finds the commit that"
+    )
+    return (
+        "It was added by `on-time data add` and is only in the DVC remote: `dvc remote add --default NAME URL` sets it, "
+        f"`make data` fetches from it. {back} makes the model of the first data, which need no remote."
+    )
+
+
+def pinned_commit() -> str:
+    """Return the newest commit before the first addition; empty if git's history does not have it."""
+    for commit in git.run("log", "--format=%h", "--", str(PARAMS_FILE)).stdout.split():
+        content = git.run("show", f"{commit}:{PARAMS_FILE}").stdout
+        if not ((yaml.safe_load(content) or {}).get("data") or {}).get("added"):
+            return commit
+    return ""
 
 
 def download(p: DataParams, directory: Path) -> Path:
@@ -101,7 +139,7 @@ def unpack(archive: Path, names: list[str], p: DataParams, target: Path) -> None
 def fetch(directory: Path, p: DataParams, archive: Path | None = None) -> list[str]:
     """Fetch the missing files and return their names; existing files are verified, never overwritten."""
     verify_present(directory, p)
-    absent = missing(directory, p)
+    absent = missing(directory, p.pinned)
     if absent:
         directory.mkdir(parents=True, exist_ok=True)
         # In the parent directory, so that renames are atomic and an aborted run leaves nothing in data/.
@@ -114,6 +152,11 @@ def fetch(directory: Path, p: DataParams, archive: Path | None = None) -> list[s
                 (tables / name).rename(directory / name)
     verify(directory, p)
     return absent
+
+
+def incomplete() -> bool:
+    """Return whether data/ lacks a file that params.yaml lists."""
+    return bool(missing(DATA_DIR, load_section(DataParams, "data").files))
 
 
 def ensure(archive: Path | None = None) -> str:

@@ -9,9 +9,9 @@ from app.interface import load
 
 TRAINING: dict[str, str] = {
     "Params": "the section `problem` of params.yaml",
-    "load": "the raw tables by name",
     "COLUMNS": "type and range of each column of each table",
     "KEYS": "the columns that identify a row of each table",
+    "days": "the day of each row of a table",
     "RULES": "the rules between columns, rows and tables",
     "REPAIRS": "the repair of rows that violate a rule within its tolerance",
     "rows": "one row per prediction, with target, day and group",
@@ -37,13 +37,18 @@ from stages.problem import (  # noqa: E402
     RULES,
     Params,
     columns,
+    days,
+    lookups,
+    outcomes,
+    requests,
+    rows,
+    scenarios,
+    slices,
 )
-from stages.problem import load as load_tables  # noqa: E402
-from stages.problem import lookups, outcomes, requests, rows, scenarios, slices
 
 # fmt: off
 __all__ = [
-    "CARD", "COLUMNS", "EDGE_CASES", "KEYS", "Params", "REPAIRS", "RULES", "columns", "load_tables", "lookups",
+    "CARD", "COLUMNS", "EDGE_CASES", "KEYS", "Params", "REPAIRS", "RULES", "columns", "days", "lookups",
     "outcomes", "requests", "rows", "scenarios", "slices",
 ]
 # fmt: on

@@ -16,6 +16,7 @@ from stages.sections import (
     EvaluateParams,
     FeaturizeParams,
     GateParams,
+    GrowthParams,
     MonitorParams,
     Section,
     TrainParams,
@@ -29,6 +30,7 @@ class Params(Section):
     """All of params.yaml."""
 
     data: DataParams
+    growth: GrowthParams
     problem: interface.Params
     validate_: Annotated[ValidateParams, Field(alias="validate")]
     featurize: FeaturizeParams

@@ -25,6 +25,7 @@ from stages import interface
 from stages.checks import check as check_rules
 from stages.fetch import DATA_DIR
 from stages.params import Params
+from stages.raw import load_tables
 from stages.rows import Rows
 
 CARD_KEYS = {"predicts", "data", "intervals", "scenarios", "limits"}
@@ -73,7 +74,7 @@ def _serving(_: Params) -> Iterator[tuple[bool, str]]:
 
 
 def _training(p: Params) -> Iterator[tuple[bool, str]]:
-    tables = interface.load_tables(DATA_DIR)
+    tables = load_tables(DATA_DIR)
     check_rules(tables, p)  # raises what a rule raises
     rows, problem = interface.rows(tables, p.problem), p.problem
     shapes = {len(part) for part in (rows.frame, rows.target, rows.day, rows.group)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stages.errors import ParamsInvalid
 
 PARAMS_FILE = Path("params.yaml")
+ADDED = "added"
+"""The folder in data/ with what `on-time data add` added."""
 Parsed = TypeVar("Parsed", bound="Section")
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -40,11 +42,37 @@ class DataParams(Section):
     version: str
     sha256: Sha256
     tables: dict[str, Sha256]
+    added: dict[str, Sha256] = {}
+
+    @property
+    def pinned(self) -> dict[str, str]:
+        """Return the SHA-256 of each table of the source package by the name of its file."""
+        return {f"{name}.csv": digest for name, digest in self.tables.items()}
 
     @property
     def files(self) -> dict[str, str]:
-        """Return the SHA-256 of each table by the name of its file."""
-        return {f"{name}.csv": digest for name, digest in self.tables.items()}
+        """Return the SHA-256 of each file in data/, those of `on-time data add` included."""
+        return self.pinned | {f"{ADDED}/{name}": digest for name, digest in self.added.items()}
+
+
+class Coverage(Section):
+    """The days that the raw tables cover; the section `problem` extends it."""
+
+    first_date: Day
+    last_date: Day
+    gaps: list[Period] = []
+
+    def days(self) -> list[date]:
+        """Return the days from the first to the last date, without the gaps."""
+        every = (self.first_date + timedelta(days=i) for i in range((self.last_date - self.first_date).days + 1))
+        return [day for day in every if not any(first <= day <= last for first, last in self.gaps)]
+
+
+class GrowthParams(Section):
+    """Limits of `on-time data add`."""
+
+    max_quarantined: Share
+    max_shift: Ratio
 
 
 class ValidateParams(Section):

@@ -13,6 +13,7 @@ from stages import fetch, interface, params, tracking
 from stages.checks import check, enforce
 from stages.errors import run
 from stages.files import write_json
+from stages.raw import load_tables
 
 REPORT = Path("reports/validation.json")
 REPAIRS = Path("build/repairs.json")
@@ -40,7 +41,7 @@ def main() -> None:
     p = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
     with tracking.stage_run("validate", p.validate_, inputs=["data"]) as log:
-        tables = interface.load_tables(fetch.DATA_DIR)
+        tables = load_tables(fetch.DATA_DIR)
         report = check(tables, p)
         write_json(REPORT, report)
         log.metrics(

@@ -18,6 +18,7 @@ from ops.ci.reproduce import clone, rerun
 from stages import checks, evaluate, featurize, interface, params, train, validate
 from stages.metrics import MetricSettings
 from stages.params import Params
+from stages.raw import load_tables
 from stages.rows import Rows
 from stages.rules import Tables
 
@@ -35,7 +36,7 @@ def one_process(times: int) -> dict[str, float]:
     """Run the stages without DVC and MLflow on repeated training rows; return seconds and peak memory."""
     started = time.perf_counter()
     p = params.load()
-    raw = interface.load_tables(featurize.DATA_DIR)
+    raw = load_tables(featurize.DATA_DIR)
     report = checks.check(raw, p)
     with tempfile.TemporaryDirectory() as folder:
         for name, frame in raw.items():

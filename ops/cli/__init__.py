@@ -10,7 +10,7 @@ from app.errors import OnTimeError
 from ops.cli.base import Group
 
 GROUPS = {
-    "data": "Fetch and validate the raw tables.",
+    "data": "Fetch, validate and extend the raw tables.",
     "model": "Train, compare, promote, roll back and serve the model.",
     "release": "Build, check, publish and deploy the image of a model version.",
     "monitor": "Watch the service and its model: drift, dashboards, alerts.",

@@ -1,13 +1,14 @@
-"""`on-time data`: fetch and validate the raw tables."""
+"""`on-time data`: fetch, validate and extend the raw tables."""
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from ops.cli.base import CallerPath, Group, dvc
+from ops.cli.base import CallerPath, Group, dvc, echo_json, json_option
 
 group = Group()
 REMOTES = (Path(".dvc/config"), Path(".dvc/config.local"))
@@ -17,11 +18,7 @@ REMOTES = (Path(".dvc/config"), Path(".dvc/config.local"))
 @click.option("--archive", type=CallerPath(exists=True, dir_okay=False), help="Source package, already downloaded.")
 def fetch(archive: Path | None) -> None:
     """Fetch the raw tables, from the DVC remote if one is set, and compare them with their pinned digests."""
-    from stages import fetch as raw
-
-    if archive is None and not raw.DATA_DIR.exists() and _has_remote():
-        dvc("pull", str(raw.DATA_DIR))
-    click.echo(raw.ensure(archive))
+    click.echo(_complete(archive))
 
 
 @group.verb("on-time data check")
@@ -38,6 +35,51 @@ def test_rows(ctx: click.Context) -> None:
     """Make the rows on which a promotion compares two models."""
     ctx.invoke(fetch)
     dvc("repro", "featurize")
+
+
+@group.verb("on-time data add ~/july/flights-2013-07.csv.gz ~/july/weather-2013-07.csv.gz")
+@click.argument("files", nargs=-1, required=True, type=CallerPath(exists=True, dir_okay=False))
+def add(files: tuple[Path, ...]) -> None:
+    """Add new rows: FILES named TABLE….csv, .csv.gz or .parquet, checked by the rules; all of them or none."""
+    from ops.data import add as work
+
+    with work.alone():
+        work.recover()
+        _complete()
+        changed, report = work.add(list(files))
+        click.echo(work.text(report))
+        dvc("add", "--quiet", "data")  # also after an addition that was interrupted before this step
+    click.echo(
+        "Next: `make repro`, and commit params.yaml, data.dvc, dvc.lock and reports. `dvc push data` stores the rows "
+        "in the DVC remote: no other clone has them without it."
+        if changed
+        else "Nothing to add: data/ is as it was."
+    )
+
+
+@group.verb("on-time data status")
+@json_option
+def status(as_json: bool) -> None:
+    """Show what is in data/: tables, periods, rows, gaps, additions, quarantine."""
+    from ops.data import add as work
+    from ops.data import status as known
+
+    with work.alone():
+        for folder in work.recover():
+            click.echo(f"{folder}: removed, left by an interrupted addition", err=True)
+        _complete()
+        found = known.facts()
+    echo_json(found) if as_json else click.echo(known.text(found))
+
+
+def _complete(archive: Path | None = None) -> str:
+    """Fetch what data/ lacks, verify it, and return a summary."""
+    from stages import fetch as raw
+
+    if archive is None and raw.incomplete() and _has_remote():
+        with suppress(SystemExit):  # without access to the remote, the source package may do
+            dvc("pull", str(raw.DATA_DIR))
+    return raw.ensure(archive)
 
 
 def _has_remote() -> bool:

@@ -23,6 +23,7 @@ from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
 from stages import featurize, interface, params
 from stages.params import Params
+from stages.raw import load_tables
 from stages.rows import day_of
 from stages.sections import PARAMS_FILE, MonitorParams
 
@@ -168,7 +169,7 @@ def move_window(until: date, path: Path = PARAMS_FILE) -> None:
 
 def newest_day(p: Params) -> date:
     """Return the last day of the rows in data/."""
-    return day_of(interface.rows(interface.load_tables(featurize.DATA_DIR), p.problem).day.max())
+    return day_of(interface.rows(load_tables(featurize.DATA_DIR), p.problem).day.max())
 
 
 def retrain_here(until: date) -> None:

@@ -5,11 +5,11 @@ The core uses these names only; docs/adapt.md describes each of them.
 
 from stages.problem.card import CARD
 from stages.problem.params import Params
-from stages.problem.raw import load
 from stages.problem.rules import REPAIRS, RULES
 from stages.problem.schema import COLUMNS, KEYS
 from stages.problem.slicing import slices
 from stages.problem.table import EDGE_CASES, columns, lookups, outcomes, requests, rows, scenarios
+from stages.problem.times import days
 
 __all__ = [
     "CARD",
@@ -20,7 +20,7 @@ __all__ = [
     "REPAIRS",
     "RULES",
     "columns",
-    "load",
+    "days",
     "lookups",
     "outcomes",
     "requests",

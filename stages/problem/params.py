@@ -6,14 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.sections import Band, Day, Positive, Section
+from stages.sections import Band, Coverage, Positive
 
 
-class Params(Section):
-    """Coverage of the raw tables, lookups and scenarios."""
+class Params(Coverage):
+    """Coverage and sizes of the raw tables, lookups and scenarios."""
 
-    first_date: Day
-    last_date: Day
     flights_per_day: Band
     extra_airports: dict[str, Annotated[tuple[float, float, str], Field(strict=False)]]
     holiday_reach_days: Positive

@@ -112,9 +112,9 @@ def tailnum_of_departed(t: Tables, _: Params) -> Flags:
     return t["flights"]["tailnum"].isna() & t["flights"]["dep_time"].notna()
 
 
-@rule("flights")
+@rule("flights", "warning")
 def carrier_known(t: Tables, _: Params) -> Flags:
-    """Every carrier is in the table of airlines."""
+    """Every carrier is in the table of airlines; to a model, another one is an unknown category."""
     return ~t["flights"]["carrier"].isin(t["airlines"]["carrier"])
 
 

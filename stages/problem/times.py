@@ -16,6 +16,11 @@ def local_dates(frame: pd.DataFrame) -> pd.Series:
     return pd.to_datetime(frame[["year", "month", "day"]], errors="coerce").rename("date")
 
 
+def days(table: str, frame: pd.DataFrame, _: Params) -> pd.Series | None:
+    """Return the local date of each row, NaT for an invalid one; None for a table without dates."""
+    return local_dates(frame) if table in ("flights", "weather") else None
+
+
 def local_hours(frame: pd.DataFrame) -> pd.Series:
     """Return `time_hour` converted from UTC to naive local times."""
     return frame["time_hour"].dt.tz_convert(LOCAL).dt.tz_localize(None)
@@ -28,11 +33,12 @@ def minutes(hhmm: pd.Series) -> pd.Series:
 
 def period(p: Params) -> pd.DatetimeIndex:
     """Return the local dates that the tables cover."""
-    return pd.date_range(p.first_date, p.last_date, name="date")
+    return pd.DatetimeIndex(p.days(), name="date")
 
 
 def hours_expected(origins: list[str], p: Params) -> pd.MultiIndex:
     """Return (origin, time_hour in UTC) of every hour of the period."""
     days = period(p)
-    hours = pd.date_range(days[0], days[-1] + timedelta(days=1), freq="h", inclusive="left", tz=LOCAL).tz_convert("UTC")
+    hours = pd.date_range(days[0], days[-1] + timedelta(days=1), freq="h", inclusive="left", tz=LOCAL)
+    hours = hours[hours.normalize().tz_localize(None).isin(days)].tz_convert("UTC")
     return pd.MultiIndex.from_product([origins, hours], names=["origin", "time_hour"])

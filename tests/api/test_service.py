@@ -26,7 +26,7 @@ def api(small_service: str) -> httpx.Client:
 def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, small: Clone) -> None:
     p = params.load(small.path / "params.yaml")
     repairs = json.loads((small.path / "build/repairs.json").read_text())
-    raw = featurize.repair(interface.load_tables(small.path / "data"), repairs)
+    raw = featurize.repair(load_tables(small.path / "data"), repairs)
     rows = interface.rows(raw, p.problem)
     test = rows.where(rows.within(p.featurize.test))
     known = Lookups.from_json(json.loads((small.path / featurize.LOOKUPS_FILE).read_text()))

@@ -24,7 +24,7 @@ AFTER_DEPARTURE = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time",
 @pytest.fixture(scope="module")
 def raw() -> Tables:
     """A week of flights with its weather, as it is in the data."""
-    tables = interface.load_tables(ROOT / "data")
+    tables = load_tables(ROOT / "data")
     flights = tables["flights"]
     return tables | {"flights": flights[(flights["month"] == 7) & (flights["day"] <= 7)].reset_index(drop=True)}
 

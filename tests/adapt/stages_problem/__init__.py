@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,13 @@ from app.problem import BUSY, WEATHER, Hours, Lookups
 from stages.columns import integer, real, text
 from stages.rows import Rows
 from stages.rules import Flags, Rules, Tables
-from stages.sections import Day, Section
+from stages.sections import Coverage
 
 
-class Params(Section):
+class Params(Coverage):
     """The section `problem` of params.yaml."""
 
-    first_date: Day
-    last_date: Day
     weather_age_hours: int
-
-
-def load(folder: Path) -> Tables:
-    """Read the table as it is written."""
-    return {"Bikeshare": pd.read_csv(folder / "Bikeshare.csv")}
 
 
 MONTHS = ["Jan", "Feb", "March", "April", "May", "June", "July", "Aug", "Sept", "Oct", "Nov", "Dec"]
@@ -61,6 +53,11 @@ def times(frame: pd.DataFrame, p: Params) -> Ints:
     return np.asarray((day_number(p.first_date) + frame["day"] - 1) * 24 + frame["hr"], dtype=np.int64)
 
 
+def days(_table: str, frame: pd.DataFrame, p: Params) -> pd.Series:
+    """Return the day of each row."""
+    return pd.to_datetime(p.first_date) + pd.to_timedelta(frame["day"] - 1, unit="D")
+
+
 @RULES.add("Bikeshare")
 def hour_unique(t: Tables, _: Params) -> Flags:
     """No two rows are of the same hour."""
@@ -70,7 +67,7 @@ def hour_unique(t: Tables, _: Params) -> Flags:
 @RULES.add("Bikeshare")
 def calendar(t: Tables, p: Params) -> Flags:
     """Month and weekday are those of the day, and the day lies in the period."""
-    table, day = t["Bikeshare"], pd.to_datetime(p.first_date) + pd.to_timedelta(t["Bikeshare"]["day"] - 1, unit="D")
+    table, day = t["Bikeshare"], days("Bikeshare", t["Bikeshare"], p)
     month = day.dt.month.map(dict(enumerate(MONTHS, start=1)))
     return (table["mnth"] != month) | (table["weekday"] != (day.dt.dayofweek + 1) % 7) | (day.dt.date > p.last_date)
 

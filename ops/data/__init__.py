@@ -1,0 +1,1 @@
+"""Bring new rows into data/."""

@@ -1,0 +1,47 @@
+"""`on-time data status`: what is in data/."""
+
+from typing import Any
+
+import yaml
+
+from ops.data import add
+from stages import fetch, growth, params
+from stages.params import Params
+from stages.raw import load_tables
+
+
+def facts() -> dict[str, Any]:
+    """Return tables with periods and rows, gaps, and additions with their quarantine."""
+    p: Params = params.load()
+    tables = load_tables(fetch.DATA_DIR)
+    return {
+        "tables": {
+            table: {"rows": len(frame), "days": growth.period(table, frame, p.problem)}
+            for table, frame in tables.items()
+        },
+        "period": [str(p.problem.first_date), str(p.problem.last_date)],
+        "gaps": [[str(day) for day in gap] for gap in p.problem.gaps],
+        "additions": add.reports(),
+        "dvc": _digest(),
+    }
+
+
+def _digest() -> str:
+    """Return the digest in data.dvc."""
+    return str(yaml.safe_load(fetch.DATA_DIR.with_suffix(".dvc").read_text(encoding="utf-8"))["outs"][0]["md5"])
+
+
+def text(found: dict[str, Any]) -> str:
+    """Return the facts for people."""
+    first, last = found["period"]
+    lines = [f"data/ {found['dvc']}: {first} to {last}"]
+    lines += [f"  no data: {gap[0]} to {gap[1]}" for gap in found["gaps"]]
+    for table, known in found["tables"].items():
+        days = known["days"]
+        lines.append(f"  {table:10} {known['rows']:>9,} rows" + (f", {days[0]} to {days[1]}" if days else ""))
+    if not found["additions"]:
+        lines.append("  nothing was added to the first data")
+    for number, report in found["additions"].items():
+        lines.append(f"addition {number}: {', '.join(report['files'])}")
+        lines += ["  " + line for line in add.text(report).splitlines()]
+    return "\n".join(lines)

@@ -1,0 +1,254 @@
+"""Judge new rows by the rules of the whole: which are added, which are corrections, known, or quarantined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from app.features import day_number
+from stages import checks, interface
+from stages.columns import kind
+from stages.errors import DataInvalid
+from stages.incoming import Incoming
+from stages.interface import COLUMNS, KEYS
+from stages.params import Params
+from stages.raw import absorb
+from stages.rows import day_of
+from stages.rules import Tables
+from stages.sections import Coverage
+
+BULK = (0.005, 0.995)
+"""Shares of a table's new rows between which the days count as covered; days before and after must be adjacent."""
+
+
+@dataclass
+class Arrival:
+    """The new rows of a table; `typed` shrinks to those that are added, new ones and corrections."""
+
+    raw: pd.DataFrame
+    """All rows, with the columns `file` and `row` (from 1) before those of the table."""
+    typed: pd.DataFrame
+    rule: pd.Series
+    """The first rule that a row breaks; missing for others."""
+    repeated: int = 0
+    known: int = 0
+    corrections: list[str] = field(default_factory=list)
+
+    @property
+    def quarantined(self) -> pd.DataFrame:
+        """Return the rows that break a rule, as they were in the file."""
+        found = self.rule.dropna()
+        return pd.concat([found.rename("rule"), self.raw.loc[found.index]], axis=1)
+
+    @property
+    def new(self) -> int:
+        """Return the number of rows with a new key."""
+        return len(self.typed) - len(self.corrections)
+
+    def quarantine(self, broken: pd.Index, rule: str) -> None:
+        """Move rows out of `typed`."""
+        self.rule.loc[broken] = rule
+        self.typed = self.typed.drop(index=broken)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is added, and the parameters that belong to it."""
+
+    arrivals: dict[str, Arrival]
+    p: Params
+    warnings: dict[str, str]
+
+    @property
+    def changes(self) -> bool:
+        """Return whether there are rows to add."""
+        return any(len(arrival.typed) for arrival in self.arrivals.values())
+
+
+def gather(files: list[Incoming]) -> dict[str, Arrival]:
+    """Return the rows of the files by table, without exact repetitions; rows that contradict each other are broken."""
+    arrivals = {}
+    for table in (table for table in COLUMNS if any(file.table == table for file in files)):
+        own = [file for file in files if file.table == table]
+        starts = np.cumsum([0, *(len(file.raw) for file in own)])[:-1]
+        raw = pd.concat([file.raw.assign(file=file.name, row=file.raw.index + 1) for file in own], ignore_index=True)
+        typed, rule = (
+            pd.concat([part.set_axis(part.index + start) for part, start in zip(parts, starts, strict=True)])
+            for parts in ([file.typed for file in own], [file.mistyped for file in own])
+        )
+        single = typed[~typed.duplicated()]
+        arrival = Arrival(
+            raw[["file", "row", *COLUMNS[table]]], single, rule.reindex(raw.index), len(typed) - len(single)
+        )
+        arrival.quarantine(single.index[single.duplicated(KEYS[table], keep=False)], f"{table}.key")
+        arrivals[table] = arrival
+    return arrivals
+
+
+def compare(known: pd.DataFrame, arrival: Arrival, keys: list[str]) -> None:
+    """Drop the rows that are known from an arrival, and list those that correct a known one."""
+    _, place = absorb([known, arrival.typed], keys)
+    found = place[len(known) :]
+    old = found < len(known)
+    before, after = known.iloc[found[old]].reset_index(drop=True), arrival.typed[old].reset_index(drop=True)
+    differs = pd.DataFrame({name: ~_equal(before[name], after[name]) for name in after}, index=after.index)
+    for i in np.flatnonzero(differs.any(axis=1)):
+        key = " ".join(f"{name}={after.loc[i, name]}" for name in keys)
+        changes = ", ".join(f"{c} {before.loc[i, c]} -> {after.loc[i, c]}" for c in differs.columns[differs.loc[i]])
+        arrival.corrections.append(f"{key}: {changes}")
+    arrival.known = int((~differs.any(axis=1)).sum())
+    arrival.typed = arrival.typed.drop(index=arrival.typed.index[old][~differs.any(axis=1)])
+
+
+def _equal(a: pd.Series, b: pd.Series) -> pd.Series:
+    same = pd.Series(np.isclose(a, b, rtol=1e-9, atol=0)) if a.dtype == "float64" else a == b
+    return same | (a.isna() & b.isna())
+
+
+def extended(coverage: Coverage, days: npt.NDArray[np.int64]) -> Coverage:
+    """Return the coverage with the days of new rows, shape (n,); days that are far from most of them do not count."""
+    before = {day_number(day) for day in coverage.days()}
+    fresh = np.sort(days[(days > day_number(coverage.first_date)) & ~np.isin(days, list(before))])
+    if not fresh.size:
+        return coverage
+    low, high = (int(np.quantile(fresh, share, method="nearest")) for share in BULK)
+    present = set(fresh.tolist()) | before
+    while low - 1 in present and low - 1 not in before:
+        low -= 1
+    while high + 1 in present and high + 1 not in before:
+        high += 1
+    covered = sorted(before | set(range(low, high + 1)))
+    gaps = [(day_of(a + 1), day_of(b - 1)) for a, b in zip(covered, covered[1:], strict=False) if b - a > 1]
+    return coverage.model_copy(update={"last_date": day_of(covered[-1]), "gaps": gaps})
+
+
+def day_numbers(table: str, frame: pd.DataFrame, p: interface.Params) -> npt.NDArray[np.int64]:
+    """Return the days of the rows that have one, days since 1970-01-01."""
+    days = interface.days(table, frame, p)
+    return np.array([], dtype=np.int64) if days is None else days.dropna().to_numpy("datetime64[D]").astype(np.int64)
+
+
+def period(table: str, frame: pd.DataFrame, p: interface.Params) -> list[str]:
+    """Return the first and the last day of the rows, ISO 8601; nothing for a table without days or rows."""
+    days = day_numbers(table, frame, p)
+    return [str(day_of(days.min())), str(day_of(days.max()))] if days.size else []
+
+
+def parameters(p: Params, arrivals: dict[str, Arrival]) -> Params:
+    """Return the parameters with the period and the numbers of rows after the addition."""
+    days = [day_numbers(table, arrival.typed, p.problem) for table, arrival in arrivals.items()]
+    new = {table: arrival.new for table, arrival in arrivals.items()}
+    rows = {
+        table: (low + new.get(table, 0), high + new.get(table, 0)) for table, (low, high) in p.validate_.rows.items()
+    }
+    return p.model_copy(
+        update={
+            "problem": extended(p.problem, np.concatenate(days)),
+            "validate_": p.validate_.model_copy(update={"rows": rows}),
+        }
+    )
+
+
+def judge(known: Tables, files: list[Incoming], p: Params) -> Verdict:
+    """Return the verdict on new rows; raise DataInvalid if a file has too many that break an error rule.
+
+    The rules are checked on the known and the new rows together, as `validate` will check them, and again without the
+    rows that break one.
+    """
+    arrivals = gather(files)
+    for table, arrival in arrivals.items():
+        compare(known[table], arrival, KEYS[table])
+    while True:
+        grown = parameters(p, arrivals)
+        whole, places = _together(known, arrivals)
+        outcomes = checks.structure(whole, grown)
+        outcomes += checks.apply_rules(whole, grown) if checks.is_sound(whole) else []
+        found = _quarantine(outcomes, arrivals, places)
+        _refuse_files(arrivals, p.growth.max_quarantined)
+        if not found:
+            break
+    if failed := [o for o in outcomes if o.status == "fail"]:
+        raise DataInvalid(
+            "nothing was added: with the new rows, the data break "
+            + "; ".join(f"{o.name} ({o.violating} of {len(o.broken)}: {_example(o, whole)})" for o in failed)
+            + ". Add all days of a period at once; days without rows belong under problem.gaps in params.yaml."
+        )
+    warnings = _warnings(outcomes, places, whole) | shifts(known, arrivals, p)
+    return Verdict(arrivals, grown, warnings)
+
+
+def _together(known: Tables, arrivals: dict[str, Arrival]) -> tuple[Tables, dict[str, pd.Series]]:
+    """Return all rows, and the places of the new ones."""
+    whole, places = dict(known), {}
+    for table, arrival in arrivals.items():
+        whole[table], place = absorb([known[table], arrival.typed], KEYS[table])
+        places[table] = pd.Series(place[len(known[table]) :], index=arrival.typed.index)
+    return whole, places
+
+
+def _quarantine(outcomes: list[checks.Outcome], arrivals: dict[str, Arrival], places: dict[str, pd.Series]) -> int:
+    """Move the new rows that break an error rule out of the arrivals; return their number."""
+    before = sum(len(arrival.typed) for arrival in arrivals.values())
+    for outcome in outcomes:
+        if outcome.table in arrivals and outcome.severity == "error" and outcome.of_rows and not outcome.share:
+            arrival, place = arrivals[outcome.table], places[outcome.table]
+            broken = place.index[outcome.broken.to_numpy(dtype=bool)[place]]
+            arrival.quarantine(broken.intersection(arrival.typed.index), outcome.name)
+    return before - sum(len(arrival.typed) for arrival in arrivals.values())
+
+
+def _refuse_files(arrivals: dict[str, Arrival], most: float) -> None:
+    refused = []
+    for arrival in arrivals.values():
+        for name, rule in arrival.rule.groupby(arrival.raw["file"], sort=False):
+            if rule.count() > most * len(rule):
+                first = arrival.raw["row"][rule.first_valid_index()]
+                counts = ", ".join(f"{key} ({n:,})" for key, n in rule.value_counts().items())
+                refused.append(f"{name}: {rule.count():,} of {len(rule):,} rows break {counts}, first row {first}")
+    if refused:
+        raise DataInvalid(
+            f"nothing was added: {'; '.join(refused)}. More than {most:.1%} of a file's rows "
+            "(growth.max_quarantined in params.yaml) are no single errors: correct the source."
+        )
+
+
+def _example(outcome: checks.Outcome, tables: Tables) -> str:
+    return " ".join(f"{name}={value}" for key in outcome.keys(tables, 1) for name, value in key.items())
+
+
+def _warnings(outcomes: list[checks.Outcome], places: dict[str, pd.Series], whole: Tables) -> dict[str, str]:
+    """Return the warnings about the new rows by rule."""
+    found = {}
+    for outcome in outcomes:
+        if outcome.severity == "error" or outcome.table not in places or not outcome.violating:
+            continue
+        if not outcome.of_rows:
+            found[outcome.name] = f"{outcome.violating:,} in all data, for example {_example(outcome, whole)}"
+        elif (broken := int(outcome.broken.to_numpy(dtype=bool)[places[outcome.table]].sum())) and (
+            outcome.status == "warn"
+        ):
+            found[outcome.name] = f"{broken:,} of {len(places[outcome.table]):,} rows"
+    return found
+
+
+def shifts(known: Tables, arrivals: dict[str, Arrival], p: Params) -> dict[str, str]:
+    """Return the real columns whose median of a table's new rows is far from those of all known months.
+
+    Another unit or another instrument shows there, within the range that the column allows.
+    """
+    found = {}
+    for table, arrival in arrivals.items():
+        days = interface.days(table, known[table], p.problem)
+        for name in (name for name, described in COLUMNS[table].items() if kind(described) == "real"):
+            values = known[table][name]
+            if days is None or values.isna().all() or arrival.typed[name].isna().all():
+                continue
+            months = values.groupby(days.dt.to_period("M")).median()
+            reach = p.growth.max_shift * float(values.quantile(0.75) - values.quantile(0.25))
+            median, low, high = (float(x) for x in (arrival.typed[name].median(), months.min(), months.max()))
+            if reach and not low - reach <= median <= high + reach:
+                found[f"{table}.{name}.shift"] = f"median {median:g}, {low:g} to {high:g} in the known months"
+    return found
