@@ -23,7 +23,7 @@ from stages.errors import run
 from stages.featurize import DAY, GROUP, TARGET
 from stages.files import EVALUATION_FILE, METRICS_FILE, rounded, write_json
 from stages.metrics import MetricSettings, Scored, describe
-from stages.rows import day_of, month_of
+from stages.rows import day_of, month_names, months_of
 from stages.sections import EvaluateParams
 from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix
 
@@ -50,8 +50,8 @@ def logistic_regression(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
 
 def slices(frame: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bool_]]:
     """Return the row mask of each slice: those of the problem, and the months."""
-    month = month_of(frame[DAY].to_numpy())
-    months: dict[str, npt.NDArray[np.bool_]] = {f"month={number:02d}": month == number for number in np.unique(month)}
+    month = months_of(frame[DAY].to_numpy())
+    months: dict[str, npt.NDArray[np.bool_]] = {f"month={name}": month == m for m, name in month_names(month).items()}
     return interface.slices(frame, lookups) | months
 
 
@@ -68,13 +68,13 @@ def intervals(scored: Scored, p: EvaluateParams, settings: MetricSettings) -> di
 
 def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: MetricSettings) -> dict[str, Any]:
     """Return the metrics by month: rolling-origin predictions in training months, the final model's in test months."""
+    both = pd.concat([rolling, test], ignore_index=True)
+    month = months_of(both[DAY].to_numpy())
     months: dict[str, Any] = {}
-    for frame in (rolling, test):
-        month = month_of(frame[DAY].to_numpy())
-        for number in np.unique(month):
-            part = frame[month == number]
-            scored = Scored(part[TARGET].to_numpy(), part["probability"].to_numpy(), part[GROUP].to_numpy())
-            months[f"{number:02d}"] = describe(scored, settings)
+    for number, name in month_names(month).items():
+        part = both[month == number]
+        scored = Scored(part[TARGET].to_numpy(), part["probability"].to_numpy(), part[GROUP].to_numpy())
+        months[name] = describe(scored, settings)
     return months
 
 

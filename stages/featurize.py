@@ -89,7 +89,7 @@ def main() -> None:
     p, problem = all_params.featurize, all_params.problem
     with tracking.stage_run("featurize", p, inputs=["data"]) as log:
         tables, rows = load(problem)
-        training, test = rows.where(rows.within(p.train)), rows.where(rows.within(p.test))
+        training, test = (rows.where(rows.within(period)) for period in p.periods(problem))
         if p.reference_rows > len(training):
             raise ParamsInvalid(
                 f"params.yaml: featurize.reference_rows is {p.reference_rows}, there are {len(training)} training rows."

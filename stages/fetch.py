@@ -76,12 +76,10 @@ def verify(directory: Path, p: DataParams) -> None:
 def _about_additions() -> str:
     """Return how to get added files, which are in no package, and how to do without them."""
     commit = pinned_commit()
-    back = (
-        f"`git switch --detach {commit} && make repro`" if commit else "`git fetch --unshallow` finds the commit that"
-    )
+    first = f"`git switch --detach {commit} && make repro`" if commit else "an earlier commit (`git fetch --unshallow`)"
     return (
-        "It was added by `on-time data add` and is only in the DVC remote: `dvc remote add --default NAME URL` sets it, "
-        f"`make data` fetches from it. {back} makes the model of the first data, which need no remote."
+        "`on-time data add` added this, and only the DVC remote has it: `dvc remote add --default NAME URL` sets one, "
+        f"and `make data` fetches from it. Without it, {first} makes the model of the first data."
     )
 
 

@@ -20,9 +20,6 @@ from stages.rows import day_of
 from stages.rules import Tables
 from stages.sections import Coverage
 
-BULK = (0.005, 0.995)
-"""Shares of a table's new rows between which the days count as covered; days before and after must be adjacent."""
-
 
 @dataclass
 class Arrival:
@@ -50,6 +47,8 @@ class Arrival:
 
     def quarantine(self, broken: pd.Index, rule: str) -> None:
         """Move rows out of `typed`."""
+        if broken.empty:
+            return
         self.rule.loc[broken] = rule
         self.typed = self.typed.drop(index=broken)
 
@@ -108,13 +107,16 @@ def _equal(a: pd.Series, b: pd.Series) -> pd.Series:
     return same | (a.isna() & b.isna())
 
 
-def extended(coverage: Coverage, days: npt.NDArray[np.int64]) -> Coverage:
-    """Return the coverage with the days of new rows, shape (n,); days that are far from most of them do not count."""
+def extended(coverage: Coverage, days: npt.NDArray[np.int64], stray: float) -> Coverage:
+    """Return the coverage with the days of new rows, shape (n,).
+
+    A share `stray` of the rows at either end counts only on days adjacent to those of the others.
+    """
     before = {day_number(day) for day in coverage.days()}
     fresh = np.sort(days[(days > day_number(coverage.first_date)) & ~np.isin(days, list(before))])
     if not fresh.size:
         return coverage
-    low, high = (int(np.quantile(fresh, share, method="nearest")) for share in BULK)
+    low, high = (int(np.quantile(fresh, share, method="nearest")) for share in (stray, 1 - stray))
     present = set(fresh.tolist()) | before
     while low - 1 in present and low - 1 not in before:
         low -= 1
@@ -146,7 +148,7 @@ def parameters(p: Params, arrivals: dict[str, Arrival]) -> Params:
     }
     return p.model_copy(
         update={
-            "problem": extended(p.problem, np.concatenate(days)),
+            "problem": extended(p.problem, np.concatenate(days), p.growth.max_quarantined),
             "validate_": p.validate_.model_copy(update={"rows": rows}),
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,16 @@ class Params(Section):
     evaluate: EvaluateParams
     gate: GateParams
     monitor: MonitorParams
+
+    @property
+    def train_period(self) -> tuple[date, date]:
+        """Return the first and the last day of training."""
+        return self.featurize.periods(self.problem)[0]
+
+    @property
+    def test_period(self) -> tuple[date, date]:
+        """Return the first and the last day of the test."""
+        return self.featurize.periods(self.problem)[1]
 
 
 def load(path: Path = PARAMS_FILE) -> Params:

@@ -80,9 +80,9 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     shapes = {len(part) for part in (rows.frame, rows.target, rows.day, rows.group)}
     yield len(shapes) == 1, f"rows: frame, target, day and group have {sorted(shapes)} rows"
     yield set(np.unique(rows.target)) <= {0, 1}, "rows: target has other values than 0 and 1"
-    for name, period in (("train", p.featurize.train), ("test", p.featurize.test)):
+    for name, period in (("train", p.train_period), ("test", p.test_period)):
         yield bool(rows.within(period).any()), f"rows: no row is in featurize.{name}, {period[0]} to {period[1]}"
-    lookups = interface.lookups(tables, rows.where(rows.within(p.featurize.train)).frame, problem)
+    lookups = interface.lookups(tables, rows.where(rows.within(p.train_period)).frame, problem)
     again = Lookups.from_json(json.loads(json.dumps(lookups.to_json())))
     yield again.to_json() == lookups.to_json(), "Lookups: from_json(to_json()) gives other lookups"
     yield set(CATEGORIES) <= set(lookups.vocabularies), "Lookups: vocabularies lacks a feature of the kind category"

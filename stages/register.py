@@ -59,7 +59,7 @@ def register(
     tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
     for key, value in tags.items():
         client.set_model_version_tag(NAME, version.version, key, value)
-    first, last = p.featurize.test
+    first, last = p.test_period
     headline = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items())
     decisions = (version.description or "").partition("\n")[2]  # added by promotions and rollbacks
     lines = [f"{first} to {last}: {headline}. Bundle {digest[:12]}.", *filter(None, [decisions])]

@@ -45,6 +45,18 @@ def day_of(number: int) -> date:
     return date.fromordinal(date(1970, 1, 1).toordinal() + int(number))
 
 
+def months_of(days: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Return the months, since January 1970, of days since 1970-01-01."""
+    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+
+
+def month_names(months: npt.ArrayLike) -> dict[int, str]:
+    """Return the names of months since January 1970, in their order: "05" within one year, else "2013-05"."""
+    known = np.unique(np.asarray(months, dtype=np.int64))
+    one_year = len(np.unique(known // 12)) == 1
+    return {int(m): f"{m % 12 + 1:02d}" if one_year else f"{1970 + m // 12}-{m % 12 + 1:02d}" for m in known}
+
+
 def month_of(days: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     """Return the calendar month (1 to 12) of days since 1970-01-01."""
-    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) % 12 + 1
+    return months_of(days) % 12 + 1

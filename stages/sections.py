@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.errors import ParamsInvalid
 
@@ -67,6 +67,16 @@ class Coverage(Section):
         every = (self.first_date + timedelta(days=i) for i in range((self.last_date - self.first_date).days + 1))
         return [day for day in every if not any(first <= day <= last for first, last in self.gaps)]
 
+    def complete_months(self) -> list[date]:
+        """Return the covered days up to the end of the newest month of which every day is covered."""
+        days = self.days()
+        known = set(days)
+        for last in reversed(days):
+            month = (last.replace(day=i) for i in range(1, last.day + 1))
+            if (last + timedelta(days=1)).day == 1 and known.issuperset(month):
+                return days[: days.index(last) + 1]
+        return []
+
 
 class GrowthParams(Section):
     """Limits of `on-time data add`."""
@@ -84,13 +94,41 @@ class ValidateParams(Section):
 
 
 class FeaturizeParams(Section):
-    """Split and samples of `featurize`."""
+    """Split and samples of `featurize`: fixed periods, or numbers of days that end with the newest complete month."""
 
-    train: Period
-    test: Period
+    train: Period | None = None
+    test: Period | None = None
+    train_days: Positive | None = None
+    test_days: Positive | None = None
     reference_rows: Positive
     golden_rows: Positive
     seed: int
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = {name for name in ("train", "test", "train_days", "test_days") if getattr(self, name) is not None}
+        if given not in ({"train", "test"}, {"train_days", "test_days"}):
+            raise ValueError("give train and test, or train_days and test_days")
+        return self
+
+    @property
+    def relative(self) -> bool:
+        """Return whether the periods follow the data."""
+        return self.train_days is not None
+
+    def periods(self, coverage: Coverage) -> tuple[tuple[date, date], tuple[date, date]]:
+        """Return the periods of training and test; days without data do not count."""
+        if self.train and self.test:
+            return self.train, self.test
+        days = coverage.complete_months()
+        test, train = self.test_days or 0, self.train_days or 0
+        if len(days) <= test:
+            raise ParamsInvalid(
+                f"{PARAMS_FILE}: the data have {len(days)} days in complete months, featurize.test_days is {test}, and "
+                "some must be left for training. Add data or lower test_days."
+            )
+        first = max(0, len(days) - test - train)
+        return (days[first], days[-test - 1]), (days[-test], days[-1])
 
 
 class TrainParams(Section):
@@ -98,7 +136,7 @@ class TrainParams(Section):
 
     rounds: Positive
     group_dropout: dict[str, Share]
-    fold_months: list[Annotated[int, Field(ge=2, le=12)]]
+    fold_months: list[Annotated[int, Field(ge=1, le=12)]] | Positive
     threshold_rule: Literal["precision", "alert_share"]
     threshold_value: Share
     seed: int

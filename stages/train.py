@@ -22,7 +22,7 @@ from stages.errors import DataInvalid, run
 from stages.featurize import DAY, GROUP, LOOKUPS_FILE, TARGET
 from stages.fetch import sha256
 from stages.files import write_json
-from stages.rows import month_of
+from stages.rows import months_of
 from stages.sections import TrainParams
 
 BUNDLE_DIR = Path("build/bundle")
@@ -82,18 +82,38 @@ def fit(
     return booster
 
 
-def rolling_origin(train: pd.DataFrame, p: TrainParams) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict each fold's month by a model trained on all months before it.
+def folds(train: pd.DataFrame, p: TrainParams) -> list[int]:
+    """Return the months of the folds, since January 1970: the newest of each listed one, or the last training months.
+
+    Raises DataInvalid if a month, or all months before it, have no training rows.
+    """
+    known = [int(month) for month in np.unique(months_of(train[DAY].to_numpy()))]
+    if isinstance(p.fold_months, int):
+        if len(known) <= p.fold_months:
+            raise DataInvalid(f"train.fold_months is {p.fold_months}, training has only {len(known)} months.")
+        return known[-p.fold_months :]
+    newest = {month % 12 + 1: month for month in known}
+    for fold in p.fold_months:
+        if newest.get(fold, known[0]) == known[0]:
+            raise DataInvalid(
+                f"train.fold_months: month {fold} or the months before it have no training rows. A single number "
+                "instead of the list stands for the last months of the training period."
+            )
+    return [newest[fold] for fold in p.fold_months]
+
+
+def rolling_origin(
+    train: pd.DataFrame, p: TrainParams, months: Sequence[int] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predict each fold's month (by default those of `folds`) by a model trained on all months before it.
 
     Returns the predictions (day, group, target, probability) and the loss on the fold's month by round.
     """
-    features, target, month = matrix(train), train[TARGET].to_numpy(), month_of(train[DAY].to_numpy())
+    features, target, month = matrix(train), train[TARGET].to_numpy(), months_of(train[DAY].to_numpy())
     parts, losses = [], {}
-    for fold in p.fold_months:
+    for fold in folds(train, p) if months is None else months:
         before, now = month < fold, month == fold
-        if not before.any() or not now.any():
-            raise DataInvalid(f"train.fold_months: month {fold} or the months before it have no training rows.")
-        booster = fit(features[before], target[before], p, label=f"fold of month {fold}")
+        booster = fit(features[before], target[before], p, label=f"fold of month {fold % 12 + 1}")
         probability = model.predict(booster, features[now])
         parts.append(
             train.loc[now, [DAY, GROUP, TARGET]].assign(probability=probability.round(9), row=np.flatnonzero(now))

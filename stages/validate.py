@@ -9,7 +9,7 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataSummaryPreset
 
-from stages import fetch, interface, params, tracking
+from stages import fetch, params, tracking
 from stages.checks import check, enforce
 from stages.errors import run
 from stages.files import write_json

@@ -58,7 +58,7 @@ def one_process(times: int) -> dict[str, float]:
 
 def _features(tables: Tables, p: Params, times: int) -> tuple[Lookups, pd.DataFrame, pd.DataFrame]:
     rows = interface.rows(tables, p.problem)
-    training, test = rows.where(rows.within(p.featurize.train)), rows.where(rows.within(p.featurize.test))
+    training, test = (rows.where(rows.within(period)) for period in p.featurize.periods(p.problem))
     lookups = interface.lookups(tables, training.frame, p.problem)
     repeated = Rows(
         pd.concat([training.frame] * times, ignore_index=True),

@@ -69,7 +69,10 @@ def status(as_json: bool) -> None:
             click.echo(f"{folder}: removed, left by an interrupted addition", err=True)
         _complete()
         found = known.facts()
-    echo_json(found) if as_json else click.echo(known.text(found))
+    if as_json:
+        echo_json(found)
+    else:
+        click.echo(known.text(found))
 
 
 def _complete(archive: Path | None = None) -> str:

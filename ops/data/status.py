@@ -43,5 +43,7 @@ def text(found: dict[str, Any]) -> str:
         lines.append("  nothing was added to the first data")
     for number, report in found["additions"].items():
         lines.append(f"addition {number}: {', '.join(report['files'])}")
-        lines += ["  " + line for line in add.text(report).splitlines()]
+        own = [line for line in add.text(report).splitlines() if not line.startswith("warning")]
+        lines += [f"  {line}" for line in own]
+        lines.append(f"  {len(report['warnings'])} warnings, in {add.FOLDER / number / add.REPORT}")
     return "\n".join(lines)

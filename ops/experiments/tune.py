@@ -30,7 +30,7 @@ from stages.fetch import sha256
 from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
 from stages.sections import PARAMS_FILE, TrainParams
-from stages.train import rolling_origin
+from stages.train import folds, rolling_origin
 
 STORAGE = Path("build/tune.db")
 MOST_LEAVES = "most leaves"
@@ -119,13 +119,14 @@ def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def _mean_loss(trial: optuna.Trial, train: pd.DataFrame, p: TrainParams) -> float | None:
     """Return the mean log loss of the folds; None once it is worse than the median of the earlier trials."""
     losses: list[float] = []
-    for month in p.fold_months:
-        rolling, _ = rolling_origin(train, p.model_copy(update={"fold_months": [month]}))
+    months = folds(train, p)
+    for month in months:
+        rolling, _ = rolling_origin(train, p, [month])
         losses.append(float(pointwise(evaluate.score(rolling, rolling["probability"]))["log_loss"].mean()))
         mean = float(np.mean(losses))
-        mlflow.log_metrics({"fold_log_loss": losses[-1], "mean_log_loss": mean}, step=month)
+        mlflow.log_metrics({"fold_log_loss": losses[-1], "mean_log_loss": mean}, step=month % 12 + 1)
         trial.report(mean, len(losses))
-        if len(losses) < len(p.fold_months) and trial.should_prune():
+        if len(losses) < len(months) and trial.should_prune():
             return None
     return mean
 

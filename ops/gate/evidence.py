@@ -77,7 +77,7 @@ class TestRows:
         if lookups == self.lookups:
             return matrix(self.frame)
         tables, rows = featurize.load(p.problem)
-        frame = featurize.features(rows.where(rows.within(p.featurize.test)), tables, lookups, p.problem)
+        frame = featurize.features(rows.where(rows.within(p.test_period)), tables, lookups, p.problem)
         if not np.array_equal(frame[[TARGET, DAY]].to_numpy(), self.frame[[TARGET, DAY]].to_numpy()):
             raise DataInvalid(f"{OUT_DIR}/test.parquet has other rows than the raw data: `dvc repro` makes it anew.")
         return matrix(frame)

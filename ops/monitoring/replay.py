@@ -122,7 +122,7 @@ def _print_week(rows: list[tuple[date, float, bool]], first: date) -> None:
 
 def run(base: str, first: date | None, last: date | None, week_seconds: float) -> None:
     """Replay the test period of params.yaml, or another one."""
-    period, key = params.load().featurize.test, os.environ.get("ONTIME_API_KEY")
+    period, key = params.load().test_period, os.environ.get("ONTIME_API_KEY")
     wanted = days(first or period[0], last or period[1])
     try:
         asyncio.run(replay(base, wanted, week_seconds, {"X-API-Key": key} if key else {}))

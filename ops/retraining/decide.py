@@ -25,7 +25,7 @@ from stages import featurize, interface, params
 from stages.params import Params
 from stages.raw import load_tables
 from stages.rows import day_of
-from stages.sections import PARAMS_FILE, MonitorParams
+from stages.sections import PARAMS_FILE, FeaturizeParams, MonitorParams, load_section
 
 DAY_SECONDS = 86400
 TEST_DAYS = 28
@@ -157,7 +157,12 @@ def dispatch(settings: RetrainSettings, reasons: tuple[str, ...]) -> None:
 
 
 def move_window(until: date, path: Path = PARAMS_FILE) -> None:
-    """Write a training window into params.yaml that ends `TEST_DAYS` before `until`, and the test window after it."""
+    """Write a training window into params.yaml that ends `TEST_DAYS` before `until`, and the test window after it.
+
+    Relative windows follow the data by themselves: the file stays as it is.
+    """
+    if load_section(FeaturizeParams, "featurize", path).relative:
+        return
     last_train = until - timedelta(days=TEST_DAYS)
     yaml = YAML()
     yaml.preserve_quotes = True
@@ -188,6 +193,8 @@ def retrain(until: date | None, now: bool) -> None:
     """Decide and act, or retrain `now` without a decision, on the data until a day (by default, the newest one)."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     p = params.load()
+    if until and p.featurize.relative:
+        raise RetrainingFailed("featurize.train_days in params.yaml sets the windows: leave out --until.")
     until = until or newest_day(p)
     if now:
         retrain_here(until)

@@ -40,5 +40,5 @@ def hours_expected(origins: list[str], p: Params) -> pd.MultiIndex:
     """Return (origin, time_hour in UTC) of every hour of the period."""
     days = period(p)
     hours = pd.date_range(days[0], days[-1] + timedelta(days=1), freq="h", inclusive="left", tz=LOCAL)
-    hours = hours[hours.normalize().tz_localize(None).isin(days)].tz_convert("UTC")
+    hours = hours[hours.tz_localize(None).floor("D").isin(days)].tz_convert("UTC")  # pylint: disable=no-member
     return pd.MultiIndex.from_product([origins, hours], names=["origin", "time_hour"])

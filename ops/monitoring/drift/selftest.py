@@ -17,8 +17,8 @@ from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, wo
 from stages import params, progress
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
-from stages.rows import month_of
-from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix
+from stages.rows import months_of
+from stages.train import BUNDLE_DIR, ROLLING_FILE, folds, matrix
 
 RESAMPLES = 100
 WINDOW_ROWS = 2000
@@ -71,8 +71,8 @@ def weeks(frame: pd.DataFrame, stride: int = WEEK_DAYS) -> Iterator[tuple[str, p
 def training_weeks(vocabularies: dict[str, list[str]]) -> pd.DataFrame:
     """Return the training rows of the rolling-origin months with their out-of-fold scores."""
     known, train = pd.read_parquet(ROLLING_FILE), pd.read_parquet(OUT_DIR / "train.parquet")
-    month = month_of(train[DAY].to_numpy())
-    rows = pd.concat([train[month == fold] for fold in params.load().train.fold_months], ignore_index=True)
+    month = months_of(train[DAY].to_numpy())
+    rows = pd.concat([train[month == fold] for fold in folds(train, params.load().train)], ignore_index=True)
     assert rows[DAY].equals(known[DAY]) and rows[TARGET].equals(known[TARGET])
     return words(rows, vocabularies).assign(**{SCORE: known[SCORE]})
 
