@@ -176,7 +176,7 @@ def judge(known: Tables, files: list[Incoming], p: Params) -> Verdict:
         raise DataInvalid(
             "nothing was added: with the new rows, the data break "
             + "; ".join(f"{o.name} ({o.violating} of {len(o.broken)}: {_example(o, whole)})" for o in failed)
-            + ". Add all days of a period at once; days without rows belong under problem.gaps in params.yaml."
+            + ". Correct the files; days without rows belong under problem.gaps in params.yaml."
         )
     warnings = _warnings(outcomes, places, whole) | shifts(known, arrivals, p)
     return Verdict(arrivals, grown, warnings)

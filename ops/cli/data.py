@@ -38,23 +38,36 @@ def test_rows(ctx: click.Context) -> None:
 
 
 @group.verb("on-time data add ~/july/flights-2013-07.csv.gz ~/july/weather-2013-07.csv.gz")
-@click.argument("files", nargs=-1, required=True, type=CallerPath(exists=True, dir_okay=False))
-def add(files: tuple[Path, ...]) -> None:
+@click.argument("files", nargs=-1, type=CallerPath(exists=True, dir_okay=False))
+@click.option("--inbox", metavar="URL", help="Folder or s3://… whose files are added, those that are new.")
+@click.option("--push", is_flag=True, help="Store the rows in the DVC remote.")
+def add(files: tuple[Path, ...], inbox: str | None, push: bool) -> None:
     """Add new rows: FILES named TABLE….csv, .csv.gz or .parquet, checked by the rules; all of them or none."""
     from ops.data import add as work
 
+    if not files and inbox is None:
+        raise click.UsageError("Name files, or an --inbox.")
     with work.alone():
         work.recover()
         _complete()
-        changed, report = work.add(list(files))
-        click.echo(work.text(report))
+        changed = False
+        if found := [*files, *_collected(inbox)]:
+            changed, report = work.add(found)
+            click.echo(work.text(report))
         dvc("add", "--quiet", "data")  # also after an addition that was interrupted before this step
-    click.echo(
-        "Next: `make repro`, and commit params.yaml, data.dvc, dvc.lock and reports. `dvc push data` stores the rows "
-        "in the DVC remote: no other clone has them without it."
-        if changed
-        else "Nothing to add: data/ is as it was."
-    )
+        if push:
+            dvc("push", "data")
+    if not changed:
+        click.echo("Nothing to add: data/ is as it was.")
+    else:
+        remote = "" if push else " `dvc push data` stores the rows in the DVC remote: no other clone has them without."
+        click.echo(f"Next: `make repro`, and commit params.yaml, data.dvc, dvc.lock and reports.{remote}")
+
+
+def _collected(url: str | None) -> list[Path]:
+    from ops.data import inbox
+
+    return inbox.collect(url) if url else []
 
 
 @group.verb("on-time data status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from stages.problem.params import Params
@@ -234,6 +235,19 @@ def every_hour(t: Tables, p: Params) -> Flags:
 def dewp_below_temp(t: Tables, _: Params) -> Flags:
     """The dew point is not above the temperature."""
     return t["weather"]["dewp"] > t["weather"]["temp"]
+
+
+@rule("weather")
+def humidity_units(t: Tables, _: Params) -> Flags:
+    """On every day, humidity is what temperature and dew point imply (Magnus), to one point in the median."""
+    w = t["weather"]
+
+    def pressure(fahrenheit: pd.Series) -> pd.Series:
+        celsius = (fahrenheit - 32) / 1.8
+        return np.exp(17.625 * celsius / (243.04 + celsius))
+
+    error = (100 * pressure(w["dewp"]) / pressure(w["temp"]) - w["humid"]).abs()
+    return error.groupby(local_dates(w)).median() > 1
 
 
 @rule("weather")

@@ -166,7 +166,7 @@ def test_killed_at_any_time_nothing_is_half_added(clone: Clone, march: list[Path
 
 
 def test_two_at_once_are_refused(clone: Clone, march: list[Path]) -> None:
-    lock = "import fcntl, sys; f = open('build/data.lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    lock = "import fcntl; f = open('build/data.lock', 'w'); fcntl.flock(f, 2); print(1, flush=True); input()"
     (clone.path / "build").mkdir(exist_ok=True)
     command = [sys.executable, "-c", lock]
     with subprocess.Popen(command, cwd=clone.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -201,6 +201,25 @@ def test_a_clone_gets_the_growth_from_the_remote_or_is_told_how_to_do_without(
     copies[1].run("./on-time", "data", "fetch")
     copies[1].run("dvc", "repro", "featurize")
     assert "data.dvc" not in copies[1].git_status()
+
+
+def test_the_inbox_is_added_once_and_stored_in_the_remote(clone: Clone, march: list[Path], tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for path in march:
+        shutil.copy(path, inbox)
+    (inbox / "README.txt").write_text("not a table", encoding="utf-8")
+    clone.run("dvc", "remote", "add", "--default", "team", str(tmp_path / "remote"))
+    added = clone.run(*ADD, "--inbox", str(inbox), "--push").stdout
+    assert "Next: `make repro`" in added and "dvc push" not in added
+    assert len([path for path in (tmp_path / "remote").rglob("*") if path.is_file()]) >= 9
+    for path in inbox.glob("*.csv"):
+        path.rename(path.with_name(f"{path.stem}-again.csv"))
+    grown = content(clone)
+    again = clone.run(*ADD, "--inbox", str(inbox), "--push").stdout
+    assert "Nothing to add" in again and "rows read" not in again and content(clone) == grown
+    lost = clone.run(*ADD, "--inbox", str(tmp_path / "nowhere"), check=False)
+    assert lost.returncode == 6 and "cannot be read" in lost.stderr
 
 
 def test_windows_follow_the_newest_complete_month(clone: Clone, march: list[Path]) -> None:

@@ -215,6 +215,15 @@ def test_another_value_of_a_known_row_is_a_correction_in_its_place(
 
 
 @pytest.mark.long
+def test_a_wrong_unit_that_only_columns_together_show_refuses_the_files(
+    known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
+) -> None:
+    metric = change("weather", "dewp", celsius)(change("weather", "temp", celsius)(week))
+    with pytest.raises(DataInvalid, match=r"nothing was added: .*weather\.humidity_units \(7 of 17"):
+        growth.judge(known, write(tmp_path, metric), p)
+
+
+@pytest.mark.long
 def test_a_missing_day_refuses_the_files(known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path) -> None:
     holed = {table: frame[frame["day"] != "24"] for table, frame in week.items()}
     with pytest.raises(DataInvalid, match=r"flights\.every_day \(1 of 17: date=2013-01-24\)"):
