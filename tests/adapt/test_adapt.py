@@ -188,6 +188,28 @@ def rows_of(series: str, exposition: str) -> float:
 
 
 @pytest.mark.usefixtures("output")
+def test_new_rows_are_judged_by_the_rules_of_the_second_problem(adapted: Clone, tmp_path: Path) -> None:
+    header, *rows = (adapted.path / "data/Bikeshare.csv").read_text(encoding="utf-8").splitlines()
+    names = header.replace('"', "").split(",")
+    counts = [names.index(name) for name in ("casual", "registered", "bikers")]
+    known, corrected, broken = (row.split(",") for row in rows[100:103])
+    for column in (counts[0], counts[2]):
+        corrected[column] = str(int(corrected[column]) + 7)
+    file = tmp_path / "Bikeshare-fixed.csv"
+    file.write_text("\n".join([header, *(",".join(row) for row in (known, corrected, *[known] * 8))]) + "\n")
+    added = run(adapted, [f"on-time data add {file}"])
+    assert "10 rows read: 0 new, 1 corrected, 1 known, 8 repeated, 0 quarantined" in added
+    broken[counts[2]] = str(int(broken[counts[2]]) + 1)
+    file.write_text("\n".join([header, ",".join(broken)]) + "\n")
+    refused = adapted.run("./on-time", "data", "add", str(file), check=False)
+    assert "1 of 1 rows break Bikeshare.bikers_total" in refused.stderr
+    assert "2011-01-01 to 2011-12-31" in run(adapted, ["on-time data status"])
+    adapted.run("dvc", "repro", "validate")
+    adapted.run("git", "checkout", "--quiet", "params.yaml", "data.dvc", "dvc.lock", "reports")
+    shutil.rmtree(adapted.path / "data/added")
+
+
+@pytest.mark.usefixtures("output")
 def test_the_build_context_of_the_image_serves_by_itself(
     adapted: Clone, example: dict[str, object], tmp_path: Path
 ) -> None:

@@ -162,6 +162,14 @@ QUARANTINED = {
         "flights.in_period",
         20,
     ),
+    "a few keys twice with other values": (
+        lambda t: t
+        | {
+            "flights": pd.concat([t["flights"], change("flights", "dep_delay", lambda v: int(v) + 1)(t)["flights"][:9]])
+        },
+        "flights.key",
+        18,
+    ),
     "text in a number": (change("flights", "dep_time", lambda _: "noon", slice(0, 7)), "flights.dep_time", 7),
     "a missing whole number": (
         change("flights", "sched_dep_time", lambda _: "", slice(0, 3)),
