@@ -15,6 +15,7 @@ from stages.errors import DataInvalid, ParamsInvalid
 from stages.featurize import DAY, TARGET, features, golden_requests, repair
 from stages.problem import Params
 from stages.problem.table import lookups, rows
+from stages.raw import load_tables
 from stages.rules import Tables
 from tests.conftest import ROOT
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from stages import params
 from stages.errors import ParamsInvalid
+from stages.sections import Coverage, FeaturizeParams
 
 
 @pytest.fixture(name="text")
@@ -63,3 +65,24 @@ def test_text_that_is_not_yaml_is_an_error_of_ours(tmp_path: Path) -> None:
 
 def test_a_copy_of_the_file_loads_the_same(tmp_path: Path, text: str) -> None:
     assert load(tmp_path, text) == params.load()
+
+
+def test_periods_are_fixed_or_end_with_the_newest_complete_month() -> None:
+    coverage = Coverage(
+        first_date=date(2013, 1, 1), last_date=date(2017, 2, 20), gaps=[(date(2014, 1, 1), date(2016, 12, 31))]
+    )
+    samples = {"reference_rows": 1, "golden_rows": 1, "seed": 1}
+    days = FeaturizeParams.model_validate(samples | {"train_days": 40, "test_days": 41})
+    assert days.relative and days.periods(coverage) == (
+        (date(2013, 11, 12), date(2013, 12, 21)),
+        (date(2013, 12, 22), date(2017, 1, 31)),
+    )
+    assert days.model_copy(update={"train_days": 9999}).periods(coverage)[0][0] == date(2013, 1, 1)
+    with pytest.raises(ParamsInvalid, match="396 days in complete months, featurize.test_days is 400"):
+        days.model_copy(update={"test_days": 400}).periods(coverage)
+    fixed = (date(2013, 1, 1), date(2013, 1, 31)), (date(2013, 2, 1), date(2013, 2, 28))
+    given = {"train": fixed[0], "test": fixed[1]}
+    assert FeaturizeParams.model_validate(samples | given).periods(coverage) == fixed
+    for wrong in ({}, {"train": fixed[0]}, {"train_days": 3}, given | {"test_days": 3}):
+        with pytest.raises(ValidationError, match="give train and test, or train_days and test_days"):
+            FeaturizeParams.model_validate(samples | wrong)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from app.interface import FEATURE_NAMES, members, without
+from stages import params
 from stages.errors import DataInvalid
-from stages.rows import month_of
-from stages.train import choose_threshold
+from stages.featurize import DAY
+from stages.rows import month_names, month_of
+from stages.train import choose_threshold, folds
+
+P = params.load().train
 
 
 def test_months_of_days_are_those_of_the_calendar() -> None:
@@ -40,3 +45,36 @@ def test_without_weather_masks_all_weather_and_nothing_else() -> None:
     weather = [i in members("weather") for i in range(len(FEATURE_NAMES))]
     assert np.isnan(masked[:, weather]).all() and (masked[:, ~np.array(weather)] == 1).all()
     assert (features == 1).all()
+
+
+def training(first: str, last: str) -> pd.DataFrame:
+    """Return the days of a period, without those of 2014 to 2016, as training rows."""
+    days = pd.date_range(first, last, freq="D")
+    kept = days[~days.year.isin([2014, 2015, 2016])]
+    return pd.DataFrame({DAY: kept.to_numpy("datetime64[D]").astype(np.int64)})
+
+
+@pytest.mark.parametrize(
+    ("last", "fold_months", "expected"),
+    [
+        ("2013-10-31", [5, 6, 10], ["2013-05", "2013-06", "2013-10"]),
+        ("2017-03-31", [12, 3], ["2013-12", "2017-03"]),
+        ("2017-03-31", 4, ["2013-12", "2017-01", "2017-02", "2017-03"]),
+    ],
+)
+def test_folds_are_the_newest_of_their_months_or_the_last_ones(
+    last: str, fold_months: list[int] | int, expected: list[str]
+) -> None:
+    found = folds(training("2013-01-01", last), P.model_copy(update={"fold_months": fold_months}))
+    assert [str(np.datetime64(month, "M")) for month in found] == expected
+
+
+@pytest.mark.parametrize("fold_months", [[1], [5], 2])
+def test_a_fold_without_earlier_rows_is_refused(fold_months: list[int] | int) -> None:
+    with pytest.raises(DataInvalid, match="train.fold_months"):
+        folds(training("2013-01-01", "2013-02-28"), P.model_copy(update={"fold_months": fold_months}))
+
+
+def test_months_have_their_year_where_there_is_more_than_one() -> None:
+    assert month_names([516, 517]) == {516: "01", 517: "02"}
+    assert month_names([564, 527]) == {527: "2013-12", 564: "2017-01"}
