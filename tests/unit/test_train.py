@@ -49,8 +49,8 @@ def test_without_weather_masks_all_weather_and_nothing_else() -> None:
 
 def training(first: str, last: str) -> pd.DataFrame:
     """Return the days of a period, without those of 2014 to 2016, as training rows."""
-    days = pd.date_range(first, last, freq="D")
-    kept = days[~days.year.isin([2014, 2015, 2016])]
+    days = pd.Series(pd.date_range(first, last, freq="D"))
+    kept = days[~days.dt.year.isin([2014, 2015, 2016])]
     return pd.DataFrame({DAY: kept.to_numpy("datetime64[D]").astype(np.int64)})
 
 
