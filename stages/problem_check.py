@@ -27,6 +27,7 @@ from stages.fetch import DATA_DIR
 from stages.params import Params
 from stages.raw import load_tables
 from stages.rows import Rows
+from stages.sections import Coverage
 
 CARD_KEYS = {"predicts", "data", "intervals", "scenarios", "limits"}
 SAMPLE_ROWS = 500
@@ -74,7 +75,11 @@ def _serving(_: Params) -> Iterator[tuple[bool, str]]:
 
 
 def _training(p: Params) -> Iterator[tuple[bool, str]]:
+    yield isinstance(p.problem, Coverage), "Params is no subclass of stages.sections.Coverage"
     tables = load_tables(DATA_DIR)
+    for table, frame in tables.items():
+        found = interface.days(table, frame, p.problem)
+        yield found is None or len(found) == len(frame), f"days: {table} has {len(frame)} rows and not as many days"
     check_rules(tables, p)  # raises what a rule raises
     rows, problem = interface.rows(tables, p.problem), p.problem
     shapes = {len(part) for part in (rows.frame, rows.target, rows.day, rows.group)}

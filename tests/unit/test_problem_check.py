@@ -37,6 +37,7 @@ def raising(*_: Any) -> Any:
         (problem_check, "EXAMPLE", {"origin": "EWR"}, "EXAMPLE is no valid Request"),
         (interface, "EDGE_CASES", [{"origin": "XXX"}], "the edge case .*XXX.* is no valid Request"),
         (interface, "outcomes", lambda frame, _: [{"delay_minutes": 0}] * len(frame), "differs from the target"),
+        (interface, "days", lambda *_: [1], "days: flights has .* rows and not as many days"),
         (interface, "scenarios", raising, "raises ZeroDivisionError: half done"),
         (interface, "CARD", {"limits": "none"}, "CARD has other keys"),
     ],
