@@ -79,7 +79,7 @@ def status(as_json: bool) -> None:
 
     with work.alone():
         for folder in work.recover():
-            click.echo(f"{folder}: removed, left by an interrupted addition", err=True)
+            click.echo(f"{folder}: removed, it is not in params.yaml", err=True)
         _complete()
         found = known.facts()
     if as_json:

@@ -18,6 +18,8 @@ def collect(url: str) -> list[Path]:
     known = {digest for report in add.reports().values() for digest in report["files"].values()}
     try:
         system, root = fsspec.core.url_to_fs(url)
+        if "file" in system.protocol and not system.isdir(root):  # in an object store, an empty folder does not exist
+            raise NotADirectoryError(root)
         for name in system.find(root, maxdepth=1):
             if name.lower().endswith(FORMS):
                 system.get_file(name, str(folder / name.rpartition("/")[2]))

@@ -138,7 +138,7 @@ def test_whatever_an_interrupted_addition_left_is_named_and_removed(clone: Clone
     before = content(clone)
     clone.run(sys.executable, "-c", KILLED, "before the parameters", "data", "add", *map(str, march), check=False)
     stopped = clone.run("dvc", "repro", "validate", check=False)
-    assert stopped.returncode != 0 and "`on-time data status` removes what it left" in stopped.stderr
+    assert stopped.returncode != 0 and "`on-time data status` removes it" in stopped.stderr
     assert "data/added/0001: removed" in clone.run("./on-time", "data", "status").stderr
     clone.run("git", "checkout", "--quiet", "data.dvc")  # which `dvc repro` had hashed
     assert content(clone) == before
