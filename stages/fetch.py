@@ -85,10 +85,12 @@ def _about_additions() -> str:
 
 def pinned_commit() -> str:
     """Return the newest commit before the first addition; empty if git's history does not have it."""
+    first = "HEAD"
     for commit in git.run("log", "--format=%h", "--", str(PARAMS_FILE)).stdout.split():
         content = git.run("show", f"{commit}:{PARAMS_FILE}").stdout
         if not ((yaml.safe_load(content) or {}).get("data") or {}).get("added"):
-            return commit
+            return git.run("rev-parse", "--short", f"{first}^").stdout.strip()
+        first = commit
     return ""
 
 

@@ -179,6 +179,7 @@ def test_two_at_once_are_refused(clone: Clone, march: list[Path]) -> None:
 def test_a_clone_gets_the_growth_from_the_remote_or_is_told_how_to_do_without(
     clone: Clone, march: list[Path], tmp_path: Path
 ) -> None:
+    commit(clone.path, "A change that leaves the data and params.yaml alone")
     pinned = git(clone.path, "rev-parse", "--short", "HEAD")
     clone.run("dvc", "remote", "add", "--default", "team", str(tmp_path / "remote"))
     clone.run(*ADD, *map(str, march))
