@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import select
 
 from app.interface import EXAMPLE
-from app.journal import connect, predictions
+from app.journal.database import connect, predictions
 from tests.conftest import Postgres
 from tests.support.processes import Program, started, wait_for
 from tests.support.service import Service, Start, Traffic

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import insert
 
 from app.interface import FEATURE_NAMES
-from app.journal import connect, outcomes, predictions, prepare
+from app.journal.database import connect, outcomes, predictions, prepare
 from app.model.bundle import Bundle
 from ops.monitoring.drift import selftest
 from ops.monitoring.drift.compare import Alarm, AlarmKind

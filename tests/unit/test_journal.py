@@ -16,10 +16,11 @@ from fastapi import HTTPException
 from pydantic import ValidationError
 from sqlalchemy import Table, func, select
 
-from app import journal as journals
 from app.api.outcomes import record
 from app.interface import CATEGORIES, FEATURE_NAMES, Outcome
-from app.journal import Journal, JournalInvalid, connect, expire, outcomes, predictions, prepare
+from app.journal import database, writer
+from app.journal.database import JournalInvalid, connect, expire, outcomes, predictions, prepare
+from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions, new_id
@@ -139,7 +140,7 @@ def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Ca
 def test_a_journal_that_cannot_be_written_at_the_end_counts_what_is_lost(
     answer: Callable[..., Predictions], metrics: Metrics, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(writer, "CLOSE_SECONDS", 0.5)
     journal = keep(f"sqlite:///{tmp_path}/missing/journal.db", metrics)
     journal.start()
     journal.record(answer(7))
@@ -151,7 +152,7 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)
     prepare(journal.engine)  # a second time is no harm
     with journal.engine.begin() as connection:
-        connection.execute(journals.schema.update().values(version=1))
+        connection.execute(database.schema.update().values(version=1))
     with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 2.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
 
@@ -170,7 +171,7 @@ def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callab
     journal.close()
     assert count(journal, predictions) == 3
     reported = [Outcome(prediction_id=name, delay_minutes=0) for name in young.ids]
-    assert asyncio.run(record(journal, reported)) == set()
+    assert asyncio.run(record(journal, reported)).unknown == set()
     expire(journal.engine, datetime.now(UTC) - timedelta(days=80))
     assert count(journal, predictions) == count(journal, outcomes) == 0
 
@@ -206,7 +207,7 @@ def test_outcomes_are_recorded_once_corrected_and_refused(
     journal.record(given)  # still in the queue when the outcome arrives
 
     def report(name: str, **fields: Any) -> set[str]:
-        return asyncio.run(record(journal, [Outcome(prediction_id=name, **fields)]))
+        return asyncio.run(record(journal, [Outcome(prediction_id=name, **fields)])).unknown
 
     assert report(given.ids[0], delay_minutes=3) == set()
     first = rows(journal)
@@ -261,10 +262,10 @@ def test_a_locked_database_is_waited_for(answer: Callable[..., Predictions], met
 def test_an_error_that_nobody_thought_of_does_not_end_the_writing(
     journal: Journal, answer: Callable[..., Predictions], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.1)
     journal.start()
     with monkeypatch.context() as patch:
-        patch.setattr(journals, "rows", lambda _: 1 / 0)
+        patch.setattr(writer, "rows", lambda _: 1 / 0)
         journal.record(answer())
         wait_for("the error is noticed", lambda: not value(metrics, "journal_up"))
     journal.close()

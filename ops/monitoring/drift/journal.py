@@ -8,7 +8,7 @@ import pandas as pd
 from sqlalchemy import Engine, Select, func, select
 
 from app.interface import CATEGORIES, FEATURE_NAMES
-from app.journal import outcomes, predictions
+from app.journal.database import outcomes, predictions
 from ops.monitoring.drift.reference import SCORE
 from stages.featurize import TARGET
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import OnTimeError
 from app.interface import NAME
-from app.journal import connect as connect_journal
+from app.journal.database import connect as connect_journal
 from ops.monitoring.drift import journal, page
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.gauges import Gauges
