@@ -17,7 +17,7 @@ from stages import params
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").monitor
-WELL = {"version": "3", "alarms": (), "new_outcomes": 30_000, "age_days": 10.0}
+WELL = {"version": "3", "rows": 10_000, "alarms": (), "new_outcomes": 30_000, "age_days": 10.0}
 OFF = (Alarm(AlarmKind.CALIBRATION_OFF, -0.133),)
 MISSING = (Alarm(AlarmKind.INPUT_MISSING, 0.5, "a feature"),)
 REASON = "CalibrationOff -0.133"
