@@ -173,6 +173,11 @@ def _moved(info: dict[Any, Any]) -> bool:
     return "look" in info and (None in info["files"] or info["look"]() != info["files"])
 
 
+def main_file(connection: Connection) -> Any:
+    """Return what identifies the file that a connection to SQLite was opened on; None for another database."""
+    return connection.info.get("files", [None])[0]
+
+
 @contextmanager
 def committed(connection: Connection) -> Iterator[None]:
     """Run the block in a transaction; raise JournalMoved if the files were removed or replaced before the commit."""

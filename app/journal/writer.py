@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Table, event, select
+from sqlalchemy import Connection, Engine, Table, event, select
 
-from app.journal.database import ROWS, committed, connect, expire, first_line, predictions, prepare_on
+from app.journal.database import ROWS, committed, connect, expire, first_line, main_file, predictions, prepare_on
 from app.metrics import JournalMetrics
 from app.model.prediction import Predictions
 from app.settings import Settings
@@ -61,22 +61,27 @@ def _same(value: Any) -> Any:
 
 
 class Witness:
-    """The newest row of a database: if it is gone, the database was removed, replaced or restored from a backup."""
+    """What shows that a database was removed, replaced or restored: its file, and a row that would be gone."""
 
     def __init__(self, retention: timedelta) -> None:
         self._retention = retention
-        self._newest: Row[Any, Any] | None = None
+        self._rows: list[tuple[str, datetime]] = []
+        """Ids and times of the newest row at the last check, and of the one that was written last."""
+        self._file: Any = None
+
+    def wrote(self, batch: Predictions) -> None:
+        """Remember a row that was written."""
+        self._rows = [*self._rows[:1], (batch.ids[0], datetime.fromtimestamp(batch.created, UTC))]
 
     def holds(self, connection: Connection) -> bool:
-        """Return whether the row that was the newest one is there, or has expired; remember the one that is now."""
-        columns = predictions.c.id, predictions.c.created_at
-        former = self._newest
-        self._newest = connection.execute(select(*columns).order_by(predictions.c.created_at.desc()).limit(1)).first()
-        if former is None or former.created_at < datetime.now(UTC) - self._retention + timedelta(
-            seconds=EXPIRE_SECONDS
-        ):
-            return True
-        return connection.scalar(select(columns[0]).where(columns[0] == former.id)) is not None
+        """Return whether the file is the same and the rows are there, or have expired; remember the newest row."""
+        own, created = predictions.c.id, predictions.c.created_at
+        oldest = datetime.now(UTC) - self._retention + timedelta(seconds=EXPIRE_SECONDS)
+        ids, file = {name for name, time in self._rows if time > oldest}, self._file
+        newest = connection.execute(select(own, created).order_by(created.desc()).limit(1))
+        self._rows, self._file = [(row[0], row[1]) for row in newest], main_file(connection)
+        there = set(connection.scalars(select(own).where(own.in_(ids)))) if ids else ids
+        return file in (None, self._file) and there == ids
 
 
 class Journal:  # pylint: disable=too-many-instance-attributes # queue, database and thread
@@ -176,6 +181,8 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
             for _ in part:
                 self._queue.popleft()
             self._depth -= len(new)
+        if part:
+            self._witness.wrote(part[0])
         self._held += len(new)
         self.metrics.written.inc(len(new))
         return len(new)

@@ -26,61 +26,8 @@ from app.model.bundle import Bundle
 from app.model.prediction import Predictions, new_id
 from app.model.served import ServedModel
 from app.settings import Settings
+from tests.support.journal import CAPACITY, count, keep, value
 from tests.support.processes import wait_for
-
-CAPACITY = 1000
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
-    """The URL of a new database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/journal.db"
-    return str(request.getfixturevalue("postgres").database())
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """The metrics of one application."""
-    return Metrics()
-
-
-def keep(url: str, metrics: Metrics) -> Journal:
-    """Return a journal that is not started."""
-    return Journal(Settings(journal_url=url, journal_queue=CAPACITY), metrics.journal)
-
-
-@pytest.fixture
-def journal(url: str, metrics: Metrics) -> Iterator[Journal]:
-    """A journal that is not started."""
-    made = keep(url, metrics)
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture
-def answer(bundle: Bundle) -> Callable[..., Predictions]:
-    """Return a function that makes an answer to some flights."""
-    served = ServedModel("flight-delay", "7", "production", None, bundle)
-
-    def make(count: int = 1, at: float | None = None) -> Predictions:
-        row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURE_NAMES)) / 3.0]
-        return Predictions(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
-
-    return make
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    """Return the value of a metric."""
-    found = metrics.registry.get_sample_value(name, labels)
-    assert found is not None
-    return found
-
-
-def count(journal: Journal, table: Table) -> int:
-    """Return how many rows a table has."""
-    with journal.engine.connect() as connection:
-        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
 
 def test_a_prediction_is_written_as_the_model_saw_it(
