@@ -7,10 +7,11 @@ older tables here; services of the former version stop writing as soon as the ve
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -133,20 +134,49 @@ def _watch_files(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect")
     def opened(connection: sqlite3.Connection, record: Any) -> None:
-        connection.execute("PRAGMA page_size = 16384")  # for a new file; a row has about 1 kB
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = NORMAL")  # commits survive a killed process
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the sidecar files
-        if _file(engine.url):
-            record.info["look"] = partial(_identities, engine.url, mode == "wal")
-            record.info["files"] = record.info["look"]()
+        path = _file(engine.url)
+        with _alone(path):
+            connection.execute("PRAGMA page_size = 16384")  # for a new file; a row has about 1 kB
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            connection.execute("PRAGMA synchronous = NORMAL")  # commits survive a killed process
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the sidecar files
+            if path:
+                record.info.update(path=path, look=partial(_identities, engine.url, mode == "wal"))
+                record.info["files"] = record.info["look"]()
 
     @event.listens_for(engine, "checkout")
     def taken(connection: sqlite3.Connection, record: Any, _: Any) -> None:
         if _moved(record.info):
-            with suppress(sqlite3.Error):  # completes a file that was moved without its sidecars, or has lost them
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with _alone(record.info["path"]):
+                _leave(connection, record.info)
             raise JournalMoved("the files of the journal were removed or replaced")
+
+
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Keep other connections, of this process and of others, from opening or leaving the files meanwhile."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # the folder is gone, or its file system has no locks
+            folder = os.open(os.path.dirname(path), os.O_RDONLY)
+            stack.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+
+
+def _leave(connection: sqlite3.Connection, info: dict[Any, Any]) -> None:
+    """Complete a file that was moved or has lost its sidecars, and remove those that it has left behind.
+
+    Once another connection has opened the journal anew, the former sidecars are not used any more: two pairs of them
+    for one file damage it.
+    """
+    former, found = info["files"], info["look"]()
+    if any(new not in (None, old) for new, old in zip(found[1:], former[1:], strict=True)):
+        return
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for end in ("-wal", "-shm")[: len(former) - 1]:
+        with suppress(OSError):
+            os.unlink(info["path"] + end)
 
 
 def _file(url: URL) -> str:

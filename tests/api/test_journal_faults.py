@@ -114,7 +114,9 @@ def test_files_that_are_removed_under_traffic(
 ) -> None:
     file = tmp_path / "journal.db"
     url = f"sqlite:///{file}"
-    service = start(baked_model=image, journal_url=url, workers=workers)
+    service = start(baked_model=image, journal_url=url, workers=workers, journal_queue=10_000)
+    wait_for("all workers run", lambda: service.metric("journal_queue_capacity") == 10_000 * workers)
+    wait_for("all have opened the journal", lambda: service.metric("journal_up") == 1)
     with Traffic(service.base) as traffic:
         wait_for("the journal is written", lambda: service.metric("journal_written_total") > 50)
         for end in ends:
