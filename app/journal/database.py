@@ -113,9 +113,8 @@ def connect(url: str) -> Engine:
         dialect = make_url(url).get_backend_name()
         timeouts = CONNECT[dialect]
     except (ArgumentError, KeyError) as err:  # the URL may have a password
-        wrong = "is not the URL of a journal" if url else "is empty, so that there is no journal"
         raise JournalInvalid(
-            f"ONTIME_JOURNAL_URL {wrong}: set it to sqlite:///file.db or postgresql://user@host/database."
+            "ONTIME_JOURNAL_URL names no journal: set it to sqlite:///file.db or postgresql://user@host/database."
         ) from err
     engine = create_engine(
         url,

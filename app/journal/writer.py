@@ -195,7 +195,9 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         if self._opened and (created or not kept):
             self.metrics.replaced.inc()
             self.metrics.lost.inc(self._held)
-            text = "the journal at %r was removed or replaced, and is opened anew; predictions that this process wrote before: %d"
+            text = (
+                "the journal at %r was removed or replaced, and is opened anew; this process had written %d predictions"
+            )
             log.error(text, self.engine.url, self._held)
             self._held = 0
         self._opened, self._verify_at = True, time.monotonic() + VERIFY_SECONDS

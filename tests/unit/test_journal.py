@@ -6,15 +6,14 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi import HTTPException
 from pydantic import ValidationError
-from sqlalchemy import Table, func, select
+from sqlalchemy import select
 
 from app.api.outcomes import record
 from app.interface import CATEGORIES, FEATURE_NAMES, Outcome
@@ -22,11 +21,8 @@ from app.journal import database, writer
 from app.journal.database import JournalInvalid, connect, expire, outcomes, predictions, prepare
 from app.journal.writer import Journal
 from app.metrics import Metrics
-from app.model.bundle import Bundle
-from app.model.prediction import Predictions, new_id
-from app.model.served import ServedModel
-from app.settings import Settings
-from tests.support.journal import CAPACITY, count, keep, value
+from app.model.prediction import Predictions
+from tests.support.journal import CAPACITY, Running, count, keep, value
 from tests.support.processes import wait_for
 
 
@@ -217,3 +213,33 @@ def test_an_error_that_nobody_thought_of_does_not_end_the_writing(
         wait_for("the error is noticed", lambda: not value(metrics, "journal_up"))
     journal.close()
     assert count(journal, predictions) == 1
+
+
+def test_outcomes_are_counted_as_what_was_stored(run_journal: Callable[[str], Running], url: str) -> None:
+    running = run_journal(url)
+    first, second, third = sorted(running.write(3))
+
+    def report(*pairs: tuple[str, int]) -> tuple[set[str], set[str], set[str]]:
+        told = [Outcome(prediction_id=name, delay_minutes=minutes) for name, minutes in pairs]
+        result = asyncio.run(record(running.journal, told))
+        return result.recorded, result.unchanged, result.unknown
+
+    assert report((first, 3), (first, 3), (first, 3)) == ({first}, set(), set())
+    assert report((first, 3), (second, 3), ("f" * 32, 3)) == ({second}, {first}, {"f" * 32})
+    assert report((second, 9), (second, 3)) == (set(), {second}, set())  # the last one counts
+    assert report((third, 3), (third, 9), (first, 4)) == ({third, first}, set(), set())
+
+
+def test_the_same_outcome_at_the_same_time_is_counted_once(run_journal: Callable[[str], Running], url: str) -> None:
+    running = run_journal(url)
+    name = running.write(1).pop()
+
+    async def report() -> list[int]:
+        outcome = Outcome(prediction_id=name, delay_minutes=3)
+        return [
+            len(each.recorded) for each in await asyncio.gather(*(record(running.journal, [outcome]) for _ in range(8)))
+        ]
+
+    assert sorted(asyncio.run(report())) == [0] * 7 + [1]
+    assert running.metrics.registry.get_sample_value("model_outcomes_total", {"outcome": "negative"}) == 1
+    assert count(running.journal, outcomes) == 1

@@ -18,10 +18,9 @@ from sqlalchemy import text
 from app.api.outcomes import record
 from app.interface import Outcome
 from app.journal import writer
-from app.journal.database import connect, outcomes, prepare
-from app.model.prediction import Predictions
+from app.journal.database import connect, prepare
 from tests.conftest import Postgres
-from tests.support.journal import Running, count, written
+from tests.support.journal import Running, written
 from tests.support.processes import wait_for
 
 SIDECARS = ("-wal", "-shm")
@@ -249,7 +248,7 @@ def test_connections_to_a_former_primary_are_given_up(postgres: Postgres, run_jo
 
 @pytest.mark.long
 def test_a_server_that_hangs_counts_as_down_once_predictions_are_dropped(
-    postgres: Postgres, run_journal: Run, answer: Callable[..., Predictions], monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, run_journal: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "HUNG_SECONDS", 0.5)
     running = run_journal(postgres.database())
@@ -270,33 +269,3 @@ def test_a_server_that_hangs_counts_as_down_once_predictions_are_dropped(
             os.kill(pid, signal.SIGCONT)
     running.wait_until_up(True)
     wait_for("the queue is written", lambda: running.metric("written_total") == 905)
-
-
-def test_outcomes_are_counted_as_what_was_stored(run_journal: Run, url: str) -> None:
-    running = run_journal(url)
-    first, second, third = sorted(running.write(3))
-
-    def report(*pairs: tuple[str, int]) -> tuple[set[str], set[str], set[str]]:
-        told = [Outcome(prediction_id=name, delay_minutes=minutes) for name, minutes in pairs]
-        result = asyncio.run(record(running.journal, told))
-        return result.recorded, result.unchanged, result.unknown
-
-    assert report((first, 3), (first, 3), (first, 3)) == ({first}, set(), set())
-    assert report((first, 3), (second, 3), ("f" * 32, 3)) == ({second}, {first}, {"f" * 32})
-    assert report((second, 9), (second, 3)) == (set(), {second}, set())  # the last one counts
-    assert report((third, 3), (third, 9), (first, 4)) == ({third, first}, set(), set())
-
-
-def test_the_same_outcome_at_the_same_time_is_counted_once(run_journal: Run, url: str) -> None:
-    running = run_journal(url)
-    name = running.write(1).pop()
-
-    async def report() -> list[int]:
-        outcome = Outcome(prediction_id=name, delay_minutes=3)
-        return [
-            len(each.recorded) for each in await asyncio.gather(*(record(running.journal, [outcome]) for _ in range(8)))
-        ]
-
-    assert sorted(asyncio.run(report())) == [0] * 7 + [1]
-    assert running.metrics.registry.get_sample_value("model_outcomes_total", {"outcome": "negative"}) == 1
-    assert count(running.journal, outcomes) == 1

@@ -31,6 +31,13 @@ def verdict(**evidence: object) -> Verdict:
 def test_a_model_that_is_well_is_left_alone() -> None:
     assert verdict().action == "skip"
     assert verdict(new_outcomes=0).action == "skip"
+    assert verdict() == Verdict("skip", ("no alarm",))
+
+
+@pytest.mark.parametrize(("rows", "words"), [(0, "no predictions yet"), (499, "499 predictions yet")])
+def test_nothing_that_was_compared_is_not_no_alarm(rows: int, words: str) -> None:
+    assert verdict(rows=rows).action == "skip" and verdict(rows=rows).reasons[0].startswith(words)
+    assert verdict(rows=rows, age_days=91.0, new_outcomes=20_000).action == "retrain"
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ class Window:
 def read(engine: Engine, version: str, hours: float, rows: int, registered: float = 0) -> Window:
     """Return what a version predicted in the last hours, at most `rows`, drawn from all of that time.
 
-    An id ends in random digits (app/model/prediction.py): in their order, the first rows are a sample. What was
-    predicted before the version was `registered` (seconds since 1970) is of a version of another registry.
+    An id ends in random digits (app/model/prediction.py): in their order, the first rows are a sample.
+    Rows from before the version was `registered` (seconds since 1970) are of another registry, and not read.
     """
     now = datetime.now(UTC)
     since = now - timedelta(hours=hours)

@@ -15,8 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ModelUnavailable, OnTimeError
 from app.interface import NAME
-from app.journal.database import connect as connect_journal
-from app.journal.database import first_line
+from app.journal import database
 from ops.monitoring.drift import journal, page
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.gauges import Gauges
@@ -72,7 +71,7 @@ class Monitor:
         self.settings, self.policy = settings, params.load().monitor.drift
         self.gauges = Gauges(settings.minutes * 60)
         self.client = tracking.connect()
-        self.engine = connect_journal(settings.journal_url)
+        self.engine = database.connect(settings.journal_url)
         self._reference: tuple[tuple[str, str], Reference] | None = None  # with version and digest
         self._news: tuple[object, ...] = ()
 
@@ -82,7 +81,7 @@ class Monitor:
             aliases = self.client.get_registered_model(self.settings.model_name).aliases
         except MlflowException as err:
             self.gauges.alias.clear()
-            raise ModelUnavailable(f"{first_line(err)}. `make repro` registers a version.") from err
+            raise ModelUnavailable(f"{database.first_line(err)}. `make repro` registers a version.") from err
         versions = {alias: str(version) for alias, version in aliases.items()}
         self.gauges.aliases(self.settings.model_name, versions)
         return versions.get(self.settings.model_alias)
@@ -105,8 +104,7 @@ class Monitor:
         window, labelled = read.predictions, read.known
         self.gauges.ran(len(window), len(labelled))
         if len(window) < self.policy.min_rows:
-            few = "%d predictions of version %s; nothing is compared below %d"
-            log.warning(few, len(window), version, self.policy.min_rows)
+            log.warning("%d predictions of version %s, %d are needed", len(window), version, self.policy.min_rows)
             return registered, len(window), []
         found = compare(reference, window, labelled, read.whole)
         self.gauges.found(version, found)
@@ -133,7 +131,7 @@ class Monitor:
             else:
                 self.check(version)
         except (OnTimeError, MlflowException, SQLAlchemyError, OSError) as err:
-            log.error("the run failed: %s: %s", type(err).__name__, first_line(err))
+            log.error("the run failed: %s: %s", type(err).__name__, database.first_line(err))
             self.gauges.failures.inc()
         return now + self.settings.minutes * 60 if now >= due else due
 
