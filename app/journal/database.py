@@ -1,4 +1,4 @@
-"""The journal's database: its tables, and connections that are checked against the files they were opened on.
+"""The journal's database: its tables, and the connections to it.
 
 Rows are only inserted and expired, so the image contains no migration tool: the journal stores its schema version and
 rejects a database with a different one. A change that adds a column raises the version and documents the migration of
@@ -7,13 +7,10 @@ older tables here; services of the former version stop writing as soon as the ve
 
 from __future__ import annotations
 
-import fcntl
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,15 +31,15 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     delete,
-    event,
     inspect,
     select,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.errors import OnTimeError
+from app.journal import files
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -64,10 +61,6 @@ class JournalInvalid(OnTimeError):
 
 class JournalMissing(OnTimeError):
     """There is no journal yet."""
-
-
-class JournalMoved(DisconnectionError):
-    """The files of a connection are no longer those at the journal's path."""
 
 
 class _Time(TypeDecorator[datetime]):  # pylint: disable=too-many-ancestors # SQLAlchemy's
@@ -124,87 +117,8 @@ def connect(url: str) -> Engine:
         json_serializer=lambda value: to_json(value).decode(),
     )
     if dialect == "sqlite":
-        _watch_files(engine)
+        files.watch(engine)
     return engine
-
-
-def _watch_files(engine: Engine) -> None:
-    """Set up each new connection to SQLite, and open another one where the files have been removed or replaced."""
-
-    @event.listens_for(engine, "connect")
-    def opened(connection: sqlite3.Connection, record: Any) -> None:
-        path = _file(engine.url)
-        with _alone(path):
-            connection.execute("PRAGMA page_size = 16384")  # for a new file; a row has about 1 kB
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            connection.execute("PRAGMA synchronous = NORMAL")  # commits survive a killed process
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the sidecar files
-            if path:
-                record.info.update(path=path, look=partial(_identities, engine.url, mode == "wal"))
-                record.info["files"] = record.info["look"]()
-
-    @event.listens_for(engine, "checkout")
-    def taken(connection: sqlite3.Connection, record: Any, _: Any) -> None:
-        if _moved(record.info):
-            with _alone(record.info["path"]):
-                _leave(connection, record.info)
-            raise JournalMoved("the files of the journal were removed or replaced")
-
-
-@contextmanager
-def _alone(path: str) -> Iterator[None]:
-    """Keep other connections, of this process and of others, from opening or leaving the files meanwhile."""
-    with ExitStack() as stack:
-        with suppress(OSError):  # the folder is gone, or its file system has no locks
-            folder = os.open(os.path.dirname(path), os.O_RDONLY)
-            stack.callback(os.close, folder)
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-
-
-def _leave(connection: sqlite3.Connection, info: dict[Any, Any]) -> None:
-    """Complete a file that was moved or has lost its sidecars, and remove those that it has left behind.
-
-    Once another connection has opened the journal anew, the former sidecars are not used any more: two pairs of them
-    for one file damage it.
-    """
-    former, found = info["files"], info["look"]()
-    if any(new not in (None, old) for new, old in zip(found[1:], former[1:], strict=True)):
-        return
-    with suppress(sqlite3.Error):
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for end in ("-wal", "-shm")[: len(former) - 1]:
-        with suppress(OSError):
-            os.unlink(info["path"] + end)
-
-
-def _file(url: URL) -> str:
-    """Return the path of a SQLite database, symbolic links resolved; empty if it is in memory, or a URI."""
-    name = url.database or ""
-    return "" if not name or name.startswith((":", "file:")) else os.path.realpath(name)
-
-
-def _identities(url: URL, wal: bool) -> list[tuple[int, int] | None]:
-    """Return device and inode of a database and, with `wal`, of its sidecar files; None for one that does not exist."""
-    found: list[tuple[int, int] | None] = []
-    path = _file(url)
-    for end in ("", "-wal", "-shm") if wal else ("",):
-        try:
-            status = os.stat(path + end)
-            found.append((status.st_dev, status.st_ino))
-        except OSError:
-            found.append(None)
-    return found
-
-
-def _moved(info: dict[Any, Any]) -> bool:
-    """Return whether the files of a connection, from its `info`, are no longer at their paths."""
-    return "look" in info and (None in info["files"] or info["look"]() != info["files"])
-
-
-def main_file(connection: Connection) -> Any:
-    """Return what identifies the file that a connection to SQLite was opened on; None for another database."""
-    return connection.info.get("files", [None])[0]
 
 
 @contextmanager
@@ -212,8 +126,8 @@ def committed(connection: Connection) -> Iterator[None]:
     """Run the block in a transaction; raise JournalMoved if the files were removed or replaced before the commit."""
     with connection.begin():
         yield
-    if _moved(connection.info):
-        raise JournalMoved("the files of the journal were removed or replaced during a transaction")
+    if files.moved(connection.info):
+        raise files.JournalMoved("the files of the journal were removed or replaced during a transaction")
 
 
 def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
@@ -262,12 +176,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
     Raises JournalMissing if there is none yet, and JournalInvalid if it cannot be read.
     """
-    file = _file(engine.url) if engine.dialect.name == "sqlite" else ""
+    path = files.file_of(engine.url) if engine.dialect.name == "sqlite" else ""
     missing = JournalMissing(
         f"no predictions yet: there is no journal at {engine.url!r}. The service creates it (`make serve`); the "
         "variable ONTIME_JOURNAL_URL has to be the same for both."
     )
-    if file and not os.path.exists(file):
+    if path and not os.path.exists(path):
         raise missing
     try:
         with engine.connect() as connection:

@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, event, select
 
-from app.journal.database import ROWS, committed, connect, expire, first_line, main_file, predictions, prepare_on
+from app.journal.database import ROWS, committed, connect, expire, first_line, predictions, prepare_on
+from app.journal.files import main_file
 from app.metrics import JournalMetrics
 from app.model.prediction import Predictions
 from app.settings import Settings
@@ -79,7 +80,7 @@ class Witness:
         oldest = datetime.now(UTC) - self._retention + timedelta(seconds=EXPIRE_SECONDS)
         ids, file = {name for name, time in self._rows if time > oldest}, self._file
         newest = connection.execute(select(own, created).order_by(created.desc()).limit(1))
-        self._rows, self._file = [(row[0], row[1]) for row in newest], main_file(connection)
+        self._rows, self._file = [(row[0], row[1]) for row in newest], main_file(connection.info)
         there = set(connection.scalars(select(own).where(own.in_(ids)))) if ids else ids
         return file in (None, self._file) and there == ids
 

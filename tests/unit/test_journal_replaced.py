@@ -107,6 +107,29 @@ def test_removed_sidecar_files_lose_nothing(file: Path, run_journal: Run) -> Non
     connection.close()
 
 
+def test_a_file_that_is_emptied_in_place_is_made_again(file: Path, run_journal: Run) -> None:
+    running = run_journal(f"sqlite:///{file}")
+    old = running.write(500)
+    os.truncate(file, 0)  # as by logrotate's `copytruncate`
+    assert_replaced(running, running.url, lost=500)
+    assert not old & written(running.url)
+    running.journal.close()
+    with sqlite3.connect(file) as other:
+        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    other.close()
+
+
+def test_a_file_that_is_vacuumed_is_the_same(file: Path, run_journal: Run) -> None:
+    running = run_journal(f"sqlite:///{file}")
+    running.write(500)
+    with sqlite3.connect(file, isolation_level=None) as other:
+        other.execute("DELETE FROM predictions WHERE rowid < 400")
+        other.execute("VACUUM")
+    other.close()
+    running.write(3)
+    assert len(written(running.url)) == 104 and running.metric("up") == 1
+
+
 def test_a_link_that_names_another_file_is_followed(file: Path, run_journal: Run) -> None:
     link, other = file.with_name("link.db"), file.with_name("other.db")
     link.symlink_to(file)
