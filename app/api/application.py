@@ -24,7 +24,7 @@ from app.api.fast_path import FastPath
 from app.api.schemas import Batch, BatchPrediction, Live, Prediction, Ready, Version
 from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest
-from app.journal import Journal
+from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.prediction import Predictions, Predictor
 from app.model.prediction import explain as explanation_of

@@ -35,12 +35,14 @@ class Recorded(BaseModel):
 
     prediction_id: str
     positive: bool = Field(description=f"Whether the predicted event happened: {POSITIVE}.")
+    unchanged: bool = Field(description="Whether the same outcome had been recorded before, so that nothing changed.")
 
 
 class RecordedBatch(BaseModel):
     """The result of a batch of outcomes."""
 
-    recorded: int = Field(description="Number of outcomes recorded.")
+    recorded: int = Field(description="Number of predictions whose outcome is new, or differs from the one before.")
+    unchanged: int = Field(description="Number of predictions whose outcome had been recorded before, the same.")
     unknown: list[str] = Field(description="Ids without a prediction in the journal; their outcomes were not recorded.")
 
 

@@ -16,7 +16,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ruamel.yaml import YAML
 
 from app.errors import OnTimeError
-from app.interface import NAME
 from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
@@ -48,8 +47,10 @@ class Evidence:
     """The evidence for a retraining decision; unknown numbers are NaN."""
 
     version: str
+    rows: int
+    """Predictions in the last window."""
     alarms: tuple[Alarm, ...]
-    """Of the last window."""
+    """Of the last window; none below `monitor.drift.min_rows` predictions."""
     new_outcomes: int
     """Outcomes received since the model was registered."""
     age_days: float
@@ -72,7 +73,9 @@ def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
     if not evidence.age_days <= limits.max_age_days:
         causes.append(f"the model is {evidence.age_days:.0f} days old, the limit is {limits.max_age_days}")
     if not causes:
-        return Verdict("skip", tuple(map(str, evidence.alarms)) or ("no alarm",))
+        few = f"{evidence.rows or 'no'} predictions yet, {policy.drift.min_rows} are needed: nothing was compared"
+        nothing = "no alarm" if evidence.rows >= policy.drift.min_rows else few
+        return Verdict("skip", tuple(map(str, evidence.alarms)) or (nothing,))
     obstacles = []
     missing = sum(alarm.kind is AlarmKind.INPUT_MISSING for alarm in evidence.alarms)
     if missing > limits.max_missing_features:
@@ -105,11 +108,12 @@ def collect() -> Evidence:
     number = monitor.look_up()
     if number is None:
         raise RetrainingFailed("no version is Production: promote one by `make promote`.")
-    version = monitor.client.get_model_version(NAME, number)
+    version, rows, alarms = monitor.check(number)
     registered = version.creation_timestamp / 1000
     return Evidence(
         version=number,
-        alarms=tuple(monitor.check(number)),
+        rows=rows,
+        alarms=tuple(alarms),
         new_outcomes=outcomes_since(monitor.engine, registered),
         age_days=(time.time() - registered) / DAY_SECONDS,
         days_since_retraining=_days_since_retraining(),
