@@ -29,6 +29,7 @@ def watch(engine: Engine) -> None:
             connection.execute("PRAGMA page_size = 16384")  # for a new file; a row has about 1 kB
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = NORMAL")  # commits survive a killed process
+            connection.execute("PRAGMA temp_store = MEMORY")  # a read-only container has no folder for temporary files
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the sidecar files
             if path:
                 record.info.update(path=path, look=partial(_identities, engine.url, mode == "wal"))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app.interface import EXAMPLE, ROWS
+from tests.support.processes import wait_for
 from tests.support.release import Release, docker
 
 MEGABYTE = 1_000_000
@@ -55,6 +57,20 @@ def test_it_runs_as_a_numeric_user_and_the_file_system_cannot_be_written(release
     assert done.returncode and "Read-only file system" in done.stderr
     done = subprocess.run(["docker", "run", "--rm", release.image, "touch", "/srv/x"], capture_output=True, check=False)
     assert done.returncode, "without --read-only, the user can write to /srv"
+
+
+def test_a_batch_is_journaled_where_no_folder_takes_temporary_files(release: Release, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)  # the container's user has no rights on the host
+    journal = ["--env=ONTIME_JOURNAL_URL=sqlite:////journal/journal.db", f"--volume={tmp_path}:/journal"]
+    code = f"""import json, urllib.request
+body = json.dumps({{{ROWS!r}: [{EXAMPLE!r}] * 1000}}).encode()
+request = urllib.request.Request("http://127.0.0.1:8000/predict/batch", body, {{"Content-Type": "application/json"}})
+print(urllib.request.urlopen(request).status)"""
+    with release.container(release.image, *journal) as name:
+        assert release.probe(name, "wait", "20")["status"] == 200
+        assert docker("exec", name, "python", "-c", code) == "200"
+        written = "journal_written_total 1000.0"
+        wait_for(written, lambda: written in release.probe(name, "get", "/metrics")["body"], 20)
 
 
 def test_it_holds_what_requirements_lock_and_nothing_more(release: Release) -> None:
