@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import problem_details
+from app.api import bodies, contract, problem_details
 from app.api.schemas import Outcomes, Recorded, RecordedBatch
 from app.interface import Outcome
 from app.journal import FLUSH_SECONDS, Journal, outcomes, predictions, upsert
@@ -33,16 +33,17 @@ Kept = Annotated[Journal, Depends(_journal)]
 
 def install(app: FastAPI) -> None:
     """Add the routes."""
+    responses = problem_details.documented(400, 404, 413, 415, 422)
 
-    @app.post("/outcomes", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
-    async def report(outcome: Outcome, journal: Kept) -> Recorded:
+    @app.post("/outcomes", tags=["outcomes"], responses=responses, openapi_extra=contract.body(Outcome))
+    async def report(journal: Kept, outcome: Annotated[Outcome, Depends(bodies.OUTCOME.read)]) -> Recorded:
         """Report the outcome of one prediction; reporting another outcome later replaces it."""
         if await record(journal, [outcome]):
             raise HTTPException(404, "The journal has no prediction with this id; it may have expired.")
         return Recorded(prediction_id=outcome.prediction_id, positive=outcome.positive)
 
-    @app.post("/outcomes/batch", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
-    async def report_batch(batch: Outcomes, journal: Kept) -> RecordedBatch:
+    @app.post("/outcomes/batch", tags=["outcomes"], responses=responses, openapi_extra=contract.body(Outcomes))
+    async def report_batch(journal: Kept, batch: Annotated[Outcomes, Depends(bodies.OUTCOMES.read)]) -> RecordedBatch:
         """Report 1 to 1,000 outcomes; of several for one prediction, the last is recorded."""
         unknown = await record(journal, batch.outcomes)
         recorded = sum(outcome.prediction_id not in unknown for outcome in batch.outcomes)
