@@ -31,10 +31,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ONTIME_", frozen=True)
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on, IPv4 or IPv6; :: is every address of both."""
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
+
+    root_path: str = Field(default="", pattern=r"^(/[\w.~-]+)*$")
+    """Path prefix under which a proxy exposes the service, for example /risk; whether it strips it does not matter."""
 
     workers: int = Field(default=1, ge=1, le=64)
     """Worker processes; each loads its own copy of the model."""

@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import problem_details
+from app.api import bodies, contract, problem_details
 from app.api.schemas import Outcomes, Recorded, RecordedBatch
 from app.interface import Outcome
 from app.journal.database import JournalInvalid, check_schema, committed, outcomes, predictions, upsert
@@ -44,9 +44,10 @@ Kept = Annotated[Journal, Depends(_journal)]
 
 def install(app: FastAPI) -> None:
     """Add the routes."""
+    responses = problem_details.documented(400, 404, 413, 415, 422)
 
-    @app.post("/outcomes", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
-    async def report(outcome: Outcome, journal: Kept) -> Recorded:
+    @app.post("/outcomes", tags=["outcomes"], responses=responses, openapi_extra=contract.body(Outcome))
+    async def report(journal: Kept, outcome: Annotated[Outcome, Depends(bodies.OUTCOME.read)]) -> Recorded:
         """Report the outcome of one prediction; reporting another outcome later replaces it."""
         result = await record(journal, [outcome])
         if result.unknown:
@@ -54,8 +55,8 @@ def install(app: FastAPI) -> None:
         unchanged = bool(result.unchanged)
         return Recorded(prediction_id=outcome.prediction_id, positive=outcome.positive, unchanged=unchanged)
 
-    @app.post("/outcomes/batch", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
-    async def report_batch(batch: Outcomes, journal: Kept) -> RecordedBatch:
+    @app.post("/outcomes/batch", tags=["outcomes"], responses=responses, openapi_extra=contract.body(Outcomes))
+    async def report_batch(journal: Kept, batch: Annotated[Outcomes, Depends(bodies.OUTCOMES.read)]) -> RecordedBatch:
         """Report 1 to 1,000 outcomes; of several for one prediction, the last is recorded."""
         result = await record(journal, batch.outcomes)
         unknown = sorted(result.unknown)

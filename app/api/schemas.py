@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS, Outcome, Request
 from app.model.prediction import Explanation
@@ -19,7 +19,7 @@ class Batch(Strict):
 
     model_config = ConfigDict(alias_generator=lambda _: ROWS, json_schema_extra={"examples": [{ROWS: [EXAMPLE]}]})
 
-    rows: list[Request] = Field(min_length=1, max_length=MAX_BATCH)
+    rows: Annotated[list[Request], FailFast()] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class Outcomes(Strict):
@@ -111,3 +111,4 @@ class Problem(BaseModel):
     status: int = Field(description="HTTP status code.")
     detail: str = Field(description="The cause of the error.")
     errors: list[FieldError] | None = Field(default=None, description="The invalid fields.")
+    errors_omitted: int | None = Field(default=None, description="Number of further errors, which are not listed.")

@@ -119,7 +119,7 @@ def test_methods_that_nobody_serves_make_no_series(plain: Service, method: str) 
     assert method not in httpx.get(f"{plain.base}/metrics").text
 
 
-@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/predict", "POST"), ("DELETE", "/livez", "GET")])
+@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/predict", "POST"), ("DELETE", "/livez", "GET, HEAD")])
 def test_a_method_that_a_route_lacks_is_405(plain: Service, method: str, path: str, allow: str) -> None:
     answer = httpx.request(method, plain.base + path)
     assert_problem(answer, 405)
