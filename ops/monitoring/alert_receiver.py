@@ -15,7 +15,9 @@ import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from app.settings import Inherited
 
 CHECK_SECONDS = 1.0
 RESULTS = ("started", "busy", "done", "failed")
@@ -23,10 +25,10 @@ RESULTS = ("started", "busy", "done", "failed")
 log = logging.getLogger("ops.monitoring.alert_receiver")
 
 
-class ReceiverSettings(BaseSettings):
+class ReceiverSettings(Inherited):
     """Settings of the receiver, each from the variable ONTIME_RECEIVER_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="ONTIME_RECEIVER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONTIME_RECEIVER_")
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -182,5 +184,5 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
 def serve() -> None:
     """Serve until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = ReceiverSettings()
+    settings = ReceiverSettings.read()
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")

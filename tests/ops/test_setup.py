@@ -53,7 +53,7 @@ def _works(folder: Path) -> bool:
 def _checkout(folder: Path, requirements: str = _locked("uv", "pygments")) -> Path:
     """Make a folder with the script, a command line that prints where it is, and requirements."""
     (folder / "ops/ci").mkdir(parents=True)
-    for script in ("setup", "pip-settings.sh"):
+    for script in ("setup", "environment.sh", "pip-settings.sh"):
         shutil.copy2(ROOT / "ops/ci" / script, folder / "ops/ci" / script)
     (folder / REQUIREMENTS).write_text(requirements, encoding="utf-8")
     (folder / "on-time").write_text('#!/bin/sh\ndirname "$(realpath "$0")"\n', encoding="utf-8")
