@@ -116,7 +116,7 @@ def check() -> None:
     registry, store = os.environ.get("MLFLOW_REGISTRY_URI"), os.environ.get("MLFLOW_TRACKING_URI")
     if registry and registry != store:
         raise EnvironmentInvalid(
-            "MLFLOW_REGISTRY_URI names another store than MLFLOW_TRACKING_URI, but runs and registry have to be in one: "
+            "MLFLOW_REGISTRY_URI names another store than MLFLOW_TRACKING_URI, but runs and registry must be in one: "
             "`unset MLFLOW_REGISTRY_URI`, or set MLFLOW_TRACKING_URI to the same."
         )
 
@@ -139,15 +139,13 @@ def unknown(prefix: str, fields: Iterable[str]) -> list[str]:
     A name that resembles no setting is not refused: an older version may be started with the settings of a newer one,
     and Kubernetes adds variables for each service.
     """
-    known = {prefix + name.upper() for name in fields} | {PREFIX + name for name in OTHERS.split()}
+    own = [name.upper() for name in fields]
+    known = {prefix + name for name in own} | {PREFIX + name for name in OTHERS.split()}
     found = []
     for name in sorted(os.environ):
         if name in known or not name.startswith(prefix) or any(name.startswith(c) and c != prefix for c in CLASSES):
             continue
-        if near := difflib.get_close_matches(
-            name.removeprefix(prefix), [k.removeprefix(prefix) for k in known], 1, 0.8
-        ):
-            wanted = near[0] if near[0].startswith(PREFIX) else prefix + near[0]
-            raise EnvironmentInvalid(f"{name} is no setting; is {wanted} meant? `unset {name}` otherwise.")
+        if near := difflib.get_close_matches(name.removeprefix(prefix), own, 1, 0.8):
+            raise EnvironmentInvalid(f"{name} is no setting; is {prefix}{near[0]} meant? `unset {name}` otherwise.")
         found.append(name)
     return found

@@ -46,7 +46,7 @@ def test_a_wrong_setting_is_named() -> None:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1 and "PORT" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "ONTIME_PORT" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_path: Path, start: Start) -> None:
@@ -69,4 +69,4 @@ def test_a_journal_of_no_known_kind_is_refused() -> None:
     environment = {"ONTIME_JOURNAL_URL": "mongodb://here", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "app"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "JOURNAL_URL" in done.stderr and "postgresql://" in done.stderr
+    assert done.returncode == 2 and "JOURNAL_URL" in done.stderr and "postgresql://" in done.stderr
