@@ -68,12 +68,12 @@ class Receiver:
 
     def __init__(self, settings: ReceiverSettings) -> None:
         self.settings = settings
-        self.last_watchdog, self.silent = time.time(), False
+        self.heard, self.silent = time.monotonic(), False  # a clock that is set raises no alarm
         self.retraining: asyncio.Task[None] | None = None
         self.registry = CollectorRegistry()
         name, text = "receiver_watchdog_timestamp_seconds", "Time of the last Watchdog."
         self.watchdog = Gauge(name, text, registry=self.registry)
-        self.watchdog.set(self.last_watchdog)
+        self.watchdog.set_to_current_time()
         self.alerts = Counter("receiver_alerts", "Alerts received.", ["status"], registry=self.registry)
         self.retrain = Counter("receiver_retrain", "Causes for retraining.", ["result"], registry=self.registry)
         for status in ("firing", "resolved"):
@@ -91,16 +91,16 @@ class Receiver:
         """Record that the Watchdog has arrived."""
         if self.silent:
             log.warning("the Watchdog has arrived again")
-        self.last_watchdog, self.silent = time.time(), False
-        self.watchdog.set(self.last_watchdog)
+        self.heard, self.silent = time.monotonic(), False
+        self.watchdog.set_to_current_time()
 
     async def listen(self) -> None:
         """Alarm once whenever the Watchdog is missing."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            if not self.silent and time.time() - self.last_watchdog > self.settings.silence_seconds:
+            if not self.silent and time.monotonic() - self.heard > self.settings.silence_seconds:
                 self.silent = True
-                log.critical("no Watchdog for %.0f s: no alert arrives", time.time() - self.last_watchdog)
+                log.critical("no Watchdog for %.0f s: no alert arrives", time.monotonic() - self.heard)
                 if self.settings.silence_command:
                     await _run(self.settings.silence_command)
 
@@ -172,7 +172,7 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
     async def readyz() -> dict[str, Any]:
         if receiver.silent:
             raise HTTPException(503, "The Watchdog is missing: no alert arrives.")
-        return {"watchdog_seconds_ago": round(time.time() - receiver.last_watchdog, 1)}
+        return {"watchdog_seconds_ago": round(time.monotonic() - receiver.heard, 1)}
 
     @app.get("/metrics")
     async def metrics() -> Response:

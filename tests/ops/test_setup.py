@@ -178,6 +178,19 @@ def test_a_machine_without_python_and_uv_gets_the_ways_out(tmp_path: Path) -> No
     )
 
 
+def test_a_python_without_pip_and_venv_gets_the_way_out(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for tool in TOOLS:
+        (programs / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
+    cases = f'-m*) exit 1;; *_base_executable*) echo "$0";; *) exec {sys.executable} "$@";;'
+    script = f'#!/bin/sh\ncase "$1$2" in {cases} esac\n'
+    (programs / "python3.11").write_text(script, encoding="utf-8")
+    (programs / "python3.11").chmod(0o755)
+    done = _set_up(_checkout(tmp_path / "c"), PATH=str(programs))
+    assert done.returncode == 1 and done.stderr.endswith("and there is no uv: apt install python3.11-venv\n")
+
+
 def test_the_index_that_pip_uses_is_the_one_that_uv_uses(tmp_path: Path) -> None:
     paths: list[str] = []
 

@@ -176,3 +176,10 @@ def test_a_wrong_time_zone_database_of_the_system_changes_nothing(package: str, 
     (tmp_path / "America" / "New_York").write_bytes(tokyo.read_bytes())
     assert _python(NOON, PYTHONTZPATH=str(tmp_path)).stdout == "9:00:00\n"
     assert _python(f"import {package}; {NOON}", PYTHONTZPATH=str(tmp_path)).stdout == "-1 day, 20:00:00\n"
+
+
+def test_output_that_cannot_be_written_is_an_error_in_one_line() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "ops.cli", "data", "--help"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device: output.\n")
