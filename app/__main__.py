@@ -11,10 +11,10 @@ import sys
 import tempfile
 
 import uvicorn
-from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
 from app.api import cpus
+from app.environment import EnvironmentInvalid
 from app.logs import configuration
 from app.settings import WORKERS_FOLDER, Settings
 
@@ -23,10 +23,11 @@ def main() -> None:
     """Run the service until it is stopped; exit with one error line if a setting is invalid or the port is in use."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its shutdown
     try:
-        settings = Settings()
-    except ValidationError as err:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors())
-        sys.exit(f"error: invalid setting in the environment (ONTIME_…): {wrong}. app/settings.py lists them.")
+        logging.config.dictConfig(configuration("info"))
+        settings = Settings.read()
+    except EnvironmentInvalid as err:
+        print(f"error: {err} docs/environment.md lists what is read.", file=sys.stderr)
+        sys.exit(err.exit_code)
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus.available()))  # before LightGBM is loaded
     listener = _listen(settings)
     logging.config.dictConfig(configuration(settings.log_level))

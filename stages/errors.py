@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from app import environment
 from app.errors import OnTimeError
 
 
@@ -27,9 +28,12 @@ class TrackingUnavailable(OnTimeError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; on an OnTimeError, print one line to stderr and exit with its code."""
+    """Run a command; on an OnTimeError, or an error of the operating system, print one line and exit with its code."""
     try:
+        environment.check()
         main()
     except OnTimeError as err:
         print(f"error: {err}", file=sys.stderr)
         sys.exit(err.exit_code)
+    except OSError as err:
+        sys.exit(f"error: {err.strerror or err}: {err.filename or 'output'}")

@@ -25,6 +25,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from pydantic import BaseModel
 
+from app import environment
 from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
 from app.registry import local_store
@@ -77,6 +78,7 @@ def connect() -> mlflow.MlflowClient:
 
     Raises ModelUnavailable if a local database and its artifacts are in different folders.
     """
+    environment.check_mlflow()
     for name, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -35,7 +35,7 @@ class Result:
 def _journal(request: Request) -> Journal:
     journal: Journal | None = request.app.state.journal
     if journal is None:
-        raise HTTPException(404, "This service has no journal (ONTIME_JOURNAL_URL is empty).")
+        raise HTTPException(404, "This service has no journal (ONTIME_JOURNAL_URL is none).")
     return journal
 
 

@@ -16,6 +16,7 @@ import yaml
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from app import environment
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
 from app.model import bundle as model
 from app.registry import local_store
@@ -25,6 +26,7 @@ from app.settings import MLFLOW_CLIENT
 
 def connect(uri: str) -> mlflow.MlflowClient:
     """Return a client with short timeouts; raise ModelUnavailable if a local store is incomplete."""
+    environment.check_mlflow()
     for variable, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -138,7 +138,7 @@ def contestants(folder: Path) -> list[Contestant]:
     return [
         Contestant("floor: empty FastAPI endpoint", floor, "/openapi.json", "/predict", EXAMPLE),
         service("service, everything on", f"sqlite:///{folder}/journal.db"),
-        service("service without its journal", ""),
+        service("service without its journal", "none"),
         Contestant("mlflow models serve", mlflow, "/ping", "/invocations", frame),
     ]
 

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from app import environment
 from app.errors import OnTimeError
 from ops.cli.base import Group
 
@@ -50,6 +51,7 @@ cli = Group(
     commands={name: LazyGroup(name, help=text) for name, text in GROUPS.items()},
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog=EPILOG,
+    callback=environment.check,
 )
 
 
@@ -69,6 +71,8 @@ def main() -> None:
         _fail(str(err), err.exit_code)
     except subprocess.CalledProcessError as err:
         _fail(f"`{' '.join(map(str, err.cmd))[:100]}` ended with {err.returncode}.", 1)
+    except OSError as err:
+        _fail(f"{err.strerror or err}: {err.filename or 'output'}.", 1)
     except click.Abort:
         sys.exit(130)
 

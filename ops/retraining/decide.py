@@ -12,10 +12,11 @@ from typing import Literal
 import httpx
 import mlflow
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from ruamel.yaml import YAML
 
 from app.errors import OnTimeError
+from app.settings import Inherited
 from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
@@ -87,10 +88,10 @@ def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
     return Verdict("block", (*obstacles, *causes)) if obstacles else Verdict("retrain", tuple(causes))
 
 
-class RetrainSettings(BaseSettings):
+class RetrainSettings(Inherited):
     """Settings of the retraining, each from the variable ONTIME_RETRAIN_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="ONTIME_RETRAIN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONTIME_RETRAIN_")
 
     repository: str = Field(default="", pattern="^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)?$")
     """owner/name on GitHub whose workflow retrains; without one, this machine does."""
@@ -104,7 +105,7 @@ class RetrainSettings(BaseSettings):
 
 def collect() -> Evidence:
     """Return the evidence: the last window of the journal, the registry, and the retrainings before."""
-    monitor = Monitor(DriftSettings())
+    monitor = Monitor(DriftSettings.read())
     number = monitor.look_up()
     if number is None:
         raise RetrainingFailed("no version is Production: promote one by `make promote`.")
@@ -200,7 +201,7 @@ def retrain(until: date | None, now: bool) -> None:
     run_id = record(evidence, verdict)
     print(f"{verdict.action}: {'; '.join(verdict.reasons)} (MLflow run {run_id})", flush=True)
     if verdict.action == "retrain":
-        settings = RetrainSettings()
+        settings = RetrainSettings.read()
         if settings.repository:
             dispatch(settings, verdict.reasons)
         else:

@@ -200,7 +200,7 @@ def test_the_build_context_of_the_image_serves_by_itself(
     for folder in ("stages", "ops"):  # the service's image has app and model only
         shutil.rmtree(tmp_path / folder)
     base = f"http://127.0.0.1:{free_port()}"
-    settings = {"ONTIME_PORT": base.rpartition(":")[2], "ONTIME_BAKED_MODEL": "model", "ONTIME_JOURNAL_URL": ""}
+    settings = {"ONTIME_PORT": base.rpartition(":")[2], "ONTIME_BAKED_MODEL": "model", "ONTIME_JOURNAL_URL": "none"}
     with running(
         [sys.executable, "-m", "app"], f"{base}/readyz", tmp_path, MLFLOW_TRACKING_URI="", PYTHONPATH="", **settings
     ):

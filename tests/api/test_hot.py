@@ -41,7 +41,7 @@ def plain(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A service on the small bundle."""
     folder = tmp_path_factory.mktemp("plain")
     baked = str(bake(bundle_dir, "7", folder / "baked"))
-    with started(folder, ONTIME_BAKED_MODEL=baked, ONTIME_JOURNAL_URL="") as service:
+    with started(folder, ONTIME_BAKED_MODEL=baked, ONTIME_JOURNAL_URL="none") as service:
         yield service
 
 
@@ -241,7 +241,7 @@ def test_an_explanation_adds_up_and_starts_with_what_matters_most(plain: Service
 
 
 def test_without_a_model_both_ways_say_so(tmp_path: Path) -> None:
-    with started(tmp_path, "livez", ONTIME_BAKED_MODEL=str(tmp_path), ONTIME_JOURNAL_URL="") as service:
+    with started(tmp_path, "livez", ONTIME_BAKED_MODEL=str(tmp_path), ONTIME_JOURNAL_URL="none") as service:
         assert Pair(service.base).same(BODY) == 503
 
 

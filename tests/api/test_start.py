@@ -30,12 +30,12 @@ def _has_ipv6() -> bool:
 IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 
 
-def refused(**settings: object) -> str:
-    """Start the service with settings that it refuses; return its error line."""
+def refused(code: int = 1, **settings: object) -> str:
+    """Start the service with settings that it refuses, with this exit code; return its error line."""
     environment = {f"ONTIME_{name.upper()}": str(value) for name, value in settings.items()} | {"PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "app"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert done.returncode == code and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
     return done.stderr
 
 
@@ -85,7 +85,7 @@ def test_the_service_listens_on_ipv6(tmp_path: Path, host: str, reached: list[st
     ("setting", "value"), [("PORT", "99999"), ("ROOT_PATH", "risk"), ("ROOT_PATH", "/risk/"), ("ROOT_PATH", "/a?b")]
 )
 def test_a_wrong_setting_is_named(setting: str, value: str) -> None:
-    assert setting in refused(**{setting: value})
+    assert setting in refused(2, **{setting: value})
 
 
 def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_path: Path, start: Start) -> None:
@@ -110,5 +110,5 @@ def test_a_copy_that_is_damaged_is_not_served(image: Path, start: Start) -> None
 
 
 def test_a_journal_of_no_known_kind_is_refused() -> None:
-    error = refused(journal_url="mongodb://here")
+    error = refused(2, journal_url="mongodb://here")
     assert "JOURNAL_URL" in error and "postgresql://" in error

@@ -10,12 +10,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from prometheus_client import start_http_server
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ModelUnavailable, OnTimeError
 from app.interface import NAME
 from app.journal import database
+from app.settings import JOURNAL, Inherited
 from ops.monitoring.drift import journal, page
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.gauges import Gauges
@@ -25,10 +26,10 @@ from stages import params, tracking
 log = logging.getLogger("ops.monitoring.drift")
 
 
-class DriftSettings(BaseSettings):
+class DriftSettings(Inherited):
     """Settings of the monitor, each from the variable ONTIME_DRIFT_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="ONTIME_DRIFT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONTIME_DRIFT_")
 
     host: str = "127.0.0.1"
     """Address of /metrics."""
@@ -48,7 +49,7 @@ class DriftSettings(BaseSettings):
     registry_seconds: float = Field(default=30, gt=0)
     """Time between two reads of the registry's aliases."""
 
-    journal_url: str = Field(default="sqlite:///journal.db", validation_alias="ONTIME_JOURNAL_URL")
+    journal_url: str = Field("sqlite:///journal.db", pattern=JOURNAL, validation_alias="ONTIME_JOURNAL_URL")
     """The service's journal; the variable is the service's own."""
 
     model_name: str = Field(default=NAME, validation_alias="ONTIME_MODEL_NAME")
@@ -139,7 +140,7 @@ class Monitor:
 def serve() -> None:
     """Serve the metrics, and check predictions every few minutes, until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = DriftSettings()
+    settings = DriftSettings.read()
     monitor = Monitor(settings)
     start_http_server(settings.port, settings.host, monitor.gauges.registry)
     log.info("metrics on http://%s:%d/metrics, a run every %g minutes", settings.host, settings.port, settings.minutes)
