@@ -37,7 +37,7 @@ def plain(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A service on the small bundle."""
     folder = tmp_path_factory.mktemp("plain")
     baked = str(bake(bundle_dir, "7", folder / "baked"))
-    with started(folder, ONTIME_BAKED_MODEL=baked, ONTIME_JOURNAL_URL="") as service:
+    with started(folder, ONTIME_BAKED_MODEL=baked, ONTIME_JOURNAL_URL="none") as service:
         yield service
 
 
