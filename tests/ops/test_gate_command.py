@@ -67,7 +67,7 @@ def test_a_new_branch_has_no_base_and_is_judged_by_the_floors(repository: Clone)
     assert gate(repository, "0" * 40).returncode == 0
     change(repository.path / METRICS, "test", "roc_auc", 0.6)
     done = gate(repository, "0" * 40)
-    assert done.returncode == 1 and "roc_auc" in done.stderr
+    assert done.returncode == 3 and "roc_auc" in done.stderr
 
 
 def change(path: Path, group: str, metric: str, value: Any) -> None:
@@ -85,20 +85,20 @@ def change(path: Path, group: str, metric: str, value: Any) -> None:
         ("brier", None, "brier is nan"),
     ],
 )
-def test_a_worse_metric_a_nan_and_a_missing_one_end_with_1(
+def test_a_worse_metric_a_nan_and_a_missing_one_end_with_3(
     repository: Clone, metric: str, value: Any, reason: str
 ) -> None:
     change(repository.path / METRICS, "test", metric, value)
     done = gate(repository, "main")
-    assert done.returncode == 1 and reason in done.stderr and "**FAIL**" in done.stdout
+    assert done.returncode == 3 and reason in done.stderr and "**FAIL**" in done.stdout
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", [METRICS, EVALUATION])
-def test_a_missing_file_ends_with_1(repository: Clone, name: str) -> None:
+def test_a_missing_file_ends_with_3(repository: Clone, name: str) -> None:
     (repository.path / name).unlink()
     done = gate(repository, "main")
-    assert done.returncode == 1 and "is nan" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 3 and "is nan" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_loosened_policy_is_shown_and_an_unknown_base_is_an_error(repository: Clone) -> None:
