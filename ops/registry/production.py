@@ -73,10 +73,9 @@ def by_number(client: MlflowClient, name: str, number: str) -> ModelVersion | No
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Return the number of the version that each alias names; none of a model that is not registered."""
-    with suppressed(ABSENT):
-        return {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
-    return {}
+    """Return the number of the version that each alias names, if that version exists."""
+    found = {alias: by_alias(client, name, alias) for alias in (STAGING, PRODUCTION, PREVIOUS)}
+    return {alias: str(version.version) for alias, version in found.items() if version}
 
 
 def _tag(client: MlflowClient, name: str, key: str) -> str | None:
