@@ -17,11 +17,9 @@ import numpy
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
@@ -74,10 +72,8 @@ def connect() -> mlflow.MlflowClient:
     """Return a client of MLflow; raise ModelUnavailable if it cannot be used, or its artifacts are elsewhere."""
     uri = tracking_uri()
     client = download.connect(uri)
-    try:
+    with failures.explaining(uri):
         mlflow.set_experiment(EXPERIMENT)
-    except (MlflowException, SQLAlchemyError, OSError) as err:
-        raise failures.explained(uri, err) from err
     return client
 
 

@@ -33,24 +33,26 @@ def connect(uri: str) -> mlflow.MlflowClient:
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback for what it also raises
-    failures.check(uri)
-    if moved := local_store.follow(uri):
-        print(moved, file=sys.stderr)
-    mlflow.set_tracking_uri(uri)
-    return mlflow.MlflowClient(uri)
+    with failures.explaining(uri):
+        failures.check(uri)
+        if moved := local_store.follow(uri):
+            print(moved, file=sys.stderr)
+        mlflow.set_tracking_uri(uri)
+        return mlflow.MlflowClient(uri)
 
 
 def find(uri: str, name: str, alias: str) -> ModelVersion:
     """Return the version with this alias; raise ModelUnavailable if there is none or MLflow fails."""
-    try:
-        return connect(uri).get_model_version_by_alias(name, alias)
-    except MlflowException as err:
-        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+    with failures.explaining(uri):
+        try:
+            return connect(uri).get_model_version_by_alias(name, alias)
+        except MlflowException as err:
+            if err.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
             raise ModelUnavailable(
                 f"no version of {name} is {alias} in {without_password(uri)}. "
                 "`make repro` registers one, `make promote` makes it Production."
             ) from err
-        raise failures.explained(uri, err) from err
 
 
 def registered(version: ModelVersion, alias: str) -> Registered:
@@ -72,13 +74,11 @@ def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registe
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        try:
+        with failures.explaining(uri):
             if lost := missing(version, uri):
                 raise BundleInvalid(f"{lost}. Restore it, or register the model again: `make repro` at its commit.")
             source = f"models:/{version.name}/{version.version}"
             found = Path(mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=uri))
-        except (MlflowException, OSError) as err:
-            raise failures.explained(uri, err) from err
         _refuse_foreign(found, version)
         for name in FILES[1:]:
             shutil.copyfile(found / name, folder / Path(name).name)
@@ -121,10 +121,8 @@ def _execute(command: str, uri: str, name: str, *rest: str) -> Registered:
     if command == "find":
         return registered(find(uri, name, rest[0]), rest[0])
     version, alias, folder = rest
-    try:
+    with failures.explaining(uri):
         found = connect(uri).get_model_version(name, version)
-    except MlflowException as err:
-        raise failures.explained(uri, err) from err
     return export(found, alias, uri, Path(folder))
 
 

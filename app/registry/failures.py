@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -42,23 +45,33 @@ CAUSES = {
 }
 
 
+@contextmanager
+def explaining(uri: str) -> Iterator[None]:
+    """Raise ModelUnavailable, with its cause and the command that helps, for a failure of the store in the block."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as err:
+        raise explained(uri, err) from err
+
+
 def check(uri: str) -> None:
-    """Raise ModelUnavailable, within some seconds, if the store at an address cannot be opened.
+    """Open the store at an address once, for some seconds at most; raise its error, in the words of its library.
 
     MLflow itself repeats a failed connection to a database for minutes.
     """
     try:
-        if uri.startswith(("http://", "https://")):
-            creds = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-            options = {"max_retries": 0, "timeout": CONNECT_SECONDS, "raise_on_status": False}
-            http_request(creds, "/health", "GET", **options)  # type: ignore[no-untyped-call]
-        elif uri.startswith("sqlite"):
-            _check_file(uri)
-        elif uri.startswith(("postgresql", "mysql")):
-            seconds = {"connect_timeout": CONNECT_SECONDS}
-            create_engine(uri, connect_args=seconds, poolclass=NullPool).connect().close()
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as err:
-        raise explained(uri, err) from err
+        make_url(uri if "://" in uri else f"file://{uri}")
+    except ValueError as err:
+        raise OSError(f"not an address: {err}") from err
+    if uri.startswith(("http://", "https://")):
+        creds = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+        options = {"max_retries": 0, "timeout": CONNECT_SECONDS, "raise_on_status": False}
+        http_request(creds, "/health", "GET", **options)  # type: ignore[no-untyped-call]
+    elif uri.startswith("sqlite"):
+        _check_file(uri)
+    elif uri.startswith(("postgresql", "mysql")):
+        seconds = {"connect_timeout": CONNECT_SECONDS}
+        create_engine(uri, connect_args=seconds, poolclass=NullPool).connect().close()
 
 
 def _check_file(uri: str) -> None:

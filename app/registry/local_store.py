@@ -32,15 +32,12 @@ def follow(uri: str) -> str | None:
     database = _database(uri)
     if database is None:
         return None
-    try:
-        with closing(sqlite3.connect(database, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
-            elsewhere = _elsewhere(connection, database.with_name(ARTIFACTS))
-            for root, experiments in elsewhere.items():
-                _require_artifacts(connection, database, _local(root), experiments)
-            if elsewhere:
-                _rewrite(connection, list(elsewhere), database.with_name(ARTIFACTS))
-    except sqlite3.DatabaseError as err:
-        raise failures.explained(uri, err) from err
+    with closing(sqlite3.connect(database, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
+        elsewhere = _elsewhere(connection, database.with_name(ARTIFACTS))
+        for root, experiments in elsewhere.items():
+            _require_artifacts(connection, database, _local(root), experiments)
+        if elsewhere:
+            _rewrite(connection, list(elsewhere), database.with_name(ARTIFACTS))
     if not elsewhere:
         return None
     origins = " and ".join(str(_local(root).parent) for root in elsewhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,33 @@ def test_a_weak_model_is_registered_but_not_promoted(small: Clone, monkeypatch: 
     with pytest.raises(PromotionRefused, match="is refused.*brier skill"):
         promote(tracking.connect(), params.load(), None)
     assert json.loads(Path("build/receipt.json").read_bytes())["floors"] is False
+
+
+def on_time(clone: Clone, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the clone."""
+    return clone.run("python", "-m", "ops.cli", *line.split(), check=False, **environment)
+
+
+@pytest.mark.long
+def test_a_version_that_was_deleted_is_made_again_by_the_command_that_is_named(changing: Clone) -> None:
+    uri = f"sqlite:///{changing.path}/mine.db"
+    assert "Version 1 of flight-delay is Staging" in on_time(changing, "model repro", MLFLOW_TRACKING_URI=uri).stdout
+    tracking.mlflow.MlflowClient(uri).delete_registered_model("flight-delay")
+    missing = on_time(changing, "model promote", MLFLOW_TRACKING_URI=uri)
+    assert missing.returncode == 1 and "`make repro` makes one" in missing.stderr
+    again = on_time(changing, "model repro", MLFLOW_TRACKING_URI=uri)
+    assert executed(again.stdout) == [] and "Version 1 of flight-delay is Staging" in again.stdout, again.stderr
+    assert (
+        on_time(changing, "model promote", MLFLOW_TRACKING_URI=uri).returncode == 3
+    )  # the gate refuses it, weak as it is
+    assert changing.git_status() == ""
+
+
+@pytest.mark.long
+def test_a_conflict_and_a_foreign_owner_stop_the_pipeline_before_its_first_stage(changing: Clone) -> None:
+    (changing.path / "dvc.lock").write_text("<<<<<<< HEAD\n" + (changing.path / "dvc.lock").read_text())
+    for command in ("model repro", "ci check-lock"):
+        done = on_time(changing, command)
+        assert done.returncode == 1 and "error: dvc.lock:1: conflict marker" in done.stderr, done.stderr
+    done = on_time(changing, "model repro", GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+    assert done.returncode == 1 and "safe.directory" in done.stderr and done.stdout == ""

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from app.model import bundle as model
+from ops.gate import pull_request
 from ops.gate import pull_request as gate
 from ops.gate.policy import Comparison, Evidence, decide_promotion, decide_pull_request, markdown
-from ops.gate import pull_request
 from stages import evaluate, params
 from stages.errors import ParamsInvalid
 from tests.conftest import ROOT

@@ -10,7 +10,12 @@ from stages import tracked
 from stages.errors import FileInvalid
 from tests.support import scratch
 
-FILES = {"metrics.json": '{\n "a": 1\n}\n', "dvc.lock": "stages:\n  a: 1\n", "params.yaml": "a: 1\n", "data.dvc": "outs: 1\n"}
+FILES = {
+    "metrics.json": '{\n "a": 1\n}\n',
+    "dvc.lock": "stages:\n  a: 1\n",
+    "params.yaml": "a: 1\n",
+    "data.dvc": "outs: 1\n",
+}
 
 
 @pytest.mark.parametrize("name", FILES)
