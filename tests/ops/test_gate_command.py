@@ -130,6 +130,7 @@ def test_a_base_with_a_conflict_marker_is_not_compared_with(repository: Clone) -
     assert done.returncode == 1 and f":{METRICS}:" in done.stderr and "make gate BASE=" in done.stderr
 
 
+@pytest.mark.long
 def test_the_way_to_a_common_commit_fits_the_repository(repository: Clone, tmp_path: Path) -> None:
     repository.run("git", "checkout", "--quiet", "--orphan", "unrelated")
     commit(repository, "Another beginning")
