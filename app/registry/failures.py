@@ -36,6 +36,8 @@ CAUSES = {
     "`postgresql+psycopg://user@host/database`.",
     r"(?:status code|error code|HTTP status) (401|403)|(Unauthorized|Permission denied for)": "{where} refuses the "
     "login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
+    r"failed with error code (\d+)": "{where} answers with HTTP {0}, so it is no MLflow, or its log has the "
+    "reason: check MLFLOW_TRACKING_URI by `curl {where}/version`.",
     r"experiment '?(\w+)'? must be in the 'active' state": "experiment {0} of {where} is deleted: "
     "`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {0}` restores it.",
     r"run '?(\w+)'? must be in the 'active' state": "run {0} of {where} is deleted: "

@@ -18,7 +18,7 @@ from ops.registry.commands import patiently
 from stages import tracking
 from tests.conftest import ROOT
 from tests.support.postgres import Postgres
-from tests.support.processes import free_port, started, wait_for
+from tests.support.processes import free_port, running, started, wait_for
 from tests.support.promotion import Bench
 from tests.support.registry import mlflow_server
 
@@ -156,6 +156,12 @@ def test_a_server_that_accepts_and_never_answers_is_one_line(monkeypatch: pytest
     with socket.create_server(("127.0.0.1", 0)) as listener:
         text = unusable(f"http://127.0.0.1:{listener.getsockname()[1]}", monkeypatch)
     assert "MLflow is unreachable" in text
+
+
+def test_a_server_that_is_no_mlflow_is_not_called_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    with running([sys.executable, "-m", "http.server", address.rpartition(":")[2]], address, tmp_path):
+        assert f"{address} answers with HTTP 404, so it is no MLflow" in unusable(address, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is said of the registry is what it holds: versions deleted, replaced, numbered anew, without artifacts or runs."""
+"""What is said of the registry is what it holds: versions deleted, replaced, renumbered, without artifacts or runs."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_history_tells_what_became_of_its_versions(bench: Bench) -> None:
     text = history.text(client, NAME)
     assert (
         f"Version {v['better']} of {NAME} is Production now, by no decision" in text
-        and " now " not in text.split("\n\n")[0]
+        and " now " not in text.partition("\n\n")[0]
     )
     client.delete_model_version(NAME, v["better"])
     assert f"No version of {NAME} is Production now" in history.text(client, NAME)

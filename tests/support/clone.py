@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.processes import run
-from tests.support.scratch import commit, copy_tree, cut, make_repository, write_params
+from tests.support.scratch import commit, copy_tree, cut, git, make_repository, write_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -25,15 +25,15 @@ def test_the_marker_of_a_real_merge_is_named_with_its_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path(name)
-    path.write_text(FILES[name])
+    path.write_text(FILES[name], encoding="utf-8")
     scratch.make_repository(tmp_path)
     for branch, value in (("theirs", "2"), ("ours", "3")):
         scratch.git(tmp_path, "checkout", "--quiet", "-b", branch, "main")
-        path.write_text(FILES[name].replace("1", value))
+        path.write_text(FILES[name].replace("1", value), encoding="utf-8")
         scratch.commit(tmp_path, branch)
     with pytest.raises(Exception, match="merge"):
         scratch.git(tmp_path, "-c", f"merge.conflictStyle={style}", "merge", "theirs")
-    line = path.read_text().splitlines().index("<<<<<<< HEAD") + 1
+    line = path.read_text(encoding="utf-8").splitlines().index("<<<<<<< HEAD") + 1
     with pytest.raises(FileInvalid, match=rf"^{name}:{line}: conflict marker '<<<<<<< HEAD'.*--theirs {name}") as found:
         tracked.load(path)
     assert str(found.value).count("\n") == 0
