@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from app.errors import BundleInvalid
 from ops.registry.commands import PromotionRefused, promote
@@ -102,10 +103,10 @@ def on_time(clone: Clone, line: str, **environment: str) -> subprocess.Completed
 
 
 @pytest.mark.long
-def test_a_version_that_was_deleted_is_made_again_by_the_command_that_is_named(changing: Clone) -> None:
-    uri = f"sqlite:///{changing.path}/mine.db"
+def test_a_version_that_was_deleted_is_made_again_by_the_command_that_is_named(changing: Clone, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mine.db"
     assert "Version 1 of flight-delay is Staging" in on_time(changing, "model repro", MLFLOW_TRACKING_URI=uri).stdout
-    tracking.mlflow.MlflowClient(uri).delete_registered_model("flight-delay")
+    MlflowClient(uri).delete_registered_model("flight-delay")
     missing = on_time(changing, "model promote", MLFLOW_TRACKING_URI=uri)
     assert missing.returncode == 1 and "`make repro` makes one" in missing.stderr
     again = on_time(changing, "model repro", MLFLOW_TRACKING_URI=uri)

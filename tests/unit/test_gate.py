@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from app.model import bundle as model
-from ops.gate import pull_request
 from ops.gate import pull_request as gate
 from ops.gate.policy import Comparison, Evidence, decide_promotion, decide_pull_request, markdown
 from stages import evaluate, params
@@ -98,7 +97,7 @@ def test_an_empty_or_broken_slice_is_refused_with_and_without_a_base(part: dict[
 
 @pytest.mark.parametrize("slices", [None, [], 3, {"carrier=UA": 1}])
 def test_an_evaluation_that_is_laid_out_otherwise_is_no_evidence(slices: object) -> None:
-    assert not decide_pull_request(NOW, NOW, pull_request.groups(slices), SLICES, POLICY).accepted
+    assert not decide_pull_request(NOW, NOW, gate.groups(slices), SLICES, POLICY).accepted
 
 
 def test_a_better_challenger_is_promoted() -> None:
