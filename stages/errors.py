@@ -30,7 +30,7 @@ def expected(err: Exception) -> OnTimeError | None:
 
         if known := failures.recognised(err):
             return known
-    return OnTimeError(f"{err.strerror or err}: {err.filename or 'output'}") if isinstance(err, OSError) else None
+    return OnTimeError(f"{err.strerror or err}: {err.filename or 'output'}.") if isinstance(err, OSError) else None
 
 
 def run(main: Callable[[], None]) -> None:

@@ -234,6 +234,7 @@ def proxy(base: str, prefix: str, strip: bool) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.long
 def test_under_a_prefix_everything_is_found_whether_the_proxy_strips_it_or_not(start: Start, baked: Path) -> None:
     service = start(baked_model=baked, journal_url="", root_path="/models/risk")
     for strip in (True, False):

@@ -25,6 +25,7 @@ from stages.train import BUNDLE_DIR
 from tests.support.promotion import MEASURED, Bench, fill
 
 NAME = "flight-delay"
+pytestmark = pytest.mark.long
 
 
 def artifacts(version: str) -> Path:
@@ -63,7 +64,6 @@ def test_a_champion_that_can_be_loaded_cannot_be_left_out(bench: Bench) -> None:
         registry.promote(bench.client, bench.params, bench.versions["weak"], without_champion=True)
 
 
-@pytest.mark.long
 def test_a_weak_model_is_refused_without_the_champion_too(bench: Bench, lost: Path) -> None:
     with pytest.raises(PromotionRefused, match="without the champion.*roc_auc is"):
         registry.promote(bench.client, bench.params, bench.versions["shuffled"], without_champion=True)
@@ -141,7 +141,6 @@ def test_what_is_gone_is_registered_again_and_the_summary_is_true(bench: Bench, 
     registered_again(bench, digest)
 
 
-@pytest.mark.long
 def test_a_version_whose_artifacts_are_gone_is_registered_again(bench: Bench, lost: Path) -> None:
     digest = receipt(bench, "good")
     bench.client.delete_registered_model_alias(NAME, PRODUCTION)
@@ -149,7 +148,6 @@ def test_a_version_whose_artifacts_are_gone_is_registered_again(bench: Bench, lo
     assert not lost.exists()
 
 
-@pytest.mark.long
 def test_another_database_gets_the_version(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = receipt(bench, "good")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
@@ -166,7 +164,6 @@ def test_a_refusing_git_does_not_overwrite_the_commit(bench: Bench, monkeypatch:
     assert bench.client.get_model_version(NAME, bench.versions["good"]).tags["git.commit"] == known
 
 
-@pytest.mark.long
 def test_history_tells_what_became_of_its_versions(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     registry.promote(client, p, v["weak"])
@@ -196,7 +193,6 @@ def test_an_alias_that_outlived_its_version_names_nothing(bench: Bench, tmp_path
     assert aliases(bench.client, NAME)[PRODUCTION] == bench.versions["good"]
 
 
-@pytest.mark.long
 def test_numbers_that_are_used_again_are_other_versions(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     registry.promote(client, p, v["weak"])
@@ -211,7 +207,6 @@ def test_numbers_that_are_used_again_are_other_versions(bench: Bench) -> None:
         registry.rollback(client, p, v["good"], "to what was version 2")
 
 
-@pytest.mark.long
 def test_a_previous_version_that_is_deleted_is_no_dead_end(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     for name in ("weak", "good", "better"):

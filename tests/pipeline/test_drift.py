@@ -154,6 +154,7 @@ def monitor(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.long
 def test_a_journal_that_is_missing_empty_or_another_thing_is_named(monitor: Monitor, tmp_path: Path) -> None:
     file = tmp_path / "journal.db"
     with pytest.raises(JournalMissing, match="no predictions yet.*journal.db.*make serve"):
