@@ -135,7 +135,7 @@ def test_the_service_predicts_explains_and_records_an_outcome(service: httpx.Cli
     assert {"hour", "temperature_c"} <= {part["feature"] for part in answer["explanation"]["contributions"]}
     outcome = json.loads(report[3]) | {"prediction_id": answer["prediction_id"]}
     recorded = service.post(report[1].partition(":8000")[2], json=outcome)
-    assert recorded.json() == {"prediction_id": answer["prediction_id"], "positive": True}
+    assert recorded.json() == {"prediction_id": answer["prediction_id"], "positive": True, "unchanged": False}
     assert 'model_outcomes_total{outcome="positive"} 1.0' in service.get("/metrics").text
 
 
