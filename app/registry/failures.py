@@ -7,7 +7,7 @@ import re
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
@@ -22,6 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.errors import ModelUnavailable
 
 CONNECT_SECONDS = 5
+LOCK_SECONDS = 20
+"""To wait for a SQLite file that another process has locked; MLflow itself waits 5 to 20 seconds."""
 SQLITE_HEADER = b"SQLite format 3\0"
 LFS_POINTER = b"version https://git-lfs"
 CAUSES = {
@@ -77,7 +79,7 @@ def check(uri: str) -> None:
 
 
 def _check_file(uri: str) -> None:
-    """Compare a SQLite file with its own header: pointer, other content, cut off, or not writable."""
+    """Compare a SQLite file with its own header: pointer, other content, cut off, not writable; wait until it is free."""
     file = sqlite_file(uri)
     if file is None or not file.exists() or not file.stat().st_size:
         return
@@ -93,6 +95,8 @@ def _check_file(uri: str) -> None:
         raise OSError(f"malformed: cut off, {size} of {wanted} bytes")
     if not os.access(file, os.W_OK) or not os.access(file.resolve().parent, os.W_OK):
         raise OSError("readonly database")
+    with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def sqlite_file(uri: str) -> Path | None:

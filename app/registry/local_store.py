@@ -20,7 +20,6 @@ COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-LOCK_SECONDS = 20
 
 
 def follow(uri: str) -> str | None:
@@ -32,7 +31,7 @@ def follow(uri: str) -> str | None:
     database = _database(uri)
     if database is None:
         return None
-    with closing(sqlite3.connect(database, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(database, timeout=failures.LOCK_SECONDS, isolation_level=None)) as connection:
         elsewhere = _elsewhere(connection, database.with_name(ARTIFACTS))
         for root, experiments in elsewhere.items():
             _require_artifacts(connection, database, _local(root), experiments)
