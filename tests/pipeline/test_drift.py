@@ -74,7 +74,7 @@ def test_the_december_storms_alarm_and_november_does_not(real: tuple[Reference, 
 @pytest.mark.long
 def test_ten_thousand_predictions_take_less_than_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
     code = """
-import json, pathlib, resource, time
+import json, pathlib, time
 from ops.monitoring.drift import selftest
 from ops.monitoring.drift import page as report
 reference, _ = selftest.reference_of()
@@ -84,7 +84,9 @@ started = time.process_time()
 selftest.beyond(reference, window)
 report.write_html(reference, window, pathlib.Path("build/drift"), 2)
 used = time.process_time() - started
-print(json.dumps([used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+status = pathlib.Path("/proc/self/status").read_text()
+peak = int(status.partition("VmHWM:")[2].split()[0])  # getrusage's maximum includes that of the process which started it
+print(json.dumps([used, peak * 1024]))
 """
     seconds, memory = json.loads(pipeline.run("python", "-c", code).stdout.splitlines()[-1])
     assert seconds < 10

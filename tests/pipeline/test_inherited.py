@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -61,6 +61,10 @@ def _odd(clone: Clone) -> dict[str, str]:
     return ODD | {"PYTHONPATH": str(clone.path.parent / "lib")}
 
 
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.rpartition("error: ")[2].partition("The evidence")[0]
+
+
 def test_every_variable_of_the_list_is_tried() -> None:
     names = {name for rule in environment.RULES for name in rule.names.split() if not name.endswith("*")}
     assert names - set(ODD) <= NOT_TRIED
@@ -79,12 +83,10 @@ def test_a_refused_variable_ends_a_command_with_its_name(small: Clone) -> None:
 
 @pytest.mark.long
 def test_the_pipeline_gives_the_same_outputs(odd: Clone) -> None:
-    before = json.loads((odd.path / "build/registration.json").read_text(encoding="utf-8"))
     odd.run("ops/ci/run", "dvc", "repro", "--force", **_odd(odd))
     assert odd.git_status() == ""
-    assert json.loads((odd.path / "build/registration.json").read_text(encoding="utf-8")) == before
     shown = odd.run("make", "repro", **_odd(odd)).stdout
-    assert "Version 1 of flight-delay is Staging in sqlite:///mlflow.db" in shown
+    assert "Version 1 of flight-delay is Staging and Production in sqlite:///mlflow.db" in shown
 
 
 @pytest.mark.long
@@ -96,7 +98,7 @@ def test_the_gates_decide_the_same(odd: Clone) -> None:
             plain = odd.run("python", "-m", "ops.cli", "model", *command, check=False)
             done = odd.run("./on-time", "model", *command, check=False, **_odd(odd))
             assert done.returncode == plain.returncode != 0 and text in done.stderr, done.stderr
-            assert done.stderr.partition("The evidence")[0].endswith(plain.stderr.partition("The evidence")[0])
+            assert _reason(done) == _reason(plain)
     finally:
         client.set_registered_model_alias("flight-delay", "production", "1")
 
