@@ -79,7 +79,7 @@ def check(uri: str) -> None:
 
 
 def _check_file(uri: str) -> None:
-    """Compare a SQLite file with its own header: pointer, other content, cut off, not writable; wait until it is free."""
+    """Compare a SQLite file with its header: pointer, other content, cut off, not writable; wait until it is free."""
     file = sqlite_file(uri)
     if file is None or not file.exists() or not file.stat().st_size:
         return
