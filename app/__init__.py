@@ -1,6 +1,8 @@
 """The prediction service, as shipped in the image."""
 
-import os
+import sys
 
-# Passive OpenMP waiting: with spinning threads, two concurrent trainings take an hour. libgomp reads it when loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from app import environment
+
+if "--multiprocessing-fork" not in sys.orig_argv:  # a worker has the environment that its parent has made
+    environment.settle()

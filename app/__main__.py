@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging.config
 import os
 import signal
@@ -10,10 +11,10 @@ import sys
 import tempfile
 
 import uvicorn
-from pydantic import ValidationError
 from uvicorn.supervisors import Multiprocess
 
 from app.api import cpus
+from app.environment import EnvironmentInvalid
 from app.logs import configuration
 from app.settings import WORKERS_FOLDER, Settings
 
@@ -22,15 +23,16 @@ def main() -> None:
     """Run the service until it is stopped; exit with one error line if a setting is invalid or the port is in use."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its shutdown
     try:
-        settings = Settings()
-    except ValidationError as err:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors())
-        sys.exit(f"error: invalid setting in the environment (ONTIME_…): {wrong}. app/settings.py lists them.")
+        logging.config.dictConfig(configuration("info"))
+        settings = Settings.read()
+    except EnvironmentInvalid as err:
+        print(f"error: {err} docs/environment.md lists what is read.", file=sys.stderr)
+        sys.exit(err.exit_code)
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus.available()))  # before LightGBM is loaded
     listener = _listen(settings)
     logging.config.dictConfig(configuration(settings.log_level))
-    host, port = listener.getsockname()
-    logging.getLogger("app").info("listening on http://%s:%d, see /docs", host, port)
+    address = _address(*listener.getsockname()[:2])
+    logging.getLogger("app").info("listening on http://%s, see %s/docs", address, settings.root_path)
     config = uvicorn.Config(
         "app.api.application:create_app",
         factory=True,
@@ -38,7 +40,7 @@ def main() -> None:
         log_config=configuration(settings.log_level),
         access_log=False,
         server_header=False,
-        http="app.api.protocol:HeadTimeout",
+        http="app.api.protocol:Protocol",
         ws="none",
         backlog=2048,
         timeout_keep_alive=75,  # longer than that of proxies, or they would reuse closing connections
@@ -52,15 +54,35 @@ def main() -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Return a bound socket, of IPv6 if the host is an IPv6 address; `::` accepts IPv4 too."""
+    host, port = settings.host.removeprefix("[").removesuffix("]"), settings.port
     try:
-        listener.bind((settings.host, settings.port))
-    except OSError as err:
-        reason = f"cannot listen on {settings.host}:{settings.port}: {err.strerror}"
-        sys.exit(f"error: {reason}. Choose another port: `make serve PORT={settings.port + 1}`.")
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # a name with both: IPv4
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        listener.bind(address)
+    except (OSError, UnicodeError) as err:
+        reason = f"cannot listen on {_address(host, port)}: {getattr(err, 'strerror', None) or err}"
+        sys.exit(f"error: {reason}. {advice(err, port)}")
     listener.set_inheritable(True)
     return listener
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def advice(err: Exception, port: int) -> str:
+    """Return the way out of an error of `_listen`."""
+    number = getattr(err, "errno", None)
+    if number == errno.EADDRINUSE:
+        return f"Choose another port: `make serve PORT={port + 1 if port < 65535 else 8000}`."
+    if number in (errno.EACCES, errno.EPERM):
+        return "Ports below 1024 need privileges; choose another one: `make serve PORT=8000`."
+    return "Set ONTIME_HOST to an address of this machine: 127.0.0.1, ::1, or 0.0.0.0 and :: for all."
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""The exceptions that end a command or a request, each with its exit code.
+"""The exceptions that end a command or a request, with the exit codes of all commands.
 
-OnTimeError
-├── BundleInvalid          the bundle is damaged or not compatible (3)
-├── ModelUnavailable       no model can be loaded (4)
-└── in stages/errors.py    ParamsInvalid, DataInvalid, TrackingUnavailable
+0: done. 1: failed, by an error below or, with a traceback, by a defect. 2: wrong use of the command. 3: refused by a
+gate or a check, which was carried out; what it guards is unchanged. Make ends with 2 for each of them.
+
+OnTimeError                 (1)
+├── BundleInvalid           the bundle is damaged or not compatible
+├── ModelUnavailable        no model can be loaded, or MLflow cannot be used
+├── Refused                 the verdict of a gate or a check (3): PromotionRefused, LockStale, …
+└── in stages/errors.py     FileInvalid, ParamsInvalid, DataInvalid
 """
 
 
@@ -16,10 +20,12 @@ class OnTimeError(Exception):
 class BundleInvalid(OnTimeError):
     """A model bundle that must not be served."""
 
-    exit_code = 3
-
 
 class ModelUnavailable(OnTimeError):
-    """No model to serve: the version does not exist, or the registry is unreachable."""
+    """No model to serve: the version does not exist, or the registry cannot be used."""
 
-    exit_code = 4
+
+class Refused(OnTimeError):
+    """A gate or a check was carried out, and its verdict is no."""
+
+    exit_code = 3

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app import environment
+from app.environment import EnvironmentInvalid
 from app.interface import NAME
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
@@ -25,16 +28,53 @@ MLFLOW_CLIENT = {
 """Defaults for MLflow's client: short timeouts, no progress bars, no telemetry. The environment overrides them."""
 
 
-class Settings(BaseSettings):
+JOURNAL = r"^(sqlite|postgresql)(\+\w+)?://"
+"""Pattern of a journal's address."""
+
+
+class Inherited(BaseSettings):
+    """Settings from the environment; an empty variable is not set."""
+
+    model_config = SettingsConfigDict(env_prefix=environment.PREFIX, env_ignore_empty=True, frozen=True)
+
+    @classmethod
+    def read(cls) -> Self:
+        """Return the settings; raise EnvironmentInvalid for an invalid value and for a name that is a typo.
+
+        Other unknown names are logged.
+        """
+        environment.check()
+        prefix = cls.model_config["env_prefix"]
+        try:
+            settings = cls()
+        except ValidationError as err:
+            wrong = "; ".join(f"{_variable(prefix, e['loc'])}: {e['msg']}" for e in err.errors())
+            links = " Kubernetes sets it for a Service of that name: `enableServiceLinks: false`." * (
+                "tcp://" in str(err)
+            )
+            raise EnvironmentInvalid(f"invalid setting in the environment: {wrong}.{links}") from err
+        own = [name for name, field in cls.model_fields.items() if not field.validation_alias]
+        for name in environment.unknown(prefix, own):
+            logging.getLogger("app").warning("%s is no setting of this version and has no effect", name)
+        return settings
+
+
+def _variable(prefix: str, location: tuple[int | str, ...]) -> str:
+    name = ".".join(map(str, location))
+    return name if name.isupper() else prefix + name.upper()
+
+
+class Settings(Inherited):
     """Settings of the service, each from the variable ONTIME_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="ONTIME_", frozen=True)
-
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on, IPv4 or IPv6; :: is every address of both."""
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
+
+    root_path: str = Field(default="", pattern=r"^(/[\w.~-]+)*$")
+    """Path prefix under which a proxy exposes the service, for example /risk; whether it strips it does not matter."""
 
     workers: int = Field(default=1, ge=1, le=64)
     """Worker processes; each loads its own copy of the model."""
@@ -55,7 +95,7 @@ class Settings(BaseSettings):
     """Seconds between polls of the alias; 0 turns polling off once a model is served."""
 
     journal_url: str = "sqlite:///journal.db"
-    """Database of predictions and outcomes; empty disables the journal."""
+    """Database of predictions and outcomes; `none` disables the journal."""
 
     journal_queue: int = Field(default=10_000, ge=1)
     """Capacity of the write queue, in predictions; further ones are dropped and counted."""
@@ -92,8 +132,10 @@ class Settings(BaseSettings):
     @field_validator("journal_url")
     @classmethod
     def _database(cls, value: str) -> str:
-        if value and not re.match(r"(sqlite|postgresql)(\+\w+)?://", value):
-            raise ValueError("must be sqlite:///file.db or postgresql://user@host/database, or empty")
+        if value in ("", "none"):
+            return ""
+        if not re.match(JOURNAL, value):
+            raise ValueError("must be sqlite:///file.db or postgresql://user@host/database, or none")
         return value
 
     @field_validator("api_keys", mode="before")

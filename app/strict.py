@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NaiveDatetime, ValidationError, WithJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+def _has_time(value: Any) -> Any:
+    """Reject a date, which Pydantic would take for its midnight."""
+    if isinstance(value, str) and len(value) <= len("2024-07-01"):
+        raise ValueError("must be a date and a time of day, for example 2024-07-01T18:15:00")
+    return value
+
+
+# JSON Schema's date-time requires an offset; date-time-local, of OpenAPI's format registry, has none.
+LocalTime = Annotated[
+    NaiveDatetime, BeforeValidator(_has_time), WithJsonSchema({"type": "string", "format": "date-time-local"})
+]
+"""A local clock time with a time of day, ISO 8601 without offset."""
+
+
+def impossible(reasons: Mapping[str, str]) -> ValidationError:
+    """Return the error of a request whose values exclude each other: a reason by field, named in the response.
+
+    A validator of the whole request raises it: Pydantic adds the position in a batch to the fields.
+    """
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("impossible", "{reason}", {"reason": reason}), loc=(field,), input=None
+        )
+        for field, reason in reasons.items()
+    ]
+    return ValidationError.from_exception_data("impossible", details)
 
 
 class Strict(BaseModel):

@@ -5,31 +5,42 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from app import environment
 from app.errors import OnTimeError
 
 
-class ParamsInvalid(OnTimeError):
-    """params.yaml has an unknown key or an invalid value."""
+class FileInvalid(OnTimeError):
+    """A JSON or YAML file that git tracks is missing or damaged, or holds conflict markers."""
 
-    exit_code = 5
+
+class ParamsInvalid(FileInvalid):
+    """params.yaml has an unknown key or an invalid value."""
 
 
 class DataInvalid(OnTimeError):
     """The raw data is damaged, or violates a rule beyond its tolerance."""
 
-    exit_code = 6
 
+def expected(err: Exception) -> OnTimeError | None:
+    """Return the error to report for an exception: itself, a failure of MLflow or of the system; None for a crash."""
+    if isinstance(err, OnTimeError):
+        return err
+    if "mlflow" in sys.modules:
+        from app.registry import failures  # pylint: disable=import-outside-toplevel # only with MLflow, which takes 2 s
 
-class TrackingUnavailable(OnTimeError):
-    """MLflow is unreachable."""
-
-    exit_code = 7
+        if known := failures.recognised(err):
+            return known
+    return OnTimeError(f"{err.strerror or err}: {err.filename or 'output'}.") if isinstance(err, OSError) else None
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; on an OnTimeError, print one line to stderr and exit with its code."""
+    """Run a command; on an expected error, print one line to stderr and exit with its code."""
     try:
+        environment.check()
         main()
-    except OnTimeError as err:
-        print(f"error: {err}", file=sys.stderr)
-        sys.exit(err.exit_code)
+    except Exception as err:  # pylint: disable=broad-exception-caught # all others are raised again
+        known = expected(err)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        sys.exit(known.exit_code)

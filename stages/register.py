@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from app.interface import NAME
 from app.model import bundle as model
-from stages import params, tracking
+from app.registry import download
+from stages import git, params, tracked, tracking
 from stages.decision import Decision, decide_floors
 from stages.errors import run
 from stages.files import METRICS_FILE, write_json
@@ -20,18 +21,17 @@ from stages.sections import as_dict, flatten
 from stages.train import BUNDLE_DIR
 
 RECEIPT_FILE = Path("build/receipt.json")
-REGISTRATION_FILE = Path("build/registration.json")
 
 
 def training_run(client: MlflowClient, digest: str, p: Params) -> str:
     """Return the id of the run that trained the bundle; if there is none, create one, tagged as restored.
 
-    There is none if DVC restored the bundle from its cache instead of training.
+    There is none if DVC restored the bundle from its cache instead of training, or if its artifacts are gone.
     """
     tags = {tracking.DIGEST_TAG: digest, tracking.STAGE_TAG: "train"}
-    found = tracking.find_runs(client, tags)
-    if found:
-        return str(found[0].info.run_id)
+    for found in tracking.find_runs(client, tags):
+        if not download.absent(found.data.tags[tracking.MODEL_URI_TAG], tracking.tracking_uri()):
+            return str(found.info.run_id)
     with tracking.stage_run("train", p.train, inputs=["build/features"]) as log:
         log.tags({"restored": "true"})
         tracking.log_bundle(BUNDLE_DIR)
@@ -39,9 +39,25 @@ def training_run(client: MlflowClient, digest: str, p: Params) -> str:
 
 
 def find_version(client: MlflowClient, digest: str) -> ModelVersion | None:
-    """Return the version of this bundle, if there is one."""
+    """Return the newest version of this bundle whose artifacts and metrics MLflow has, if there is one."""
     found = client.search_model_versions(f"name = '{NAME}' and tags.`{tracking.DIGEST_TAG}` = '{digest}'")
-    return found[0] if found else None
+    for version in sorted(found, key=lambda one: int(one.version), reverse=True):
+        if not (download.missing(version, tracking.tracking_uri()) or lost_run(client, version)):
+            return version
+    return None
+
+
+def lost_run(client: MlflowClient, version: ModelVersion) -> str:
+    """Return why the metrics that were kept with a version's training run cannot be read; empty if they can."""
+    known = f"version {version.version} of {version.name}: its training run {version.run_id}"
+    try:
+        if METRICS_FILE.name in {file.path for file in client.list_artifacts(version.run_id or "")}:
+            return ""
+    except MlflowException as err:
+        if err.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return f"{known} is deleted"
+    return f"{known} has no {METRICS_FILE.name}"
 
 
 def register(
@@ -51,10 +67,10 @@ def register(
     version = find_version(client, digest)
     if version is None:
         run_id = training_run(client, digest, p)
-        version = mlflow.register_model(client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG], NAME)
-        client.set_model_version_tag(NAME, version.version, tracking.DIGEST_TAG, digest)
         client.log_artifact(run_id, str(METRICS_FILE))
-    tags = {"git.commit": tracking.git_commit(), "floors": "passed" if decision.accepted else "failed"}
+        source = client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG]
+        version = mlflow.register_model(source, NAME, tags={tracking.DIGEST_TAG: digest})
+    tags = {"git.commit": git.commit(), "floors": "passed" if decision.accepted else "failed"}
     tags |= {f"dvc.md5.{path}": md5 for path, md5 in tracking.dvc_digests().items()}
     tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
     for key, value in tags.items():
@@ -69,10 +85,10 @@ def register(
 
 
 def main() -> None:
-    """Read bundle and metrics; write the receipt, which is the same on every machine, and the local registration."""
+    """Read bundle and metrics, register the bundle, and write the receipt, which is the same on every machine."""
     p = params.load()
     digest = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE).digest
-    measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+    measured = tracked.load(METRICS_FILE)
     decision = decide_floors(measured, p.gate)
     client = tracking.connect()
     if not find_version(client, digest):
@@ -82,8 +98,6 @@ def main() -> None:
         log.tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
         _complete_pipeline_run(client, log.parent_id, measured["test"], str(version.version))
     write_json(RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": decision.accepted})
-    registration = {"uri": tracking.tracking_uri(), "version": str(version.version), "run_id": version.run_id}
-    write_json(REGISTRATION_FILE, registration)
 
 
 def _complete_pipeline_run(client: MlflowClient, run_id: str, measured: dict[str, float], version: str) -> None:

@@ -6,10 +6,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stages.errors import ParamsInvalid
+from stages import tracked
+from stages.errors import FileInvalid, ParamsInvalid
 
 PARAMS_FILE = Path("params.yaml")
 ADDED = "added"
@@ -227,8 +227,10 @@ class MonitorParams(Section):
 def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Return the content of params.yaml; raise ParamsInvalid if it cannot be read."""
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as err:
+        return dict(tracked.load(path))
+    except FileInvalid as err:
+        raise ParamsInvalid(str(err)) from err
+    except (TypeError, ValueError) as err:
         raise ParamsInvalid(f"{path} cannot be read: {err}. `git checkout {path}` restores it.") from err
 
 

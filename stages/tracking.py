@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,21 +14,18 @@ import lightgbm
 import mlflow
 import mlflow.lightgbm
 import numpy
-import yaml
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from pydantic import BaseModel
 
 from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
-from app.registry import local_store
-from app.settings import DEFAULT_TRACKING_URI, MLFLOW_CLIENT
-from stages import git
-from stages.errors import TrackingUnavailable
+from app.registry import download, failures
+from app.settings import DEFAULT_TRACKING_URI
+from stages import git, tracked
 
 EXPERIMENT = NAME
 PIPELINE_TAG = "pipeline.inputs"
@@ -38,6 +33,7 @@ STAGE_TAG = "pipeline.stage"
 DIGEST_TAG = "bundle.digest"
 MODEL_URI_TAG = "bundle.model_uri"
 PARENT_TAG = "mlflow.parentRunId"
+MOST_RUNS = 50_000  # MLflow's limit of a search; its default is 1,000
 INPUT_FILES = ("dvc.yaml", "params.yaml", "data.dvc")
 
 
@@ -73,31 +69,12 @@ def tracking_uri() -> str:
 
 
 def connect() -> mlflow.MlflowClient:
-    """Return a client of a reachable MLflow; raise TrackingUnavailable otherwise.
-
-    Raises ModelUnavailable if a local database and its artifacts are in different folders.
-    """
-    for name, value in MLFLOW_CLIENT.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    """Return a client of MLflow; raise ModelUnavailable if it cannot be used, or its artifacts are elsewhere."""
     uri = tracking_uri()
-    if moved := local_store.follow(uri):
-        print(moved, file=sys.stderr)
-    try:
-        mlflow.set_tracking_uri(uri)
+    client = download.connect(uri)
+    with failures.explaining(uri):
         mlflow.set_experiment(EXPERIMENT)
-    except (MlflowException, OSError) as err:
-        raise TrackingUnavailable(
-            f"MLflow is unreachable at {uri} ({str(err).splitlines()[0][:200]}). Start it, "
-            "correct MLFLOW_TRACKING_URI, or run without a server: `env -u MLFLOW_TRACKING_URI make repro`."
-        ) from err
-    return mlflow.MlflowClient()
-
-
-def git_commit() -> str:
-    """Return the current commit, or `none` outside a repository."""
-    result = git.run("rev-parse", "HEAD")
-    return result.stdout.strip() if result.returncode == 0 else "none"
+    return client
 
 
 def dvc_digests() -> dict[str, str]:
@@ -105,7 +82,7 @@ def dvc_digests() -> dict[str, str]:
     digests: dict[str, str] = {}
     for path in (Path("data.dvc"), Path("dvc.lock")):
         if path.exists():
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            content = tracked.load(path) or {}
             for stage in [content, *content.get("stages", {}).values()]:
                 digests |= {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
     return digests
@@ -116,7 +93,8 @@ def find_runs(client: mlflow.MlflowClient, tags: dict[str, str]) -> list[Run]:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     terms = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    return list(client.search_runs([experiment.experiment_id], terms, order_by=["attributes.start_time DESC"]))
+    order = ["attributes.start_time DESC"]
+    return list(client.search_runs([experiment.experiment_id], terms, max_results=MOST_RUNS, order_by=order))
 
 
 def experiment_id() -> str:
@@ -128,7 +106,7 @@ def experiment_id() -> str:
 
 def pipeline_run(client: mlflow.MlflowClient) -> str:
     """Return the parent run of the current commit and pipeline inputs; create it if necessary."""
-    commit = git_commit()
+    commit = git.commit()
     content = [commit.encode()] + [Path(name).read_bytes() for name in INPUT_FILES if Path(name).exists()]
     inputs = hashlib.sha256(b"\0".join(content)).hexdigest()
     found = find_runs(client, {PIPELINE_TAG: inputs})
@@ -152,7 +130,7 @@ def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str]
     client = connect()
     parent_id = pipeline_run(client)
     started = time.perf_counter()
-    tags = {PARENT_TAG: parent_id, STAGE_TAG: stage, "git.commit": git_commit()}
+    tags = {PARENT_TAG: parent_id, STAGE_TAG: stage, "git.commit": git.commit()}
     digests = dvc_digests()
     status = "FAILED"
     try:

@@ -18,13 +18,13 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route
 
-from app.api import contract, outcomes, problem_details
+from app.api import bodies, contract, outcomes, problem_details
 from app.api.edge import Edge
 from app.api.fast_path import FastPath
 from app.api.schemas import Batch, BatchPrediction, Live, Prediction, Ready, Version
 from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest
-from app.journal import Journal
+from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.prediction import Predictions, Predictor
 from app.model.prediction import explain as explanation_of
@@ -89,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "lifespan": lifespan,
         "responses": problem_details.documented(401, 500, 503, 504),
         "redoc_url": None,
+        "redirect_slashes": False,  # behind a proxy, the redirect's scheme and host would be wrong
         "telemetry": {"tracing": False, "metrics": False},  # app/metrics.py has the metrics
     }
     if settings.docs:
@@ -114,7 +115,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _middleware(app: FastAPI) -> None:
     """Add the middleware; the one added last runs first."""
     state = app.state
-    allowed = {route.path: ", ".join(sorted(route.methods or ())) for route in app.routes if isinstance(route, Route)}
+    methods = {route.path: set(route.methods or ()) for route in app.routes if isinstance(route, Route)}
+    allowed = {path: ", ".join(sorted(some | ({"HEAD"} if "GET" in some else set()))) for path, some in methods.items()}
     state.metrics.instrumentator().instrument(app)
     app.add_middleware(FastPath, state=state)
     app.add_middleware(Edge, state=state, allowed=allowed)
@@ -128,10 +130,17 @@ def _routes(app: FastAPI) -> None:
     predictor: Predictor = app.state.predictor
 
     @app.post(
-        "/predict", tags=["predictions"], responses=problem_details.documented(400, 413, 422), response_model=Prediction
+        "/predict",
+        tags=["predictions"],
+        responses=problem_details.documented(400, 413, 415, 422),
+        response_model=Prediction,
+        openapi_extra=contract.body(PredictionRequest),
     )
     async def predict(
-        request: PredictionRequest, served: Served, explain: bool = False, probe: bool = False
+        served: Served,
+        request: Annotated[PredictionRequest, Depends(bodies.REQUEST.read)],
+        explain: bool = False,
+        probe: bool = False,
     ) -> Response:
         """Predict one request, optionally with the contribution of each feature.
 
@@ -146,10 +155,11 @@ def _routes(app: FastAPI) -> None:
     @app.post(
         "/predict/batch",
         tags=["predictions"],
-        responses=problem_details.documented(400, 413, 422),
+        responses=problem_details.documented(400, 413, 415, 422),
         response_model=BatchPrediction,
+        openapi_extra=contract.body(Batch),
     )
-    async def predict_batch(batch: Batch, served: Served) -> Response:
+    async def predict_batch(served: Served, batch: Annotated[Batch, Depends(bodies.BATCH.read)]) -> Response:
         """Predict 1 to 1,000 requests."""
         predictions = await run_in_threadpool(predictor.many, served, batch.rows)
         return _respond(predictions, predictions.json_batch())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.edge import HEALTH
-from app.api.schemas import Problem
+from app.api.schemas import Batch, Outcomes, Problem
+from app.interface import Outcome, Request
 
+REF = "#/components/schemas/{model}"
 REQUEST_ID = {
     "description": "The request id: the client's, if it has at most 64 letters, digits and hyphens; else a new one.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$"},
@@ -26,6 +29,12 @@ KEY = {
 }
 
 
+def body(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return the OpenAPI entry of a request body, which app/api/bodies.py reads instead of FastAPI."""
+    content = {"application/json": {"schema": {"$ref": REF.format(model=schema.__name__)}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def install(app: FastAPI, keys: bool) -> None:
     """Complete the OpenAPI document; `keys` is whether the service requires an API key."""
     make = app.openapi
@@ -33,7 +42,7 @@ def install(app: FastAPI, keys: bool) -> None:
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
             document = make()
-            _problems(document["components"]["schemas"])
+            document["components"]["schemas"] = _schemas(document["components"]["schemas"])
             document["components"]["securitySchemes"] = KEY
             for path, operations in document["paths"].items():
                 for operation in operations.values():
@@ -43,12 +52,14 @@ def install(app: FastAPI, keys: bool) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _problems(schemas: dict[str, Any]) -> None:
-    """Replace FastAPI's error schemas by the problem details that the service sends."""
-    _, extra = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-    schemas |= extra["$defs"]
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
+def _schemas(schemas: dict[str, Any]) -> dict[str, Any]:
+    """Add the schemas of the bodies; replace FastAPI's error schemas by the problem details that the service sends."""
+    bodies: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+        (model, "validation") for model in (Request, Batch, Outcome, Outcomes)
+    ]
+    _, extra = models_json_schema([*bodies, (Problem, "serialization")], ref_template=REF)
+    unused = ("HTTPValidationError", "ValidationError")
+    return {name: schema for name, schema in sorted((schemas | extra["$defs"]).items()) if name not in unused}
 
 
 def _operation(operation: dict[str, Any], keys: bool, open_to_all: bool) -> None:
@@ -57,6 +68,7 @@ def _operation(operation: dict[str, Any], keys: bool, open_to_all: bool) -> None
         operation["responses"].pop("401", None)
     else:
         operation["security"] = [{"ApiKey": []}] if keys else [{}, {"ApiKey": []}]
+    operation["responses"] = operation.pop("responses")  # after the body
     for status, response in operation["responses"].items():
         headers = response.setdefault("headers", {})
         headers["X-Request-ID"] = REQUEST_ID

@@ -64,7 +64,8 @@ class Edge:
         self.metrics: HttpMetrics = state.metrics.http
         self.keys = [bytes.fromhex(digest) for digest in self.settings.api_keys]
         self.budget = Budget(self.settings.request_seconds)
-        self.in_progress = 0
+        self.in_progress, self.root = 0, self.settings.root_path
+        self.unready = ""  # the reason of the last 503 of /readyz that was logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or reject it."""
@@ -73,15 +74,14 @@ class Edge:
             return
         exchange = Exchange(self, scope, receive, send)
         token = request_id.set(exchange.id.decode())
-        counted = not scope["path"].startswith(HEALTH)
+        counted = not exchange.path.startswith(HEALTH)
         self.in_progress += counted
         self.metrics.in_progress.inc(counted)
         try:
-            refused = self._refused(exchange, scope)
-            if refused:
-                await self._refuse(exchange, scope, refused)
+            if refused := self._refused(exchange):
+                await self._refuse(exchange, refused)
             else:
-                await self._serve(exchange, scope)
+                await self._serve(exchange)
         finally:
             self.in_progress -= counted
             self.metrics.in_progress.dec(counted)
@@ -89,12 +89,11 @@ class Edge:
         if exchange.status >= 400 or log.isEnabledFor(logging.DEBUG):
             exchange.log()
 
-    def _refused(self, exchange: Exchange, scope: Scope) -> Refused | None:
+    def _refused(self, exchange: Exchange) -> Refused | None:
         """Return the rejection of a request, None if it is accepted."""
-        path, method = scope["path"], scope["method"]
-        if method not in METHODS:
-            allow = {"Allow": self.allowed.get(path, "GET, POST")}
-            return Refused(405, "method", "This method is not allowed here.", allow)
+        path = exchange.path
+        if exchange.method not in METHODS:
+            return Refused(405, "method", "This method is not allowed here.")
         if path.startswith(HEALTH):
             return None
         if self.in_progress > self.settings.max_in_progress:
@@ -106,18 +105,18 @@ class Edge:
         length = exchange.headers.get(b"content-length", b"")
         return exchange.too_large() if length.isdigit() and int(length) > exchange.max_body else None
 
-    async def _refuse(self, exchange: Exchange, scope: Scope, why: Refused) -> None:
+    async def _refuse(self, exchange: Exchange, why: Refused) -> None:
         self.metrics.rejected.labels(why.reason).inc()
         if why.reason != "method":  # clients could create any number of label values
-            handler = scope["path"] if scope["path"] in self.allowed else "none"
-            self.metrics.request(handler, scope["method"], f"{why.status_code // 100}xx", exchange.seconds())
+            handler = exchange.path if exchange.path in self.allowed else "none"
+            self.metrics.request(handler, exchange.scope["method"], f"{why.status_code // 100}xx", exchange.seconds())
         await exchange.respond(why.status_code, why.detail, why.headers)
 
-    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
+    async def _serve(self, exchange: Exchange) -> None:
         """Call the application; it counts the request, including one that is cancelled here."""
         task = self.budget.start()
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app(exchange.scope, exchange.receive, exchange.send)
             self.budget.end(task)
         except (Exception, asyncio.CancelledError) as err:  # pylint: disable=broad-exception-caught # none may get out
             late = self.budget.end(task)
@@ -126,7 +125,7 @@ class Edge:
             if late:
                 self.metrics.rejected.labels("timeout").inc()
             else:
-                log.exception("unhandled error in %s %s", scope["method"], scope["path"])
+                log.exception("unhandled error in %s %s", exchange.method, exchange.path)
             if exchange.status:
                 raise err  # the response has started: the server can only close the connection
             if late:
@@ -147,12 +146,24 @@ class Exchange:
 
     def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         self.edge, self.scope, self._receive, self._send = edge, scope, receive, send
+        self.path, self.method = scope["path"], scope["method"]
+        if edge.root or self.method == "HEAD":
+            self._adapt()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started = time.perf_counter()
         self.status = 0
-        self.received, self.max_body = 0, MAX_BODIES.get(scope["path"], MAX_BODY)
+        self.received, self.max_body = 0, MAX_BODIES.get(self.path, MAX_BODY)
         given = self.headers.get(ID_HEADER, b"")
         self.id = given if _CLIENT_ID.fullmatch(given) else new_id().encode()
+
+    def _adapt(self) -> None:
+        """Call the application with GET for HEAD, whose body the server omits, and with the prefix in the path.
+
+        Some proxies strip the prefix and some do not; ASGI's path includes it.
+        """
+        self.path = self.path.removeprefix(self.edge.root) if self.path.startswith(f"{self.edge.root}/") else self.path
+        method = "GET" if self.method == "HEAD" else self.method
+        self.scope = {**self.scope, "method": method, "root_path": self.edge.root, "path": self.edge.root + self.path}
 
     async def receive(self) -> Message:
         """Receive a part of the body; raise Refused if the body is too large."""
@@ -177,7 +188,10 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message["headers"])
-            headers += DOCS_HEADERS if self.scope["path"].startswith(DOCS) else SECURITY_HEADERS
+            headers += DOCS_HEADERS if self.path.startswith(DOCS) else SECURITY_HEADERS
+            if self.status == 405:  # FastAPI's routes do not list HEAD
+                allowed = self.edge.allowed.get(self.path, "GET, HEAD, POST").encode()
+                headers = [header for header in headers if header[0] != b"allow"] + [(b"allow", allowed)]
             headers.append((ID_HEADER, self.id))
             if self.edge.state.draining:
                 headers.append((b"connection", b"close"))
@@ -189,8 +203,17 @@ class Exchange:
         return time.perf_counter() - self.started
 
     def log(self) -> None:
-        """Log the request: errors of the server at ERROR, errors of the client at INFO, successes at DEBUG."""
-        level = logging.ERROR if self.status >= 500 else logging.INFO if self.status >= 400 else logging.DEBUG
-        method, path = self.scope["method"], self.scope["path"]
-        extra = {"method": method, "path": path, "status": self.status, "ms": round(self.seconds() * 1000, 3)}
-        log.log(level, "%s %s: %d", method, path, self.status, extra=extra)
+        """Log the request: errors of the server at ERROR, errors of the client at INFO, successes at DEBUG.
+
+        503 is a state or an overload, not an error: WARNING, and for /readyz, which is polled, once for each reason.
+        """
+        levels = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.INFO}
+        level = logging.WARNING if self.status == 503 else levels.get(self.status // 100, logging.ERROR)
+        if self.status == 503 and self.path == "/readyz":
+            state = self.edge.state
+            reason, self.edge.unready = self.edge.unready, "draining" if state.draining else state.reason
+            if reason == self.edge.unready:
+                return
+        path = self.path[:200]  # the client's, of up to 64 kB
+        extra = {"method": self.method, "path": path, "status": self.status, "ms": round(self.seconds() * 1000, 3)}
+        log.log(level, "%s %s: %d", self.method, path, self.status, extra=extra)

@@ -9,17 +9,16 @@ from __future__ import annotations
 from time import perf_counter
 
 from fastapi.concurrency import run_in_threadpool
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.schemas import Batch
-from app.interface import Request
+from app.api.bodies import BATCH, LARGE, REQUEST
 from app.model.prediction import Predictor
 from app.model.served import ServedModel
 
-_REQUEST, _BATCH = TypeAdapter(Request), TypeAdapter(Batch)
+_read_one, _read_batch = REQUEST.validate_json, BATCH.validate_json
 
 
 class FastPath:
@@ -28,7 +27,8 @@ class FastPath:
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app, self.state, self.metrics = app, state, state.metrics.http
         self.predictor: Predictor = state.predictor
-        self.routes = {"/predict": self._one, "/predict/batch": self._batch}
+        self.root: str = state.settings.root_path
+        self.routes = {f"{self.root}/predict": self._one, f"{self.root}/predict/batch": self._batch}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a plain prediction request, or pass the request on."""
@@ -43,8 +43,12 @@ class FastPath:
             try:
                 while not messages or messages[-1].get("more_body"):
                     messages.append(await receive())
-                body = await handler(served, b"".join([message.get("body", b"") for message in messages]))
+                whole = messages[-1]["type"] == "http.request"  # or the client has disconnected
+                content = b"".join([message.get("body", b"") for message in messages])
+                body = await handler(served, content) if whole else None
             except (ValidationError, HTTPException):
+                body = None
+            if body is None:
                 status = ""
                 await self.app(scope, _replay(messages, receive), send)
                 return
@@ -53,14 +57,16 @@ class FastPath:
             status = "2xx"
         finally:
             if status:
-                self.metrics.request(scope["path"], "POST", status, perf_counter() - started)
+                self.metrics.request(scope["path"].removeprefix(self.root), "POST", status, perf_counter() - started)
 
-    async def _one(self, served: ServedModel, body: bytes) -> bytes:
-        return self.predictor.single(served, _REQUEST.validate_json(body)).json()
+    async def _one(self, served: ServedModel, body: bytes) -> bytes | None:
+        return self.predictor.single(served, _read_one(body)).json() if len(body) <= LARGE else None
 
-    async def _batch(self, served: ServedModel, body: bytes) -> bytes:
-        def work() -> bytes:
-            return self.predictor.many(served, _BATCH.validate_json(body).rows).json_batch()
+    async def _batch(self, served: ServedModel, body: bytes) -> bytes | None:
+        def work() -> bytes | None:
+            if not BATCH.ordinary(body):
+                return None
+            return self.predictor.many(served, _read_batch(body).rows).json_batch()
 
         return await run_in_threadpool(work)
 

@@ -5,26 +5,37 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import problem_details
+from app.api import bodies, contract, problem_details
 from app.api.schemas import Outcomes, Recorded, RecordedBatch
 from app.interface import Outcome
-from app.journal import FLUSH_SECONDS, Journal, outcomes, predictions, upsert
+from app.journal.database import JournalInvalid, check_schema, committed, outcomes, predictions, upsert
+from app.journal.writer import FLUSH_SECONDS, Journal
 
 WAIT_SECONDS = 1.0
+
+
+@dataclass
+class Result:
+    """The ids of predictions, by what was done with their outcomes."""
+
+    recorded: set[str] = field(default_factory=set)
+    unchanged: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
 
 
 def _journal(request: Request) -> Journal:
     journal: Journal | None = request.app.state.journal
     if journal is None:
-        raise HTTPException(404, "This service has no journal (ONTIME_JOURNAL_URL is empty).")
+        raise HTTPException(404, "This service has no journal (ONTIME_JOURNAL_URL is none).")
     return journal
 
 
@@ -33,60 +44,78 @@ Kept = Annotated[Journal, Depends(_journal)]
 
 def install(app: FastAPI) -> None:
     """Add the routes."""
+    responses = problem_details.documented(400, 404, 413, 415, 422)
 
-    @app.post("/outcomes", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
-    async def report(outcome: Outcome, journal: Kept) -> Recorded:
+    @app.post("/outcomes", tags=["outcomes"], responses=responses, openapi_extra=contract.body(Outcome))
+    async def report(journal: Kept, outcome: Annotated[Outcome, Depends(bodies.OUTCOME.read)]) -> Recorded:
         """Report the outcome of one prediction; reporting another outcome later replaces it."""
-        if await record(journal, [outcome]):
+        result = await record(journal, [outcome])
+        if result.unknown:
             raise HTTPException(404, "The journal has no prediction with this id; it may have expired.")
-        return Recorded(prediction_id=outcome.prediction_id, positive=outcome.positive)
+        unchanged = bool(result.unchanged)
+        return Recorded(prediction_id=outcome.prediction_id, positive=outcome.positive, unchanged=unchanged)
 
-    @app.post("/outcomes/batch", tags=["outcomes"], responses=problem_details.documented(400, 404, 413, 422))
-    async def report_batch(batch: Outcomes, journal: Kept) -> RecordedBatch:
+    @app.post("/outcomes/batch", tags=["outcomes"], responses=responses, openapi_extra=contract.body(Outcomes))
+    async def report_batch(journal: Kept, batch: Annotated[Outcomes, Depends(bodies.OUTCOMES.read)]) -> RecordedBatch:
         """Report 1 to 1,000 outcomes; of several for one prediction, the last is recorded."""
-        unknown = await record(journal, batch.outcomes)
-        recorded = sum(outcome.prediction_id not in unknown for outcome in batch.outcomes)
-        return RecordedBatch(recorded=recorded, unknown=sorted(unknown))
+        result = await record(journal, batch.outcomes)
+        unknown = sorted(result.unknown)
+        return RecordedBatch(recorded=len(result.recorded), unchanged=len(result.unchanged), unknown=unknown)
 
 
-async def record(journal: Journal, reported: Sequence[Outcome]) -> set[str]:
-    """Write outcomes to the journal; return the unknown prediction ids. Raises 503 if the journal is down or behind."""
-    started = time.monotonic()
+async def record(journal: Journal, reported: Sequence[Outcome]) -> Result:
+    """Write outcomes to the journal, of several for one prediction the last. Raises 503 if it is down or behind."""
+    started, result = time.monotonic(), Result()
     rest = {outcome.prediction_id: outcome for outcome in reported}
     try:
         while True:
-            known = await run_in_threadpool(_write, journal, list(rest.values()))
-            rest = {name: outcome for name, outcome in rest.items() if name not in known}
+            done = await run_in_threadpool(_write, journal, list(rest.values()))
+            result.recorded |= done.recorded
+            result.unchanged |= done.unchanged
+            rest = {name: rest[name] for name in done.unknown}
             waiting, waited = journal.waiting(rest), time.monotonic() - started
             # The prediction may still be in the queue of this worker or of another one.
             if not rest or waited > WAIT_SECONDS or (not waiting and waited > 2 * FLUSH_SECONDS):
                 break
             await asyncio.sleep(FLUSH_SECONDS)
-    except SQLAlchemyError as err:
+    except (SQLAlchemyError, JournalInvalid) as err:
         raise HTTPException(503, "The journal is unavailable.", {"Retry-After": "1"}) from err
     if waiting:
         raise HTTPException(503, "Predictions are still waiting to be written to the journal.", {"Retry-After": "1"})
-    return set(rest)
+    result.unknown = set(rest)
+    return result
 
 
-def _write(journal: Journal, reported: list[Outcome]) -> set[str]:
-    """Write the outcomes whose predictions are in the journal; return the ids of these predictions."""
-    joined = predictions.outerjoin(outcomes, predictions.c.id == outcomes.c.prediction_id)
-    there = select(predictions.c.id, outcomes.c.details).select_from(joined)
-    with journal.engine.connect() as connection:
-        found = connection.execute(there.where(predictions.c.id.in_([o.prediction_id for o in reported]))).all()
-    before = {row.id: row.details for row in found}
-    news = [o for o in reported if before.get(o.prediction_id, ...) not in (..., _details(o))]
-    if news:
-        statement = upsert(journal.engine, outcomes)
-        changed = {column.name: column for column in statement.excluded if not column.primary_key}
-        statement = statement.on_conflict_do_update(index_elements=[outcomes.c.prediction_id], set_=changed)
-        with journal.engine.begin() as connection:
-            connection.execute(statement, [_row(outcome) for outcome in sorted(news, key=lambda o: o.prediction_id)])
+def _write(journal: Journal, reported: list[Outcome]) -> Result:
+    """Write outcomes of different predictions, as far as the journal has these and another or no outcome of them."""
+    with journal.engine.connect() as connection, committed(connection):
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver itself begins at the first change only
+        check_schema(connection)
+        before = _lock(connection, [outcome.prediction_id for outcome in reported])
+        news = [o for o in reported if before.get(o.prediction_id, ...) not in (..., _details(o))]
+        if news:
+            statement = upsert(connection, outcomes)
+            changed = {column.name: column for column in statement.excluded if not column.primary_key}
+            statement = statement.on_conflict_do_update(index_elements=[outcomes.c.prediction_id], set_=changed)
+            connection.execute(statement, [_row(outcome) for outcome in news])
     for outcome in news:
         if before[outcome.prediction_id] is None:  # a correction is not counted
             journal.metrics.outcomes.labels("positive" if outcome.positive else "negative").inc()
-    return set(before)
+    recorded, named = {o.prediction_id for o in news}, {o.prediction_id for o in reported}
+    return Result(recorded, before.keys() - recorded, named - before.keys())
+
+
+def _lock(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any] | None]:
+    """Lock the rows of those predictions that exist; return the details of their outcomes, None without one.
+
+    The order of the ids keeps two reports of the same predictions from blocking each other. A second statement reads
+    the outcomes, as the first one does not see those that were written while it waited for a lock.
+    """
+    own, reported = predictions.c.id, outcomes.c.prediction_id
+    there = connection.scalars(select(own).where(own.in_(ids)).order_by(own).with_for_update()).all()
+    known = connection.execute(select(reported, outcomes.c.details).where(reported.in_(there))).all()
+    return dict.fromkeys(there) | {row.prediction_id: row.details for row in known}
 
 
 def _details(outcome: Outcome) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from app.api.schemas import FieldError, Problem
+from app.api.bodies import Invalid
+from app.api.schemas import Problem
 from app.interface import EXAMPLE
 
 MEDIA_TYPE = "application/problem+json"
@@ -23,10 +24,11 @@ EXAMPLES = {
             f"{_FIELD}: Field required",
             {"errors": [{"field": _FIELD, "message": "Field required"}]},
         ),
-        (400, "There was an error parsing the body", {}),
+        (400, "The JSON is nested too deeply.", {}),
         (401, "X-API-Key is missing or invalid.", {}),
         (404, "The journal has no prediction with this id; it may have expired.", {}),
         (413, "The body has more than 1048576 bytes.", {}),
+        (415, "The Content-Type must be application/json, not 'text/plain'.", {}),
         (500, FAILED, {}),
         (503, "No model is loaded (ModelUnavailable); the log has the cause.", {}),
         (504, "The request took more than 2 seconds.", {}),
@@ -34,9 +36,9 @@ EXAMPLES = {
 }
 
 
-def response(status: int, detail: str, errors: list[FieldError] | None = None, headers: Any = None) -> Response:
-    """Return a problem response."""
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+def response(status: int, detail: str, headers: Any = None, **more: Any) -> Response:
+    """Return a problem response; `more` has further fields of `Problem`."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, **more)
     return Response(problem.model_dump_json(exclude_none=True), status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -51,20 +53,20 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location[1:]) or "body"
-
-
 def install(app: FastAPI) -> None:
     """Install the exception handlers that return problem details."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, err: RequestValidationError) -> Response:
-        errors = [
-            FieldError(field=_field(e["loc"]), message=e["msg"].removeprefix("Value error, ")) for e in err.errors()
-        ]
-        detail = "; ".join(f"{e.field}: {e.message}" for e in errors[:3])
-        return response(422, detail + ("; …" if len(errors) > 3 else ""), errors)
+    async def invalid_query(request: Request, err: RequestValidationError) -> Response:
+        error = Invalid()
+        error.add([{**e, "loc": e["loc"][1:]} for e in err.errors()], ())
+        return await invalid(request, error)
+
+    @app.exception_handler(Invalid)
+    async def invalid(_: Request, err: Invalid) -> Response:
+        detail = "; ".join(f"{e.field}: {e.message}" for e in err.errors[:3])
+        more = len(err.errors) > 3 or err.omitted
+        return response(422, detail + ("; …" if more else ""), errors=err.errors, errors_omitted=err.omitted or None)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, err: HTTPException) -> Response:

@@ -1,20 +1,35 @@
-"""uvicorn's HTTP protocol with a time limit for request headers; app/api/budget.py limits the rest of a request."""
+"""uvicorn's HTTP protocol with limits on what precedes a request; app/api/budget.py and edge.py limit the rest."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import deque
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_SECONDS = 10
+HEAD_BYTES = 64 << 10
+"""Counted are the pieces of data after the one in which a head starts, so a head in one piece may be longer."""
+PIPELINED = 1000
+"""Requests that may wait for their turn on a connection; uvicorn alone goes on reading them after each response."""
+_NOWHERE: Any = deque(maxlen=0)
 
 
-class HeadTimeout(HttpToolsProtocol):
-    """Closes a connection whose request line and headers do not arrive in time, even if bytes keep trickling in."""
+class Protocol(HttpToolsProtocol):
+    """Closes a connection whose request line and headers are too long, or late even if bytes keep trickling in.
+
+    An offer to change the protocol (`Upgrade: h2c`, which Java's HttpClient sends by default) is declined, as RFC 9110
+    allows: the request is answered as HTTP/1.1. The parser ends at such a head and takes what follows for the other
+    protocol, so the head is parsed again without its Upgrade header, and then the body.
+    """
 
     _head: asyncio.TimerHandle | None = None
     _in_head = False
+    _head_bytes = 0
+    _data = b""
 
     def connection_made(self, transport: Any) -> None:
         """Start the timer of a new connection."""
@@ -23,9 +38,17 @@ class HeadTimeout(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Start the timer of the next request on the connection, unless its headers arrived in one piece."""
+        self._data = data
+        if self._in_head:
+            self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head is None:
-            self._wait()
+        if len(self.pipeline) > PIPELINED:
+            self.transport.close()
+        elif self._in_head and not self.transport.is_closing():
+            if self._head is None:
+                self._wait()
+            if self._head_bytes > HEAD_BYTES:
+                self._reject()
 
     def on_message_begin(self) -> None:
         """Record that headers are being received."""
@@ -33,15 +56,48 @@ class HeadTimeout(HttpToolsProtocol):
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """Stop the timer."""
-        self._in_head = False
+        """Stop the timer; start the request, without the trailers that may follow, unless its head is parsed again."""
+        self._in_head, self._head_bytes = False, 0
         self._stop()
-        super().on_headers_complete()
+        if not self._upgrades():
+            super().on_headers_complete()
+            self.headers = _NOWHERE
+
+    def on_message_complete(self) -> None:
+        """End the body, unless only the head of an upgrade has been parsed."""
+        if not self._upgrades():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Start the timer if the rest of a body, of a request that was refused early, is still to come."""
+        super().on_response_complete()
+        if self.cycle.more_body:
+            self._stop()
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
         self._stop()
         super().connection_lost(exc)
+
+    def _upgrades(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Parse the request as HTTP/1.1; uvicorn calls this while it handles httptools' HttpParserUpgrade."""
+        upgrade = sys.exception()
+        if not isinstance(upgrade, httptools.HttpParserUpgrade) or not self._upgrades():
+            return
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/1.1"]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        rest = self._data[upgrade.args[0] :]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _reject(self) -> None:
+        head = b"content-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[431] + head)
+        self.transport.close()
 
     def _wait(self) -> None:
         self._head = self.loop.call_later(HEAD_SECONDS, self.transport.close)

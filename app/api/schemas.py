@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS, Outcome, Request
 from app.model.prediction import Explanation
@@ -19,7 +19,7 @@ class Batch(Strict):
 
     model_config = ConfigDict(alias_generator=lambda _: ROWS, json_schema_extra={"examples": [{ROWS: [EXAMPLE]}]})
 
-    rows: list[Request] = Field(min_length=1, max_length=MAX_BATCH)
+    rows: Annotated[list[Request], FailFast()] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class Outcomes(Strict):
@@ -35,12 +35,14 @@ class Recorded(BaseModel):
 
     prediction_id: str
     positive: bool = Field(description=f"Whether the predicted event happened: {POSITIVE}.")
+    unchanged: bool = Field(description="Whether the same outcome had been recorded before, so that nothing changed.")
 
 
 class RecordedBatch(BaseModel):
     """The result of a batch of outcomes."""
 
-    recorded: int = Field(description="Number of outcomes recorded.")
+    recorded: int = Field(description="Number of predictions whose outcome is new, or differs from the one before.")
+    unchanged: int = Field(description="Number of predictions whose outcome had been recorded before, the same.")
     unknown: list[str] = Field(description="Ids without a prediction in the journal; their outcomes were not recorded.")
 
 
@@ -109,3 +111,4 @@ class Problem(BaseModel):
     status: int = Field(description="HTTP status code.")
     detail: str = Field(description="The cause of the error.")
     errors: list[FieldError] | None = Field(default=None, description="The invalid fields.")
+    errors_omitted: int | None = Field(default=None, description="Number of further errors, which are not listed.")

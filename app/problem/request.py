@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, NaiveDatetime, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from app.strict import Strict
+from app.strict import LocalTime, Strict, impossible
 
-MAX_TRAVEL_HOURS = 24
+MAX_TRAVEL = timedelta(hours=24)
+FIRST_DEPARTURE = datetime(1987, 10, 1)
+"""The first month in which the US Department of Transportation recorded whether flights were on time."""
+SCHEDULED_AHEAD = timedelta(days=366)
+"""Airlines publish schedules at most about a year ahead. The bound moves with the clock: past flights stay valid."""
 WEATHER_HOURS = 7
 """Maximum hours of weather in a request; the last one is the hour of departure."""
 
@@ -39,10 +44,6 @@ def _optional(description: str, lowest: float, highest: float) -> Any:
     return Field(default=None, description=description, ge=lowest, le=highest, strict=True)
 
 
-# JSON Schema's date-time requires an offset; date-time-local, of OpenAPI's format registry, has none.
-LocalTime = Annotated[NaiveDatetime, WithJsonSchema({"type": "string", "format": "date-time-local"})]
-
-
 class WeatherHour(Strict):
     """The weather of one hour at the origin; unknown values are omitted or null."""
 
@@ -69,8 +70,12 @@ class Flight(Strict):
     carrier: str = Field(description="Airline, IATA code; an unknown one is allowed.", pattern=r"^[A-Z0-9]{2}$")
     origin: Literal["EWR", "JFK", "LGA"] = Field(description="Airport of departure, IATA code.")
     dest: str = Field(description="Airport of arrival, IATA code; an unknown one is allowed.", pattern=r"^[A-Z0-9]{3}$")
-    scheduled_departure: LocalTime = Field(description="Local clock time at the origin, ISO 8601 without offset.")
-    scheduled_arrival: LocalTime = Field(description="Local clock time at the destination, ISO 8601 without offset.")
+    scheduled_departure: LocalTime = Field(
+        description="Local clock time at the origin, ISO 8601 without offset; since October 1987, at most a year ahead."
+    )
+    scheduled_arrival: LocalTime = Field(
+        description="Local clock time at the destination, ISO 8601 without offset; within 24 hours after departure."
+    )
     weather: list[WeatherHour] | None = Field(
         default=None,
         min_length=1,
@@ -79,8 +84,24 @@ class Flight(Strict):
     )
 
     @model_validator(mode="after")
-    def _times_fit(self) -> Self:
-        hours = (self.scheduled_arrival - self.scheduled_departure).total_seconds() / 3600
-        if not -MAX_TRAVEL_HOURS <= hours <= MAX_TRAVEL_HOURS:
-            raise ValueError(f"scheduled_arrival must be within {MAX_TRAVEL_HOURS} hours of scheduled_departure")
+    def _possible(self) -> Self:
+        departure, reasons = self.scheduled_departure, {}
+        if self.dest == self.origin:
+            reasons["dest"] = "must be another airport than origin"
+        if departure < FIRST_DEPARTURE:
+            reasons["scheduled_departure"] = f"must not be before {FIRST_DEPARTURE:%Y-%m-%d}"
+        elif departure > datetime.now() + SCHEDULED_AHEAD:
+            reasons["scheduled_departure"] = f"must be at most {SCHEDULED_AHEAD.days} days from now"
+        travel = self.scheduled_arrival - departure
+        if travel <= timedelta(0) and travel <= -_set_back(departure):
+            reasons["scheduled_arrival"] = "must be after scheduled_departure"
+        elif travel > MAX_TRAVEL:
+            reasons["scheduled_arrival"] = "must be within 24 hours of scheduled_departure"
+        if reasons:
+            raise impossible(reasons)
         return self
+
+
+def _set_back(departure: datetime) -> timedelta:
+    """Return how much the clocks may be set back during a flight; time zones alone take less than the way to them."""
+    return timedelta(hours=departure.month in (10, 11) and departure.weekday() == 6 and departure.hour < 2)

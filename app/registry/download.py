@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -15,36 +14,47 @@ import mlflow
 import yaml
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from app import environment
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
 from app.model import bundle as model
-from app.registry import local_store
+from app.registry import failures, local_store
+from app.registry.failures import without_password
 from app.registry.version import DIGEST_TAG, VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
 
+FILES = ("MLmodel", model.MODEL_FILE, f"extra_files/{model.MANIFEST_FILE}")
+"""The artifacts of a version: MLflow's description, then what is exported."""
+
 
 def connect(uri: str) -> mlflow.MlflowClient:
-    """Return a client with short timeouts; raise ModelUnavailable if a local store is incomplete."""
+    """Return a client with short timeouts; raise ModelUnavailable if its store cannot be opened or is incomplete."""
+    environment.check_mlflow()
     for variable, value in MLFLOW_CLIENT.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    if moved := local_store.follow(uri):
-        print(moved, file=sys.stderr)
-    mlflow.set_tracking_uri(uri)
-    return mlflow.MlflowClient(uri)
+    logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback for what it also raises
+    with failures.explaining(uri):
+        failures.check(uri)
+        if moved := local_store.follow(uri):
+            print(moved, file=sys.stderr)
+        mlflow.set_tracking_uri(uri)
+        return mlflow.MlflowClient(uri)
 
 
 def find(uri: str, name: str, alias: str) -> ModelVersion:
     """Return the version with this alias; raise ModelUnavailable if there is none or MLflow fails."""
-    try:
-        return connect(uri).get_model_version_by_alias(name, alias)
-    except MlflowException as err:
-        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+    with failures.explaining(uri):
+        try:
+            return connect(uri).get_model_version_by_alias(name, alias)
+        except MlflowException as err:
+            if err.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
             raise ModelUnavailable(
                 f"no version of {name} is {alias} in {without_password(uri)}. "
                 "`make repro` registers one, `make promote` makes it Production."
             ) from err
-        raise _failed(uri, err) from err
 
 
 def registered(version: ModelVersion, alias: str) -> Registered:
@@ -64,40 +74,45 @@ def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registe
 
     `app.registry.version.load` verifies it. Raises ModelUnavailable if MLflow fails, BundleInvalid if it is no bundle.
     """
-    source = f"models:/{version.name}/{version.version}"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        try:
+        with failures.explaining(uri):
+            if lost := missing(version, uri):
+                raise BundleInvalid(f"{lost}. Restore it, or register the model again: `make repro` at its commit.")
+            source = f"models:/{version.name}/{version.version}"
             found = Path(mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=uri))
-        except (MlflowException, OSError) as err:
-            raise _failed(uri, err) from err
-        _refuse_foreign(found)
-        for name in (model.MODEL_FILE, f"extra_files/{model.MANIFEST_FILE}"):
-            if not (found / name).is_file():
-                raise BundleInvalid(f"version {version.version} of {version.name} has no {name}.")
+        _refuse_foreign(found, version)
+        for name in FILES[1:]:
             shutil.copyfile(found / name, folder / Path(name).name)
     known = registered(version, alias)
     (folder / VERSION_FILE).write_text(known.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return known
 
 
-def _failed(uri: str, err: Exception) -> ModelUnavailable:
-    reason = (str(err) or repr(err)).splitlines()[0][:200]
-    return ModelUnavailable(without_password(f"the download from MLflow at {uri} failed: {reason}"))
+def absent(source: str, uri: str) -> str:
+    """Return the first artifact that a model at a `models:/` address lacks; empty if it is complete."""
+    stored = get_artifact_repository(source, tracking_uri=uri, registry_uri=uri)
+    listed = {file.path for folder in (None, "extra_files") for file in stored.list_artifacts(folder)}
+    return next((name for name in FILES if name not in listed), "")
 
 
-def without_password(text: str) -> str:
-    """Return the text without the credentials in its URLs."""
-    return re.sub(r"://[^@/\s]+@", "://", text)
+def missing(version: ModelVersion, uri: str) -> str:
+    """Return which artifact of a version MLflow has lost, and where it should be; empty if none."""
+    if name := absent(f"models:/{version.name}/{version.version}", uri):
+        place = mlflow.MlflowClient(uri).get_model_version_download_uri(version.name, version.version)
+        return f"version {version.version} of {version.name}: its artifact {name} is missing in {place}"
+    return ""
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _refuse_foreign(folder: Path, version: ModelVersion) -> None:
     """Raise BundleInvalid if the model would be loaded by other code than LightGBM's loader."""
     try:
         flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
         native, loader = flavors["lightgbm"], flavors["python_function"]["loader_module"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as err:
-        raise BundleInvalid(f"{folder} is not an MLflow model of the LightGBM flavour.") from err
+        raise BundleInvalid(
+            f"version {version.version} of {version.name} is not an MLflow model of the LightGBM flavour."
+        ) from err
     if loader != "mlflow.lightgbm" or native.get("data") != model.MODEL_FILE or native.get("code"):
         raise BundleInvalid(
             f"the model is loaded by {loader} from {native.get('data')}: only LightGBM's text format is served."
@@ -108,10 +123,8 @@ def _execute(command: str, uri: str, name: str, *rest: str) -> Registered:
     if command == "find":
         return registered(find(uri, name, rest[0]), rest[0])
     version, alias, folder = rest
-    try:
+    with failures.explaining(uri):
         found = connect(uri).get_model_version(name, version)
-    except MlflowException as err:
-        raise _failed(uri, err) from err
     return export(found, alias, uri, Path(folder))
 
 

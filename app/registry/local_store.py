@@ -9,9 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy.engine import make_url
-
 from app.errors import ModelUnavailable
+from app.registry import failures
 
 ARTIFACTS = "mlruns"
 COLUMNS = (
@@ -21,7 +20,6 @@ COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-LOCK_SECONDS = 20
 
 
 def follow(uri: str) -> str | None:
@@ -33,17 +31,12 @@ def follow(uri: str) -> str | None:
     database = _database(uri)
     if database is None:
         return None
-    try:
-        with closing(sqlite3.connect(database, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
-            elsewhere = _elsewhere(connection, database.with_name(ARTIFACTS))
-            for root, experiments in elsewhere.items():
-                _require_artifacts(connection, database, _local(root), experiments)
-            if elsewhere:
-                _rewrite(connection, list(elsewhere), database.with_name(ARTIFACTS))
-    except sqlite3.OperationalError as err:
-        raise ModelUnavailable(f"the paths of artifacts in {database} cannot be corrected: {err}.") from err
-    except sqlite3.DatabaseError:
-        return None  # not a database: MLflow reports it
+    with closing(sqlite3.connect(database, timeout=failures.LOCK_SECONDS, isolation_level=None)) as connection:
+        elsewhere = _elsewhere(connection, database.with_name(ARTIFACTS))
+        for root, experiments in elsewhere.items():
+            _require_artifacts(connection, database, _local(root), experiments)
+        if elsewhere:
+            _rewrite(connection, list(elsewhere), database.with_name(ARTIFACTS))
     if not elsewhere:
         return None
     origins = " and ".join(str(_local(root).parent) for root in elsewhere)
@@ -51,8 +44,7 @@ def follow(uri: str) -> str | None:
 
 
 def _database(uri: str) -> Path | None:
-    name = make_url(uri).database if uri.startswith("sqlite") else None
-    path = Path(name or "").resolve()
+    path = (failures.sqlite_file(uri) or Path()).resolve()
     return path if path.is_file() and path.is_relative_to(Path.cwd()) else None
 
 

@@ -43,6 +43,10 @@ def load(folder: Path, source: Source) -> ServedModel:
             f"{folder} is not a copy of a registered version: {reason}. `on-time model export {folder}` creates one."
         ) from err
     bundle = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+    if not known.bundle_digest:
+        raise BundleInvalid(
+            f"version {known.version} of {known.name} has no tag {DIGEST_TAG}: it was not registered by `make repro`."
+        )
     if bundle.digest != known.bundle_digest:
         raise BundleInvalid(
             f"version {known.version} of {known.name} does not match the registry: its manifest has SHA-256 "

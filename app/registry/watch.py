@@ -31,6 +31,8 @@ from app.settings import Settings
 POLL_SECONDS = 5
 DOWNLOAD_SECONDS = 120
 IDLE_SECONDS = 60
+CLIENT_ONLY = [f"MLFLOW_TRACKING_{name}" for name in ("AUTH", "CLIENT_CERT_PATH", "INSECURE_TLS", "SERVER_CERT_PATH")]
+"""Variables that only MLflow's client applies to a request."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 30, 3600
 """Delay before a failed version is downloaded again; doubles from the first to the last value."""
 
@@ -104,7 +106,7 @@ class Watcher:
 
     async def _named(self) -> Registered:
         uri, name, alias = self.settings.registry_uri, self.settings.model_name, self.settings.model_alias
-        if uri.startswith(("http://", "https://")):
+        if uri.startswith(("http://", "https://")) and not any(name in os.environ for name in CLIENT_ONLY):
             return await asyncio.to_thread(named_by_http, uri, name, alias)
         return await self.downloads.request("find", uri, name, alias)
 
@@ -173,7 +175,7 @@ class Downloads:
             if reply is None:
                 self.close()
         if "error" in reply:
-            raise {err.__name__: err for err in (BundleInvalid, ModelUnavailable)}[reply["error"]](reply["reason"])
+            raise {"BundleInvalid": BundleInvalid}.get(reply["error"], ModelUnavailable)(reply["reason"])
         return Registered.model_validate(reply)
 
     def rest(self) -> None:

@@ -105,11 +105,11 @@ class Server:
         times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
         return float(sum(t.user + t.system for t in times))
 
-    def load(self, connections: int, seconds: float, script: Path) -> dict[str, float]:
+    def load(self, connections: int, seconds: int, script: Path) -> dict[str, float]:
         """Send requests without pause; latencies in milliseconds, processor time per request in microseconds."""
         before = self.cpu_seconds()
         url = f"http://127.0.0.1:{self.port}{self.contestant.path}"
-        command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+        command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
         done = subprocess.run([*command, "-s", script, url], capture_output=True, text=True, check=True)
         found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
         assert found, done.stdout
@@ -138,7 +138,7 @@ def contestants(folder: Path) -> list[Contestant]:
     return [
         Contestant("floor: empty FastAPI endpoint", floor, "/openapi.json", "/predict", EXAMPLE),
         service("service, everything on", f"sqlite:///{folder}/journal.db"),
-        service("service without its journal", ""),
+        service("service without its journal", "none"),
         Contestant("mlflow models serve", mlflow, "/ping", "/invocations", frame),
     ]
 
@@ -150,7 +150,7 @@ def save_for_mlflow(folder: Path) -> None:
     mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), folder / "mlflow")
 
 
-def measure(servers: list[Server], connections: Sequence[int], rounds: int, seconds: float, folder: Path) -> list[Any]:
+def measure(servers: list[Server], connections: Sequence[int], rounds: int, seconds: int, folder: Path) -> list[Any]:
     """Return, by number of connections and server, the medians over the rounds and the share of the floor."""
     scripts = {}
     for i, server in enumerate(servers):
@@ -168,7 +168,7 @@ def measure(servers: list[Server], connections: Sequence[int], rounds: int, seco
     return table
 
 
-def batch(server: Server, seconds: float) -> dict[str, float]:
+def batch(server: Server, seconds: int) -> dict[str, float]:
     """Return rows per second in batches of 1,000: over HTTP, read by Pydantic alone, by `Booster.predict` alone."""
     bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
     golden = [item["request"] for item in bundle.manifest["golden"]]
@@ -190,7 +190,7 @@ def batch(server: Server, seconds: float) -> dict[str, float]:
     return {"service_rows_s": over_http, "read_rows_s": read, "booster_rows_s": alone, "of_booster": over_http / alone}
 
 
-def _per_second(call: Any, seconds: float) -> float:
+def _per_second(call: Any, seconds: int) -> float:
     call()
     started, calls = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -210,7 +210,7 @@ def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, 
     )
 
 
-def run(seconds: float, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
+def run(seconds: int, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
     """Measure, print a table and write build/bench/serving.json; exit with 1 if it failed more than the baseline."""
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:

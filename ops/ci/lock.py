@@ -9,20 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from app.errors import OnTimeError
-from stages import git
+from app.errors import Refused
+from stages import git, tracked
 from stages.sections import changes
 
 ABSENT = {"deleted", "not in cache"}
 HELP = "`make repro`, then commit dvc.lock and reports/ with the change that made them."
 
 
-class LockStale(OnTimeError):
+class LockStale(Refused):
     """dvc.lock does not match the code, the parameters or the data."""
-
-    exit_code = 9
 
 
 def ignored(path: str) -> bool:
@@ -32,8 +28,8 @@ def ignored(path: str) -> bool:
 
 def parameter(stage: str, key: str) -> list[str]:
     """Return the values below a key that differ between dvc.lock and params.yaml."""
-    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"][stage]["params"]["params.yaml"]
-    now: Any = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    lock = tracked.load(Path("dvc.lock"))["stages"][stage]["params"]["params.yaml"]
+    now: Any = tracked.load(Path("params.yaml"))
     for part in key.split("."):
         now = now.get(part, {}) if isinstance(now, dict) else {}
     return [f"params.yaml: {name}: {old} → {new}" for name, old, new in changes(lock.get(key, {}), now, key)]
@@ -54,7 +50,7 @@ def differences(stage: str, entries: list[Any]) -> list[str]:
 
 def broken_chain() -> list[str]:
     """Return the dependencies whose digest differs from that of the same path as an output, as after a wrong merge."""
-    files = [yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in ("data.dvc", "dvc.lock")]
+    files = [tracked.load(Path(name)) for name in ("data.dvc", "dvc.lock")]
     stages = files[1]["stages"]
     outs = {out["path"]: out.get("md5") for stage in [files[0], *stages.values()] for out in stage.get("outs", [])}
     return [
@@ -67,6 +63,7 @@ def broken_chain() -> list[str]:
 
 def check() -> str:
     """Check the lock; raise LockStale with the differences."""
+    tracked.check()
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -3,9 +3,9 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 
+from app.errors import Refused
 from stages.git import git
 
 
@@ -31,5 +31,5 @@ def reproduce() -> None:
         rerun(folder, "--no-run-cache", OMP_NUM_THREADS=threads)
         changed = git("-C", folder, "status", "--porcelain") + git("-C", folder, "diff", "--stat")
     if changed:
-        sys.exit(f"error: the rerun with {threads} thread(s) differs from the commit:\n{changed}")
+        raise Refused(f"the rerun with {threads} thread(s) differs from the commit:\n{changed}")
     print(f"The rerun with {threads} thread(s) gave the committed dvc.lock and reports, byte for byte.")

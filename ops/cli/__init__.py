@@ -6,8 +6,9 @@ import sys
 
 import click
 
-from app.errors import OnTimeError
+from app import environment
 from ops.cli.base import Group
+from stages.errors import expected
 
 GROUPS = {
     "data": "Fetch, validate and extend the raw tables.",
@@ -20,6 +21,9 @@ GROUPS = {
     "problem": "Check the packages that define the problem.",
 }
 EPILOG = """\b
+Exit codes:
+  0 done, 1 failed, 2 wrong use, 3 refused by a gate or a check (docs/ci.md)
+\b
 Example:
   on-time model promote --version 2
 Completion (also zsh_source, fish_source):
@@ -50,11 +54,12 @@ cli = Group(
     commands={name: LazyGroup(name, help=text) for name, text in GROUPS.items()},
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog=EPILOG,
+    callback=environment.check,
 )
 
 
 def main() -> None:
-    """Run a command; on an error, print one line to stderr and exit with 2 (usage) or the code of the error."""
+    """Run a command; on an error, print one line to stderr and exit with the code that app/errors.py lists."""
     try:
         sys.exit(cli.main(prog_name="on-time", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as err:
@@ -65,12 +70,14 @@ def main() -> None:
         _fail(f"{err.format_message()} `{command} --help` shows the usage.", err.exit_code)
     except click.ClickException as err:
         _fail(err.format_message(), err.exit_code)
-    except OnTimeError as err:
-        _fail(str(err), err.exit_code)
     except subprocess.CalledProcessError as err:
         _fail(f"`{' '.join(map(str, err.cmd))[:100]}` ended with {err.returncode}.", 1)
     except click.Abort:
         sys.exit(130)
+    except Exception as err:  # pylint: disable=broad-exception-caught # all others are raised again
+        if not (known := expected(err)):
+            raise
+        _fail(str(known), known.exit_code)
 
 
 def _fail(message: str, code: int) -> None:

@@ -69,16 +69,19 @@ host_option = click.option(
 
 
 def execute(*command: str, **environment: str) -> None:
-    """Run a program with these variables; if it fails, exit with its code, without another message."""
+    """Run a program with these variables; if it fails, exit with 1, without another message."""
     if shutil.which(command[0]) is None:
         raise click.ClickException(f"{command[0]} is not installed.")
     done = subprocess.run(command, env=os.environ | environment, check=False)
     if done.returncode:
-        sys.exit(done.returncode)
+        sys.exit(1)
 
 
 def dvc(*arguments: str) -> None:
-    """Run DVC, without hints."""
+    """Run DVC, without hints; raise FileInvalid if a file that it reads holds conflict markers."""
+    from stages import tracked  # pylint: disable=import-outside-toplevel # it imports YAML
+
+    tracked.check()
     execute(sys.executable, "-m", "ops.cli.quiet_dvc", *arguments)
 
 

@@ -5,17 +5,17 @@
 import click
 
 from ops.cli import data
-from ops.cli.base import AMOUNT, COUNT, Group
+from ops.cli.base import COUNT, Group
 
 group = Group()
 
 
 @group.verb("on-time bench serving --seconds 2 --connections 16 --without-mlflow")
-@click.option("--seconds", type=AMOUNT, default=5, help="Duration of each measurement.")
+@click.option("--seconds", type=COUNT, default=5, help="Duration of each measurement.")
 @click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 @click.option("--connections", type=COUNT, multiple=True, default=(1, 16, 64, 256), help="May be repeated.")
 @click.option("--without-mlflow", is_flag=True, help="Omit `mlflow models serve`.")
-def serving(seconds: float, rounds: int, connections: tuple[int, ...], without_mlflow: bool) -> None:
+def serving(seconds: int, rounds: int, connections: tuple[int, ...], without_mlflow: bool) -> None:
     """Compare the service with an empty FastAPI endpoint and `mlflow models serve` (about 5 minutes)."""
     from ops.bench import serving as servers
 

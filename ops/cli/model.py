@@ -2,7 +2,6 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-import json
 import os
 import sys
 from datetime import datetime
@@ -27,25 +26,30 @@ def train(ctx: click.Context) -> None:
 @click.pass_context
 def repro(ctx: click.Context) -> None:
     """Train, evaluate and register the model (all of `dvc repro`), and print its metrics."""
+    from stages import git
+
+    git.commit()  # every stage needs it: fail before the first
+    ctx.invoke(data.fetch)
+    base.dvc("repro")
     from ops.ci.github import output
     from ops.registry import summary
 
-    ctx.invoke(data.fetch)
-    summary.forget_foreign_receipt()
-    base.dvc("repro")
-    output(version=json.loads(summary.REGISTRATION.read_text(encoding="utf-8"))["version"])
-    click.echo(summary.text())
+    version = summary.registered()
+    output(version=str(version.version))
+    click.echo(summary.text(version))
 
 
 @group.verb("on-time model promote --version 2")
 @base.version_option
 @click.option("--allow-equal", is_flag=True, help="Accept a model that is as good as Production.")
 @click.option("--if-none", is_flag=True, help="Do nothing when a version is Production.")
-def promote(version: str | None, allow_equal: bool, if_none: bool) -> None:
+@click.option("--without-champion", is_flag=True, help="Judge by the floors alone if Production's artifacts are lost.")
+def promote(version: str | None, allow_equal: bool, if_none: bool, without_champion: bool) -> None:
     """Make Staging, or another version, the Production version if the gate accepts it."""
     from ops.registry import commands
 
-    if text := commands.patiently(lambda client, p: commands.promote(client, p, version, allow_equal, if_none)):
+    how = allow_equal, if_none, without_champion
+    if text := commands.patiently(lambda client, p: commands.promote(client, p, version, *how)):
         click.echo(text)
 
 
@@ -134,7 +138,7 @@ def ui(port: int) -> None:
 @base.base_option
 @base.json_option
 def gate(base_: str, as_json: bool) -> None:
-    """Compare the metrics with those of the merge base; exit with 1 when the gate refuses them."""
+    """Compare the metrics with those of the merge base; exit with 3 when the gate refuses them."""
     from ops.gate import pull_request
     from stages import params
 

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from app.errors import Refused
 from ops.cli.base import Group
 
 group = Group()
@@ -19,5 +20,5 @@ def check() -> None:
     if found := problem_check.problems(params.load()):
         for line in found:
             click.echo(f"error: {line}", err=True)
-        sys.exit(1)
+        sys.exit(Refused.exit_code)
     click.echo("app/problem and stages/problem have the whole interface.")

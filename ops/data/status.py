@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import yaml
-
 from ops.data import add
-from stages import fetch, growth, params
+from stages import fetch, growth, params, tracked
 from stages.params import Params
 from stages.raw import load_tables
 
@@ -28,7 +26,7 @@ def facts() -> dict[str, Any]:
 
 def _digest() -> str:
     """Return the digest in data.dvc."""
-    return str(yaml.safe_load(fetch.DATA_DIR.with_suffix(".dvc").read_text(encoding="utf-8"))["outs"][0]["md5"])
+    return str(tracked.load(fetch.DATA_DIR.with_suffix(".dvc"))["outs"][0]["md5"])
 
 
 def text(found: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
-from stages import evaluate, params, progress, tracking
+from stages import evaluate, git, params, progress, tracking
 from stages.decision import Check, Decision
 from stages.featurize import LOOKUPS_FILE, OUT_DIR
 from stages.fetch import sha256
@@ -142,7 +142,7 @@ def study_run(study: optuna.Study) -> Iterator[None]:
         known = None
     with mlflow.start_run(run_id=known, run_name=None if known else "tune") as parent:
         study.set_user_attr(key, parent.info.run_id)
-        mlflow.set_tags({tracking.STAGE_TAG: "tune", "git.commit": tracking.git_commit(), "study": study.study_name})
+        mlflow.set_tags({tracking.STAGE_TAG: "tune", "git.commit": git.commit(), "study": study.study_name})
         yield
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ops.ci.github import append
 from ops.gate import pull_request as gate
 from ops.gate.policy import Nested, advantage, markdown, table
+from stages import tracked
 from stages.decision import Decision, number
+from stages.git import show
 from stages.metrics import HIGHER_IS_BETTER
 from stages.sections import GateParams, load_section
 
@@ -48,8 +49,8 @@ def parameters(commit: str) -> str:
 
 def data(commit: str) -> str:
     """Return a line on whether the raw data is another."""
-    old, new = gate.at_base(commit, "data.dvc"), Path("data.dvc").read_text(encoding="utf-8")
-    digests = [(yaml.safe_load(text) or {}).get("outs", [{}])[0].get("md5", "none")[:9] for text in (old or "", new)]
+    sides = (gate.read(Path("data.dvc"), side) for side in (commit, ""))
+    digests = [side.get("outs", [{}])[0].get("md5", "none")[:9] for side in sides]
     return f"The data changes: `{digests[0]}` → `{digests[1]}`." if digests[0] != digests[1] else ""
 
 
@@ -62,11 +63,11 @@ def columns(text: str | None) -> Table:
 def charts(commit: str) -> list[str]:
     """Return the plots of dvc.yaml that differ from the commit's, as Mermaid, which GitHub draws."""
     drawn = []
-    plots = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8")).get("plots", [])
+    plots = tracked.load(Path("dvc.yaml")).get("plots", [])
     for title, spec in [item for entry in plots for item in entry.items()]:
         for path, wanted in spec["y"].items():
             now = Path(path).read_text(encoding="utf-8") if Path(path).exists() else None
-            base = gate.at_base(commit, path)
+            base = show(commit, Path(path))
             if now is not None and now != base:
                 y = wanted if isinstance(wanted, list) else [wanted]
                 draw = bars if spec["template"] == "bar_horizontal" else lines

@@ -11,29 +11,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
-from app.errors import BundleInvalid
+from app.errors import BundleInvalid, ModelUnavailable
 from app.features import Floats
 from app.interface import Lookups, Request
 from app.model import bundle as model
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, metrics, tracking
+from stages import evaluate, featurize, metrics, register, tracking
 from stages.errors import DataInvalid
 from stages.featurize import DAY, LOOKUPS_FILE, OUT_DIR, TARGET
+from stages.files import METRICS_FILE
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.sections import PromotionParams
 from stages.train import matrix
 
 WARM_UP_CALLS = 20
+WITHOUT_IT = "`on-time model promote --without-champion` judges by the floors alone."
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,10 @@ def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
 
 
 def baselines(client: MlflowClient, version: ModelVersion) -> dict[str, dict[str, Any]]:
-    """Return the metrics kept with a version's training run; none when they are gone, which is refused."""
-    try:
-        with open(client.download_artifacts(version.run_id or "", "metrics.json"), encoding="utf-8") as file:
-            return dict(json.load(file))
-    except (MlflowException, OSError, ValueError):
-        return {}
+    """Return the metrics kept with a version's training run; raise BundleInvalid if they are gone."""
+    if lost := register.lost_run(client, version):
+        raise BundleInvalid(f"{lost}. `make repro` at its commit registers the model again.")
+    return dict(mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{METRICS_FILE.name}"))
 
 
 def collect(
@@ -173,13 +173,17 @@ def collect(
     with ExitStack() as downloads:
         try:
             ours = downloads.enter_context(candidate(challenger))
+            known = baselines(client, challenger)
         except BundleInvalid as err:
             return Evidence({}, str(err)), Resampled()
         scored = score(ours.bundle, rows, p)
-        known = baselines(client, challenger) | {"test": metrics.measure(scored, settings)}
+        known |= {"test": metrics.measure(scored, settings)}
         if champion is None:
             return Evidence(known), Resampled()
-        theirs = downloads.enter_context(candidate(champion))
+        try:
+            theirs = downloads.enter_context(candidate(champion))
+        except BundleInvalid as err:
+            raise ModelUnavailable(f"nothing to compare with: {err} {WITHOUT_IT}") from err
         guarded = evaluate.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
         both = (scored, score(theirs.bundle, rows, p))

@@ -15,7 +15,9 @@ import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from app.settings import Inherited
 
 CHECK_SECONDS = 1.0
 RESULTS = ("started", "busy", "done", "failed")
@@ -23,10 +25,10 @@ RESULTS = ("started", "busy", "done", "failed")
 log = logging.getLogger("ops.monitoring.alert_receiver")
 
 
-class ReceiverSettings(BaseSettings):
+class ReceiverSettings(Inherited):
     """Settings of the receiver, each from the variable ONTIME_RECEIVER_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="ONTIME_RECEIVER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONTIME_RECEIVER_")
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -66,12 +68,12 @@ class Receiver:
 
     def __init__(self, settings: ReceiverSettings) -> None:
         self.settings = settings
-        self.last_watchdog, self.silent = time.time(), False
+        self.heard, self.silent = time.monotonic(), False  # a clock that is set raises no alarm
         self.retraining: asyncio.Task[None] | None = None
         self.registry = CollectorRegistry()
         name, text = "receiver_watchdog_timestamp_seconds", "Time of the last Watchdog."
         self.watchdog = Gauge(name, text, registry=self.registry)
-        self.watchdog.set(self.last_watchdog)
+        self.watchdog.set_to_current_time()
         self.alerts = Counter("receiver_alerts", "Alerts received.", ["status"], registry=self.registry)
         self.retrain = Counter("receiver_retrain", "Causes for retraining.", ["result"], registry=self.registry)
         for status in ("firing", "resolved"):
@@ -89,16 +91,16 @@ class Receiver:
         """Record that the Watchdog has arrived."""
         if self.silent:
             log.warning("the Watchdog has arrived again")
-        self.last_watchdog, self.silent = time.time(), False
-        self.watchdog.set(self.last_watchdog)
+        self.heard, self.silent = time.monotonic(), False
+        self.watchdog.set_to_current_time()
 
     async def listen(self) -> None:
         """Alarm once whenever the Watchdog is missing."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            if not self.silent and time.time() - self.last_watchdog > self.settings.silence_seconds:
+            if not self.silent and time.monotonic() - self.heard > self.settings.silence_seconds:
                 self.silent = True
-                log.critical("no Watchdog for %.0f s: no alert arrives", time.time() - self.last_watchdog)
+                log.critical("no Watchdog for %.0f s: no alert arrives", time.monotonic() - self.heard)
                 if self.settings.silence_command:
                     await _run(self.settings.silence_command)
 
@@ -170,7 +172,7 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
     async def readyz() -> dict[str, Any]:
         if receiver.silent:
             raise HTTPException(503, "The Watchdog is missing: no alert arrives.")
-        return {"watchdog_seconds_ago": round(time.time() - receiver.last_watchdog, 1)}
+        return {"watchdog_seconds_ago": round(time.monotonic() - receiver.heard, 1)}
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -182,5 +184,5 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
 def serve() -> None:
     """Serve until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = ReceiverSettings()
+    settings = ReceiverSettings.read()
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HEADERS = {"Content-Type": "application/json", "X-API-Key": os.environ.get("PROBE_KEY", "")}
-PORT = int(os.environ.get("ONTIME_PORT", "8000"))
+PORT = int(os.environ.get("ONTIME_PORT") or 8000)
 TOLERANCE = 1e-9
 
 

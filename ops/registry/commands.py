@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import click
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
+from app.errors import BundleInvalid, ModelUnavailable, Refused
 from app.interface import NAME
 from app.registry import download
 from app.registry import version as registry
@@ -29,26 +30,21 @@ from stages.decision import Check, Decision
 from stages.files import finite, write_json
 from stages.params import Params
 
-ATTEMPTS = 5
+LOCKED_SECONDS = 40
+"""Time after which no locked call is repeated; MLflow waits 20 s in each."""
 
 Result = TypeVar("Result")
 
 
-class PromotionRefused(OnTimeError):
+class PromotionRefused(Refused):
     """The gate did not accept the model."""
-
-    exit_code = 8
 
 
 def require(client: MlflowClient, _: Params) -> ModelVersion:
     """Return the Production version; raise ModelUnavailable with the command that creates one."""
-    version = by_alias(client, NAME, PRODUCTION)
-    if version is None:
-        staged = by_alias(client, NAME, STAGING)
-        promote_it = f"`make promote` makes version {staged.version} Production" if staged else ""
-        command = promote_it or "`make repro` makes a model"
-        raise ModelUnavailable(f"no version of {NAME} is Production in {tracking.tracking_uri()}; {command}.")
-    return version
+    staged = by_alias(client, NAME, STAGING)
+    promote_it = f"`make promote` makes version {staged.version} Production" if staged else ""
+    return find(client, NAME, None, PRODUCTION, promote_it or "`make repro` makes a model")
 
 
 def find(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
@@ -94,11 +90,17 @@ def record(
 
 
 def promote(
-    client: MlflowClient, p: Params, number: str | None, allow_equal: bool = False, if_none: bool = False
+    client: MlflowClient,
+    p: Params,
+    number: str | None,
+    allow_equal: bool = False,
+    if_none: bool = False,
+    without_champion: bool = False,
 ) -> str:
     """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done.
 
-    With `if_none`, nothing is done when a version is Production.
+    With `if_none`, nothing is done when a version is Production; with `without_champion`, the floors alone decide if
+    the artifacts of that version are lost.
     """
     if if_none and by_alias(client, NAME, PRODUCTION):
         return ""
@@ -108,10 +110,12 @@ def promote(
     champion = by_alias(client, NAME, PRODUCTION)
     if champion is not None and champion.version == challenger.version:
         return f"Version {champion.version} of {NAME} is Production already."
-    evidence = collect(client, challenger, champion, p)
+    lost = _lost(champion) if champion and without_champion else ""
+    evidence = collect(client, challenger, None if lost else champion, p)
     decision = decide_promotion(evidence[0], p.gate, allow_equal)
-    run_id = record("promote", challenger, champion, decision, p, evidence)
+    run_id = record("promote", challenger, champion, decision, p, evidence, lost)
     against = f"against version {champion.version}" if champion else "by the floors, with no champion"
+    against = f"by the floors, {lost}" if lost else against
     verdict = "accepted" if decision.accepted else "refused"
     for version in filter(None, (challenger, champion)):
         pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")
@@ -126,6 +130,15 @@ def promote(
     return f"Version {challenger.version} of {NAME} is Production, {why}. {where}\n`make serve` serves it."
 
 
+def _lost(champion: ModelVersion) -> str:
+    """Return why the champion cannot be loaded; raise UsageError if it can."""
+    try:
+        with candidate(champion):
+            raise click.UsageError(f"version {champion.version} can be loaded: promote without --without-champion.")
+    except BundleInvalid as err:
+        return f"without the champion ({str(err).partition('. ')[0]})"
+
+
 def _headline(evidence: Evidence) -> str:
     pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence.metrics.items()]
     return ": " + ", ".join(pairs) if pairs else ""
@@ -134,7 +147,7 @@ def _headline(evidence: Evidence) -> str:
 def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -> str:
     """Make `previous`, or the version `number`, the Production version again, after loading and verifying it."""
     if not reason.strip():
-        raise PromotionRefused('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
+        raise click.UsageError('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
     if settled := pointer.settled(client, NAME):
         print(settled)
     target = find(client, NAME, number, PREVIOUS, "`make history` shows which were; roll back with --version N")
@@ -186,11 +199,11 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
 def patiently(action: Callable[[MlflowClient, Params], Result]) -> Result:
     """Run an action on the registry; retry it while another process has locked SQLite."""
     p, client = params.load(), tracking.connect()
-    for _ in range(ATTEMPTS - 1):
+    until = time.monotonic() + LOCKED_SECONDS
+    while True:
         try:
             return action(client, p)
         except MlflowException as err:
-            if err.error_code != "TEMPORARILY_UNAVAILABLE":
+            if err.error_code != "TEMPORARILY_UNAVAILABLE" or time.monotonic() > until:
                 raise
             time.sleep(random.uniform(0.2, 1))  # random, so that two processes do not retry together
-    return action(client, p)

@@ -15,24 +15,36 @@ from stages.metrics import HIGHER_IS_BETTER
 
 
 def text(client: MlflowClient, name: str) -> str:
-    """Return the Production versions with their periods and reasons, and the deployments."""
+    """Return the Production versions with their periods and reasons, what differs now, and the deployments."""
     known = facts(client, name)
-    if not known["moves"]:
+    moves, now = known["moves"], known["production"]
+    if not moves and not now:
         return f"No version of {name} has been Production yet: `make promote` makes one."
     rows = [["version", "from", "until", "by", "decision", "why"]]
-    ends = [*(_clock(move["at"]) for move in known["moves"][1:]), "now"]
-    for move, end in zip(known["moves"], ends, strict=True):
-        rows.append([move["to"], _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
+    stays = bool(moves) and moves[-1]["to"] == now and not moves[-1]["changed"]
+    ends = [*(_clock(move["at"]) for move in moves[1:]), "now" if stays else "unknown"]
+    for move, end in zip(moves, ends, strict=False):
+        number = move["to"] + (f" ({move['changed']})" if move["changed"] else "")
+        rows.append([number, _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
+    lines = [table(rows)]
+    if not stays:
+        state = f"Version {now} of {name} is Production" if now else f"No version of {name} is Production"
+        lines.append(f"{state} now, by no decision that is recorded here; `make promote` makes one.")
     deployed = [["image", "host", "at", "by", "verdict", "decision", "why"]]
     for one in known["deployments"]:
         where = [one["image"], one["host"], _clock(one["at"])]
         deployed.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
-    return table(rows) + (f"\n\n{table(deployed)}" if known["deployments"] else "")
+    return "\n\n".join([*lines, *[table(deployed)] * bool(known["deployments"])])
 
 
-def facts(client: MlflowClient, name: str) -> dict[str, list[dict[str, str]]]:
-    """Return the moves of Production and the deployments, oldest first; times in milliseconds since 1970."""
-    return {"moves": pointer.moves(client, name), "deployments": deployments(client, name)}
+def facts(client: MlflowClient, name: str) -> dict[str, Any]:
+    """Return the moves of Production and the deployments, oldest first, and the version that is Production now.
+
+    Times are in milliseconds since 1970. `changed` is what has happened to the version of a move since.
+    """
+    moves = [move | {"changed": pointer.changed(client, name, move)} for move in pointer.moves(client, name)]
+    now = pointer.aliases(client, name).get(pointer.PRODUCTION, "")
+    return {"moves": moves, "deployments": deployments(client, name), "production": now}
 
 
 def record_deployment(client: MlflowClient, run_id: str, name: str, image: str, host: str) -> None:

@@ -19,6 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from app.errors import OnTimeError
+from app.registry.version import DIGEST_TAG
 from stages import tracking
 
 STAGING, PRODUCTION, PREVIOUS = "staging", "production", "previous"
@@ -32,8 +33,6 @@ LEASE_SECONDS = 30.0
 
 class PointerMoved(OnTimeError):
     """Production changed while the decision was made."""
-
-    exit_code = 9
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,16 @@ def by_number(client: MlflowClient, name: str, number: str) -> ModelVersion | No
     return None
 
 
-def _holder(client: MlflowClient, held: str) -> str | None:
+def aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """Return the number of the version that each alias names, if that version exists."""
+    found = {alias: by_alias(client, name, alias) for alias in (STAGING, PRODUCTION, PREVIOUS)}
+    return {alias: str(version.version) for alias, version in found.items() if version}
+
+
+def _tag(client: MlflowClient, name: str, key: str) -> str | None:
+    """Return a tag of a registered model, empty if it has none; None if the model does not exist."""
     with suppressed(ABSENT):
-        return str(client.get_registered_model(held).tags.get(TOKEN_TAG, ""))
+        return str(client.get_registered_model(name).tags.get(key, ""))
     return None
 
 
@@ -83,7 +89,7 @@ def _acquire(client: MlflowClient, held: str, token: str) -> bool:
     with suppressed(PRESENT):
         client.create_registered_model(held, tags={TOKEN_TAG: token}, description="Held while Production moves.")
         return True
-    return _holder(client, held) == token  # true if an earlier attempt succeeded and its response was lost
+    return _tag(client, held, TOKEN_TAG) == token  # true if an earlier attempt succeeded and its response was lost
 
 
 def _break(client: MlflowClient, held: str, token: str) -> str | None:
@@ -102,7 +108,7 @@ def lock(client: MlflowClient, name: str) -> Iterator[None]:
     graves: list[str | None] = []
     watched, since = None, time.monotonic()
     while not _acquire(client, held, token):
-        holder = _holder(client, held)
+        holder = _tag(client, held, TOKEN_TAG)
         if holder != watched:
             watched, since = holder, time.monotonic()
         elif holder is not None and time.monotonic() - since > LEASE_SECONDS:
@@ -111,13 +117,13 @@ def lock(client: MlflowClient, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for lock_name in [*filter(None, graves), *([held] if _holder(client, held) == token else [])]:
+        for lock_name in [*filter(None, graves), *([held] if _tag(client, held, TOKEN_TAG) == token else [])]:
             client.delete_registered_model(lock_name)
 
 
 def _settle(client: MlflowClient, name: str) -> str | None:
     """Complete the move that an interrupted call left, and return what was done; to be called under the lock."""
-    text = client.get_registered_model(name).tags.get(INTENT_TAG)
+    text = _tag(client, name, INTENT_TAG)
     if not text:
         return None
     intent = Intent(**json.loads(text))
@@ -152,13 +158,14 @@ def move(client: MlflowClient, name: str, intent: Intent) -> None:
 
 def _apply(client: MlflowClient, name: str, intent: Intent) -> None:
     """Execute the intent; every step is idempotent."""
-    if intent.previous is not None:
+    if intent.previous is not None and by_number(client, name, intent.previous):
         client.set_registered_model_alias(name, PREVIOUS, intent.previous)
     elif by_alias(client, name, PREVIOUS) is not None:
         client.delete_registered_model_alias(name, PREVIOUS)
     client.set_registered_model_alias(name, PRODUCTION, intent.to)
     facts = {"action": intent.action, "to": intent.to, "from": intent.origin or "", "at": intent.at}
-    facts |= {"why": intent.reason, "model": name}
+    digest = client.get_model_version(name, intent.to).tags.get(DIGEST_TAG, "")
+    facts |= {"why": intent.reason, "digest": digest, "model": name}
     for key, value in facts.items():  # `model` last: it marks the record as complete
         client.set_tag(intent.run_id, f"moved.{key}", str(value))
     if intent.action == "promote":
@@ -177,9 +184,19 @@ def moves(client: MlflowClient, name: str) -> list[dict[str, str]]:
 
 
 def before(client: MlflowClient, name: str, version: str) -> str | None:
-    """Return what was Production before a version was last promoted."""
+    """Return what was Production before a version was last promoted, if the registry still has it."""
     promotions = [m for m in moves(client, name) if m["to"] == version and m["action"] == "promote"]
-    return promotions[-1]["from"] or None if promotions else None
+    number = promotions[-1]["from"] if promotions and not changed(client, name, promotions[-1]) else ""
+    return number if number and by_number(client, name, number) else None
+
+
+def changed(client: MlflowClient, name: str, move: dict[str, str]) -> str:
+    """Return what has happened to the version of a move since: deleted, or its number names another bundle."""
+    version = by_number(client, name, move["to"])
+    if version is None:
+        return "deleted"
+    digest = version.tags.get(DIGEST_TAG, "")
+    return "" if move.get("digest", digest) == digest else "now another bundle"
 
 
 def link(run_id: str) -> str:

@@ -1,44 +1,44 @@
-"""The summary that `make repro` ends with; MLflow is not imported, so that a run in which nothing changed is fast."""
+"""The summary that `make repro` ends with: what the registry holds of the bundle that was made."""
 
-import json
-import os
-from pathlib import Path
-
+from mlflow.entities.model_registry import ModelVersion
 from tabulate import tabulate
 
-from stages import git
+from app.interface import NAME
+from ops.registry.production import PRODUCTION, STAGING, aliases
+from stages import git, register, tracked, tracking
 from stages.files import EVALUATION_FILE, METRICS_FILE
 
-RECEIPT = Path("build/receipt.json")
-REGISTRATION = Path("build/registration.json")
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
 COMMITTED = ["dvc.lock", "reports"]
-DEFAULT_URI = "sqlite:///mlflow.db"  # as in app/settings.py, which takes too long to import here
 
 
-def forget_foreign_receipt() -> None:
-    """Remove the receipt of another MLflow, or of a SQLite file that is gone, so that `register` runs again."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    known = json.loads(REGISTRATION.read_text(encoding="utf-8"))["uri"] if REGISTRATION.exists() else None
-    file_gone = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
-    if RECEIPT.exists() and (known != uri or file_gone):
-        RECEIPT.unlink()
+def registered() -> ModelVersion:
+    """Return the version of the receipt's bundle; register it if the registry lacks it, which DVC cannot know."""
+    client, digest = tracking.connect(), tracked.load(register.RECEIPT_FILE)["bundle_digest"]
+    version = register.find_version(client, digest)
+    if version is None or STAGING not in aliases(client, NAME):
+        register.main()
+        version = register.find_version(client, digest)
+    assert version is not None
+    return version
 
 
-def text() -> str:
-    """Return the metrics beside those of the baselines, the version, and what to do next."""
-    metrics = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
-    registration = json.loads(REGISTRATION.read_text(encoding="utf-8"))
-    receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
-    first, last = json.loads(EVALUATION_FILE.read_text(encoding="utf-8"))["periods"]["test"]
+def text(version: ModelVersion) -> str:
+    """Return the metrics beside those of the baselines, what the registry holds of the version, and what to do next."""
+    metrics, receipt = tracked.load(METRICS_FILE), tracked.load(register.RECEIPT_FILE)
+    first, last = tracked.load(EVALUATION_FILE)["periods"]["test"]
     rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]
+    named, number = aliases(tracking.connect(), NAME), str(version.version)
+    words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
+    state = " and ".join(words) or f"registered (Staging is version {named.get(STAGING, 'unknown')})"
     floors = "reaches" if receipt["floors"] else "does not reach"
+    promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "
+    promote = "" if named.get(PRODUCTION) == number else promote
     lines = [
         tabulate(rows, [f"{first} to {last}", *NAMES.values()], tablefmt="plain", floatfmt=".4f"),
         "",
-        f"Version {registration['version']} of {receipt['model']} is Staging in {registration['uri']}; "
-        f"it {floors} the floors.",
-        "Next: `make promote` makes it Production, `make serve` serves it, `make ui` shows runs and registry.",
+        f"Version {number} of {NAME} is {state} in {tracking.tracking_uri()}; it {floors} the floors.",
+        f"Next: {promote}`make serve` serves it, `make ui` shows runs and registry.",
     ]
     if git.run("status", "--porcelain", "--", *COMMITTED).stdout:
         lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")

@@ -10,23 +10,21 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from python_on_whales import docker
 
-from app.errors import OnTimeError
+from app.errors import Refused
 from ops.release import image as images
 from ops.release.docker import engine_errors
+from stages import tracked
 
 REQUIREMENTS = "requirements.txt"
 IGNORED_FILE = Path(__file__).with_name("audit-ignored.yml")
 SITE_PACKAGES = "/opt/venv/lib/python3.11/site-packages"
 
 
-class AuditFailed(OnTimeError):
+class AuditFailed(Refused):
     """A vulnerability is known, or the audit is incomplete."""
-
-    exit_code = 13
 
 
 class Ignored(BaseModel, extra="forbid", frozen=True):
@@ -41,7 +39,7 @@ class Ignored(BaseModel, extra="forbid", frozen=True):
 def ignored(path: Path) -> list[Ignored]:
     """Return the exceptions of a file; raise AuditFailed for one without reason or last day."""
     try:
-        return TypeAdapter(list[Ignored]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")) or [])
+        return TypeAdapter(list[Ignored]).validate_python(tracked.load(path) or [])
     except ValidationError as err:
         first = err.errors()[0]
         raise AuditFailed(f"{path}, entry {'.'.join(map(str, first['loc']))}: {first['msg']}.") from err

@@ -13,13 +13,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from python_on_whales import Container, docker
 from python_on_whales.exceptions import DockerException
 
-from app.errors import OnTimeError
+from app.errors import OnTimeError, Refused
 from ops.registry import commands as registry
 from ops.registry import history
 from ops.registry.production import PRODUCTION, PROMOTED_TAG, by_alias
@@ -181,7 +182,7 @@ def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: M
 
 @engine_errors()
 def deploy(client: MlflowClient, p: Params, image: str, plan: Plan, alias: str = PRODUCTION) -> str:
-    """Deploy the image of the Production version, or of another alias's; raise DeployFailed if a check fails."""
+    """Deploy the image of the Production version, or of another alias's; raise Refused if a check fails."""
     facts = _facts(image)
     _decide(client, p, images.registered(client, facts, alias), "deploy", image, plan)
     return f"{image} serves on {plan.host}."
@@ -192,7 +193,7 @@ def undeploy_to(client: MlflowClient, p: Params, number: str, plan: Plan, reason
     """Bring an earlier version's image back into service, then make that version Production again in the registry."""
     if not reason.strip():
         command = f'on-time release undeploy --version {number} --reason "what is wrong"'
-        raise DeployFailed(f"a rollback needs a reason: {command}.")
+        raise click.UsageError(f"a rollback needs a reason: {command}.")
     image = image or f"{REPOSITORY}:model-v{number}"
     facts = _facts(image)
     if facts[f"{images.OURS}model.version"] != number:
@@ -230,7 +231,7 @@ def _decide(
         raise DeployFailed(f"{done}, but MLflow did not record it: {str(err).splitlines()[0][:200]}") from err
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
-        raise DeployFailed(f"{done}, the one before still does: {reasons}.")
+        raise Refused(f"{done}, the one before still does: {reasons}.")
 
 
 def reach(host: str) -> str:

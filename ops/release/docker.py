@@ -32,8 +32,6 @@ PROBE = Path(__file__).parents[1] / "monitoring" / "probe.py"
 class EngineFailed(OnTimeError):
     """Docker or Compose is not installed, or a command of theirs failed."""
 
-    exit_code = 10
-
 
 @contextmanager
 def engine_errors() -> Iterator[None]:

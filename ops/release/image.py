@@ -16,14 +16,14 @@ from mlflow.entities.model_registry import ModelVersion
 from python_on_whales import docker
 from python_on_whales.exceptions import NoSuchImage
 
-from app.errors import OnTimeError
+from app.errors import Refused
 from app.interface import NAME
 from app.registry.version import VERSION_FILE, load
 from ops.registry import commands as registry
 from ops.registry.production import PRODUCTION, by_alias
 from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
 from stages import tracking
-from stages.git import git
+from stages.git import git, show
 from stages.params import Params
 
 BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
@@ -35,10 +35,8 @@ ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[^@/]+@)([\w.
 OCI, OURS = "org.opencontainers.image.", "ai.on-time."
 
 
-class ImageRefused(OnTimeError):
+class ImageRefused(Refused):
     """An image that must not be built, or whose name and content differ."""
-
-    exit_code = 11
 
 
 def committed() -> str:
@@ -58,7 +56,7 @@ def lock_of(version: ModelVersion) -> str:
             f"no commit's dvc.lock makes version {version.version} of {version.name} (bundle {md5}): "
             "commit dvc.lock with the change that made it."
         )
-    return git("show", f"{commits[0]}:dvc.lock")
+    return show(commits[0], Path("dvc.lock")) or ""
 
 
 def source() -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.errors import Refused
 from ops.gate.policy import markdown
 from ops.release.deploy import DeployFailed, Site
 from ops.release.docker import PROJECT, engine_errors
@@ -21,7 +22,7 @@ def judge(found: Mapping[str, Any], seconds: float, rate: float) -> Decision:
 
 @engine_errors()
 def load(rate: float, seconds: float) -> None:
-    """Print the table; raise DeployFailed if responses were wrong or too slow."""
+    """Print the table; raise Refused if responses were wrong or too slow."""
     site = Site(PROJECT)
     colour = site.live()
     if colour is None:
@@ -29,4 +30,4 @@ def load(rate: float, seconds: float) -> None:
     decision = judge(replay(site.container(colour), seconds, rate), seconds, rate)
     print(markdown(decision))
     if not decision.accepted:
-        raise DeployFailed(f"{colour} does not bear {rate:g} requests/s: {'; '.join(decision.reasons)}.")
+        raise Refused(f"{colour} does not bear {rate:g} requests/s: {'; '.join(decision.reasons)}.")

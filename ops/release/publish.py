@@ -18,8 +18,6 @@ PREDICATES = {"provenance": "https://slsa.dev/provenance/v1", "bill of materials
 class PublishFailed(OnTimeError):
     """An image is not in the registry, or nothing proves where it comes from."""
 
-    exit_code = 15
-
 
 def _by_digest(name: str, image: str) -> str:
     """Return an image by the digest that it has in the registry of `name`; raise PublishFailed without one."""

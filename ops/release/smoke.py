@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 from python_on_whales import Container, docker
 
-from app.errors import OnTimeError
+from app.errors import Refused
 from ops.gate.policy import markdown
 from ops.registry.production import PRODUCTION
 from ops.release import image as images
@@ -27,10 +27,8 @@ REPLAY = (3, 100)  # seconds, requests per second
 USER = 10001
 
 
-class SmokeFailed(OnTimeError):
+class SmokeFailed(Refused):
     """An image that must not be deployed."""
-
-    exit_code = 12
 
 
 @contextmanager

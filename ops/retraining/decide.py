@@ -12,11 +12,11 @@ from typing import Literal
 import httpx
 import mlflow
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from ruamel.yaml import YAML
 
 from app.errors import OnTimeError
-from app.interface import NAME
+from app.settings import Inherited
 from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
@@ -49,8 +49,10 @@ class Evidence:
     """The evidence for a retraining decision; unknown numbers are NaN."""
 
     version: str
+    rows: int
+    """Predictions in the last window."""
     alarms: tuple[Alarm, ...]
-    """Of the last window."""
+    """Of the last window; none below `monitor.drift.min_rows` predictions."""
     new_outcomes: int
     """Outcomes received since the model was registered."""
     age_days: float
@@ -73,7 +75,9 @@ def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
     if not evidence.age_days <= limits.max_age_days:
         causes.append(f"the model is {evidence.age_days:.0f} days old, the limit is {limits.max_age_days}")
     if not causes:
-        return Verdict("skip", tuple(map(str, evidence.alarms)) or ("no alarm",))
+        few = f"{evidence.rows or 'no'} predictions yet, {policy.drift.min_rows} are needed: nothing was compared"
+        nothing = "no alarm" if evidence.rows >= policy.drift.min_rows else few
+        return Verdict("skip", tuple(map(str, evidence.alarms)) or (nothing,))
     obstacles = []
     missing = sum(alarm.kind is AlarmKind.INPUT_MISSING for alarm in evidence.alarms)
     if missing > limits.max_missing_features:
@@ -85,10 +89,10 @@ def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
     return Verdict("block", (*obstacles, *causes)) if obstacles else Verdict("retrain", tuple(causes))
 
 
-class RetrainSettings(BaseSettings):
+class RetrainSettings(Inherited):
     """Settings of the retraining, each from the variable ONTIME_RETRAIN_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="ONTIME_RETRAIN_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONTIME_RETRAIN_")
 
     repository: str = Field(default="", pattern="^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)?$")
     """owner/name on GitHub whose workflow retrains; without one, this machine does."""
@@ -102,15 +106,16 @@ class RetrainSettings(BaseSettings):
 
 def collect() -> Evidence:
     """Return the evidence: the last window of the journal, the registry, and the retrainings before."""
-    monitor = Monitor(DriftSettings())
+    monitor = Monitor(DriftSettings.read())
     number = monitor.look_up()
     if number is None:
         raise RetrainingFailed("no version is Production: promote one by `make promote`.")
-    version = monitor.client.get_model_version(NAME, number)
+    version, rows, alarms = monitor.check(number)
     registered = version.creation_timestamp / 1000
     return Evidence(
         version=number,
-        alarms=tuple(monitor.check(number)),
+        rows=rows,
+        alarms=tuple(alarms),
         new_outcomes=outcomes_since(monitor.engine, registered),
         age_days=(time.time() - registered) / DAY_SECONDS,
         days_since_retraining=_days_since_retraining(),
@@ -204,7 +209,7 @@ def retrain(until: date | None, now: bool) -> None:
     run_id = record(evidence, verdict)
     print(f"{verdict.action}: {'; '.join(verdict.reasons)} (MLflow run {run_id})", flush=True)
     if verdict.action == "retrain":
-        settings = RetrainSettings()
+        settings = RetrainSettings.read()
         if settings.repository:
             dispatch(settings, verdict.reasons)
         else:

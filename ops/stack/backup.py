@@ -20,8 +20,6 @@ SUMS = "SHA256SUMS"
 class BackupFailed(OnTimeError):
     """A backup that was not made, or must not be restored."""
 
-    exit_code = 14
-
 
 def _tool(*command: str, stdin: bytes | None = None) -> bytes:
     """Run one of PostgreSQL's tools where PostgreSQL is; raise BackupFailed with the end of its output."""

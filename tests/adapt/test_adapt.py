@@ -135,7 +135,7 @@ def test_the_service_predicts_explains_and_records_an_outcome(service: httpx.Cli
     assert {"hour", "temperature_c"} <= {part["feature"] for part in answer["explanation"]["contributions"]}
     outcome = json.loads(report[3]) | {"prediction_id": answer["prediction_id"]}
     recorded = service.post(report[1].partition(":8000")[2], json=outcome)
-    assert recorded.json() == {"prediction_id": answer["prediction_id"], "positive": True}
+    assert recorded.json() == {"prediction_id": answer["prediction_id"], "positive": True, "unchanged": False}
     assert 'model_outcomes_total{outcome="positive"} 1.0' in service.get("/metrics").text
 
 
@@ -222,7 +222,7 @@ def test_the_build_context_of_the_image_serves_by_itself(
     for folder in ("stages", "ops"):  # the service's image has app and model only
         shutil.rmtree(tmp_path / folder)
     base = f"http://127.0.0.1:{free_port()}"
-    settings = {"ONTIME_PORT": base.rpartition(":")[2], "ONTIME_BAKED_MODEL": "model", "ONTIME_JOURNAL_URL": ""}
+    settings = {"ONTIME_PORT": base.rpartition(":")[2], "ONTIME_BAKED_MODEL": "model", "ONTIME_JOURNAL_URL": "none"}
     with running(
         [sys.executable, "-m", "app"], f"{base}/readyz", tmp_path, MLFLOW_TRACKING_URI="", PYTHONPATH="", **settings
     ):

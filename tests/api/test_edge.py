@@ -29,7 +29,7 @@ ROUTES = ("/predict", "/predict?explain=false")
 def plain(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service on the small bundle that takes half a second for a request, and no longer."""
     folder = tmp_path_factory.mktemp("plain")
-    settings = {"BAKED_MODEL": bake(bundle_dir, "7", folder / "baked"), "JOURNAL_URL": "", "REQUEST_SECONDS": 0.5}
+    settings = {"BAKED_MODEL": bake(bundle_dir, "7", folder / "baked"), "JOURNAL_URL": "none", "REQUEST_SECONDS": 0.5}
     with started(folder, **{f"ONTIME_{name}": str(value) for name, value in settings.items()}) as service:
         yield service
 
@@ -84,7 +84,7 @@ def test_a_body_that_does_not_come_is_answered_in_time(plain: Service, path: str
 
 
 def test_more_requests_than_allowed_at_once_are_sent_away(start: Start, baked: Path) -> None:
-    service = start(baked_model=baked, journal_url="", max_in_progress=2, request_seconds=20)
+    service = start(baked_model=baked, journal_url="none", max_in_progress=2, request_seconds=20)
 
     async def part() -> Iterator[bytes]:  # type: ignore[misc]
         yield BODY[:10]
@@ -119,7 +119,7 @@ def test_methods_that_nobody_serves_make_no_series(plain: Service, method: str) 
     assert method not in httpx.get(f"{plain.base}/metrics").text
 
 
-@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/predict", "POST"), ("DELETE", "/livez", "GET")])
+@pytest.mark.parametrize(("method", "path", "allow"), [("GET", "/predict", "POST"), ("DELETE", "/livez", "GET, HEAD")])
 def test_a_method_that_a_route_lacks_is_405(plain: Service, method: str, path: str, allow: str) -> None:
     answer = httpx.request(method, plain.base + path)
     assert_problem(answer, 405)
@@ -141,7 +141,7 @@ def test_no_other_site_may_read_answers(plain: Service) -> None:
 def guarded(start: Start, baked: Path) -> Service:
     """A service that knows two keys."""
     digests = ",".join(hashlib.sha256(key).hexdigest() for key in (b"first", b"second"))
-    return start(baked_model=baked, journal_url="", api_keys=digests)
+    return start(baked_model=baked, journal_url="none", api_keys=digests)
 
 
 def test_where_there_are_keys_one_is_asked_for(guarded: Service) -> None:
@@ -162,7 +162,7 @@ def test_where_there_are_keys_one_is_asked_for(guarded: Service) -> None:
 
 
 def test_the_docs_can_be_switched_off(start: Start, baked: Path) -> None:
-    service = start(baked_model=baked, journal_url="", docs=False)
+    service = start(baked_model=baked, journal_url="none", docs=False)
     for path in ("/docs", "/openapi.json", "/redoc", "/static-offline-docs/swagger-ui.css"):
         assert_problem(httpx.get(service.base + path), 404)
     assert httpx.post(f"{service.base}/predict", json=EXAMPLE).status_code == 200

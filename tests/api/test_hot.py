@@ -41,7 +41,7 @@ def plain(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A service on the small bundle."""
     folder = tmp_path_factory.mktemp("plain")
     baked = str(bake(bundle_dir, "7", folder / "baked"))
-    with started(folder, ONTIME_BAKED_MODEL=baked, ONTIME_JOURNAL_URL="") as service:
+    with started(folder, ONTIME_BAKED_MODEL=baked, ONTIME_JOURNAL_URL="none") as service:
         yield service
 
 
@@ -94,7 +94,12 @@ def changed(**changes: Any) -> bytes:
         (changed(weather=[{"precipitation_in": 0, "humidity_pct": 70}]), 200),
         (changed(weather=[{"precipitation_in": "0.3"}]), 422),
         (changed(weather=[{"humidity_pct": True}]), 422),
-        (changed(scheduled_departure="2013-07-01T18:15:00.25", scheduled_arrival="2013-07-02"), 200),
+        (changed(scheduled_departure="2013-07-01T18:15:00.25", scheduled_arrival="2013-07-01 21:29"), 200),
+        (changed(scheduled_arrival="2013-07-02"), 422),
+        (changed(scheduled_arrival="2013-07-01T17:00:00"), 422),
+        (changed(dest="EWR"), 422),
+        (changed(scheduled_departure="0001-01-01T00:00:00"), 422),
+        (changed(scheduled_departure="9999-12-31T23:59:00", scheduled_arrival="9999-12-31T23:59:59"), 422),
         (changed(scheduled_departure=1372702500), 422),
         (changed(scheduled_departure="2013-07-01T18:15:00+02:00"), 422),
         (changed(dep_delay=1), 422),
@@ -140,7 +145,7 @@ def test_both_ways_answer_batches_alike(pair: Pair, body: bytes, status: int) ->
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/json; charset=utf-8", "APPLICATION/JSON", "x"])
 def test_both_ways_look_at_the_content_type(pair: Pair, kind: str | None) -> None:
-    assert pair.same(BODY, kind) == (422 if kind in (None, "text/plain", "x") else 200)
+    assert pair.same(BODY, kind) == (415 if kind in (None, "text/plain", "x") else 200)
 
 
 JSON_VALUES = st.recursive(
@@ -236,7 +241,7 @@ def test_an_explanation_adds_up_and_starts_with_what_matters_most(plain: Service
 
 
 def test_without_a_model_both_ways_say_so(tmp_path: Path) -> None:
-    with started(tmp_path, "livez", ONTIME_BAKED_MODEL=str(tmp_path), ONTIME_JOURNAL_URL="") as service:
+    with started(tmp_path, "livez", ONTIME_BAKED_MODEL=str(tmp_path), ONTIME_JOURNAL_URL="none") as service:
         assert Pair(service.base).same(BODY) == 503
 
 

@@ -32,7 +32,7 @@ def assert_sound(traffic: Traffic, registry: Registry) -> None:
 def follower(mlflow_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that follows the alias."""
     mlflow_registry.point("1")
-    settings = {"ONTIME_REFRESH_SECONDS": str(QUICK), "ONTIME_JOURNAL_URL": ""}
+    settings = {"ONTIME_REFRESH_SECONDS": str(QUICK), "ONTIME_JOURNAL_URL": "none"}
     with started(tmp_path_factory.mktemp("follower"), MLFLOW_TRACKING_URI=mlflow_registry.uri, **settings) as service:
         yield service
 
@@ -75,7 +75,7 @@ def test_two_versions_promoted_within_a_second(following: Service, mlflow_regist
 
 def test_each_of_several_workers_follows(mlflow_registry: Registry, start: Start) -> None:
     mlflow_registry.point("1")
-    service = start(mlflow_uri=mlflow_registry.uri, refresh_seconds=QUICK, journal_url="", workers=2)
+    service = start(mlflow_uri=mlflow_registry.uri, refresh_seconds=QUICK, journal_url="none", workers=2)
     wait_for(
         "both have a model: /readyz is of the one that answers", lambda: all(service.serves("1") for _ in range(40))
     )
@@ -134,7 +134,7 @@ def test_a_registry_that_goes_and_comes_back(mlflow_registry: Registry, start: S
     mlflow_registry.point("2")
     port = free_port()
     registry = mlflow_registry.twin(port)
-    settings = {"mlflow_uri": registry.uri, "refresh_seconds": QUICK, "journal_url": ""}
+    settings = {"mlflow_uri": registry.uri, "refresh_seconds": QUICK, "journal_url": "none"}
     baked = start(baked_model=image, **settings)
     bare = start(ready="livez", **settings)
     wait_for("the first look", lambda: reloads(bare, "failed"))

@@ -24,7 +24,7 @@ def test_register_promote_and_serve_through_an_mlflow_server(
     with mlflow_server(tmp_path, port, store):
         for module in (["stages.register"], ["ops.cli", "model", "promote"]):
             pipeline.run("python", "-m", *module, MLFLOW_TRACKING_URI=uri)
-        version = start(mlflow_uri=uri, journal_url="").version()
+        version = start(mlflow_uri=uri, journal_url="none").version()
     assert version["model"] == {"name": "flight-delay", "version": "1"} and version["alias"] == "production"
     assert version["source"] == "registry"
     assert str(version["bundle_digest"]) in (pipeline.path / "build/receipt.json").read_text()

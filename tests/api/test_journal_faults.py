@@ -14,11 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import select
 
 from app.interface import EXAMPLE
-from app.journal import connect, predictions
 from tests.conftest import Postgres
+from tests.support.journal import written
 from tests.support.processes import Program, started, wait_for
 from tests.support.service import Service, Start, Traffic
 
@@ -29,15 +28,6 @@ with httpx.Client() as client:
         answer = client.post(sys.argv[1] + "/predict", json=json.loads(sys.argv[2])).raise_for_status()
         print(answer.json()["prediction_id"], flush=True)
 """
-
-
-def written(url: str) -> set[str]:
-    """Return the ids in the journal."""
-    engine = connect(url)
-    with engine.connect() as connection:
-        found = set(connection.scalars(select(predictions.c.id)))
-    engine.dispose()
-    return found
 
 
 def assert_kept(service: Service, url: str, ids: set[str], dropped: int = 0) -> None:
@@ -115,6 +105,37 @@ def test_a_queue_that_is_too_short_for_an_outage_drops_and_counts(start: Start, 
     assert not traffic.failed
     dropped = int(service.metric("journal_dropped_total"))
     assert_kept(service, url, traffic.ids(), dropped)
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("ends", [("", "-wal", "-shm"), ("-wal", "-shm")], ids=["all files", "sidecar files"])
+def test_files_that_are_removed_under_traffic(
+    ends: tuple[str, ...], workers: int, start: Start, image: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "journal.db"
+    url = f"sqlite:///{file}"
+    service = start(baked_model=image, journal_url=url, workers=workers, journal_queue=10_000)
+    wait_for("all workers run", lambda: service.metric("journal_queue_capacity") == 10_000 * workers)
+    wait_for("all have opened the journal", lambda: service.metric("journal_up") == 1)
+    with Traffic(service.base) as traffic:
+        wait_for("the journal is written", lambda: service.metric("journal_written_total") > 50)
+        for end in ends:
+            Path(f"{file}{end}").unlink(missing_ok=True)
+        before = service.metric("journal_written_total")
+        wait_for("the journal is written again", lambda: service.metric("journal_written_total") > before + 200)
+        outcome = {"prediction_id": httpx.post(f"{service.base}/predict", json=EXAMPLE).json()["prediction_id"]}
+        answer = httpx.post(f"{service.base}/outcomes", json=outcome | {"status": "cancelled"})
+        assert answer.status_code == 200
+    assert not traffic.failed
+    wait_for("all written", lambda: service.metric("journal_queue_depth") == 0 and service.metric("journal_up") == 1)
+    kept, lost = written(url), service.metric("journal_lost_total")
+    assert outcome["prediction_id"] in kept and service.metric("journal_dropped_total") == 0
+    assert len(traffic.ids() - kept) == lost and service.metric("journal_written_total") == len(kept) + lost
+    assert (service.metric("journal_replaced_total") > 0) == (lost > 0) == ("" in ends)
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT prediction_id FROM outcomes").fetchall() == [tuple(outcome.values())]
+    connection.close()
 
 
 @pytest.fixture

@@ -147,5 +147,5 @@ def test_openapi_describes_the_errors_that_are_sent(api: httpx.Client) -> None:
     spec = api.get("/openapi.json").json()
     assert "HTTPValidationError" not in json.dumps(spec)
     answers = spec["paths"]["/predict"]["post"]["responses"]
-    assert set(answers) == {"200", "400", "401", "413", "422", "500", "503", "504"}
+    assert set(answers) == {"200", "400", "401", "413", "415", "422", "500", "503", "504"}
     assert answers["422"]["content"][PROBLEM]["schema"]["$ref"].endswith("/Problem")

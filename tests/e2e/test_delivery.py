@@ -110,7 +110,7 @@ def test_a_worse_model_stops_the_pull_request(team: Clone) -> None:
     branch(team, "worse")
     train_at(team, "worse")
     done = on_time(team, "model", "gate", "--base", "main", check=False)
-    assert done.returncode == 1 and "### Gate: refused" in done.stdout
+    assert done.returncode == 3 and "### Gate: refused" in done.stdout
     assert "| log_loss (regression) " in done.stdout and "**FAIL**" in done.stdout
 
 

@@ -143,7 +143,7 @@ def refused(site: Site, image: str, reason: str) -> None:
     before, colours = site.serving(), site.services()
     with Traffic(site.url) as traffic:
         done = site.deploy("deploy", image, *QUICK)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == 3, done.stdout + done.stderr
     assert reason in done.stderr and "still does" in done.stderr and "Traceback" not in done.stderr
     assert not traffic.failures and set(traffic.seen) == {(200, before)}
     assert site.services() == colours and site.serving() == before
@@ -156,14 +156,14 @@ def test_a_release_that_dies_under_traffic_is_covered_by_the_one_before(site: Si
     image = wrapped(site.release, "late-5", line)
     with Traffic(site.url) as traffic:
         done = site.deploy("deploy", image, "--soak", "1", "--watch", "40")
-    assert done.returncode == 1 and "with traffic" in done.stderr, done.stderr
+    assert done.returncode == 3 and "with traffic" in done.stderr, done.stderr
     assert not traffic.failures and site.serving() == "1" and len(site.services()) == 1
 
 
 def test_a_version_that_is_not_production_and_a_wrong_tag_are_not_deployed(site: Site) -> None:
     done = site.deploy("deploy", site.release.renamed("2"))
-    assert done.returncode == 11 and "not Production" in done.stderr
-    assert site.deploy("undeploy", "--version", "2", "--reason", "").returncode == 1
+    assert done.returncode == 3 and "not Production" in done.stderr
+    assert site.deploy("undeploy", "--version", "2", "--reason", "").returncode == 2
 
 
 def test_two_deployments_at_once_are_not_possible(site: Site) -> None:

@@ -73,7 +73,7 @@ def serving(scene: Scene, copy: Path) -> Iterator[subprocess.Popen[str]]:
         "ONTIME_HOST": host,
         "ONTIME_PORT": port,
         "ONTIME_BAKED_MODEL": str(copy),
-        "ONTIME_JOURNAL_URL": "",
+        "ONTIME_JOURNAL_URL": "none",
         "ONTIME_DRAIN_SECONDS": "0",
         "ONTIME_REQUEST_SECONDS": "30",  # slow is not failed
         ORDERS: str(scene.folder / "orders.json"),

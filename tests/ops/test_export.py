@@ -35,7 +35,7 @@ def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: 
 
 def test_a_version_that_is_not_production_is_exported_only_by_its_number(bench: Bench, tmp_path: Path) -> None:
     client, p = bench.client, bench.params
-    with pytest.raises(ModelUnavailable, match="is Production"):
+    with pytest.raises(ModelUnavailable, match="alias production"):
         commands.export(client, p, tmp_path / "copy", None)
     with pytest.raises(ModelUnavailable, match="no version 99"):
         commands.export(client, p, tmp_path / "copy", "99")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -124,7 +125,7 @@ def test_a_version_that_is_not_what_was_registered_does_not_become_production(be
 def test_a_rollback_needs_a_reason_and_a_version_that_was_promoted(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     registry.promote(client, p, v["good"])
-    with pytest.raises(PromotionRefused, match="REASON"):
+    with pytest.raises(click.UsageError, match="REASON"):
         registry.rollback(client, p, v["weak"], " ")
     with pytest.raises(PromotionRefused, match="promoted before"):
         registry.rollback(client, p, v["weak"], "around the gate")
@@ -137,7 +138,7 @@ def two_at_once(bench: Bench) -> None:
     versions = bench.versions
     with bench.promotion(versions["good"]) as one, bench.promotion(versions["better"]) as other:
         codes = sorted(process.wait(600) for process in (one, other))
-        assert codes in ([0, 0], [0, 8], [0, 9]), one.output() + other.output()
+        assert codes in ([0, 0], [0, 1], [0, 3]), one.output() + other.output()
     assert_settled(bench.client)
 
 

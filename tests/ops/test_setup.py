@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REQUIREMENTS = "requirements-dev.txt"
-TOOLS = "bash cp dirname env flock grep ln mktemp mv rm sed sha256sum tail".split()
+TOOLS = "bash cp dirname env flock grep ln mkdir mktemp mv rm sed sha256sum tail".split()
 
 
 def _locked(*names: str) -> str:
@@ -53,7 +53,7 @@ def _works(folder: Path) -> bool:
 def _checkout(folder: Path, requirements: str = _locked("uv", "pygments")) -> Path:
     """Make a folder with the script, a command line that prints where it is, and requirements."""
     (folder / "ops/ci").mkdir(parents=True)
-    for script in ("setup", "pip-settings.sh"):
+    for script in ("setup", "environment.sh", "pip-settings.sh"):
         shutil.copy2(ROOT / "ops/ci" / script, folder / "ops/ci" / script)
     (folder / REQUIREMENTS).write_text(requirements, encoding="utf-8")
     (folder / "on-time").write_text('#!/bin/sh\ndirname "$(realpath "$0")"\n', encoding="utf-8")
@@ -178,6 +178,19 @@ def test_a_machine_without_python_and_uv_gets_the_ways_out(tmp_path: Path) -> No
     )
 
 
+def test_a_python_without_pip_and_venv_gets_the_way_out(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for tool in TOOLS:
+        (programs / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
+    cases = f'-m*) exit 1;; *_base_executable*) echo "$0";; *) exec {sys.executable} "$@";;'
+    script = f'#!/bin/sh\ncase "$1$2" in {cases} esac\n'
+    (programs / "python3.11").write_text(script, encoding="utf-8")
+    (programs / "python3.11").chmod(0o755)
+    done = _set_up(_checkout(tmp_path / "c"), PATH=str(programs))
+    assert done.returncode == 1 and done.stderr.endswith("and there is no uv: apt install python3.11-venv\n")
+
+
 def test_the_index_that_pip_uses_is_the_one_that_uv_uses(tmp_path: Path) -> None:
     paths: list[str] = []
 
@@ -199,3 +212,30 @@ def test_the_index_that_pip_uses_is_the_one_that_uv_uses(tmp_path: Path) -> None
         done = _set_up(_checkout(tmp_path / "c"), PIP_INDEX_URL=url, UV_CACHE_DIR=str(tmp_path / "cache"), **none)
         index.shutdown()
     assert done.returncode and "/simple/pygments/" in paths, done.stderr
+
+
+def test_settings_of_pip_uv_and_the_shell_for_other_projects_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/ops/ci").mkdir(parents=True)
+    odd = dict.fromkeys(("PIP_USER", "PIP_REQUIRE_VIRTUALENV", "UV_SYSTEM_PYTHON", "PYTHONSAFEPATH"), "1")
+    odd |= dict.fromkeys(("PIP_TARGET", "PIP_PREFIX", "PIP_CONSTRAINT", "UV_CONSTRAINT", "PYTHONHOME"), "/nowhere")
+    odd |= {"UV_EXCLUDE_NEWER": "2010-01-01", "CDPATH": str(tmp_path / "elsewhere"), "TMPDIR": "/nowhere"}
+    folder = _checkout(tmp_path / "c")
+    command = ["ops/ci/setup"]  # relative, as make calls it
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "VIRTUAL_ENV")} | odd
+    env["PATH"] = "/usr/local/bin:/usr/bin:/bin"  # without the locked uv: pip gets it
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert _works(folder) and not list((folder / "build").iterdir())
+    assert not (tmp_path / "elsewhere/.venv").exists()
+
+
+def test_programs_need_not_be_executable_in_the_temporary_folder(tmp_path: Path) -> None:
+    folder = _checkout(tmp_path / "c")
+    mounted = "mount -t tmpfs -o noexec none /tmp && exec ops/ci/setup"
+    unshare = ["unshare", "--mount", "--map-root-user", "sh", "-c", mounted]
+    if str(tmp_path).startswith("/tmp") or subprocess.run([*unshare[:3], "true"], check=False).returncode:
+        pytest.skip("the tests are in /tmp, or this user may not mount")
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(unshare, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert _works(folder)

@@ -23,6 +23,7 @@ from stages.files import write_json
 from tests.conftest import ROOT
 from tests.support.processes import started
 from tests.support.promotion import flights
+from tests.support.scratch import make_repository
 
 P = params.load(ROOT / "params.yaml")
 MAY_FIRST = 15826
@@ -32,6 +33,7 @@ WEAK = {"rounds": 100, "learning_rate": 0.02, "num_leaves": 7, "min_data_in_leaf
 @pytest.fixture
 def folder(tables: Lookups, tmp_path: Path) -> Path:
     """A folder with made-up training flights of May to August, and parameters that learn next to nothing from them."""
+    make_repository(tmp_path)
     (tmp_path / OUT_DIR).mkdir(parents=True)
     train = flights(0).iloc[::3]
     train[DAY] = train[GROUP] = (MAY_FIRST + np.arange(len(train)) * 120 // len(train)).astype(np.int32)

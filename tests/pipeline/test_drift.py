@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from sqlalchemy import insert
 
+from app.errors import BundleInvalid, ModelUnavailable
 from app.interface import FEATURE_NAMES
-from app.journal import connect, outcomes, predictions, prepare
+from app.journal.database import JournalInvalid, JournalMissing, connect, outcomes, predictions, prepare, schema
 from app.model.bundle import Bundle
 from ops.monitoring.drift import selftest
 from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since, read
+from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.reference import SCORE, Reference
+from ops.retraining import decide as retraining
+from stages import params
 from stages.featurize import TARGET
+from stages.tracking import DIGEST_TAG
 from tests.conftest import Clone
 
 STORMS = ("2013-12-06", "2013-12-13", "2013-12-20")
@@ -67,7 +74,7 @@ def test_the_december_storms_alarm_and_november_does_not(real: tuple[Reference, 
 @pytest.mark.long
 def test_ten_thousand_predictions_take_less_than_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
     code = """
-import json, pathlib, resource, time
+import json, pathlib, time
 from ops.monitoring.drift import selftest
 from ops.monitoring.drift import page as report
 reference, _ = selftest.reference_of()
@@ -77,7 +84,9 @@ started = time.process_time()
 selftest.beyond(reference, window)
 report.write_html(reference, window, pathlib.Path("build/drift"), 2)
 used = time.process_time() - started
-print(json.dumps([used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+status = pathlib.Path("/proc/self/status").read_text()
+peak = int(status.partition("VmHWM:")[2].split()[0])  # getrusage's maximum includes that of the process which started it
+print(json.dumps([used, peak * 1024]))
 """
     seconds, memory = json.loads(pipeline.run("python", "-c", code).stdout.splitlines()[-1])
     assert seconds < 10
@@ -106,6 +115,7 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
     others = [
         rows[0] | {"id": "old", "created_at": now - timedelta(days=9)},
         rows[0] | {"id": "v2", "model_version": "2"},
+        rows[0] | {"id": "future", "created_at": now + timedelta(days=400)},  # by a clock that was wrong
     ]
     details = {"status": "arrived", "delay_minutes": 0}
     known = [
@@ -125,6 +135,64 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
     assert [len(frame) for frame in (none.predictions, none.known)] == [0, 0]
     assert 200 < np.mean([expected.index[expected[SCORE] == p][0] for p in few.predictions[SCORE]]) < 400, "a sample"
     assert not got.whole and not none.whole, "ten minutes of a week"
+    registered = (now - timedelta(seconds=99.5)).timestamp()  # what was before is of a version of another registry
+    assert len(read(engine, "1", hours=168, rows=10_000, registered=registered).predictions) == 100
     assert read(engine, "1", hours=600 / 3600, rows=100).whole and not read(engine, "1", hours=1, rows=100).whole
     assert outcomes_since(engine, now.timestamp() - 1) == 550 and outcomes_since(engine, now.timestamp() + 60) == 0
     assert selftest.beyond(reference, got.predictions.assign(**{TARGET: window[::-1][TARGET].to_numpy()})) == []
+
+
+@pytest.fixture
+def monitor(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitor]:
+    """A monitor of the small pipeline's model, which is Production in a copy of its registry."""
+    monkeypatch.chdir(small.path)
+    shutil.copy("mlflow.db", "monitor.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///monitor.db")
+    monkeypatch.setenv("ONTIME_JOURNAL_URL", f"sqlite:///{tmp_path}/journal.db")
+    made = Monitor(DriftSettings())
+    made.client.set_registered_model_alias("flight-delay", "production", "1")
+    yield made
+    made.engine.dispose()
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.long
+def test_a_journal_that_is_missing_empty_or_another_thing_is_named(monitor: Monitor, tmp_path: Path) -> None:
+    file = tmp_path / "journal.db"
+    with pytest.raises(JournalMissing, match="no predictions yet.*journal.db.*make serve"):
+        retraining.collect()
+    assert not file.exists()
+    file.touch()
+    with pytest.raises(JournalMissing, match="no predictions yet"):
+        retraining.collect()
+    prepare(monitor.engine)
+    evidence = retraining.collect()
+    verdict = retraining.decide(evidence, params.load().monitor)
+    assert verdict.action == "skip" and verdict.reasons[0].startswith("no predictions yet, ")
+    with monitor.engine.begin() as connection:
+        connection.execute(schema.update().values(version=3))
+    with pytest.raises(JournalInvalid, match="schema version 3"):
+        monitor.check("1")
+    (tmp_path / "other").write_bytes(b"no database" * 1000)
+    with pytest.raises(JournalInvalid, match="cannot be read: .*not a database"):
+        read(connect(f"sqlite:///{tmp_path}/other"), "1", hours=1, rows=1)
+
+
+@pytest.mark.parametrize("url", ["", "none", "mysql://host/database", "journal.db"])
+def test_a_monitor_without_a_journal_does_not_start(url: str) -> None:
+    with pytest.raises(JournalInvalid, match="ONTIME_JOURNAL_URL names no journal"):
+        connect(url)
+
+
+def test_the_registry_is_read_at_every_run(monitor: Monitor) -> None:
+    prepare(monitor.engine)
+    assert monitor.look_up() == "1" and monitor.check("1")[1:] == (0, [])
+    series = "registry_alias_info", {"name": "flight-delay", "alias": "production", "version": "1"}
+    assert monitor.gauges.registry.get_sample_value(*series) == 1
+    monitor.client.set_model_version_tag("flight-delay", "1", DIGEST_TAG, "0" * 64)
+    with pytest.raises(BundleInvalid, match="does not match the registry"):  # the one that was read first does not do
+        monitor.check("1")
+    monitor.client.delete_registered_model("flight-delay")
+    with pytest.raises(ModelUnavailable, match="flight-delay not found.*make repro"):
+        monitor.look_up()
+    assert monitor.gauges.registry.get_sample_value(*series) is None

@@ -16,6 +16,7 @@ from app.model import bundle as model
 from app.registry import download, local_store
 from app.registry import version as registry
 from stages import tracking
+from tests.support.scratch import make_repository
 
 PLACES = ["moved", "a folder with späces", "100% of 'this'"]
 
@@ -33,6 +34,7 @@ def made(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store") / "first"
     shutil.copytree(bundle_dir, folder / "bundle")
     (folder / "bundle" / model.REFERENCE_FILE).touch()
+    make_repository(folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
         _enter(folder, monkeypatch)
         client = tracking.connect()
@@ -105,6 +107,7 @@ def test_a_database_without_its_artifacts_names_the_command_that_copies_them(
 ) -> None:
     there = store.with_name("database alone")
     there.mkdir()
+    make_repository(there)
     shutil.copy2(store / "mlflow.db", there)
     uri = _enter(there, monkeypatch)
     with pytest.raises(ModelUnavailable, match=f"are in another folder, {store}/mlruns") as stopped:
@@ -137,11 +140,8 @@ def test_what_was_set_on_purpose_is_kept(
     assert (there / "mlflow.db").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"version https://git-lfs.github.com/spec/v1\n"], ids=["empty", "LFS pointer"]
-)
-def test_what_is_no_database_is_left_to_mlflow(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_file_is_left_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mlflow.db").write_bytes(content)
+    Path("mlflow.db").touch()
     assert local_store.follow("sqlite:///mlflow.db") is None
-    assert Path("mlflow.db").read_bytes() == content
+    assert Path("mlflow.db").read_bytes() == b""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.processes import run
-from tests.support.scratch import commit, copy_tree, cut, git, write_params
+from tests.support.scratch import commit, copy_tree, cut, git, make_repository, write_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -41,8 +41,7 @@ def make_clone(path: Path, data: bool = True) -> Clone:
     copy_tree(ROOT, path)
     if data:
         shutil.copytree(ROOT / "data", path / "data")
-    git(path, "init", "--quiet", "--initial-branch=main")
-    commit(path, "The working tree")
+    make_repository(path)
     return Clone(path)
 
 

@@ -18,6 +18,7 @@ PROMETHEUS = ROOT / "ops" / "monitoring" / "config" / "prometheus"
 ALERTMANAGER = ROOT / "ops" / "monitoring" / "config" / "alertmanager"
 PACKAGES = {
     "promtool": "prometheus",
+    "wrk": "wrk",
     "prometheus": "prometheus",
     "amtool": "prometheus-alertmanager",
     "prometheus-alertmanager": "prometheus-alertmanager",

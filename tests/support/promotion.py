@@ -27,6 +27,7 @@ from stages.register import register
 from stages.train import matrix, write_bundle
 from tests.support.clone import ROOT
 from tests.support.processes import Program, started
+from tests.support.scratch import make_repository
 
 DAYS, PER_DAY = 40, 300
 FIRST_DAY = 16010  # 2013-11-01
@@ -72,7 +73,8 @@ class Bench:
 
 
 def make_folder(path: Path, tables: Lookups) -> None:
-    """Write params.yaml, made-up test flights and bundles of different quality."""
+    """Write params.yaml, made-up test flights and bundles of different quality to a repository."""
+    make_repository(path)
     p = yaml.safe_load((ROOT / "params.yaml").read_text())
     p["gate"] |= {"floors": {"roc_auc": 0.6}, "leak_roc_auc": 1.0, "brier_skill": 0.0, "log_loss_gain": 0.0}
     p["gate"]["slices"] = ["origin=EWR", "carrier=UA", "hour=13-17"]

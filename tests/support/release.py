@@ -19,7 +19,7 @@ from ops.registry import production as pointer
 from ops.release import docker as engine
 
 BUILD = {"DOCKER_BUILD_FLAGS": os.environ.get("DOCKER_BUILD_FLAGS", "--network=host")}
-HARDENED = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+HARDENED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 
 
 def docker(*arguments: str) -> str:

@@ -29,6 +29,12 @@ def commit(path: Path, message: str) -> str:
     return git(path, "rev-parse", "HEAD")
 
 
+def make_repository(path: Path) -> str:
+    """Make a folder a repository with what is in it, and return its first commit."""
+    git(path, "init", "--quiet", "--initial-branch=main")
+    return commit(path, "The beginning")
+
+
 def copy_tree(root: Path, target: Path) -> None:
     """Copy the files that git knows or would add, as they are in the working tree."""
     listed = git(root, "ls-files", "-co", "--exclude-standard", "-z").split("\0")

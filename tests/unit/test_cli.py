@@ -72,7 +72,7 @@ def run(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ("release load-test --rate 0", 2, "--rate"),
         ("monitor replay --first 31.12.2013", 2, "does not match the format"),
         ("data fetch --archive no-such.tar.gz", 2, "no-such.tar.gz' does not exist"),
-        ("stack restore ops", 14, "ops is not a complete backup"),
+        ("stack restore ops", 1, "ops is not a complete backup"),
     ],
 )
 def test_an_error_is_one_line_with_its_exit_code(
@@ -87,12 +87,12 @@ def test_an_error_is_one_line_with_its_exit_code(
     assert err.startswith("error: ") and says in err
 
 
-def test_a_program_that_is_missing_is_named_and_one_that_fails_gives_its_exit_code() -> None:
+def test_a_program_that_is_missing_is_named_and_one_that_fails_ends_with_1() -> None:
     with pytest.raises(click.ClickException, match="no-such-program is not installed"):
         execute("no-such-program")
     with pytest.raises(SystemExit) as ended:
         execute("sh", "-c", "exit $CODE", CODE="3")
-    assert ended.value.code == 3
+    assert ended.value.code == 1
     execute("true")
 
 

@@ -6,80 +6,24 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi import HTTPException
 from pydantic import ValidationError
-from sqlalchemy import Table, func, select
+from sqlalchemy import select
 
-from app import journal as journals
 from app.api.outcomes import record
 from app.interface import CATEGORIES, FEATURE_NAMES, Outcome
-from app.journal import Journal, JournalInvalid, connect, expire, outcomes, predictions, prepare
+from app.journal import database, writer
+from app.journal.database import JournalInvalid, connect, expire, outcomes, predictions, prepare
+from app.journal.writer import Journal
 from app.metrics import Metrics
-from app.model.bundle import Bundle
-from app.model.prediction import Predictions, new_id
-from app.model.served import ServedModel
-from app.settings import Settings
+from app.model.prediction import Predictions
+from tests.support.journal import CAPACITY, Running, count, keep, value
 from tests.support.processes import wait_for
-
-CAPACITY = 1000
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
-    """The URL of a new database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/journal.db"
-    return str(request.getfixturevalue("postgres").database())
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """The metrics of one application."""
-    return Metrics()
-
-
-def keep(url: str, metrics: Metrics) -> Journal:
-    """Return a journal that is not started."""
-    return Journal(Settings(journal_url=url, journal_queue=CAPACITY), metrics.journal)
-
-
-@pytest.fixture
-def journal(url: str, metrics: Metrics) -> Iterator[Journal]:
-    """A journal that is not started."""
-    made = keep(url, metrics)
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture
-def answer(bundle: Bundle) -> Callable[..., Predictions]:
-    """Return a function that makes an answer to some flights."""
-    served = ServedModel("flight-delay", "7", "production", None, bundle)
-
-    def make(count: int = 1, at: float | None = None) -> Predictions:
-        row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURE_NAMES)) / 3.0]
-        return Predictions(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
-
-    return make
-
-
-def value(metrics: Metrics, name: str, **labels: str) -> float:
-    """Return the value of a metric."""
-    found = metrics.registry.get_sample_value(name, labels)
-    assert found is not None
-    return found
-
-
-def count(journal: Journal, table: Table) -> int:
-    """Return how many rows a table has."""
-    with journal.engine.connect() as connection:
-        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
 
 def test_a_prediction_is_written_as_the_model_saw_it(
@@ -139,7 +83,7 @@ def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Ca
 def test_a_journal_that_cannot_be_written_at_the_end_counts_what_is_lost(
     answer: Callable[..., Predictions], metrics: Metrics, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(writer, "CLOSE_SECONDS", 0.5)
     journal = keep(f"sqlite:///{tmp_path}/missing/journal.db", metrics)
     journal.start()
     journal.record(answer(7))
@@ -151,7 +95,7 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)
     prepare(journal.engine)  # a second time is no harm
     with journal.engine.begin() as connection:
-        connection.execute(journals.schema.update().values(version=1))
+        connection.execute(database.schema.update().values(version=1))
     with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 2.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
 
@@ -170,7 +114,7 @@ def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callab
     journal.close()
     assert count(journal, predictions) == 3
     reported = [Outcome(prediction_id=name, delay_minutes=0) for name in young.ids]
-    assert asyncio.run(record(journal, reported)) == set()
+    assert asyncio.run(record(journal, reported)).unknown == set()
     expire(journal.engine, datetime.now(UTC) - timedelta(days=80))
     assert count(journal, predictions) == count(journal, outcomes) == 0
 
@@ -206,7 +150,7 @@ def test_outcomes_are_recorded_once_corrected_and_refused(
     journal.record(given)  # still in the queue when the outcome arrives
 
     def report(name: str, **fields: Any) -> set[str]:
-        return asyncio.run(record(journal, [Outcome(prediction_id=name, **fields)]))
+        return asyncio.run(record(journal, [Outcome(prediction_id=name, **fields)])).unknown
 
     assert report(given.ids[0], delay_minutes=3) == set()
     first = rows(journal)
@@ -261,11 +205,41 @@ def test_a_locked_database_is_waited_for(answer: Callable[..., Predictions], met
 def test_an_error_that_nobody_thought_of_does_not_end_the_writing(
     journal: Journal, answer: Callable[..., Predictions], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.1)
     journal.start()
     with monkeypatch.context() as patch:
-        patch.setattr(journals, "rows", lambda _: 1 / 0)
+        patch.setattr(writer, "rows", lambda _: 1 / 0)
         journal.record(answer())
         wait_for("the error is noticed", lambda: not value(metrics, "journal_up"))
     journal.close()
     assert count(journal, predictions) == 1
+
+
+def test_outcomes_are_counted_as_what_was_stored(run_journal: Callable[[str], Running], url: str) -> None:
+    running = run_journal(url)
+    first, second, third = sorted(running.write(3))
+
+    def report(*pairs: tuple[str, int]) -> tuple[set[str], set[str], set[str]]:
+        told = [Outcome(prediction_id=name, delay_minutes=minutes) for name, minutes in pairs]
+        result = asyncio.run(record(running.journal, told))
+        return result.recorded, result.unchanged, result.unknown
+
+    assert report((first, 3), (first, 3), (first, 3)) == ({first}, set(), set())
+    assert report((first, 3), (second, 3), ("f" * 32, 3)) == ({second}, {first}, {"f" * 32})
+    assert report((second, 9), (second, 3)) == (set(), {second}, set())  # the last one counts
+    assert report((third, 3), (third, 9), (first, 4)) == ({third, first}, set(), set())
+
+
+def test_the_same_outcome_at_the_same_time_is_counted_once(run_journal: Callable[[str], Running], url: str) -> None:
+    running = run_journal(url)
+    name = running.write(1).pop()
+
+    async def report() -> list[int]:
+        outcome = Outcome(prediction_id=name, delay_minutes=3)
+        return [
+            len(each.recorded) for each in await asyncio.gather(*(record(running.journal, [outcome]) for _ in range(8)))
+        ]
+
+    assert sorted(asyncio.run(report())) == [0] * 7 + [1]
+    assert running.metrics.registry.get_sample_value("model_outcomes_total", {"outcome": "negative"}) == 1
+    assert count(running.journal, outcomes) == 1

@@ -124,3 +124,11 @@ def test_with_a_token_file_only_its_bearer_is_heard(path: str, tmp_path: Path) -
         file.write_text("")
         assert post("Bearer ") == 401, "an empty file opens nothing"
         assert client.get("/livez").status_code == 200
+
+
+def test_a_clock_that_is_set_forward_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(silence_seconds=60) as client:
+        later = time.time() + 3600
+        monkeypatch.setattr(time, "time", lambda: later)
+        answer = client.get("/readyz")
+        assert answer.status_code == 200 and answer.json()["watchdog_seconds_ago"] < 60

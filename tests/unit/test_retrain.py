@@ -17,7 +17,7 @@ from stages import params
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").monitor
-WELL = {"version": "3", "alarms": (), "new_outcomes": 30_000, "age_days": 10.0}
+WELL = {"version": "3", "rows": 10_000, "alarms": (), "new_outcomes": 30_000, "age_days": 10.0}
 OFF = (Alarm(AlarmKind.CALIBRATION_OFF, -0.133),)
 MISSING = (Alarm(AlarmKind.INPUT_MISSING, 0.5, "a feature"),)
 REASON = "CalibrationOff -0.133"
@@ -31,6 +31,13 @@ def verdict(**evidence: object) -> Verdict:
 def test_a_model_that_is_well_is_left_alone() -> None:
     assert verdict().action == "skip"
     assert verdict(new_outcomes=0).action == "skip"
+    assert verdict() == Verdict("skip", ("no alarm",))
+
+
+@pytest.mark.parametrize(("rows", "words"), [(0, "no predictions yet"), (499, "499 predictions yet")])
+def test_nothing_that_was_compared_is_not_no_alarm(rows: int, words: str) -> None:
+    assert verdict(rows=rows).action == "skip" and verdict(rows=rows).reasons[0].startswith(words)
+    assert verdict(rows=rows, age_days=91.0, new_outcomes=20_000).action == "retrain"
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,7 @@ def test_a_model_that_would_run_other_code_is_refused(
 ) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "MLmodel").write_text(text)
+    monkeypatch.setattr(download, "missing", lambda *_: "")
     monkeypatch.setattr(download.mlflow.artifacts, "download_artifacts", lambda *_, **__: str(tmp_path / "store"))
     version = type("Version", (), {"name": "flight-delay", "version": "3"})()
     with pytest.raises(BundleInvalid, match="LightGBM"):

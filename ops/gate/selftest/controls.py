@@ -19,13 +19,13 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
 
-from app.errors import OnTimeError
+from app.errors import Refused
 from app.interface import FEATURE_NAMES
 from app.model import bundle as model
 from ops.gate.policy import table as markdown_table
 from ops.registry import commands as registry
 from ops.registry.commands import PromotionRefused
-from stages import progress, tracking
+from stages import progress, tracked, tracking
 from stages.decision import Decision
 from stages.featurize import DAY, OUT_DIR, TARGET
 from stages.fetch import sha256
@@ -40,7 +40,7 @@ FIRST_DAYS = 31
 NO_ROWS = "no=rows"
 
 
-class ControlFailed(OnTimeError):
+class ControlFailed(Refused):
     """The gate did not refuse what it has to refuse, or for another reason."""
 
 
@@ -213,7 +213,7 @@ def attempt(client: MlflowClient, shop: Workshop, control: Control) -> list[str]
     """Make, register and promote a control; return the reasons it was refused for, none if it was promoted."""
     policy = shop.p.gate.model_copy(update={"slices": [*shop.p.gate.slices, *control.watched]})
     p = shop.p.model_copy(update={"gate": policy})
-    measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+    measured = tracked.load(METRICS_FILE)
     with tempfile.TemporaryDirectory() as folder:
         control.make(shop, Path(folder))
         number = enter(client, Path(folder), p, control.measured(measured))
@@ -241,7 +241,7 @@ def table(p: Params, every: int = 1) -> str:
     shop, rows = Workshop(p, every), []
     largest = "=".join(shop.largest_watched())
     with registry_of_its_own() as client:
-        measured = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+        measured = tracked.load(METRICS_FILE)
         registry.promote(client, p, enter(client, BUNDLE_DIR, p, measured))
         for control in progress.track(CONTROLS, "negative controls", lines=False):
             checks = [check.format(slice=largest) for check in control.checks]

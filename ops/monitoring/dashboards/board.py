@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel
+
+from stages import tracked
 
 FOLDER = Path(__file__).parent
 
@@ -58,4 +59,4 @@ class Board(BaseModel, extra="forbid", frozen=True):
 
 def load() -> list[Board]:
     """Read every board; raise ValidationError with the name of what is missing or unknown."""
-    return [Board.model_validate(yaml.safe_load(file.read_text("utf-8"))) for file in sorted(FOLDER.glob("*.yml"))]
+    return [Board.model_validate(tracked.load(file)) for file in sorted(FOLDER.glob("*.yml"))]

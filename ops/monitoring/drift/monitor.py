@@ -6,15 +6,17 @@ import time
 from pathlib import Path
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from prometheus_client import start_http_server
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import OnTimeError
+from app.errors import ModelUnavailable, OnTimeError
 from app.interface import NAME
-from app.journal import connect as connect_journal
+from app.journal import database
+from app.settings import JOURNAL, Inherited
 from ops.monitoring.drift import journal, page
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.gauges import Gauges
@@ -24,10 +26,10 @@ from stages import params, tracking
 log = logging.getLogger("ops.monitoring.drift")
 
 
-class DriftSettings(BaseSettings):
+class DriftSettings(Inherited):
     """Settings of the monitor, each from the variable ONTIME_DRIFT_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="ONTIME_DRIFT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONTIME_DRIFT_")
 
     host: str = "127.0.0.1"
     """Address of /metrics."""
@@ -47,7 +49,7 @@ class DriftSettings(BaseSettings):
     registry_seconds: float = Field(default=30, gt=0)
     """Time between two reads of the registry's aliases."""
 
-    journal_url: str = Field(default="sqlite:///journal.db", validation_alias="ONTIME_JOURNAL_URL")
+    journal_url: str = Field("sqlite:///journal.db", pattern=JOURNAL, validation_alias="ONTIME_JOURNAL_URL")
     """The service's journal; the variable is the service's own."""
 
     model_name: str = Field(default=NAME, validation_alias="ONTIME_MODEL_NAME")
@@ -70,38 +72,41 @@ class Monitor:
         self.settings, self.policy = settings, params.load().monitor.drift
         self.gauges = Gauges(settings.minutes * 60)
         self.client = tracking.connect()
-        self.engine = connect_journal(settings.journal_url)
-        self.reference: Reference | None = None
+        self.engine = database.connect(settings.journal_url)
+        self._reference: tuple[tuple[str, str], Reference] | None = None  # with version and digest
         self._news: tuple[object, ...] = ()
 
     def look_up(self) -> str | None:
         """Export what the registry's aliases name, and return the version that is watched."""
-        aliases = self.client.get_registered_model(self.settings.model_name).aliases
+        try:
+            aliases = self.client.get_registered_model(self.settings.model_name).aliases
+        except MlflowException as err:
+            self.gauges.alias.clear()
+            raise ModelUnavailable(f"{database.first_line(err)}. `make repro` registers a version.") from err
         versions = {alias: str(version) for alias, version in aliases.items()}
         self.gauges.aliases(self.settings.model_name, versions)
         return versions.get(self.settings.model_alias)
 
-    def _load(self, version: str) -> Reference:
-        """Return the reference of a version, from the registry the first time."""
-        if self.reference is None or self.reference.version != version:
-            name = self.settings.model_name
-            digest = self.client.get_model_version(name, version).tags.get(tracking.DIGEST_TAG, "")
+    def _load(self, registered: ModelVersion) -> Reference:
+        """Return the reference of a version, from the registry if the number or its bundle is new."""
+        key = str(registered.version), registered.tags.get(tracking.DIGEST_TAG, "")
+        if self._reference is None or self._reference[0] != key:
             with tempfile.TemporaryDirectory() as scratch:
-                found = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch)
-                self.reference = load(Path(found) / "extra_files", version, digest, self.policy)
-            self.gauges.limits(self.reference)
-        return self.reference
+                found = mlflow.artifacts.download_artifacts(f"models:/{registered.name}/{key[0]}", dst_path=scratch)
+                self._reference = key, load(Path(found) / "extra_files", *key, self.policy)
+            self.gauges.limits(self._reference[1])
+        return self._reference[1]
 
-    def check(self, version: str) -> list[Alarm]:
-        """Compare the last window of a version with its reference, and return the alarms."""
-        reference, settings = self._load(version), self.settings
-        read = journal.read(self.engine, version, settings.window_hours, settings.window_rows)
+    def check(self, version: str) -> tuple[ModelVersion, int, list[Alarm]]:
+        """Compare the last window of a version with its reference; return version, number of predictions and alarms."""
+        registered, settings = self.client.get_model_version(self.settings.model_name, version), self.settings
+        reference, created = self._load(registered), registered.creation_timestamp / 1000
+        read = journal.read(self.engine, version, settings.window_hours, settings.window_rows, created)
         window, labelled = read.predictions, read.known
         self.gauges.ran(len(window), len(labelled))
         if len(window) < self.policy.min_rows:
-            few = "%d predictions of version %s; nothing is compared below %d"
-            log.warning(few, len(window), version, self.policy.min_rows)
-            return []
+            log.warning("%d predictions of version %s, %d are needed", len(window), version, self.policy.min_rows)
+            return registered, len(window), []
         found = compare(reference, window, labelled, read.whole)
         self.gauges.found(version, found)
         beyond = alarms(reference, found)
@@ -114,7 +119,7 @@ class Monitor:
         if news != self._news:  # MLflow gets a run a day, and one whenever something changes
             page.log_run(reference, found, beyond, html)
             self._news = news
-        return beyond
+        return registered, len(window), beyond
 
     def step(self, now: float, due: float) -> float:
         """Read the registry, and run when it is time; return when the next run is due."""
@@ -127,7 +132,7 @@ class Monitor:
             else:
                 self.check(version)
         except (OnTimeError, MlflowException, SQLAlchemyError, OSError) as err:
-            log.error("the run failed: %s: %s", type(err).__name__, str(err).splitlines()[0])
+            log.error("the run failed: %s: %s", type(err).__name__, database.first_line(err))
             self.gauges.failures.inc()
         return now + self.settings.minutes * 60 if now >= due else due
 
@@ -135,7 +140,7 @@ class Monitor:
 def serve() -> None:
     """Serve the metrics, and check predictions every few minutes, until the process is ended."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    settings = DriftSettings()
+    settings = DriftSettings.read()
     monitor = Monitor(settings)
     start_http_server(settings.port, settings.host, monitor.gauges.registry)
     log.info("metrics on http://%s:%d/metrics, a run every %g minutes", settings.host, settings.port, settings.minutes)

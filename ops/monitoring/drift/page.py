@@ -30,7 +30,7 @@ def write_html(reference: Reference, window: pd.DataFrame, folder: Path, keep: i
     path = folder / f"drift-{datetime.now(UTC):%Y%m%dT%H%M%S}.html"
     report.run(*frames).save_html(str(path))
     for old in sorted(folder.glob("drift-*.html"))[:-keep]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from pydantic import ConfigDict, Field, NaiveDatetime, WithJsonSchema, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from app.features import Feature, Floats, Ints
-from app.strict import Reported, Strict
+from app.strict import LocalTime, Reported, Strict
 
 BUSY = 250
 """Bicycles rented in an hour from which on it is busy."""
@@ -33,8 +33,6 @@ EXAMPLE: dict[str, Any] = {
     "wind_kmh": 15.0,
 }
 OUTCOME_EXAMPLE: dict[str, Any] = {"prediction_id": "0190b6c2f8c94e4f9d0f6f4f3d2b1a00", "bikers": 431}
-
-LocalTime = Annotated[NaiveDatetime, WithJsonSchema({"type": "string", "format": "date-time-local"})]
 
 
 def _weather(description: str, lowest: float, highest: float) -> Any:

@@ -1,0 +1,182 @@
+"""Request bodies: media type, JSON, schema. What an invalid body costs is bounded, whatever its size and its errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from email.message import Message
+from itertools import islice
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import HTTPException, Request
+from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
+from starlette.requests import ClientDisconnect
+
+from app.api.schemas import MAX_BATCH, Batch, FieldError, Outcomes
+from app.interface import ROWS, Outcome
+from app.interface import Request as PredictionRequest
+
+LARGE = 1 << 14
+"""Bytes from which on a body is parsed in a worker thread."""
+MAX_ERRORS, MAX_ERROR_BYTES, MAX_TEXT = 100, 50_000, 200
+"""Limits of one response: the listed errors, their JSON in bytes, and the characters of a field's name or a message."""
+
+Location = tuple[int | str, ...]
+_one_at_a_time = CapacityLimiter(1)  # so that many large bodies take the memory of one, besides their bytes
+
+
+class Invalid(Exception):
+    """A body or query that violates its schema: the first errors, and the number of those that are not listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[FieldError] = []
+        self.omitted = self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether further errors are counted only."""
+        return len(self.errors) == MAX_ERRORS or self._bytes > MAX_ERROR_BYTES
+
+    def add(self, found: Iterable[Any], at: Location, cut: Mapping[Location, int] | None = None) -> None:
+        """Add errors of Pydantic below a location; `cut` is how many more each of some locations stands for."""
+        for error in found:
+            self.omitted += (cut or {}).get(error["loc"], 0) + self.full
+            if not self.full:
+                field = ".".join(map(str, (*at, *error["loc"]))) or "body"
+                item = FieldError(field=_clip(field), message=_clip(error["msg"].removeprefix("Value error, ")))
+                self.errors.append(item)
+                self._bytes += len(item.model_dump_json()) + 1
+
+
+def invalid(field: str, message: str) -> Invalid:
+    """Return the error for one field."""
+    error = Invalid()
+    error.add([{"loc": (field,), "msg": message}], ())
+    return error
+
+
+class Body:
+    """The body of a route: an object, or a list of rows under one key."""
+
+    def __init__(self, schema: type[BaseModel], rows: str = "", row: type[BaseModel] | None = None) -> None:
+        """Set the schema, and for a batch the key of its rows and their schema."""
+        self.validate_json: Callable[[bytes], Any] = TypeAdapter(schema).validate_json
+        self._schema, self._rows, self._row = schema, rows, row
+        self._field, field = next(iter(schema.model_fields.items()))
+        outer: dict[str, Any] = {self._field: (list[Any], field)}
+        self._outer = create_model("Outer", __base__=schema, **outer) if row else schema
+        definitions = schema.model_json_schema()
+        parts = (definitions, *definitions.get("$defs", {}).values())
+        self._known = {name for part in parts for name in part.get("properties", ())}
+
+    def ordinary(self, body: bytes) -> bool:
+        """Check that a body has no more values than its size and schema suggest, so that Pydantic may read it at once.
+
+        Pydantic needs 0.1 to 1 kB for each JSON value, and as much for each error.
+        """
+        objects, commas = body.count(b"{"), body.count(b",")
+        values = commas + 4 * objects + 2 * body.count(b"[")
+        return len(body) <= LARGE or (commas <= len(self._known) * objects and 12 * values <= len(body))
+
+    async def read(self, request: Request) -> Any:
+        """Return the validated body of a request; a large one is parsed in a worker thread.
+
+        Raises `Invalid`, and HTTPException for a body that is not JSON of the right media type.
+        """
+        _check_type(request.headers.get("content-type", ""))
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            raise HTTPException(400, "The client closed the connection before the end of the body.") from None
+        try:
+            if len(body) <= LARGE:
+                return self.parse(body)
+            return await to_thread.run_sync(self.parse, body, limiter=_one_at_a_time)
+        except (HTTPException, Invalid):
+            coding = request.headers.get("content-encoding", "identity")
+            if coding.lower() != "identity":
+                raise HTTPException(
+                    415, f"Content-Encoding {_clip(coding)!r} is not supported.", {"Accept-Encoding": "identity"}
+                ) from None
+            raise
+
+    def parse(self, body: bytes) -> Any:
+        """Parse and validate a body, row by row; raise as `read` does."""
+        try:
+            value, error = _json(body), Invalid()
+            rows = value.get(self._rows) if self._row and isinstance(value, dict) else None
+            if self._row and isinstance(rows, list) and len(rows) <= MAX_BATCH:
+                rows[:] = [self._checked(self._row, row, error, (self._rows, i)) for i, row in enumerate(rows)]
+            parsed = self._checked(self._outer, value, error, ())
+        except RecursionError:
+            raise HTTPException(400, "The JSON is nested too deeply.") from None
+        if error.errors:
+            raise error
+        return self._schema.model_construct(**{self._field: rows}) if self._row else parsed
+
+    def _checked(self, schema: type[BaseModel], value: Any, error: Invalid, at: Location) -> Any:
+        """Return a validated value, or None after its errors were added."""
+        cut: dict[Location, int] = {}
+        _prune(value, self._known, max(1, MAX_ERRORS - len(error.errors)), cut, ())
+        try:
+            return schema.model_validate(value)
+        except ValidationError as err:
+            if error.full and not cut:
+                error.omitted += err.error_count()
+            else:
+                error.add(err.errors(include_url=False, include_context=False, include_input=False), at, cut)
+            return None
+
+
+def _check_type(given: str) -> None:
+    """Raise 415 unless a Content-Type is JSON; its parameters are ignored."""
+    message = Message()
+    message["content-type"] = given or "none"
+    kind, subtype = message.get_content_maintype(), message.get_content_subtype()
+    if not given or kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
+        what = f"not {_clip(given)!r}" if given else "which is missing"
+        raise HTTPException(415, f"The Content-Type must be application/json, {what}.", {"Accept": "application/json"})
+
+
+def _json(body: bytes) -> Any:
+    """Parse JSON; raise `Invalid` with the position of a syntax error, HTTPException for what no parser can read."""
+    if not body.strip():
+        raise invalid("body", "Field required")
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as err:
+        byte = len(err.doc[: err.pos].encode("utf-8", "surrogatepass"))
+        where = f"at byte {byte} (line {err.lineno}, column {err.colno})"
+        raise invalid("body", f"not JSON: {where}: {err.msg}") from None
+    except UnicodeDecodeError as err:
+        raise HTTPException(400, f"The body is not {err.encoding.upper()}: {err.reason} at byte {err.start}.") from None
+    except ValueError:  # Python's limit on digits
+        raise HTTPException(400, "The body has a number with too many digits.") from None
+
+
+def _prune(value: Any, known: set[str], room: int, cut: dict[Location, int], at: Location) -> None:
+    """Remove all but `room` unknown keys of each object in a value; note their number at the last key that remains."""
+    if isinstance(value, dict):
+        unknown = [key for key in value if key not in known]
+        if len(unknown) > room:
+            cut[(*at, unknown[room - 1])] = len(unknown) - room
+            for key in unknown[room:]:
+                del value[key]
+    elif not isinstance(value, list):
+        return
+    parts = value.items() if isinstance(value, dict) else enumerate(islice(value, MAX_BATCH))
+    for key, part in parts:
+        if isinstance(part, dict | list):
+            _prune(part, known, room, cut, (*at, key))
+
+
+def _clip(text: str) -> str:
+    """Return a text of bounded length that UTF-8 can encode."""
+    short = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+    return short.encode("utf-8", "backslashreplace").decode()
+
+
+REQUEST, BATCH = Body(PredictionRequest), Body(Batch, ROWS, PredictionRequest)
+OUTCOME, OUTCOMES = Body(Outcome), Body(Outcomes, "outcomes", Outcome)

@@ -1,0 +1,1 @@
+"""The journal: predictions and their outcomes in SQLite or PostgreSQL."""

@@ -1,0 +1,31 @@
+"""Commands that people run by hand: the demo and the benchmarks, each as a process."""
+
+import json
+import re
+import signal
+import sys
+
+from tests.conftest import Clone, free_port
+from tests.support.monitoring import needs
+from tests.support.processes import started
+
+ON_TIME = (sys.executable, "-m", "ops.cli")
+
+
+def test_the_demo_shows_a_request_with_its_response_and_stops_on_interrupt(pipeline: Clone) -> None:
+    port = free_port()
+    with started([*ON_TIME, "stack", "demo", "--port", str(port)], pipeline.path) as demo:
+        demo.wait_until("the demo shows Swagger's address", lambda: f"http://127.0.0.1:{port}/docs" in demo.output())
+        response = json.loads(re.findall(r"^\{$.*?^\}$", demo.output(), re.DOTALL | re.MULTILINE)[-1])
+        assert 0 < response["probability"] < 1 and response["model"]["version"] == "1"
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0, demo.output()
+
+
+@needs("wrk")
+def test_the_benchmark_of_the_service_has_a_row_for_each_server_and_no_errors(pipeline: Clone) -> None:
+    options = ("--seconds", "1", "--rounds", "1", "--connections", "4", "--without-mlflow")
+    printed = pipeline.run(*ON_TIME, "bench", "serving", *options).stdout
+    rows = [line.split() for line in printed.splitlines() if re.search(r" 4 +\d", line)]
+    assert len(rows) == 3 and all(float(row[-7]) > 0 and row[-1] == "0" for row in rows), printed
+    assert re.search(r"^batches of 1000: [\d.]+ rows/s", printed, re.MULTILINE), printed

@@ -1,0 +1,94 @@
+"""Git's refusals: each cause is named with the command that helps; a commit is never made up."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages import git
+from stages.git import GitFailed
+from tests.support import scratch
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a repository with one commit."""
+    path = tmp_path / "main"
+    path.mkdir()
+    (path / "kept.json").write_text("{}")
+    scratch.make_repository(path)
+    monkeypatch.chdir(path)
+    return path
+
+
+def test_a_repository_of_another_owner_is_named_with_the_permission(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    for action in (git.commit, lambda: git.run("status"), lambda: git.show("HEAD", Path("kept.json"))):
+        with pytest.raises(GitFailed, match=f"git config --global --add safe.directory {repository}` permits it"):
+            action()
+
+
+def test_a_missing_git_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    with pytest.raises(GitFailed, match="git does not start: No such file.*apt install git"):
+        git.commit()
+
+
+def test_a_folder_without_repository_and_one_without_commit_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GitFailed, match="in no git repository.*git init"):
+        git.commit()
+    scratch.git(tmp_path, "init", "--quiet")
+    with pytest.raises(GitFailed, match="has no commit yet: `git add"):
+        git.commit()
+
+
+def test_a_detached_head_and_a_worktree_have_a_commit_until_the_main_checkout_moves(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = git.commit()
+    scratch.git(repository, "checkout", "--quiet", "--detach")
+    assert git.commit() == commit
+    worktree = repository.with_name("other")
+    scratch.git(repository, "worktree", "add", "--quiet", str(worktree))
+    monkeypatch.chdir(worktree)
+    assert git.commit() == commit
+    moved = shutil.move(repository, repository.with_name("moved"))
+    with pytest.raises(GitFailed, match="git worktree repair"):
+        git.commit()
+    scratch.git(Path(moved), "worktree", "repair", str(worktree))
+    assert git.commit() == commit
+
+
+def test_the_variables_of_a_hook_in_another_repository_are_not_followed(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, other = git.commit(), tmp_path / "hooked"
+    other.mkdir()
+    (other / "different").touch()
+    assert scratch.make_repository(other) != commit
+    monkeypatch.setenv("GIT_DIR", f"{other}/.git")
+    monkeypatch.setenv("GIT_INDEX_FILE", f"{other}/.git/index")
+    assert git.commit() == commit and git.git("ls-files").split() == ["kept.json"]
+    assert repository.is_dir()
+
+
+def test_a_file_of_a_commit_is_found_below_the_top_and_a_lost_object_is_no_missing_file(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "part").mkdir()
+    (repository / "part/reports.json").write_text("[1]")
+    commit = scratch.commit(repository, "A project below the top")
+    monkeypatch.chdir(repository / "part")
+    assert git.show(commit, Path("reports.json")) == "[1]"
+    assert git.show(f"{commit}^", Path("reports.json")) is None
+    digest = scratch.git(repository, "rev-parse", f"{commit}:part/reports.json")
+    (repository / ".git/objects" / digest[:2] / digest[2:]).unlink()
+    with pytest.raises(GitFailed, match=f"reports.json of {commit[:9]} cannot be read.*git fsck"):
+        git.show(commit, Path("reports.json"))
