@@ -19,15 +19,14 @@ from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
 from stages import featurize, interface, metrics, model_card, params, plots, tracking
-from stages.errors import run
-from stages.featurize import DAY, GROUP, TARGET
-from stages.files import EVALUATION_FILE, METRICS_FILE, rounded, write_json
+from stages.errors import DataInvalid, run
+from stages.featurize import DAY, GROUP, KEY, TARGET, described
+from stages.files import EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, rounded, write_json
 from stages.metrics import MetricSettings, Scored, describe
 from stages.rows import day_of, month_names, months_of
 from stages.sections import EvaluateParams
 from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix
 
-PREDICTIONS_FILE = Path("build/predictions.parquet")
 CARD_FILE = Path("reports/model_card.md")
 
 
@@ -90,15 +89,21 @@ def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: Metr
     }
 
 
-def period(frame: pd.DataFrame) -> list[str]:
-    """Return the first and the last day of the rows, ISO 8601."""
-    return [str(day_of(frame[DAY].min())), str(day_of(frame[DAY].max()))]
+def refuse_known(train: pd.DataFrame, test: pd.DataFrame) -> None:
+    """Raise DataInvalid if test rows are among the training rows, by key."""
+    known = test[test[KEY].isin(train[KEY])]
+    if len(known):
+        raise DataInvalid(
+            f"{len(known):,} of {len(test):,} test rows are among the training rows, the first of {day_of(known[DAY].min())}: "
+            "a measurement on them would prove nothing. `dvc repro --force featurize` makes both anew."
+        )
 
 
 def evaluate(
     train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams
 ) -> tuple[Scored, dict[str, Any]]:
     """Return the model's scores on the test rows, and the evaluation."""
+    refuse_known(train, test)
     settings = MetricSettings(p.ece_bins, p.riskiest_share)
     target, group = test[TARGET].to_numpy(), test[GROUP].to_numpy()
     scored = Scored(target, model.predict(bundle.booster, matrix(test)).round(9), group)
@@ -121,8 +126,7 @@ def evaluate(
             "precision": float(target[alerts].mean()) if alerts.any() else 0.0,
             "recall": float(alerts[target == 1].mean()),
         },
-        "periods": {"train": period(train), "test": period(test)},
-        "rows": {"train": len(train), "test": len(test)},
+        "rows": {"train": described(train), "test": described(test)},
         "rate": {"train": float(train[TARGET].mean()), "test": float(target.mean())},
     }
     return scored, facts
@@ -137,7 +141,7 @@ def main() -> None:
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train, test = (pd.read_parquet(featurize.OUT_DIR / f"{name}.parquet") for name in ("train", "test"))
         scored, facts = evaluate(train, test, bundle, p)
-        predictions = test[[DAY, GROUP, TARGET]].assign(probability=scored.probability)
+        predictions = test[[DAY, GROUP, TARGET, KEY]].assign(probability=scored.probability)
         facts["backtest"] = backtest(pd.read_parquet(ROLLING_FILE), predictions, settings)
         facts["scenarios"] = damaged(bundle, scored, names, settings)
         facts["bundle_digest"] = bundle.digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from stages.errors import DataInvalid, ParamsInvalid, run
 from stages.files import write_json
 from stages.interface import EDGE_CASES
 from stages.raw import load_tables
-from stages.rows import Rows
+from stages.rows import Rows, day_of
 from stages.rules import Tables
 from stages.sections import FeaturizeParams
 
@@ -23,7 +24,7 @@ OUT_DIR = Path("build/features")
 DATA_DIR = Path("data")
 LOOKUPS_FILE = OUT_DIR / "lookups.json"
 REPAIRS_FILE = Path("build/repairs.json")
-TARGET, DAY, GROUP = "target", "day", "group"
+TARGET, DAY, GROUP, KEY = "target", "day", "group", "key"
 
 CHUNK_ROWS = 100_000
 
@@ -54,13 +55,21 @@ def load(p: interface.Params) -> tuple[Tables, Rows]:
 
 
 def features(rows: Rows, tables: Tables, lookups: Lookups, p: interface.Params, scenario: str = "") -> pd.DataFrame:
-    """Return features, target, day and group of each row, computed in chunks to bound memory."""
+    """Return features, target, day, group and key of each row, computed in chunks to bound memory."""
     chunks = [
         compute(interface.columns(rows.frame.iloc[start : start + CHUNK_ROWS], tables, lookups, p, scenario), lookups)
         for start in range(0, len(rows), CHUNK_ROWS)
     ]
     frame = pd.DataFrame(np.concatenate(chunks), columns=list(FEATURE_NAMES))
-    return frame.assign(**{TARGET: rows.target, DAY: rows.day, GROUP: rows.group})
+    return frame.assign(**{TARGET: rows.target, DAY: rows.day, GROUP: rows.group, KEY: rows.key})
+
+
+def described(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return which rows these are: first and last day (ISO 8601), number, and SHA-256 of keys and targets in order."""
+    rows = frame[[KEY, TARGET]].sort_values([KEY, TARGET])
+    content = rows[KEY].to_numpy(dtype="<u8").tobytes() + rows[TARGET].to_numpy(dtype="i1").tobytes()
+    first, last = (str(day_of(day)) for day in (frame[DAY].min(), frame[DAY].max()))
+    return {"first": first, "last": last, "rows": len(frame), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def scenario_file(scenario: str) -> Path:
@@ -98,7 +107,8 @@ def main() -> None:
         OUT_DIR.mkdir(parents=True, exist_ok=True)
         train = features(training, tables, lookups, problem)
         train.to_parquet(OUT_DIR / "train.parquet", index=False)
-        train.sample(p.reference_rows, random_state=p.seed).sort_index().to_parquet(OUT_DIR / "reference.parquet")
+        reference = train.drop(columns=KEY).sample(p.reference_rows, random_state=p.seed).sort_index()
+        reference.to_parquet(OUT_DIR / "reference.parquet")
         features(test, tables, lookups, problem).to_parquet(OUT_DIR / "test.parquet", index=False)
         for name in interface.scenarios(problem):
             features(test, tables, lookups, problem, name).to_parquet(scenario_file(name), index=False)

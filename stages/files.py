@@ -9,6 +9,7 @@ from typing import Any
 
 METRICS_FILE = Path("reports/metrics.json")
 EVALUATION_FILE = Path("reports/evaluation.json")
+PREDICTIONS_FILE = Path("build/predictions.parquet")
 DECIMALS = 6
 
 

@@ -57,8 +57,8 @@ def _by(facts: dict[str, dict[str, Any]], label: str) -> str:
 
 
 def _period(facts: dict[str, Any], name: str) -> str:
-    first, last = facts["periods"][name]
-    return f"{facts['rows'][name]:,} {ROWS} from {first} to {last} ({facts['rate'][name]:.1%} positive)"
+    rows = facts["rows"][name]
+    return f"{rows['rows']:,} {ROWS} from {rows['first']} to {rows['last']} ({facts['rate'][name]:.1%} positive)"
 
 
 def model_card(facts: dict[str, Any]) -> str:

@@ -51,9 +51,26 @@ class Params(Section):
         return self.featurize.periods(self.problem)[1]
 
 
+def check_windows(p: Params, path: Path = PARAMS_FILE) -> None:
+    """Raise ParamsInvalid unless training and test have days with data, training ends first, and the folds exist."""
+    days, train, test = p.problem.days(), p.train_period, p.test_period
+    for name, (first, last) in (("train", train), ("test", test)):
+        if not any(first <= day <= last for day in days):
+            raise ParamsInvalid(
+                f"{path}: featurize.{name}, {first} to {last}, is empty: the data have {days[0]} to {days[-1]}."
+            )
+    if train[1] >= test[0]:
+        raise ParamsInvalid(
+            f"{path}: featurize.train, {train[0]} to {train[1]}, overlaps featurize.test, {test[0]} to {test[1]}, or "
+            "follows it: training has to end before the test begins."
+        )
+    p.train.folds(sorted({day.year * 12 + day.month - 1 - 1970 * 12 for day in days if train[0] <= day <= train[1]}))
+
+
 def load(path: Path = PARAMS_FILE) -> Params:
-    """Read params.yaml; raise ParamsInvalid with every invalid key."""
+    """Read params.yaml; raise ParamsInvalid with every invalid key, or with a window that cannot be."""
     p = parse(Params, as_dict(path), path)
+    check_windows(p, path)
     groups = {feature.group for feature in FEATURES if feature.group}
     if unknown := sorted(set(p.train.group_dropout) - groups):
         known = ", ".join(sorted(groups)) or "none"

@@ -27,17 +27,24 @@ class Rows:
     """Local day, days since 1970-01-01; training and test periods are ranges of days."""
     group: npt.NDArray[np.int32]
     """Rows of one group are not independent: the bootstrap resamples whole groups."""
+    key: npt.NDArray[np.uint64]
+    """The identity of a row, as `row_keys` makes it: equal keys are the same row."""
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def where(self, chosen: Mask) -> Rows:
         """Return the masked rows."""
-        return Rows(self.frame[chosen], self.target[chosen], self.day[chosen], self.group[chosen])
+        return Rows(self.frame[chosen], self.target[chosen], self.day[chosen], self.group[chosen], self.key[chosen])
 
     def within(self, period: tuple[date, date]) -> Mask:
         """Return the mask of the rows in a period, both ends included."""
         return (self.day >= day_number(period[0])) & (self.day <= day_number(period[1]))
+
+
+def row_keys(columns: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """Return the identities of rows from the columns that identify them, shape (n,): 64 bits of their hash."""
+    return np.asarray(pd.util.hash_pandas_object(columns, index=False), dtype=np.uint64)
 
 
 def day_of(number: int) -> date:

@@ -152,6 +152,27 @@ class TrainParams(Section):
     min_data_per_group: Positive
     max_cat_threshold: Positive
 
+    def folds(self, known: list[int]) -> list[int]:
+        """Return the months of the folds: the newest of each listed one, or the last training months.
+
+        Takes the sorted months of training since January 1970; raises ParamsInvalid if a month, or all months before
+        it, are not among them.
+        """
+        if isinstance(self.fold_months, int):
+            if len(known) <= self.fold_months:
+                raise ParamsInvalid(
+                    f"{PARAMS_FILE}: train.fold_months is {self.fold_months}, training has only {len(known)} months."
+                )
+            return known[-self.fold_months :]
+        newest = {month % 12 + 1: month for month in known}
+        for fold in self.fold_months:
+            if newest.get(fold, known[0]) == known[0]:
+                raise ParamsInvalid(
+                    f"{PARAMS_FILE}: train.fold_months: month {fold} or the months before it have no training rows. A "
+                    "single number instead of the list stands for the last months of the training period."
+                )
+        return [newest[fold] for fold in self.fold_months]
+
 
 class EvaluateParams(Section):
     """Parameters of `evaluate`."""
@@ -168,6 +189,7 @@ class PullRequestParams(Section):
     max_regression: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
     slice_floors: Annotated[dict[MetricName, Finite], Field(min_length=1)]
     slice_max_regression: dict[MetricName, NonNegative]
+    max_alert_change: Share
 
 
 class PromotionParams(Section):
@@ -175,6 +197,7 @@ class PromotionParams(Section):
 
     margins: Annotated[dict[MetricName, NonNegative], Field(min_length=1)]
     slice_margins: Annotated[dict[SliceMetricName, NonNegative], Field(min_length=1)]
+    max_decisions: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Positive
     seed: Annotated[int, Field(ge=0)]

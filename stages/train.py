@@ -19,7 +19,7 @@ from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, 
 from app.model import bundle as model
 from stages import featurize, params, progress, tracking
 from stages.errors import DataInvalid, run
-from stages.featurize import DAY, GROUP, LOOKUPS_FILE, TARGET
+from stages.featurize import DAY, GROUP, KEY, LOOKUPS_FILE, TARGET, described
 from stages.fetch import sha256
 from stages.files import write_json
 from stages.rows import months_of
@@ -83,23 +83,8 @@ def fit(
 
 
 def folds(train: pd.DataFrame, p: TrainParams) -> list[int]:
-    """Return the months of the folds, since January 1970: the newest of each listed one, or the last training months.
-
-    Raises DataInvalid if a month, or all months before it, have no training rows.
-    """
-    known = [int(month) for month in np.unique(months_of(train[DAY].to_numpy()))]
-    if isinstance(p.fold_months, int):
-        if len(known) <= p.fold_months:
-            raise DataInvalid(f"train.fold_months is {p.fold_months}, training has only {len(known)} months.")
-        return known[-p.fold_months :]
-    newest = {month % 12 + 1: month for month in known}
-    for fold in p.fold_months:
-        if newest.get(fold, known[0]) == known[0]:
-            raise DataInvalid(
-                f"train.fold_months: month {fold} or the months before it have no training rows. A single number "
-                "instead of the list stands for the last months of the training period."
-            )
-    return [newest[fold] for fold in p.fold_months]
+    """Return the months of the folds, since January 1970."""
+    return p.folds([int(month) for month in np.unique(months_of(train[DAY].to_numpy()))])
 
 
 def rolling_origin(
@@ -107,7 +92,7 @@ def rolling_origin(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict each fold's month (by default those of `folds`) by a model trained on all months before it.
 
-    Returns the predictions (day, group, target, probability) and the loss on the fold's month by round.
+    Returns the predictions (day, group, target, key, probability) and the loss on the fold's month by round.
     """
     features, target, month = matrix(train), train[TARGET].to_numpy(), months_of(train[DAY].to_numpy())
     parts, losses = [], {}
@@ -116,7 +101,7 @@ def rolling_origin(
         booster = fit(features[before], target[before], p, label=f"fold of month {fold % 12 + 1}")
         probability = model.predict(booster, features[now])
         parts.append(
-            train.loc[now, [DAY, GROUP, TARGET]].assign(probability=probability.round(9), row=np.flatnonzero(now))
+            train.loc[now, [DAY, GROUP, TARGET, KEY]].assign(probability=probability.round(9), row=np.flatnonzero(now))
         )
         losses[fold] = _loss_by_round(booster, features[now], target[now])
     return pd.concat(parts, ignore_index=True), pd.DataFrame(losses)
@@ -186,8 +171,10 @@ def main() -> None:
         booster = fit(matrix(train), train[TARGET].to_numpy(), p, curve, label="final model")
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
         write_reference(rolling, BUNDLE_DIR / model.REFERENCE_FILE)
+        test = pd.read_parquet(featurize.OUT_DIR / "test.parquet", columns=[DAY, KEY, TARGET])
         facts = {
             "threshold": threshold,
+            "rows": {"train": described(train), "selection": described(rolling), "test": described(test)},
             "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
             "training_data_sha256": sha256(featurize.OUT_DIR / "train.parquet"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),

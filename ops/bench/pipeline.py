@@ -65,6 +65,7 @@ def _features(tables: Tables, p: Params, times: int) -> tuple[Lookups, pd.DataFr
         np.tile(training.target, times),
         np.tile(training.day, times),
         np.tile(training.group, times),
+        np.tile(training.key, times),
     )
     train_features = featurize.features(repeated, tables, lookups, p.problem)
     for scenario in interface.scenarios(p.problem):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,18 @@ from app.model import bundle as model
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, metrics, register, tracking
-from stages.errors import DataInvalid
-from stages.featurize import DAY, LOOKUPS_FILE, OUT_DIR, TARGET
+from stages import evaluate, featurize, git, metrics, register, tracked, tracking
+from stages.decision import Check
+from stages.errors import DataInvalid, FileInvalid
+from stages.featurize import DAY, LOOKUPS_FILE, OUT_DIR, TARGET, described
 from stages.files import METRICS_FILE
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
-from stages.sections import PromotionParams
+from stages.sections import PARAMS_FILE, PromotionParams
 from stages.train import matrix
 
 WARM_UP_CALLS = 20
+ROWS_TAG = "rows.sha256"
 WITHOUT_IT = "`on-time model promote --without-champion` judges by the floors alone."
 
 
@@ -64,14 +68,16 @@ class TestRows:
 
     frame: pd.DataFrame
     lookups: Lookups
+    described: dict[str, Any]
 
     @classmethod
     def load(cls) -> TestRows:
         """Read what `featurize` wrote."""
         try:
             lookups = json.loads(LOOKUPS_FILE.read_text(encoding="utf-8"))
-            return cls(pd.read_parquet(OUT_DIR / "test.parquet"), Lookups.from_json(lookups))
-        except OSError as err:
+            frame = pd.read_parquet(OUT_DIR / "test.parquet")
+            return cls(frame, Lookups.from_json(lookups), described(frame))
+        except (OSError, KeyError) as err:
             raise DataInvalid(f"{OUT_DIR} is not complete: {err}. `dvc repro featurize` makes it.") from err
 
     def features(self, lookups: Lookups, p: Params) -> Floats:
@@ -144,6 +150,36 @@ def compare(
     )
 
 
+def last_training_day(known: Candidate) -> date | None:
+    """Return the last day that a version was trained on, by its manifest or the parameters of its commit."""
+    try:
+        if rows := known.bundle.manifest.get("rows"):
+            return date.fromisoformat(rows["train"]["last"])
+        text = git.show(known.version.tags.get("git.commit", ""), PARAMS_FILE) or ""
+        return date.fromisoformat(tracked.parse(text, PARAMS_FILE)["featurize"]["train"][1])
+    except (git.GitFailed, FileInvalid, KeyError, TypeError, ValueError):
+        return None
+
+
+def unseen(known: Candidate, rows: dict[str, Any]) -> Check:
+    """Check that a version was trained on days before the test rows only."""
+    name = f"days from the training of version {known.version.version} to the test rows"
+    last, first = last_training_day(known), rows["first"]
+    if last is None:
+        why = "neither its manifest nor the params.yaml of its commit says which rows it was trained on"
+        return Check.at_least(name, math.nan, 1, message=why)
+    why = f"it was trained until {last}, the test rows begin on {first}; `on-time data add` adds newer ones"
+    return Check.at_least(name, (date.fromisoformat(first) - last).days, 1, message=why)
+
+
+def decided_before(client: MlflowClient, rows: dict[str, Any], challenger: ModelVersion, most: int) -> Check:
+    """Check how many other challengers these test rows have decided on: each decision spends a part of their worth."""
+    runs = tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "action": "promote", ROWS_TAG: rows["sha256"]})
+    others = {run.data.tags["challenger"] for run in runs} - {str(challenger.version)}
+    why = "`on-time data add` adds newer rows, or raise gate.promotion.max_decisions, by which chance is promoted"
+    return Check.at_most("challengers decided on these test rows before", len(others), most, message=why)
+
+
 def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
     """Return the median seconds of each bundle's single-row prediction, timed in turns: noise hits all alike."""
     request = Request.model_validate(bundles[0].manifest["golden"][0]["request"])
@@ -178,8 +214,10 @@ def collect(
             return Evidence({}, str(err)), Resampled()
         scored = score(ours.bundle, rows, p)
         known |= {"test": metrics.measure(scored, settings)}
+        spent = decided_before(client, rows.described, challenger, p.gate.promotion.max_decisions)
+        found = Evidence(known, rows=rows.described, conditions=(unseen(ours, rows.described), spent))
         if champion is None:
-            return Evidence(known), Resampled()
+            return found, Resampled()
         try:
             theirs = downloads.enter_context(candidate(champion))
         except BundleInvalid as err:
@@ -190,8 +228,18 @@ def collect(
         measured = [resampled(one, guarded, p.gate.promotion, settings) for one in both]
         whole, parts, replicates = compare(measured[0], measured[1], p.gate.promotion)
         times = latencies([ours.bundle, theirs.bundle], p.gate.promotion.latency_calls)
-        sizes = (ours.size, theirs.size)
-        return Evidence(known, "", True, whole, parts, (times[0], times[1]), sizes), replicates
+        return (
+            replace(
+                found,
+                has_champion=True,
+                metrics=whole,
+                slices=parts,
+                latency=(times[0], times[1]),
+                size=(ours.size, theirs.size),
+                conditions=(*found.conditions, unseen(theirs, rows.described)),
+            ),
+            replicates,
+        )
 
 
 def draw(replicates: Resampled, evidence: Evidence, p: PromotionParams, path: Path) -> None:

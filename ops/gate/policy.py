@@ -37,6 +37,10 @@ class Evidence:
     slices: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
     latency: tuple[float, float] = (math.nan, math.nan)
     size: tuple[float, float] = (math.nan, math.nan)
+    rows: Mapping[str, object] = field(default_factory=dict)
+    """Which rows both were measured on: first and last day, number, SHA-256."""
+    conditions: tuple[Check, ...] = ()
+    """What must hold for the comparison to mean anything."""
 
 
 def worsening(metric: str, now: object, base: object) -> float:
@@ -72,6 +76,13 @@ def decide_pull_request(
     return decision + Decision(tuple(checks))
 
 
+def decide_alerts(now: Mapping[str, object], base: Mapping[str, object], policy: GateParams) -> Decision:
+    """Judge the share of rows that the decision threshold makes an alert, on the same rows, by its change."""
+    pair = number(now.get("alert_share")), number(base.get("alert_share"))
+    most = policy.pull_request.max_alert_change
+    return Decision((Check.at_most("share of alerts", abs(pair[0] - pair[1]), most, *pair, rule="change"),))
+
+
 def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool = False) -> Decision:
     """Judge a challenger by the floors and, where there is a champion, by not being worse than it anywhere.
 
@@ -79,7 +90,7 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
     """
     if evidence.unusable:
         return Decision((Check.at_least("bundle that the service can load", 0, 1, message=evidence.unusable),))
-    floors = decide_floors(evidence.challenger, policy)
+    floors = decide_floors(evidence.challenger, policy) + Decision(evidence.conditions)
     if not evidence.has_champion:
         return floors
     rules = policy.promotion
@@ -113,6 +124,11 @@ def _regression(metric: str, pair: tuple[object, object], most: float, part: str
 def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> Check:
     found = pair.lower, -margin, pair.challenger, pair.champion
     return Check.at_least(metric, *found, part=part, rule=NOT_WORSE)
+
+
+def on_rows(rows: Mapping[str, object]) -> str:
+    """Return which rows a comparison was made on, as text."""
+    return f"{rows['rows']:,} rows, {rows['first']} to {rows['last']}, {str(rows.get('sha256', ''))[:12]}"
 
 
 def markdown(decision: Decision) -> str:

@@ -21,8 +21,8 @@ from app.interface import NAME
 from app.registry import download
 from app.registry import version as registry
 from ops.ci.github import output
-from ops.gate.evidence import Resampled, candidate, collect, draw
-from ops.gate.policy import Evidence, decide_promotion, markdown
+from ops.gate.evidence import ROWS_TAG, Resampled, candidate, collect, draw
+from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
 from stages import params, tracking
@@ -73,6 +73,9 @@ def record(
         "champion": str(champion.version) if champion else "",
         "reasons": "; ".join([reason] * bool(reason) + decision.reasons)[:4000],
     }
+    rows = evidence[0].rows if evidence else {}
+    if rows:
+        tags |= {"rows": on_rows(rows), ROWS_TAG: str(rows["sha256"])}
     with tracking.stage_run("decision", p.gate) as log, tempfile.TemporaryDirectory() as folder:
         log.tags(tags)
         numbers: dict[str, float] = {}
@@ -116,6 +119,7 @@ def promote(
     run_id = record("promote", challenger, champion, decision, p, evidence, lost)
     against = f"against version {champion.version}" if champion else "by the floors, with no champion"
     against = f"by the floors, {lost}" if lost else against
+    against += f" on {on_rows(evidence[0].rows)}" if evidence[0].rows else ""
     verdict = "accepted" if decision.accepted else "refused"
     for version in filter(None, (challenger, champion)):
         pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")

@@ -26,7 +26,7 @@ def registered() -> ModelVersion:
 def text(version: ModelVersion) -> str:
     """Return the metrics beside those of the baselines, what the registry holds of the version, and what to do next."""
     metrics, receipt = tracked.load(METRICS_FILE), tracked.load(register.RECEIPT_FILE)
-    first, last = tracked.load(EVALUATION_FILE)["periods"]["test"]
+    test = tracked.load(EVALUATION_FILE)["rows"]["test"]
     rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]
     named, number = aliases(tracking.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
@@ -35,7 +35,7 @@ def text(version: ModelVersion) -> str:
     promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "
     promote = "" if named.get(PRODUCTION) == number else promote
     lines = [
-        tabulate(rows, [f"{first} to {last}", *NAMES.values()], tablefmt="plain", floatfmt=".4f"),
+        tabulate(rows, [f"{test['first']} to {test['last']}", *NAMES.values()], tablefmt="plain", floatfmt=".4f"),
         "",
         f"Version {number} of {NAME} is {state} in {tracking.tracking_uri()}; it {floors} the floors.",
         f"Next: {promote}`make serve` serves it, `make ui` shows runs and registry.",

@@ -17,8 +17,9 @@ from app.problem.lookups import Lookups
 from app.problem.outcome import LATE_MINUTES
 from app.problem.request import WEATHER, WEATHER_HOURS
 from stages.problem.params import Params
+from stages.problem.schema import KEYS
 from stages.problem.times import local_dates, minutes
-from stages.rows import Rows
+from stages.rows import Rows, row_keys
 from stages.rules import Tables
 
 WEATHER_COLUMNS = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
@@ -33,7 +34,7 @@ def rows(tables: Tables, _: Params) -> Rows:
     delay = flights["arr_delay"].to_numpy(dtype=np.float64)
     target = np.asarray(np.isnan(delay) | (delay >= LATE_MINUTES), dtype=np.int8)
     day = flight_days(flights).astype(np.int32)
-    return Rows(flights, target, day, day)
+    return Rows(flights, target, day, day, row_keys(flights[KEYS["flights"]]))
 
 
 def time_zone_offsets(zone: str, years: tuple[int, int]) -> tuple[list[int], list[int]]:

@@ -241,6 +241,7 @@ def test_windows_follow_the_newest_complete_month(clone: Clone, march: list[Path
     ]
     clone.run("./on-time", "model", "retrain", "--now")
     evaluation = json.loads((clone.path / "reports/evaluation.json").read_text(encoding="utf-8"))
-    assert evaluation["periods"] == {"train": ["2013-02-06", "2013-03-17"], "test": ["2013-03-18", "2013-03-31"]}
+    days = {name: (rows["first"], rows["last"]) for name, rows in evaluation["rows"].items()}
+    assert days == {"train": ("2013-02-06", "2013-03-17"), "test": ("2013-03-18", "2013-03-31")}
     refused = clone.run("./on-time", "model", "retrain", "--now", "--until", "2013-03-20", check=False)
     assert refused.returncode != 0 and "leave out --until" in refused.stderr

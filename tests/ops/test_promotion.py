@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,9 +24,10 @@ from ops.registry import production as pointer
 from ops.registry.commands import PromotionRefused
 from ops.registry.production import PREVIOUS, PRODUCTION, Intent, PointerMoved, by_alias
 from stages import metrics, params, tracking
+from stages.files import write_json
 from stages.metrics import MetricSettings, Scored
 from tests.conftest import ROOT
-from tests.support.promotion import Bench, decision_of
+from tests.support.promotion import Bench, decision_of, fill
 
 NAME = "flight-delay"
 POLICY = params.load(ROOT / "params.yaml").gate.promotion
@@ -273,3 +276,39 @@ def test_a_comparison_without_complete_runs_says_so(bench: Bench) -> None:
     assert "no complete" in history.compare(history.pipeline_runs(bench.client, [], 5))
     with pytest.raises(ModelUnavailable, match="no complete pipeline run made version 1"):
         history.pipeline_runs(bench.client, ["1"], 5)
+
+
+@pytest.fixture(name="late")
+def trained_into_the_test(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Register the model `better` with a manifest by which it was trained on the first test days, and return its version."""
+    shutil.copytree(bench.path / "bundles/better", tmp_path / "bundles/late")
+    manifest = tmp_path / "bundles/late" / model.MANIFEST_FILE
+    facts = json.loads(manifest.read_bytes())
+    facts["rows"]["train"]["last"] = "2013-11-05"
+    write_json(manifest, facts)
+    monkeypatch.chdir(bench.path)
+    return fill(tmp_path, ["late"])["late"]
+
+
+def test_a_version_that_was_trained_on_test_rows_is_refused_on_either_side(bench: Bench, late: str) -> None:
+    client, p = bench.client, bench.params
+    why = rf"training of version {late} to the test rows is -4, .*trained until 2013-11-05.*on-time data add"
+    with pytest.raises(PromotionRefused, match=why):
+        registry.promote(client, p, late)
+    assert aliases(client)[0] is None
+    client.set_registered_model_alias(NAME, PRODUCTION, late)
+    with pytest.raises(PromotionRefused, match=why):
+        registry.promote(client, p, bench.versions["good"])
+
+
+def test_test_rows_that_have_decided_too_often_are_refused(bench: Bench) -> None:
+    client, v = bench.client, bench.versions
+    promotion = bench.params.gate.promotion.model_copy(update={"max_decisions": 1})
+    p = bench.params.model_copy(update={"gate": bench.params.gate.model_copy(update={"promotion": promotion})})
+    registry.promote(client, p, v["weak"])
+    registry.promote(client, p, v["good"])
+    with pytest.raises(
+        PromotionRefused, match="decided on these test rows before is 2, must be ≤ 1: .*on-time data add"
+    ):
+        registry.promote(client, p, v["better"])
+    assert "rows, 2013-11-01 to" in decisions(client)[0].data.tags["rows"]

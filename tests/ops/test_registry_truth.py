@@ -89,7 +89,7 @@ def receipt(bench: Bench, name: str) -> str:
     write_json(register.RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": True})
     baselines = {"constant": MEASURED | {"brier": 0.25}, "logistic": MEASURED | {"log_loss": 0.69}}
     write_json(METRICS_FILE, baselines | {"test": MEASURED})
-    write_json(EVALUATION_FILE, {"periods": {"test": ["2013-11-01", "2013-12-10"]}})
+    write_json(EVALUATION_FILE, {"rows": {"test": {"first": "2013-11-01", "last": "2013-12-10"}}})
     return digest
 
 

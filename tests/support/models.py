@@ -15,6 +15,8 @@ from app.problem.lookups import Lookups
 from app.registry import version as registry
 from stages.train import write_bundle
 
+ROWS = {"train": {"first": "2013-01-01", "last": "2013-10-31", "rows": 4000, "sha256": "0" * 64}}
+
 
 def make_bundle(tables: Lookups, folder: Path, rounds: int) -> Path:
     """Write a bundle whose model knows that rain and the evening are bad."""
@@ -29,7 +31,7 @@ def make_bundle(tables: Lookups, folder: Path, rounds: int) -> Path:
     target = (risk + rng.normal(0, 0.3, 4000) > 1).astype(np.int8)
     data = lightgbm.Dataset(features, target, feature_name=list(FEATURE_NAMES), categorical_feature=[0, 1, 2])
     booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_leaves": 7, "seed": 1}, data, rounds)
-    facts = {"threshold": 0.5, "lookups": tables.to_json(), "training_data_sha256": "0" * 64}
+    facts = {"threshold": 0.5, "lookups": tables.to_json(), "training_data_sha256": "0" * 64, "rows": ROWS}
     write_bundle(booster, facts, [EXAMPLE, EXAMPLE | {"weather": None}], folder)
     return folder
 

@@ -20,12 +20,13 @@ from app.model import bundle as model
 from app.problem.lookups import Lookups
 from stages import params, tracking
 from stages.decision import Decision
-from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
+from stages.featurize import DAY, GROUP, KEY, OUT_DIR, TARGET
 from stages.files import METRICS_FILE, write_json
 from stages.params import Params
 from stages.register import register
 from stages.train import matrix, write_bundle
 from tests.support.clone import ROOT
+from tests.support.models import ROWS
 from tests.support.processes import Program, started
 from tests.support.scratch import make_repository
 
@@ -45,7 +46,9 @@ def flights(seed: int) -> pd.DataFrame:
     frame["departure_minute"] *= 1440
     risk = frame["precipitation_in"] + frame["departure_minute"] / 1440 + rng.normal(0, 0.35, rows)
     day = (FIRST_DAY + np.repeat(np.arange(DAYS), PER_DAY)).astype(np.int32)
-    return frame.assign(**{TARGET: (risk > 1).astype(np.int8), DAY: day, GROUP: day})
+    return frame.assign(
+        **{TARGET: (risk > 1).astype(np.int8), DAY: day, GROUP: day, KEY: np.arange(rows, dtype=np.uint64)}
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def make_folder(path: Path, tables: Lookups) -> None:
     for name, (labels, rounds, threshold) in made.items():
         data = lightgbm.Dataset(matrix(train), labels, feature_name=list(FEATURE_NAMES), categorical_feature=[0, 1, 2])
         booster = lightgbm.train(SMALL, data, rounds)
-        facts = {"threshold": threshold, "lookups": tables.to_json(), "training_data_sha256": "0" * 64}
+        facts = {"threshold": threshold, "lookups": tables.to_json(), "training_data_sha256": "0" * 64, "rows": ROWS}
         write_bundle(booster, facts, [EXAMPLE], path / "bundles" / name)
         (path / "bundles" / name / model.REFERENCE_FILE).write_bytes(b"none")
 

@@ -86,3 +86,20 @@ def test_periods_are_fixed_or_end_with_the_newest_complete_month() -> None:
     for wrong in ({}, {"train": fixed[0]}, {"train_days": 3}, given | {"test_days": 3}):
         with pytest.raises(ValidationError, match="give train and test, or train_days and test_days"):
             FeaturizeParams.model_validate(samples | wrong)
+
+
+@pytest.mark.parametrize(
+    "old, new, reason",
+    [
+        ("test: ['2013-11-01'", "test: ['2013-10-31'", "overlaps featurize.test, 2013-10-31 to 2013-12-31"),
+        ("train: ['2013-01-01', '2013-10-31']", "train: ['2013-12-01', '2013-12-31']", "or follows it"),
+        ("test: ['2013-11-01', '2013-12-31']", "test: ['2013-12-31', '2013-11-01']", "featurize.test, .* is empty"),
+        ("train: ['2013-01-01', '2013-10-31']", "train: ['2012-01-01', '2012-10-31']", "featurize.train, .* is empty"),
+        ("fold_months: [5,", "fold_months: [1,", "train.fold_months: month 1 or the months before it"),
+        ("fold_months: [5, 6, 7, 8, 9, 10]", "fold_months: 10", "training has only 10 months"),
+    ],
+)
+def test_a_window_that_cannot_be_is_refused_by_name(tmp_path: Path, text: str, old: str, new: str, reason: str) -> None:
+    assert text.count(old) == 1
+    with pytest.raises(ParamsInvalid, match=rf"params\.yaml: .*{reason}"):
+        load(tmp_path, text.replace(old, new))

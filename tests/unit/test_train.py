@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from app.interface import FEATURE_NAMES, members, without
-from stages import params
-from stages.errors import DataInvalid
-from stages.featurize import DAY
+from stages import evaluate, params
+from stages.errors import DataInvalid, ParamsInvalid
+from stages.featurize import DAY, KEY, TARGET, described
 from stages.rows import month_names, month_of
 from stages.train import choose_threshold, folds
 
@@ -51,7 +51,8 @@ def training(first: str, last: str) -> pd.DataFrame:
     """Return the days of a period, without those of 2014 to 2016, as training rows."""
     days = pd.Series(pd.date_range(first, last, freq="D"))
     kept = days[~days.dt.year.isin([2014, 2015, 2016])]
-    return pd.DataFrame({DAY: kept.to_numpy("datetime64[D]").astype(np.int64)})
+    keys = np.arange(len(kept), dtype=np.uint64)
+    return pd.DataFrame({DAY: kept.to_numpy("datetime64[D]").astype(np.int64), KEY: keys, TARGET: keys % 2 == 0})
 
 
 @pytest.mark.parametrize(
@@ -71,10 +72,28 @@ def test_folds_are_the_newest_of_their_months_or_the_last_ones(
 
 @pytest.mark.parametrize("fold_months", [[1], [5], 2])
 def test_a_fold_without_earlier_rows_is_refused(fold_months: list[int] | int) -> None:
-    with pytest.raises(DataInvalid, match="train.fold_months"):
+    with pytest.raises(ParamsInvalid, match="train.fold_months"):
         folds(training("2013-01-01", "2013-02-28"), P.model_copy(update={"fold_months": fold_months}))
 
 
 def test_months_have_their_year_where_there_is_more_than_one() -> None:
     assert month_names([516, 517]) == {516: "01", 517: "02"}
     assert month_names([564, 527]) == {527: "2013-12", 564: "2017-01"}
+
+
+def test_test_rows_that_are_training_rows_are_refused_by_their_key() -> None:
+    train, test = training("2013-01-01", "2013-01-09"), training("2013-02-01", "2013-02-09")
+    test[KEY] += np.uint64(len(train))
+    evaluate.refuse_known(train, test)
+    test.loc[3, KEY] = 5  # the same row, under another date
+    with pytest.raises(
+        DataInvalid, match=f"1 of {len(test)} test rows are among the training rows, the first of 2013-02-"
+    ):
+        evaluate.refuse_known(train, test)
+
+
+def test_rows_are_known_by_keys_and_targets_whatever_their_order() -> None:
+    rows = training("2013-01-01", "2013-01-09")
+    known = described(rows)
+    assert known == described(rows.sample(frac=1, random_state=1)) and known["first"] == "2013-01-01"
+    assert known["sha256"] != described(rows.assign(**{TARGET: ~rows[TARGET]}))["sha256"]

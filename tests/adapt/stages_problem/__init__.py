@@ -12,7 +12,7 @@ import pandera.pandas as pa
 from app.features import Ints, day_number
 from app.problem import BUSY, WEATHER, Hours, Lookups
 from stages.columns import integer, real, text
-from stages.rows import Rows
+from stages.rows import Rows, row_keys
 from stages.rules import Flags, Rules, Tables
 from stages.sections import Coverage
 
@@ -88,7 +88,8 @@ def rows(tables: Tables, p: Params) -> Rows:
     """Return a row per hour; those of one day are resampled together."""
     frame = tables["Bikeshare"]
     day = (times(frame, p) // 24).astype(np.int32)
-    return Rows(frame, target=(frame["bikers"] >= BUSY).to_numpy(dtype=np.int8), day=day, group=day)
+    busy = (frame["bikers"] >= BUSY).to_numpy(dtype=np.int8)
+    return Rows(frame, target=busy, day=day, group=day, key=row_keys(frame[KEYS["Bikeshare"]]))
 
 
 def lookups(_tables: Tables, training: pd.DataFrame, _p: Params) -> Lookups:
