@@ -142,12 +142,13 @@ def gate(base_: str, as_json: bool) -> None:
     from ops.gate import pull_request
     from stages import params
 
-    decision, comment = pull_request.judge(base_, params.load().gate)
+    judged = pull_request.judge(base_, params.load().gate)
+    decision = judged.decision
     if as_json:
         checks = [vars(check) for check in decision.checks]
         base.echo_json({"accepted": decision.accepted, "reasons": decision.reasons, "checks": checks})
     else:
-        click.echo(comment)
+        click.echo(judged.comment)
     pull_request.enforce(decision)
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from ops.ci.github import append
 from ops.gate import pull_request as gate
+from ops.gate.base import Side, read
 from ops.gate.policy import Nested, advantage, markdown, table
 from stages import tracked
 from stages.decision import Decision, number
+from stages.files import PREDICTIONS_FILE
 from stages.git import show
 from stages.metrics import HIGHER_IS_BETTER
 from stages.sections import GateParams, load_section
@@ -22,22 +25,26 @@ Table = dict[str, list[str]]
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
+NO_INTERVALS = "No intervals: the predictions of both models are not in DVC's cache (`make repro` at the base, and here, makes them)."
 POINTS = 25
 BARS = 10
 COLOURS = {"base": ["#9a9a9a", "#c9c9c9"], "now": ["#0969da", "#54aeff"]}
 
 
-def metrics(now: Nested, base: Nested) -> str:
-    """Return the test metrics of both as a table, with the word for the direction of each change."""
+def metrics(now: Nested, base: Nested, differences: Mapping[str, tuple[float, float]]) -> str:
+    """Return the test metrics of both as a table; a change is called one where its interval excludes 0."""
     rows = []
     for name in HIGHER_IS_BETTER:
         pair = [number(side.get("test", {}).get(name)) for side in (base, now)]
         better = advantage(name, pair[1], pair[0])
         word = "better" if better > 0 else "worse" if better < 0 else "same" if better == 0 else ""
+        low, high = differences.get(name, (np.nan, np.nan))
+        word = f"{word}, within noise" if low <= 0 <= high and better else word
+        noise = "–" if np.isnan(low) else f"{low:+.4f} to {high:+.4f}"
         cells = ["–" if np.isnan(value) else f"{value:.4f}" for value in pair]
         change = "–" if np.isnan(better) else f"{pair[1] - pair[0]:+.4f}"
-        rows.append([name, *cells, change, word])
-    return table(["metric on the test period", "base", "now", "change", ""], rows)
+        rows.append([name, *cells, change, noise, word])
+    return table(["metric on the test rows", "base", "now", "change", "95 % interval", ""], rows)
 
 
 def parameters(commit: str) -> str:
@@ -49,7 +56,7 @@ def parameters(commit: str) -> str:
 
 def data(commit: str) -> str:
     """Return a line on whether the raw data is another."""
-    sides = (gate.read(Path("data.dvc"), side) for side in (commit, ""))
+    sides = (read(Path("data.dvc"), side) for side in (commit, ""))
     digests = [side.get("outs", [{}])[0].get("md5", "none")[:9] for side in sides]
     return f"The data changes: `{digests[0]}` → `{digests[1]}`." if digests[0] != digests[1] else ""
 
@@ -120,15 +127,21 @@ def folded(title: str, body: str) -> str:
 
 def text(revision: str) -> str:
     """Return the whole report on the working tree against its merge base with a revision."""
-    decision, comment = gate.judge(revision, load_section(GateParams, "gate"))
-    commit = gate.merge_base(revision)
-    now, base = gate.metrics_diff(commit)
+    judged = gate.judge(revision, load_section(GateParams, "gate"))
+    decision, comment, commit = judged.decision, judged.comment, judged.base.commit
+    base = judged.base.side or Side()
+    found = {}
+    if judged.base.side and PREDICTIONS_FILE.exists():
+        from ops.gate import rescore  # pylint: disable=import-outside-toplevel # MLflow and pandas take 2 s
+
+        found = rescore.differences(judged.base)
     every = markdown(decision)
     failed = Decision(tuple(check for check in decision.checks if not check.passed))
     drawn = charts(commit)
     parts = [
         comment.removesuffix(every).strip(),
-        metrics(now, base),
+        metrics(judged.now.metrics, base.metrics, found),
+        "" if found or not judged.base.side else NO_INTERVALS,
         "**Failed checks**\n\n" + markdown(failed) if failed.checks else "",
         parameters(commit),
         data(commit),

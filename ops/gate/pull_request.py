@@ -1,13 +1,14 @@
 """`make gate`: the gate of a pull request, which compares the reports of the working tree with the merge base."""
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from app.errors import Refused
-from ops.gate.policy import decide_pull_request, markdown
+from ops.gate.base import Base, Side, load, read, side
+from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_rows
 from stages import git, tracked
-from stages.decision import Decision
-from stages.files import EVALUATION_FILE, METRICS_FILE
+from stages.decision import Decision, number
+from stages.files import METRICS_FILE
 from stages.sections import PARAMS_FILE, GateParams, as_dict, changes
 
 
@@ -25,44 +26,55 @@ def merge_base(revision: str) -> str:
     return done.stdout.strip()
 
 
-def read(path: Path, commit: str = "") -> dict[str, Any]:
-    """Return the content of a file, now or at the commit; none where it is missing, which the gate refuses."""
-    text = git.show(commit, path) if commit else path.read_text(encoding="utf-8") if path.exists() else None
-    content = {} if text is None else tracked.parse(text, path, commit[:9])
-    return content if isinstance(content, dict) else {}
-
-
-def groups(content: object) -> dict[str, Any]:
-    """Return the groups of numbers in a report; none of what is laid out otherwise, which the gate refuses."""
-    return {name: part for name, part in content.items() if isinstance(part, dict)} if isinstance(content, dict) else {}
-
-
-def metrics_diff(commit: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return reports/metrics.json now and at the commit."""
-    return groups(read(METRICS_FILE)), groups(read(METRICS_FILE, commit))
-
-
 def parameter_changes(commit: str, missing: str = "none") -> list[tuple[str, Any, Any]]:
     """Return the keys of params.yaml that differ from the commit's, with both values."""
     return changes(read(PARAMS_FILE, commit), as_dict(), missing=missing)
 
 
-def judge(revision: str, policy: GateParams) -> tuple[Decision, str]:
-    """Return the decision on the working tree against the merge base, and the text of a pull request's comment."""
+@dataclass(frozen=True)
+class Judged:
+    """The decision on a pull request, with both sides on the same rows and the text of its comment."""
+
+    decision: Decision
+    now: Side
+    base: Base
+    comment: str
+
+
+def judge(revision: str, policy: GateParams) -> Judged:
+    """Judge the working tree against the merge base."""
     tracked.check()
-    commit = merge_base(revision)
-    now, base = metrics_diff(commit)
-    first = git.show(commit, METRICS_FILE) is None
-    slices, base_slices = (groups(read(EVALUATION_FILE, side).get("slices")) for side in ("", commit))
-    decision = decide_pull_request(now, None if first else base, slices, base_slices, policy)
-    against = f"`{commit[:9]}`, the merge base with `{revision}`"
-    lines = [f"### Gate: {'passed' if decision.accepted else 'refused'}", "", f"Compared with {against}.", ""]
-    if first:
-        lines[2] = f"A first run: {against}, has no `{METRICS_FILE}`. The floors alone decide."
-    changed = [f"`{key}`: {old} → {new}" for key, old, new in parameter_changes(commit) if key.startswith("gate.")]
+    now = side()
+    base = load(merge_base(revision), now)
+    before = base.side
+    measured, parts = (before.metrics, before.slices) if before else (None, {})
+    decision = decide_pull_request(now.metrics, measured, now.slices, parts, policy)
+    if before:
+        decision += decide_alerts(now.threshold, before.threshold, policy)
+    lines = [f"### Gate: {'passed' if decision.accepted else 'refused'}", "", *_rows(revision, now, base), ""]
+    changed = [f"`{key}`: {old} → {new}" for key, old, new in parameter_changes(base.commit) if key.startswith("gate.")]
     if changed:  # who loosens the gate has to be seen doing it
         lines += ["The policy changes: " + "; ".join(changed) + ".", ""]
-    return decision, "\n".join([*lines, markdown(decision)])
+    if before and now.threshold.get("value") != before.threshold.get("value"):
+        lines += [f"The decision threshold changes: {_alerts(before)} → {_alerts(now)}.", ""]
+    return Judged(decision, now, base, "\n".join([*lines, markdown(decision)]))
+
+
+def _rows(revision: str, now: Side, base: Base) -> list[str]:
+    """Return which rows both sides were measured on; first of all, whether these are others than the base's own."""
+    against = f"`{base.commit[:9]}`, the merge base with `{revision}`"
+    if base.side is None:
+        return [f"A first run: {against}, has no `{METRICS_FILE}`. The floors alone decide."]
+    rows = f" on {on_rows(now.rows)}" if now.rows else ""
+    lines = [f"Compared with {against},{rows}."]
+    if old := base.moved_from:
+        moved = f"**The test rows have moved**, from {old['first']} to {old['last']}: the base was scored again on the new ones."
+        lines = [moved, "", *lines]
+    return lines
+
+
+def _alerts(known: Side) -> str:
+    return f"{known.threshold.get('value')} ({number(known.threshold.get('alert_share')):.1%} alerts)"
 
 
 def enforce(decision: Decision) -> None:

@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from app.model import bundle as model
-from ops.gate import pull_request as gate
-from ops.gate.policy import Comparison, Evidence, decide_promotion, decide_pull_request, markdown
+from ops.gate import base as gate
+from ops.gate.policy import Comparison, Evidence, decide_alerts, decide_promotion, decide_pull_request, markdown
 from stages import evaluate, params
+from stages.decision import Check
 from stages.errors import ParamsInvalid
 from tests.conftest import ROOT
 
@@ -100,6 +101,13 @@ def test_an_evaluation_that_is_laid_out_otherwise_is_no_evidence(slices: object)
     assert not decide_pull_request(NOW, NOW, gate.groups(slices), SLICES, POLICY).accepted
 
 
+@pytest.mark.parametrize(
+    ("share", "accepted"), [(0.22, True), (0.25, True), (0.28, False), (None, False), (NAN, False)]
+)
+def test_another_share_of_alerts_is_refused_beyond_the_limit(share: object, accepted: bool) -> None:
+    assert decide_alerts({"alert_share": share}, {"alert_share": 0.22}, POLICY).accepted is accepted
+
+
 def test_a_better_challenger_is_promoted() -> None:
     assert decide_promotion(evidence(), POLICY).accepted
 
@@ -120,6 +128,7 @@ def test_a_better_challenger_is_promoted() -> None:
         ({"size": (3e6, 1e6)}, "size ratio is 3"),
         ({"challenger": NOW | {"test": NOW["test"] | {"roc_auc": 0.78}}}, "leak ceiling"),
         ({"challenger": {"test": NOW["test"]}}, "brier skill against constant is nan"),
+        ({"conditions": (Check.at_least("days from the training", -3, 1),)}, "days from the training is -3"),
         ({"unusable": "has other features: dep_delay"}, "dep_delay"),
     ],
 )

@@ -1,0 +1,94 @@
+"""The merge base of a pull request, on the test rows of the candidate: two models are compared on the same rows only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ops.gate.policy import Nested
+from stages import git, tracked
+from stages.files import EVALUATION_FILE, METRICS_FILE
+
+if TYPE_CHECKING:
+    from stages.metrics import Scored
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a commit or the working tree has measured: laid out as reports/metrics.json and evaluation.json."""
+
+    metrics: Nested = field(default_factory=dict)
+    evaluation: Nested = field(default_factory=dict)
+
+    @property
+    def slices(self) -> Nested:
+        """Return the metrics by slice."""
+        return groups(self.evaluation.get("slices"))
+
+    @property
+    def threshold(self) -> dict[str, Any]:
+        """Return the decision threshold, and the share of alerts that follows from it."""
+        return dict(self.evaluation.get("threshold", {}))
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """Return which test rows these are; former versions had their days and their number in two places."""
+        rows: Any = self.evaluation.get("rows", {}).get("test")
+        if isinstance(rows, dict) or rows is None:
+            return rows or {}
+        days: Any = self.evaluation["periods"]["test"]
+        first, last = days
+        return {"first": first, "last": last, "rows": rows}
+
+
+@dataclass(frozen=True)
+class Base:
+    """The merge base beside which a candidate is judged."""
+
+    commit: str
+    side: Side | None
+    """None where the commit has measured nothing."""
+    moved_from: dict[str, Any] = field(default_factory=dict)
+    """The rows on which the commit was measured, if these are not the candidate's."""
+    scored: Scored | None = None
+    """The base's predictions of the candidate's rows, if it was scored again."""
+
+
+def read(path: Path, commit: str = "") -> dict[str, Any]:
+    """Return the content of a file, now or at the commit; none where it is missing, which the gate refuses."""
+    text = git.show(commit, path) if commit else path.read_text(encoding="utf-8") if path.exists() else None
+    content = {} if text is None else tracked.parse(text, path, commit[:9])
+    return content if isinstance(content, dict) else {}
+
+
+def groups(content: object) -> dict[str, Any]:
+    """Return the groups of numbers in a report; none of what is laid out otherwise, which the gate refuses."""
+    return {name: part for name, part in content.items() if isinstance(part, dict)} if isinstance(content, dict) else {}
+
+
+def side(commit: str = "") -> Side:
+    """Return the reports of a commit, or those of the working tree."""
+    return Side(groups(read(METRICS_FILE, commit)), groups(read(EVALUATION_FILE, commit)))
+
+
+def load(commit: str, now: Side) -> Base:
+    """Return the merge base on the candidate's test rows, scored again if it was measured on others.
+
+    Raises Refused if it would have to be scored again and its bundle is nowhere.
+    """
+    if git.show(commit, METRICS_FILE) is None:
+        return Base(commit, None)
+    before = side(commit)
+    if not now.rows or _same(now.rows, before.rows, commit):
+        return Base(commit, before)
+    from ops.gate import rescore  # pylint: disable=import-outside-toplevel # MLflow and pandas take 2 s
+
+    return rescore.scored_again(commit, before, now)
+
+
+def _same(now: dict[str, Any], before: dict[str, Any], commit: str) -> bool:
+    if "sha256" in before:
+        return bool(now.get("sha256") == before["sha256"])
+    data = Path("data.dvc")
+    return before == {name: now.get(name) for name in before} and read(data) == read(data, commit) and bool(before)

@@ -1,0 +1,116 @@
+"""Models of another commit on the candidate's test rows, and the paired difference of their metrics."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from app.errors import BundleInvalid, Refused
+from app.interface import NAME
+from app.model import bundle as model
+from app.registry import download
+from ops.gate import evidence
+from ops.gate.base import Base, Side, read
+from stages import evaluate, metrics, params, tracking
+from stages.errors import DataInvalid
+from stages.featurize import KEY, TARGET
+from stages.files import EVALUATION_FILE, PREDICTIONS_FILE
+from stages.metrics import MetricSettings, Scored
+from stages.train import BUNDLE_DIR
+
+
+def scored_again(commit: str, before: Side, now: Side) -> Base:
+    """Return a commit as the base, its bundle scored on the candidate's rows; raise Refused if that cannot be done."""
+    p, rows = params.load(), evidence.TestRows.load()
+    if rows.described != now.rows:
+        raise DataInvalid(f"{EVALUATION_FILE} was measured on other rows than build/features has: `dvc repro`.")
+    settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            bundle = _bundle(commit, Path(folder) / "bundle", before)
+        except BundleInvalid as err:
+            raise Refused(
+                f"the model of {commit[:9]} cannot be scored on the new test rows: {err} Change the data first, and the "
+                "features in another pull request."
+            ) from err
+        scored = evidence.score(bundle, rows, p)
+    parts = evaluate.slices(rows.frame, rows.lookups)
+    slices = {name: metrics.describe(scored.where(part), settings) for name, part in parts.items() if part.any()}
+    share = float((scored.probability >= bundle.threshold).mean())
+    threshold = {"value": bundle.threshold, "alert_share": share}
+    measured = Side({"test": metrics.measure(scored, settings)}, {"slices": slices, "threshold": threshold})
+    return Base(commit, measured, before.rows or {"rows": 0, "first": "unknown", "last": "unknown"}, scored)
+
+
+def _bundle(commit: str, folder: Path, before: Side) -> model.Bundle:
+    """Return the bundle that a commit's dvc.lock names: from DVC's cache or remote, or from the registry."""
+    if not got(commit, BUNDLE_DIR, folder):
+        client = tracking.connect()
+        digest = _digest(commit)
+        found = client.search_model_versions(f"name = '{NAME}' and tags.`dvc.md5.{BUNDLE_DIR}` = '{digest}'")
+        whole = [version for version in found if not download.missing(version, tracking.tracking_uri())]
+        if not whole:
+            raise Refused(
+                f"{commit[:9]} was measured on other test rows ({_days(before.rows)}), and its model, {BUNDLE_DIR} "
+                f"{digest[:9]}, is neither in DVC's cache or remote nor in the registry. With all committed, `git switch "
+                f"--detach {commit[:9]} && make repro && git switch -` trains it here."
+            )
+        download.export(whole[0], "", tracking.tracking_uri(), folder)
+    return model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+
+
+def got(commit: str, path: Path, to: Path) -> bool:
+    """Fetch an output of a commit from DVC's cache or remote; return whether it is there."""
+    command = [sys.executable, "-m", "dvc", "get", "--quiet", "--rev", commit, "--out", str(to), ".", str(path)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _digest(commit: str) -> str:
+    """Return the MD5 of the bundle in a commit's dvc.lock."""
+    stages = read(Path("dvc.lock"), commit).get("stages", {})
+    outs = [out for stage in stages.values() for out in stage.get("outs", []) if out["path"] == str(BUNDLE_DIR)]
+    return str(outs[0]["md5"]) if outs else "none"
+
+
+def _days(rows: dict[str, Any]) -> str:
+    return f"{rows['first']} to {rows['last']}" if rows else "unknown ones"
+
+
+def differences(base: Base) -> dict[str, tuple[float, float]]:
+    """Return the 95 % interval of each metric's change from base to candidate, by a paired bootstrap over groups.
+
+    Empty where the predictions of either are not at hand.
+    """
+    p = params.load()
+    settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+    try:
+        now = pd.read_parquet(PREDICTIONS_FILE)
+        before = base.scored or _predictions(base.commit, now)
+    except (OSError, KeyError):
+        return {}
+    if before is None or len(before.target) != len(now):
+        return {}
+    after = evaluate.score(now, now["probability"])
+    counts = metrics.resample_groups(after.group, p.evaluate.bootstrap, p.evaluate.seed)
+    pair = [metrics.measure_weighted(one, counts, settings) for one in (before, after)]
+    return {name: metrics.interval(pair[1][name] - pair[0][name]) for name in pair[0]}
+
+
+def _predictions(commit: str, now: pd.DataFrame) -> Scored | None:
+    """Return a commit's own predictions of the same rows, in the order of the candidate's."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PREDICTIONS_FILE.name
+        if not got(commit, PREDICTIONS_FILE, path):
+            return None
+        before = pd.read_parquet(path)
+    if KEY in before:
+        before = before.set_index(KEY)["probability"].reindex(now[KEY])
+    elif np.array_equal(before[TARGET], now[TARGET]):
+        before = before["probability"]
+    return evaluate.score(now, before.to_numpy())
