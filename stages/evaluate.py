@@ -18,14 +18,13 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
-from stages import featurize, interface, metrics, model_card, params, plots, tracking
+from stages import interface, metrics, model_card, params, plots, tracking
 from stages.errors import DataInvalid, run
-from stages.featurize import DAY, GROUP, KEY, TARGET, described
-from stages.files import EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, rounded, write_json
+from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, ROLLING_FILE, rounded, write_json
+from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_file
 from stages.metrics import MetricSettings, Scored, describe
 from stages.rows import day_of, month_names, months_of
 from stages.sections import EvaluateParams
-from stages.train import BUNDLE_DIR, ROLLING_FILE, matrix
 
 CARD_FILE = Path("reports/model_card.md")
 
@@ -79,8 +78,8 @@ def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: MetricSettings
 
 def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: MetricSettings) -> dict[str, Any]:
     """Return the test metrics in each scenario of the problem, and without each group of features."""
-    matrices = {name: matrix(pd.read_parquet(featurize.scenario_file(name))) for name in names}
-    intact = matrix(pd.read_parquet(featurize.OUT_DIR / "test.parquet"))
+    matrices = {name: matrix(pd.read_parquet(scenario_file(name))) for name in names}
+    intact = matrix(pd.read_parquet(OUT_DIR / "test.parquet"))
     groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
     matrices |= {f"without {group}": without(group, intact) for group in groups}
     return {
@@ -139,7 +138,7 @@ def main() -> None:
     with tracking.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:
         settings = MetricSettings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
-        train, test = (pd.read_parquet(featurize.OUT_DIR / f"{name}.parquet") for name in ("train", "test"))
+        train, test = (pd.read_parquet(OUT_DIR / f"{name}.parquet") for name in ("train", "test"))
         scored, facts = evaluate(train, test, bundle, p)
         predictions = test[[DAY, GROUP, TARGET, KEY]].assign(probability=scored.probability)
         facts["backtest"] = backtest(pd.read_parquet(ROLLING_FILE), predictions, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,15 @@ from app.interface import FEATURE_NAMES, Lookups, compute
 from stages import interface, params, tracking
 from stages.errors import DataInvalid, ParamsInvalid, run
 from stages.files import write_json
+from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_file
 from stages.interface import EDGE_CASES
 from stages.raw import load_tables
-from stages.rows import Rows, day_of
+from stages.rows import Rows
 from stages.rules import Tables
 from stages.sections import FeaturizeParams
 
-OUT_DIR = Path("build/features")
 DATA_DIR = Path("data")
-LOOKUPS_FILE = OUT_DIR / "lookups.json"
 REPAIRS_FILE = Path("build/repairs.json")
-TARGET, DAY, GROUP, KEY = "target", "day", "group", "key"
 
 CHUNK_ROWS = 100_000
 
@@ -62,19 +59,6 @@ def features(rows: Rows, tables: Tables, lookups: Lookups, p: interface.Params, 
     ]
     frame = pd.DataFrame(np.concatenate(chunks), columns=list(FEATURE_NAMES))
     return frame.assign(**{TARGET: rows.target, DAY: rows.day, GROUP: rows.group, KEY: rows.key})
-
-
-def described(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return which rows these are: first and last day (ISO 8601), number, and SHA-256 of keys and targets in order."""
-    rows = frame[[KEY, TARGET]].sort_values([KEY, TARGET])
-    content = rows[KEY].to_numpy(dtype="<u8").tobytes() + rows[TARGET].to_numpy(dtype="i1").tobytes()
-    first, last = (str(day_of(day)) for day in (frame[DAY].min(), frame[DAY].max()))
-    return {"first": first, "last": last, "rows": len(frame), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def scenario_file(scenario: str) -> Path:
-    """Return the path of the test features in a scenario."""
-    return OUT_DIR / f"test_{scenario.replace(' ', '_')}.parquet"
 
 
 def golden_requests(

@@ -5,7 +5,6 @@ Imports no pandas, so that verifying existing data is fast.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import shlex
 import subprocess
@@ -20,15 +19,10 @@ import yaml
 
 from stages import git
 from stages.errors import DataInvalid
+from stages.files import sha256
 from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section
 
 DATA_DIR = Path("data")
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def missing(directory: Path, names: Iterable[str]) -> list[str]:

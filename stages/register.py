@@ -15,10 +15,9 @@ from app.registry import download
 from stages import git, params, tracked, tracking
 from stages.decision import Decision, decide_floors
 from stages.errors import run
-from stages.files import METRICS_FILE, write_json
+from stages.files import BUNDLE_DIR, METRICS_FILE, write_json
 from stages.params import Params
 from stages.sections import as_dict, flatten
-from stages.train import BUNDLE_DIR
 
 RECEIPT_FILE = Path("build/receipt.json")
 

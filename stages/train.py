@@ -17,24 +17,16 @@ import pandas as pd
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute, without
 from app.model import bundle as model
-from stages import featurize, params, progress, tracking
+from stages import params, progress, tracking
 from stages.errors import DataInvalid, run
-from stages.featurize import DAY, GROUP, KEY, LOOKUPS_FILE, TARGET, described
-from stages.fetch import sha256
-from stages.files import write_json
+from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
+from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.rows import months_of
 from stages.sections import TrainParams
 
-BUNDLE_DIR = Path("build/bundle")
-ROLLING_FILE = Path("build/rolling.parquet")
 LOSS_FILE = Path("reports/plots/loss.csv")
 TRAINING_FILE = Path("reports/training.json")
 LOSS_STEP = 5
-
-
-def matrix(frame: pd.DataFrame) -> Floats:
-    """Return the features of a frame, shape (n, k)."""
-    return np.asarray(frame[list(FEATURE_NAMES)], dtype=np.float64)
 
 
 def lightgbm_params(p: TrainParams) -> dict[str, Any]:
@@ -138,7 +130,7 @@ def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: st
 
 def write_reference(rolling: pd.DataFrame, path: Path) -> None:
     """Write the reference sample with its out-of-fold probabilities (NaN before the first fold)."""
-    reference = pd.read_parquet(featurize.OUT_DIR / "reference.parquet")
+    reference = pd.read_parquet(OUT_DIR / "reference.parquet")
     probability = rolling.set_index("row")["probability"].reindex(reference.index)
     path.parent.mkdir(parents=True, exist_ok=True)
     reference.assign(probability=probability).to_parquet(path, index=False)
@@ -162,7 +154,7 @@ def main() -> None:
     """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
     p = params.load().train
     with tracking.stage_run("train", p, inputs=["build/features"]) as log:
-        train = pd.read_parquet(featurize.OUT_DIR / "train.parquet")
+        train = pd.read_parquet(OUT_DIR / "train.parquet")
         rolling, fold_losses = rolling_origin(train, p)
         threshold = choose_threshold(
             rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), p.threshold_rule, p.threshold_value
@@ -171,15 +163,15 @@ def main() -> None:
         booster = fit(matrix(train), train[TARGET].to_numpy(), p, curve, label="final model")
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
         write_reference(rolling, BUNDLE_DIR / model.REFERENCE_FILE)
-        test = pd.read_parquet(featurize.OUT_DIR / "test.parquet", columns=[DAY, KEY, TARGET])
+        test = pd.read_parquet(OUT_DIR / "test.parquet", columns=[DAY, KEY, TARGET])
         facts = {
             "threshold": threshold,
             "rows": {"train": described(train), "selection": described(rolling), "test": described(test)},
             "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
-            "training_data_sha256": sha256(featurize.OUT_DIR / "train.parquet"),
+            "training_data_sha256": sha256(OUT_DIR / "train.parquet"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }
-        requests = json.loads((featurize.OUT_DIR / "golden.json").read_text(encoding="utf-8"))
+        requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(booster, facts, requests, BUNDLE_DIR)
         rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
         _write_losses(curve["train"]["binary_logloss"], fold_losses)

@@ -16,6 +16,7 @@ from app.model import bundle as model
 from app.model.booster import Booster
 from ops.ci.reproduce import clone, rerun
 from stages import checks, evaluate, featurize, interface, params, train, validate
+from stages.frames import TARGET, matrix
 from stages.metrics import MetricSettings
 from stages.params import Params
 from stages.raw import load_tables
@@ -47,7 +48,7 @@ def one_process(times: int) -> dict[str, float]:
     out_of_fold = evaluate.score(rolling, rolling["probability"])
     rule = p.train.threshold_rule, p.train.threshold_value
     threshold = train.choose_threshold(out_of_fold.target, out_of_fold.probability, *rule)
-    booster = train.fit(train.matrix(training), training[featurize.TARGET].to_numpy(), p.train, {})
+    booster = train.fit(matrix(training), training[TARGET].to_numpy(), p.train, {})
     bundle = model.Bundle(Booster(booster.model_to_string().encode()), lookups, threshold, "", {})
     scored, _ = evaluate.evaluate(training, test, bundle, p.evaluate)
     predictions = test.assign(probability=scored.probability)

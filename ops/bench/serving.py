@@ -31,8 +31,7 @@ from tabulate import tabulate
 from app.api.schemas import MAX_BATCH, Batch
 from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
 from app.model import bundle as model
-from stages.files import write_json
-from stages.train import BUNDLE_DIR
+from stages.files import BUNDLE_DIR, write_json
 
 OUT_FILE = Path("build/bench/serving.json")
 START_SECONDS = 90

@@ -19,7 +19,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from stages import fetch, growth, incoming, params
 from stages.errors import DataInvalid
-from stages.files import write_json
+from stages.files import sha256, write_json
 from stages.params import Params
 from stages.raw import load_tables
 from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section
@@ -70,7 +70,7 @@ def read(files: list[Path]) -> list[incoming.Incoming]:
 def facts(files: list[Path], verdict: growth.Verdict) -> dict[str, Any]:
     """Return the report of an addition."""
     return {
-        "files": {path.name: fetch.sha256(path) for path in files},
+        "files": {path.name: sha256(path) for path in files},
         "tables": {
             table: {
                 "read": len(arrival.raw),
@@ -109,7 +109,7 @@ def write_params(verdict: growth.Verdict, added: Path, path: Path = PARAMS_FILE)
     yaml.preserve_quotes = True
     yaml.width = 4096
     content = yaml.load(path)
-    digests = {f"{added.name}/{file.name}": fetch.sha256(file) for file in sorted(added.iterdir())}
+    digests = {f"{added.name}/{file.name}": sha256(file) for file in sorted(added.iterdir())}
     content["data"].setdefault("added", CommentedMap()).update(digests)
     for table, band in verdict.p.validate_.rows.items():
         content["validate"]["rows"][table][:] = list(band)

@@ -6,8 +6,8 @@ import fsspec
 from botocore.exceptions import BotoCoreError
 
 from ops.data import add
-from stages import fetch
 from stages.errors import DataInvalid
+from stages.files import sha256
 from stages.incoming import FORMS
 
 
@@ -25,4 +25,4 @@ def collect(url: str) -> list[Path]:
                 system.get_file(name, str(folder / name.rpartition("/")[2]))
     except (OSError, ValueError, ImportError, BotoCoreError) as err:
         raise DataInvalid(f"the inbox {url} cannot be read: {err}. Correct --inbox, or the access to it.") from err
-    return [path for path in sorted(folder.iterdir()) if fetch.sha256(path) not in known]
+    return [path for path in sorted(folder.iterdir()) if sha256(path) not in known]

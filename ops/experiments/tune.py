@@ -25,8 +25,8 @@ from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, git, params, progress, tracking
 from stages.decision import Check, Decision
-from stages.featurize import LOOKUPS_FILE, OUT_DIR
-from stages.fetch import sha256
+from stages.files import sha256
+from stages.frames import LOOKUPS_FILE, OUT_DIR
 from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
 from stages.sections import PARAMS_FILE, TrainParams

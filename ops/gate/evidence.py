@@ -30,12 +30,11 @@ from ops.gate.policy import Comparison, Evidence, advantage
 from stages import evaluate, featurize, git, metrics, register, tracked, tracking
 from stages.decision import Check
 from stages.errors import DataInvalid, FileInvalid
-from stages.featurize import DAY, LOOKUPS_FILE, OUT_DIR, TARGET, described
 from stages.files import METRICS_FILE
+from stages.frames import DAY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.sections import PARAMS_FILE, PromotionParams
-from stages.train import matrix
 
 WARM_UP_CALLS = 20
 ROWS_TAG = "rows.sha256"

@@ -19,10 +19,9 @@ from ops.gate import evidence
 from ops.gate.base import Base, Side, read
 from stages import evaluate, metrics, params, tracking
 from stages.errors import DataInvalid
-from stages.featurize import KEY, TARGET
-from stages.files import EVALUATION_FILE, PREDICTIONS_FILE
+from stages.files import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE
+from stages.frames import KEY, TARGET
 from stages.metrics import MetricSettings, Scored
-from stages.train import BUNDLE_DIR
 
 
 def scored_again(commit: str, before: Side, now: Side) -> Base:

@@ -15,7 +15,7 @@ import pandas as pd
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
 from stages import featurize, interface, params, progress
-from stages.featurize import LOOKUPS_FILE
+from stages.frames import LOOKUPS_FILE
 from stages.rows import day_of
 
 BATCH = 24

@@ -19,7 +19,7 @@ from app.interface import EXAMPLE
 from ops.monitoring import replay
 from ops.monitoring.replay import BATCH, Day, ReplayFailed, days, predict, report
 from stages import interface, params
-from stages.featurize import TARGET
+from stages.frames import TARGET
 from tests.conftest import ROOT, Clone, free_port, running
 
 CARRIERS = ("AA", "B6", "UA")

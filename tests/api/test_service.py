@@ -12,6 +12,7 @@ import pytest
 
 from app.interface import EXAMPLE, Lookups
 from stages import featurize, interface, params
+from stages.frames import LOOKUPS_FILE
 from stages.raw import load_tables
 from tests.conftest import Clone
 
@@ -30,7 +31,7 @@ def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Clien
     raw = featurize.repair(load_tables(small.path / "data"), repairs)
     rows = interface.rows(raw, p.problem)
     test = rows.where(rows.within(p.test_period))
-    known = Lookups.from_json(json.loads((small.path / featurize.LOOKUPS_FILE).read_text()))
+    known = Lookups.from_json(json.loads((small.path / LOOKUPS_FILE).read_text()))
     evaluated = pd.read_parquet(small.path / "build/predictions.parquet")["probability"].to_numpy()
     chosen = np.sort(np.random.default_rng(0).choice(len(evaluated), 1000, replace=False))
     requests = interface.requests(interface.columns(test.frame.iloc[chosen], raw, known, p.problem))

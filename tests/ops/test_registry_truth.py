@@ -20,8 +20,7 @@ from ops.registry import summary
 from ops.registry.commands import PromotionRefused
 from ops.registry.production import PREVIOUS, PRODUCTION, STAGING, aliases
 from stages import git, register, tracking
-from stages.files import EVALUATION_FILE, METRICS_FILE, write_json
-from stages.train import BUNDLE_DIR
+from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
 from tests.support.promotion import MEASURED, Bench, fill
 
 NAME = "flight-delay"

@@ -13,10 +13,9 @@ from app.model import bundle as model
 from ops.gate import evidence
 from ops.gate.policy import on_rows
 from stages import evaluate, metrics, params
-from stages.featurize import DAY, GROUP, KEY, TARGET
-from stages.files import EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, write_json
+from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, write_json
+from stages.frames import DAY, GROUP, KEY, TARGET
 from stages.metrics import MetricSettings
-from stages.train import BUNDLE_DIR
 from tests.conftest import ROOT, Clone
 from tests.support import scratch
 from tests.support.promotion import fill

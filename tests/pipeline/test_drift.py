@@ -26,7 +26,7 @@ from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.reference import SCORE, Reference
 from ops.retraining import decide as retraining
 from stages import params
-from stages.featurize import TARGET
+from stages.frames import TARGET
 from stages.tracking import DIGEST_TAG
 from tests.conftest import Clone
 

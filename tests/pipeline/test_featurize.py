@@ -12,7 +12,8 @@ from app.interface import FEATURE_NAMES, Request
 from app.problem.features import columns
 from stages import interface, params
 from stages.errors import DataInvalid, ParamsInvalid
-from stages.featurize import DAY, TARGET, features, golden_requests, repair
+from stages.featurize import features, golden_requests, repair
+from stages.frames import DAY, TARGET
 from stages.problem import Params
 from stages.problem.table import lookups, rows
 from stages.raw import load_tables

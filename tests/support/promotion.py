@@ -20,11 +20,11 @@ from app.model import bundle as model
 from app.problem.lookups import Lookups
 from stages import params, tracking
 from stages.decision import Decision
-from stages.featurize import DAY, GROUP, KEY, OUT_DIR, TARGET
 from stages.files import METRICS_FILE, write_json
+from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.register import register
-from stages.train import matrix, write_bundle
+from stages.train import write_bundle
 from tests.support.clone import ROOT
 from tests.support.models import ROWS
 from tests.support.processes import Program, started

@@ -9,7 +9,7 @@ import pytest
 from app.interface import FEATURE_NAMES, members, without
 from stages import evaluate, params
 from stages.errors import DataInvalid, ParamsInvalid
-from stages.featurize import DAY, KEY, TARGET, described
+from stages.frames import DAY, KEY, TARGET, described
 from stages.rows import month_names, month_of
 from stages.train import choose_threshold, folds
 

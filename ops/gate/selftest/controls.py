@@ -27,12 +27,11 @@ from ops.registry import commands as registry
 from ops.registry.commands import PromotionRefused
 from stages import progress, tracked, tracking
 from stages.decision import Decision
-from stages.featurize import DAY, OUT_DIR, TARGET
-from stages.fetch import sha256
-from stages.files import METRICS_FILE, write_json
+from stages.files import BUNDLE_DIR, METRICS_FILE, sha256, write_json
+from stages.frames import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.register import register
-from stages.train import BUNDLE_DIR, dataset, fit, lightgbm_params, matrix, write_bundle
+from stages.train import dataset, fit, lightgbm_params, write_bundle
 
 LEAK, LEAK_FLIPPED = "leaked_target", 0.1
 SLOW_TIMES, SLOW_ROWS = 20, 4000

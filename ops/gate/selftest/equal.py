@@ -24,13 +24,13 @@ from ops.gate.evidence import Resampled, TestRows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
 from stages import evaluate, progress
 from stages.decision import Decision
-from stages.featurize import DAY, GROUP, OUT_DIR, TARGET
-from stages.fetch import sha256
+from stages.files import sha256
+from stages.frames import DAY, GROUP, OUT_DIR, TARGET, matrix
 from stages.metrics import MIN_ROWS, MetricSettings
 from stages.params import Params
 from stages.rows import month_of
 from stages.sections import GateParams
-from stages.train import fit, matrix
+from stages.train import fit
 
 CACHE_DIR = Path("build/selftest")
 ACCEPTED = 0.95  # of the pairs that differ by chance only

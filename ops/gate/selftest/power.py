@@ -13,10 +13,10 @@ from ops.gate.evidence import Resampled, resampled
 from ops.gate.policy import table as markdown_table
 from ops.gate.selftest.equal import Period, judge, resample
 from stages import evaluate, progress
-from stages.featurize import GROUP, TARGET
+from stages.files import BUNDLE_DIR
+from stages.frames import GROUP, TARGET, matrix
 from stages.metrics import MetricSettings, Scored, measure
 from stages.params import Params
-from stages.train import BUNDLE_DIR, matrix
 
 NOISE_STEPS = 1000  # the last one: every row has the features of another one
 CAUGHT = 0.8

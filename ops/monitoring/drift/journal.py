@@ -10,7 +10,7 @@ from sqlalchemy import Engine, Select, func, select
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.database import outcomes, predictions, reading
 from ops.monitoring.drift.reference import SCORE
-from stages.featurize import TARGET
+from stages.frames import TARGET
 
 ID_RANDOM = 13
 """Where the random part of an id begins, counted from 1; before it is the time."""

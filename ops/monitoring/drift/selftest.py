@@ -15,10 +15,10 @@ from app.model import bundle as model
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
 from stages import params, progress
-from stages.featurize import DAY, OUT_DIR, TARGET
-from stages.fetch import sha256
+from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256
+from stages.frames import DAY, OUT_DIR, TARGET, matrix
 from stages.rows import months_of
-from stages.train import BUNDLE_DIR, ROLLING_FILE, folds, matrix
+from stages.train import folds
 
 RESAMPLES = 100
 WINDOW_ROWS = 2000

@@ -1,0 +1,62 @@
+"""The dependencies in dvc.yaml: what a stage imports, all of it and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+WITHOUT_EFFECT = {
+    "app.environment": "refuses variables before a command runs",
+    "app.errors": "errors end a stage without outputs",
+    "app.registry": "access to MLflow, from which no output is read",
+    "app.settings": "settings of the service; a stage reads MLflow's default address",
+    "stages.errors": "errors end a stage without outputs",
+    "stages.git": "the commit, for MLflow",
+    "stages.params": "checks params.yaml; DVC compares its values, and stages/sections.py gives them their meaning",
+    "stages.progress": "output to the terminal",
+    "stages.tracked": "reads params.yaml and dvc.lock",
+    "stages.tracking": "logs to MLflow",
+}
+"""Modules that are no dependencies, and why a change of them cannot change an output."""
+
+
+def imported(graph: grimp.ImportGraph, stage: str) -> set[str]:
+    """Return the files of a stage's module and of all that it imports, directly or not, outside WITHOUT_EFFECT."""
+    modules = {f"stages.{stage}"} | graph.find_upstream_modules(f"stages.{stage}")
+    paths = {ROOT / name.replace(".", "/") for name in modules}
+    return {str((p / "__init__.py" if p.is_dir() else p.with_suffix(".py")).relative_to(ROOT)) for p in paths}
+
+
+@pytest.fixture(scope="module", name="graph")
+def import_graph() -> grimp.ImportGraph:
+    """The imports of the first-party packages, without what has no effect."""
+    graph = grimp.build_graph("app", "stages", cache_dir=None)
+    for name in WITHOUT_EFFECT:
+        assert name in graph.modules, f"{name} does not exist any more"
+        for module in {name} | graph.find_descendants(name):
+            graph.remove_module(module)
+    return graph
+
+
+def differences(graph: grimp.ImportGraph, stage: str, dependencies: list[str]) -> tuple[set[str], set[str]]:
+    """Return the imported files that are no dependencies of a stage, and its dependencies on code that it does not import."""
+    files = imported(graph, stage)
+    code = {name for name in dependencies if Path(name).parts[0] in ("app", "stages")}
+    covered = {name: {file for file in files if Path(file).is_relative_to(name)} for name in code}
+    return files - set().union(*covered.values()), {name for name, found in covered.items() if not found}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_all_that_it_imports_and_on_nothing_else(graph: grimp.ImportGraph, stage: str) -> None:
+    dependencies = STAGES[stage]["deps"]
+    assert differences(graph, stage, dependencies) == (set(), set())
+    own = f"stages/{stage}.py"
+    assert differences(graph, stage, [name for name in dependencies if name != own]) == ({own}, set())
+    assert differences(graph, stage, [*dependencies, "stages/growth.py"]) == (set(), {"stages/growth.py"})
