@@ -48,6 +48,7 @@ def odd(small: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clon
     """A copy of the small clone with this environment's programs, whose version is Production."""
     folder = tmp_path_factory.mktemp("odd") / "clone"
     shutil.copytree(small.path, folder, symlinks=True)
+    Clone(folder).run("git", "clean", "--quiet", "--force", "-d")  # journals of other tests
     (folder / ".venv").symlink_to(sys.prefix)
     lib = folder.parent / "lib"
     lib.mkdir()
