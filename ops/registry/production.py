@@ -4,14 +4,18 @@ MLflow has no transaction over two aliases. A registered model's name is unique,
 compare-and-set that works over SQLite and HTTP alike: that is the lock. Under it, what is going to happen is written
 first (the intent), then done step by step, each step harmless when repeated. Whoever comes after an interruption
 finds the intent and completes it.
+
+A lock that is not released is broken after LEASE_SECONDS, and its holder may have been paused only. Moves are therefore
+numbered under the lock. The holder of a broken lock stops before its next write; an intent that it still wrote has a
+number that is taken, so it is dropped; an alias that it still wrote is set back to that of the last move.
 """
 
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from mlflow import MlflowClient
@@ -35,9 +39,20 @@ class PointerMoved(OnTimeError):
     """Production changed while the decision was made."""
 
 
+class LockLost(OnTimeError):
+    """Another caller has broken the lock: this process was paused for longer than LEASE_SECONDS."""
+
+
+Guard = Callable[[], None]
+"""Raises LockLost unless the lock is still held."""
+
+
 @dataclass(frozen=True)
 class Intent:
-    """A move of Production: from which version to which, what is `previous` then, by which run, why, when (ms)."""
+    """A move of Production: from which version to which, what is `previous` then, by which run, why, when (ms).
+
+    `number` is its place in the order of all moves, given under the lock.
+    """
 
     action: str
     to: str
@@ -46,6 +61,7 @@ class Intent:
     run_id: str
     reason: str
     at: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    number: int = 0
 
 
 @contextmanager
@@ -102,7 +118,7 @@ def _break(client: MlflowClient, held: str, token: str) -> str | None:
 
 
 @contextmanager
-def lock(client: MlflowClient, name: str) -> Iterator[None]:
+def lock(client: MlflowClient, name: str) -> Iterator[Guard]:
     """Hold the pointer of a model until the block ends; wait while another caller holds it."""
     held, token = f"{name}-pointer-lock", uuid.uuid4().hex
     graves: list[str | None] = []
@@ -114,56 +130,110 @@ def lock(client: MlflowClient, name: str) -> Iterator[None]:
         elif holder is not None and time.monotonic() - since > LEASE_SECONDS:
             graves.append(_break(client, held, holder))
         time.sleep(0.05)
+
+    def guard() -> None:
+        if _tag(client, held, TOKEN_TAG) != token:
+            raise LockLost(f"{held} was taken over after {LEASE_SECONDS:g} s.")
+
     try:
-        yield
+        yield guard
     finally:
         for lock_name in [*filter(None, graves), *([held] if _tag(client, held, TOKEN_TAG) == token else [])]:
             client.delete_registered_model(lock_name)
 
 
-def _settle(client: MlflowClient, name: str) -> str | None:
+def _settle(client: MlflowClient, name: str, guard: Guard) -> str | None:
     """Complete the move that an interrupted call left, and return what was done; to be called under the lock."""
     text = _tag(client, name, INTENT_TAG)
     if not text:
         return None
     intent = Intent(**json.loads(text))
-    if by_number(client, name, intent.to) is None:
+    why = f"version {intent.to} is gone" if by_number(client, name, intent.to) is None else ""
+    if intent.number and intent.number < _next(client, name) and _last(client, name).get("run_id") != intent.run_id:
+        why = "Production has moved since"
+    if why:
+        guard()
         client.delete_registered_model_tag(name, INTENT_TAG)
-        return f"An interrupted {intent.action} is undone: version {intent.to} is gone."
-    _apply(client, name, intent)
+        return f"An interrupted {intent.action} is undone: {why}."
+    _apply(client, name, intent, guard)
     return f"An interrupted {intent.action} is completed: version {intent.to} is Production."
 
 
 def settled(client: MlflowClient, name: str) -> str | None:
     """Take the lock and complete what an interrupted call left."""
-    with lock(client, name):
-        return _settle(client, name)
+    with lock(client, name) as guard:
+        return _settle(client, name, guard)
 
 
 def move(client: MlflowClient, name: str, intent: Intent) -> None:
     """Make `intent.to` Production if `intent.origin` still is; raise PointerMoved otherwise."""
-    with lock(client, name):
-        _settle(client, name)
-        found = by_alias(client, name, PRODUCTION)
-        now = str(found.version) if found else None
-        if now != intent.origin:
-            client.set_tag(intent.run_id, "decision", "outdated")
-            raise PointerMoved(
-                f"Production of {name} moved from {intent.origin or 'none'} to {now or 'none'} while version "
-                f"{intent.to} was judged; nothing was changed. Run the command again."
-            )
-        client.set_registered_model_tag(name, INTENT_TAG, json.dumps(asdict(intent)))
-        _apply(client, name, intent)
+    try:
+        with lock(client, name) as guard:
+            _settle(client, name, guard)
+            found = by_alias(client, name, PRODUCTION)
+            now = str(found.version) if found else None
+            if now != intent.origin:
+                _outdated(client, name, intent, now)
+            numbered = replace(intent, number=_next(client, name))
+            guard()
+            client.set_registered_model_tag(name, INTENT_TAG, json.dumps(asdict(numbered)))
+            _apply(client, name, numbered, guard)
+    except LockLost:
+        with lock(client, name) as guard:
+            _settle(client, name, guard)
+            _set_back(client, name, intent)
+            known = {one["run_id"]: one["to"] for one in moves(client, name)}
+        now = list(known.values())[-1] if known else None
+        if intent.run_id not in known:
+            _outdated(client, name, intent, now)
+        if now != intent.to:  # the successor completed this move, and then made its own
+            raise PointerMoved(f"Production of {name} moved to {now} after it was version {intent.to}.") from None
 
 
-def _apply(client: MlflowClient, name: str, intent: Intent) -> None:
-    """Execute the intent; every step is idempotent."""
-    if intent.previous is not None and by_number(client, name, intent.previous):
-        client.set_registered_model_alias(name, PREVIOUS, intent.previous)
+def _outdated(client: MlflowClient, name: str, intent: Intent, now: str | None) -> None:
+    """Mark the decision of an intent that is not carried out, and raise PointerMoved."""
+    client.set_tag(intent.run_id, "decision", "outdated")
+    raise PointerMoved(
+        f"Production of {name} moved from {intent.origin or 'none'} to {now or 'none'} while version {intent.to} was "
+        "judged, or its promotion was paused; nothing was changed. Run the command again."
+    )
+
+
+def _next(client: MlflowClient, name: str) -> int:
+    """Return the number of the next move; former versions did not number theirs."""
+    known = moves(client, name)
+    return max([len(known), *(int(one.get("number", 0)) for one in known)]) + 1
+
+
+def _last(client: MlflowClient, name: str) -> dict[str, str]:
+    """Return the last move, empty if there was none."""
+    return (moves(client, name) or [{}])[-1]
+
+
+def _set_back(client: MlflowClient, name: str, late: Intent) -> None:
+    """Set the aliases back to the last move, where a write of `late` came after it; to be called under the lock."""
+    last, found = _last(client, name), by_alias(client, name, PRODUCTION)
+    if "previous" not in last or last["run_id"] == late.run_id or not found or str(found.version) != late.to:
+        return
+    client.set_registered_model_alias(name, PRODUCTION, last["to"])
+    _set_previous(client, name, last["previous"])
+
+
+def _set_previous(client: MlflowClient, name: str, number: str | None) -> None:
+    if number and by_number(client, name, number):
+        client.set_registered_model_alias(name, PREVIOUS, number)
     elif by_alias(client, name, PREVIOUS) is not None:
         client.delete_registered_model_alias(name, PREVIOUS)
+
+
+def _apply(client: MlflowClient, name: str, intent: Intent, guard: Guard) -> None:
+    """Execute the intent; every step is idempotent."""
+    guard()
     client.set_registered_model_alias(name, PRODUCTION, intent.to)
+    guard()  # if the lock was lost before the alias was written, the write has to be undone
+    _set_previous(client, name, intent.previous)
     facts = {"action": intent.action, "to": intent.to, "from": intent.origin or "", "at": intent.at}
+    facts |= {"number": intent.number, "previous": intent.previous or ""}
     digest = client.get_model_version(name, intent.to).tags.get(DIGEST_TAG, "")
     facts |= {"why": intent.reason, "digest": digest, "model": name}
     for key, value in facts.items():  # `model` last: it marks the record as complete
@@ -180,7 +250,7 @@ def moves(client: MlflowClient, name: str) -> list[dict[str, str]]:
     for run in runs:
         tags = {k.removeprefix("moved."): v for k, v in run.data.tags.items() if k.startswith("moved.")}
         found.append(tags | {"run_id": run.info.run_id})
-    return sorted(found, key=lambda tags: int(tags["at"]))
+    return sorted(found, key=lambda tags: (int(tags.get("number", 0)), int(tags["at"])))
 
 
 def before(client: MlflowClient, name: str, version: str) -> str | None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +31,7 @@ from stages import metrics, params, tracking
 from stages.files import write_json
 from stages.metrics import MetricSettings, Scored
 from tests.conftest import ROOT
+from tests.support.processes import wait_for
 from tests.support.promotion import Bench, decision_of, fill
 
 NAME = "flight-delay"
@@ -184,6 +189,61 @@ def test_an_interrupted_promotion_is_completed_by_the_next_call(
     assert pointer.INTENT_TAG in client.get_registered_model(NAME).tags
     assert "completed" in str(pointer.settled(client, NAME))
     assert aliases(client) == (v["good"], v["weak"])
+    assert_settled(client)
+
+
+PAUSED = """
+import os, signal, sys
+from mlflow import MlflowClient
+from ops.cli import main
+from ops.registry import production
+
+target, name, when = {"lock": (production, "_next", 1), "intent": (production, "_apply", 1),
+                      "alias": (MlflowClient, "set_registered_model_alias", 1)}[sys.argv[1]]
+original = getattr(target, name)
+
+def pause(*arguments, **options):
+    setattr(target, name, original)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return original(*arguments, **options)
+
+setattr(target, name, pause)
+sys.argv = ["on-time", *sys.argv[2:]]
+main()
+"""
+
+
+def stopped(program: subprocess.Popen[str]) -> bool:
+    """Return whether a process was stopped by a signal."""
+    assert program.poll() is None, program.stderr and program.stderr.read()
+    return Path(f"/proc/{program.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("store", ["bench", "served"])
+@pytest.mark.parametrize(("where", "first"), [("lock", ""), ("intent", "good"), ("alias", "good")])
+def test_a_promoter_that_was_paused_for_longer_than_its_lock_changes_nothing(
+    store: str, where: str, first: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench: Bench = request.getfixturevalue(store)
+    client, p, v = bench.client, bench.params, bench.versions
+    registry.promote(client, p, v["weak"])
+    command = [sys.executable, "-c", PAUSED, where, "model", "promote", "--version", v["good"]]
+    env = os.environ | {"MLFLOW_TRACKING_URI": bench.uri, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=bench.path, env=env, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            wait_for("the promoter is paused", lambda: stopped(program), 60)
+            monkeypatch.setattr(pointer, "LEASE_SECONDS", 0.5)
+            registry.promote(client, p, v["better"])
+            program.send_signal(signal.SIGCONT)
+            assert program.wait(60) != 0 and program.stderr
+            assert "Production of flight-delay moved" in program.stderr.read()
+        finally:
+            program.kill()
+    assert aliases(client) == (v["better"], v[first or "weak"])
+    assert [move["to"] for move in pointer.moves(client, NAME)] == [
+        v[name] for name in ("weak", first, "better") if name
+    ]
     assert_settled(client)
 
 
