@@ -25,7 +25,7 @@ TRAINING: dict[str, str] = {
     "CARD": "the paragraphs of the model card",
 }
 
-load("stages.problem", TRAINING)
+_problem = load("stages.problem", TRAINING)
 
 # pylint: disable=wrong-import-position # the check comes first
 from stages.problem import (  # noqa: E402
@@ -46,9 +46,12 @@ from stages.problem import (  # noqa: E402
     slices,
 )
 
+raw_rows = getattr(_problem, "raw_rows", None)
+"""Turn recorded requests and outcomes into raw rows; optional, as a problem's requests may lack what its tables have."""
+
 # fmt: off
 __all__ = [
     "CARD", "COLUMNS", "EDGE_CASES", "KEYS", "Params", "REPAIRS", "RULES", "columns", "days", "lookups",
-    "outcomes", "requests", "rows", "scenarios", "slices",
+    "outcomes", "raw_rows", "requests", "rows", "scenarios", "slices",
 ]
 # fmt: on

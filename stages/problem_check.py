@@ -24,9 +24,12 @@ from app.interface import (
 from stages import interface
 from stages.checks import check as check_rules
 from stages.fetch import DATA_DIR
+from stages.incoming import convert
+from stages.interface import COLUMNS
 from stages.params import Params
 from stages.raw import load_tables
 from stages.rows import Rows
+from stages.rules import Tables
 from stages.sections import Coverage
 
 CARD_KEYS = {"predicts", "data", "intervals", "scenarios", "limits"}
@@ -102,6 +105,23 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is no valid Outcome"
     positives = [Outcome.model_validate(body).positive for body in reported]
     yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
+    if interface.raw_rows is not None:
+        yield from _recorded(sample, tables, again, reported, p)
+
+
+def _recorded(
+    sample: Rows, tables: Tables, lookups: Lookups, reported: list[Any], p: Params
+) -> Iterator[tuple[bool, str]]:
+    bodies = interface.requests(interface.columns(sample.frame, tables, lookups, p.problem))
+    requests = [Request.model_validate(body) for body in bodies]
+    made = interface.raw_rows(requests, [Outcome.model_validate(body) for body in reported], tables)
+    for table, frame in made.items():
+        yield list(frame) == list(COLUMNS.get(table, ())), f"raw_rows: {table} has other columns than COLUMNS"
+    typed = {table: convert(frame, table)[0] for table, frame in made.items()}
+    again = interface.rows(tables | typed, p.problem)
+    yield sorted(zip(again.day, again.target, strict=True)) == sorted(zip(sample.day, sample.target, strict=True)), (
+        "raw_rows: recorded requests and outcomes have other days or targets than the rows that they were made of"
+    )
 
 
 def _features(sample: Rows, made: Any, lookups: Lookups) -> Iterator[tuple[bool, str]]:
