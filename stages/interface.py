@@ -5,7 +5,10 @@ The core imports these names from here and depends on nothing else of the proble
 
 from __future__ import annotations
 
-from app.interface import load
+from collections.abc import Callable, Sequence
+
+from app.interface import Outcome, Request, load
+from stages.rules import Tables
 
 TRAINING: dict[str, str] = {
     "Params": "the section `problem` of params.yaml",
@@ -46,8 +49,8 @@ from stages.problem import (  # noqa: E402
     slices,
 )
 
-raw_rows = getattr(_problem, "raw_rows", None)
-"""Turn recorded requests and outcomes into raw rows; optional, as a problem's requests may lack what its tables have."""
+raw_rows: Callable[[Sequence[Request], Sequence[Outcome], Tables], Tables] | None = getattr(_problem, "raw_rows", None)
+"""Turn requests and their outcomes into raw rows; optional, as requests may lack what the tables have."""
 
 # fmt: off
 __all__ = [

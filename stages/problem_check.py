@@ -105,16 +105,13 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is no valid Outcome"
     positives = [Outcome.model_validate(body).positive for body in reported]
     yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
-    if interface.raw_rows is not None:
-        yield from _recorded(sample, tables, again, reported, p)
+    if interface.raw_rows:
+        bodies = interface.requests(interface.columns(sample.frame, tables, again, problem))
+        pairs = [Request.model_validate(body) for body in bodies], [Outcome.model_validate(body) for body in reported]
+        yield from _recorded(sample, tables, interface.raw_rows(*pairs, tables), p)
 
 
-def _recorded(
-    sample: Rows, tables: Tables, lookups: Lookups, reported: list[Any], p: Params
-) -> Iterator[tuple[bool, str]]:
-    bodies = interface.requests(interface.columns(sample.frame, tables, lookups, p.problem))
-    requests = [Request.model_validate(body) for body in bodies]
-    made = interface.raw_rows(requests, [Outcome.model_validate(body) for body in reported], tables)
+def _recorded(sample: Rows, tables: Tables, made: Tables, p: Params) -> Iterator[tuple[bool, str]]:
     for table, frame in made.items():
         yield list(frame) == list(COLUMNS.get(table, ())), f"raw_rows: {table} has other columns than COLUMNS"
     typed = {table: convert(frame, table)[0] for table, frame in made.items()}

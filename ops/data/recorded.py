@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from pydantic import ValidationError
@@ -24,24 +25,28 @@ def collect(url: str, since: datetime | None) -> list[Path]:
     """
     if interface.raw_rows is None:
         raise DataInvalid("stages/problem does not define raw_rows, which docs/adapt.md describes: add files instead.")
-    pairs, invalid = [], 0
+    requests: list[Request] = []
+    told: list[Outcome] = []
+    invalid = 0
     for row in _read(url, since):
         try:
             outcome = Outcome.model_validate({"prediction_id": row.id} | row.details)
-            pairs.append((Request.model_validate(row.request), outcome))
+            requests.append(Request.model_validate(row.request))
         except ValidationError:  # recorded by a release with another schema
             invalid += 1
-    click.echo(f"journal: {len(pairs):,} requests with outcomes" + (f", {invalid:,} invalid today" if invalid else ""))
-    if not pairs:
+        else:
+            told.append(outcome)
+    click.echo(f"journal: {len(told):,} requests with outcomes" + (f", {invalid:,} invalid today" if invalid else ""))
+    if not told:
         return []
-    tables = interface.raw_rows(*zip(*pairs, strict=True), load_tables(fetch.DATA_DIR))
+    tables = interface.raw_rows(requests, told, load_tables(fetch.DATA_DIR))
     paths = {add.WORK / f"{table}-journal.parquet": frame for table, frame in tables.items() if len(frame)}
     for path, frame in paths.items():
         frame.to_parquet(path, index=False)
     return list(paths)
 
 
-def _read(url: str, since: datetime | None) -> Sequence[Row]:
+def _read(url: str, since: datetime | None) -> Sequence[Row[Any, Any, Any]]:
     """Return id, request and details of the outcome of each prediction that has both, in the order of the reports."""
     own = predictions.c
     query = select(own.id, own.request, outcomes.c.details).join(outcomes, own.id == outcomes.c.prediction_id)

@@ -101,7 +101,7 @@ def departed_or_not(t: Tables, _: Params) -> Flags:
 
 @rule("flights")
 def arrived_or_not(t: Tables, _: Params) -> Flags:
-    """`air_time` is missing exactly where `arr_delay` is (cancelled or diverted), or nothing but the arrival is known."""
+    """`air_time` is missing exactly where `arr_delay` is (cancelled, diverted), or only the arrival is known."""
     f = t["flights"]
     return (f["air_time"].isna() != f["arr_delay"].isna()) & ~unobserved(f)
 
