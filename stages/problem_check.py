@@ -25,7 +25,6 @@ from stages import interface
 from stages.checks import check as check_rules
 from stages.fetch import DATA_DIR
 from stages.incoming import convert
-from stages.interface import COLUMNS
 from stages.params import Params
 from stages.raw import load_tables
 from stages.rows import Rows
@@ -105,20 +104,17 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is no valid Outcome"
     positives = [Outcome.model_validate(body).positive for body in reported]
     yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
-    if interface.raw_rows:
-        bodies = interface.requests(interface.columns(sample.frame, tables, again, problem))
-        pairs = [Request.model_validate(body) for body in bodies], [Outcome.model_validate(body) for body in reported]
-        yield from _recorded(sample, tables, interface.raw_rows(*pairs, tables), p)
+    yield from _recorded(sample, tables, interface.columns(sample.frame, tables, again, problem), reported, p)
 
 
-def _recorded(sample: Rows, tables: Tables, made: Tables, p: Params) -> Iterator[tuple[bool, str]]:
-    for table, frame in made.items():
-        yield list(frame) == list(COLUMNS.get(table, ())), f"raw_rows: {table} has other columns than COLUMNS"
-    typed = {table: convert(frame, table)[0] for table, frame in made.items()}
-    again = interface.rows(tables | typed, p.problem)
-    yield sorted(zip(again.day, again.target, strict=True)) == sorted(zip(sample.day, sample.target, strict=True)), (
-        "raw_rows: recorded requests and outcomes have other days or targets than the rows that they were made of"
-    )
+def _recorded(sample: Rows, tables: Tables, made: Any, reported: list[Any], p: Params) -> Iterator[tuple[bool, str]]:
+    if interface.raw_rows is None:
+        return
+    requests = [Request.model_validate(body) for body in interface.requests(made)]
+    raw = interface.raw_rows(requests, [Outcome.model_validate(body) for body in reported], tables)
+    rows = interface.rows(tables | {table: convert(frame, table)[0] for table, frame in raw.items()}, p.problem)
+    after, before = (sorted(zip(found.day, found.target, strict=True)) for found in (rows, sample))
+    yield after == before, "raw_rows: requests and outcomes become rows with other days or targets than they had"
 
 
 def _features(sample: Rows, made: Any, lookups: Lookups) -> Iterator[tuple[bool, str]]:

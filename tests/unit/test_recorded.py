@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,11 @@ import pandas as pd
 import pytest
 
 from app.interface import EXAMPLE, Lookups, Outcome, Request, compute
+from ops.data import recorded as from_journal
 from stages import growth, incoming, interface, params
+from stages.errors import DataInvalid
 from stages.params import Params
 from stages.problem.schema import COLUMNS, KEYS
-from stages.raw import load_tables
 from stages.rules import Tables
 
 FIRST, SPLIT, LAST = date(2013, 1, 11), 16, 20
@@ -34,7 +34,8 @@ def some_days(tables: Tables, first: int, last: int) -> Tables:
 @pytest.fixture(scope="module", name="raw")
 def ten_days() -> Tables:
     """Return the tables of January 11 to 20."""
-    return some_days(load_tables(Path("data")), FIRST.day, LAST)
+    texts = {t: pd.read_csv(f"data/{t}.csv", dtype=str, keep_default_na=False, nrows=27_000) for t in COLUMNS}
+    return some_days({t: incoming.convert(f.replace("NA", None), t)[0] for t, f in texts.items()}, FIRST.day, LAST)
 
 
 @pytest.fixture(scope="module", name="p")
@@ -160,3 +161,22 @@ def test_weather_is_taken_of_the_days_that_were_flown_only() -> None:
     night = {"scheduled_departure": "2013-03-10T03:10:00", "scheduled_arrival": "2013-03-10T06:00:00"}
     made = rows_of((night | {"weather": hours}, {"delay_minutes": 5}))["weather"]
     assert made[["hour", "temp"]].to_numpy().tolist() == [[1, 45], [0, 44]]  # 2 o'clock did not exist
+
+
+def test_flights_without_weather_are_rows_as_well() -> None:
+    made = rows_of(
+        ({"weather": None}, {"delay_minutes": 5}), ({"weather": [{}], "flight_number": 8}, {"delay_minutes": 5})
+    )
+    assert len(made["flights"]) == 2 and made["weather"].empty
+
+
+def test_the_hour_that_occurs_twice_is_quarantined() -> None:
+    night = {"scheduled_departure": "2013-11-03T01:10:00", "scheduled_arrival": "2013-11-03T06:00:00"}
+    made = rows_of((night, {"delay_minutes": 5}))
+    assert made["flights"]["time_hour"].isna().tolist() == [True] and made["weather"].empty
+
+
+def test_a_problem_may_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interface, "raw_rows", None)
+    with pytest.raises(DataInvalid, match="does not define raw_rows.*docs/adapt.md.*add files"):
+        from_journal.collect("sqlite://", None)
