@@ -36,10 +36,11 @@ def spare(column: pa.Column) -> bool:
     return bool((column.metadata or {}).get("spare"))
 
 
-def text(pattern: str = r"\S", unique: bool = False) -> pa.Column:
-    """Describe a column of text that matches a pattern; if unique, without duplicates."""
+def text(pattern: str = r"\S", unique: bool = False, spare: bool = False) -> pa.Column:
+    """Describe a column of text that matches a pattern; if unique, without duplicates; `spare` as for `real`."""
     description = f"text like {pattern}" + (", each once" if unique else "")
-    return pa.Column(str, pa.Check.str_contains(pattern), unique=unique, description=description)
+    check, metadata = pa.Check.str_contains(pattern), {"spare": spare}
+    return pa.Column(str, check, unique=unique, description=description, metadata=metadata)
 
 
 def kind(column: pa.Column) -> Literal["integer", "real", "time", "text"]:

@@ -87,13 +87,17 @@ def gather(files: list[Incoming]) -> dict[str, Arrival]:
     return arrivals
 
 
-def compare(known: pd.DataFrame, arrival: Arrival, keys: list[str]) -> None:
-    """Drop the rows that are known from an arrival, and list those that correct a known one."""
+def compare(known: pd.DataFrame, arrival: Arrival, keys: list[str], corrects: bool = True) -> None:
+    """Drop the rows that are known from an arrival, and list those that correct a known one.
+
+    Unless it `corrects`, a row with a known key is known, whatever its other values.
+    """
     _, place = absorb([known, arrival.typed], keys)
     found = place[len(known) :]
     old = found < len(known)
     before, after = known.iloc[found[old]].reset_index(drop=True), arrival.typed[old].reset_index(drop=True)
     differs = pd.DataFrame({name: ~_equal(before[name], after[name]) for name in after}, index=after.index)
+    differs &= corrects
     for i in np.flatnonzero(differs.any(axis=1)):
         key = " ".join(f"{name}={after.loc[i, name]}" for name in keys)
         changes = ", ".join(f"{c} {before.loc[i, c]} -> {after.loc[i, c]}" for c in differs.columns[differs.loc[i]])
@@ -154,15 +158,15 @@ def parameters(p: Params, arrivals: dict[str, Arrival]) -> Params:
     )
 
 
-def judge(known: Tables, files: list[Incoming], p: Params) -> Verdict:
+def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True) -> Verdict:
     """Return the verdict on new rows; raise DataInvalid if a file has too many that break an error rule.
 
     The rules are checked on the known and the new rows together, as `validate` will check them, and again without the
-    rows that break one.
+    rows that break one. Unless the files may correct known rows, these stay as they are.
     """
     arrivals = gather(files)
     for table, arrival in arrivals.items():
-        compare(known[table], arrival, KEYS[table])
+        compare(known[table], arrival, KEYS[table], corrects)
     while True:
         grown = parameters(p, arrivals)
         whole, places = _together(known, arrivals)

@@ -5,7 +5,10 @@ The core imports these names from here and depends on nothing else of the proble
 
 from __future__ import annotations
 
-from app.interface import load
+from collections.abc import Callable, Sequence
+
+from app.interface import Outcome, Request, load
+from stages.rules import Tables
 
 TRAINING: dict[str, str] = {
     "Params": "the section `problem` of params.yaml",
@@ -25,7 +28,7 @@ TRAINING: dict[str, str] = {
     "CARD": "the paragraphs of the model card",
 }
 
-load("stages.problem", TRAINING)
+_problem = load("stages.problem", TRAINING)
 
 # pylint: disable=wrong-import-position # the check comes first
 from stages.problem import (  # noqa: E402
@@ -46,9 +49,12 @@ from stages.problem import (  # noqa: E402
     slices,
 )
 
+raw_rows: Callable[[Sequence[Request], Sequence[Outcome], Tables], Tables] | None = getattr(_problem, "raw_rows", None)
+"""Turn requests and their outcomes into raw rows; optional, as requests may lack what the tables have."""
+
 # fmt: off
 __all__ = [
     "CARD", "COLUMNS", "EDGE_CASES", "KEYS", "Params", "REPAIRS", "RULES", "columns", "days", "lookups",
-    "outcomes", "requests", "rows", "scenarios", "slices",
+    "outcomes", "raw_rows", "requests", "rows", "scenarios", "slices",
 ]
 # fmt: on

@@ -24,9 +24,11 @@ from app.interface import (
 from stages import interface
 from stages.checks import check as check_rules
 from stages.fetch import DATA_DIR
+from stages.incoming import convert
 from stages.params import Params
 from stages.raw import load_tables
 from stages.rows import Rows
+from stages.rules import Tables
 from stages.sections import Coverage
 
 CARD_KEYS = {"predicts", "data", "intervals", "scenarios", "limits"}
@@ -102,6 +104,17 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is no valid Outcome"
     positives = [Outcome.model_validate(body).positive for body in reported]
     yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
+    yield from _recorded(sample, tables, interface.columns(sample.frame, tables, again, problem), reported, p)
+
+
+def _recorded(sample: Rows, tables: Tables, made: Any, reported: list[Any], p: Params) -> Iterator[tuple[bool, str]]:
+    if interface.raw_rows is None:
+        return
+    requests = [Request.model_validate(body) for body in interface.requests(made)]
+    raw = interface.raw_rows(requests, [Outcome.model_validate(body) for body in reported], tables)
+    rows = interface.rows(tables | {table: convert(frame, table)[0] for table, frame in raw.items()}, p.problem)
+    after, before = (sorted(zip(found.day, found.target, strict=True)) for found in (rows, sample))
+    yield after == before, "raw_rows: requests and outcomes become rows with other days or targets than they had"
 
 
 def _features(sample: Rows, made: Any, lookups: Lookups) -> Iterator[tuple[bool, str]]:

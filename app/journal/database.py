@@ -1,8 +1,9 @@
 """The journal's database: its tables, and the connections to it.
 
 Rows are only inserted and expired, so the image contains no migration tool: the journal stores its schema version and
-rejects a database with a different one. A change that adds a column raises the version and documents the migration of
-older tables here; services of the former version stop writing as soon as the version is raised.
+rejects a database with a different one. A change that former releases cannot read or write raises the version and
+documents the migration here; services of the former version stop writing as soon as the version is raised. A nullable
+column does not: former releases ignore it, also after a rollback, and `prepare` adds it to tables that lack it.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ predictions = Table(
     Column(
         "features", JSON, nullable=False, comment="Values by name, as passed to the model; null if missing or unseen."
     ),
+    Column("request", JSON, comment="The request as validated; null before this column existed."),
 )
 outcomes = Table(
     "outcomes",
@@ -114,7 +116,7 @@ def connect(url: str) -> Engine:
         connect_args=timeouts,
         pool_pre_ping=dialect != "sqlite",
         pool_timeout=2,
-        json_serializer=lambda value: to_json(value).decode(),
+        json_serializer=lambda value: to_json(value, exclude_none=True).decode(),  # of a model; a dict keeps them
     )
     if dialect == "sqlite":
         files.watch(engine)
@@ -150,6 +152,8 @@ def prepare_on(connection: Connection) -> bool:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in table.indexes:
                 connection.execute(CreateIndex(index, if_not_exists=True))
+    elif not has_requests(connection):
+        _add_requests(connection)
     if connection.scalar(select(schema.c.version)) is None:
         connection.execute(upsert(connection, schema).values(version=SCHEMA).on_conflict_do_nothing())
     check_schema(connection)
@@ -158,6 +162,21 @@ def prepare_on(connection: Connection) -> bool:
 
 def _complete(connection: Connection) -> bool:
     return set(metadata.tables) <= set(inspect(connection).get_table_names())
+
+
+def has_requests(connection: Connection) -> bool:
+    """Return whether the predictions have their requests; those of releases before this column have none."""
+    return predictions.c.request.name in {column["name"] for column in inspect(connection).get_columns("predictions")}
+
+
+def _add_requests(connection: Connection) -> None:
+    """Add the column, unless another process has added it meanwhile."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for that process
+        if not has_requests(connection):
+            connection.exec_driver_sql("ALTER TABLE predictions ADD COLUMN request JSON")
+    else:
+        connection.exec_driver_sql("ALTER TABLE predictions ADD COLUMN IF NOT EXISTS request JSON")
 
 
 def check_schema(connection: Connection) -> None:

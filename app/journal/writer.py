@@ -34,8 +34,9 @@ log = logging.getLogger("app.journal")
 def rows(batch: Predictions) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of the table `predictions`."""
     created, served = datetime.fromtimestamp(batch.created, UTC), batch.served
-    for name, row, probability in zip(batch.ids, batch.rows, batch.probabilities, strict=True):
-        yield name, created, served.version, probability, served.bundle.values(row)
+    parts = zip(batch.ids, batch.rows, batch.probabilities, batch.requests, strict=True)
+    for name, row, probability, request in parts:
+        yield name, created, served.version, probability, served.bundle.values(row), request
 
 
 class Inserter:

@@ -43,6 +43,8 @@ class Predictions(NamedTuple):
     rows: Sequence[Sequence[float]]
     """The features, shape (n, k)."""
     probabilities: list[float]
+    requests: Sequence[Request]
+    """As validated; the journal serialises them, in its own thread."""
 
     def json(self, explanation: Explanation | None = None) -> bytes:
         """Return the only prediction as the JSON of `schemas.Prediction`."""
@@ -91,8 +93,10 @@ def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
     return Explanation(log_odds=baseline + sum(contributions), baseline=baseline, contributions=parts)
 
 
-def _predictions(served: ServedModel, rows: Sequence[Sequence[float]], risks: list[float]) -> Predictions:
-    return Predictions(time.time(), served, [new_id() for _ in risks], rows, risks)
+def _predictions(
+    served: ServedModel, requests: Sequence[Request], rows: Sequence[Sequence[float]], risks: list[float]
+) -> Predictions:
+    return Predictions(time.time(), served, [new_id() for _ in risks], rows, risks, requests)
 
 
 class Predictor:
@@ -107,19 +111,26 @@ class Predictor:
         started = time.perf_counter()
         row = compute_one(request, served.bundle.lookups)
         risks = [served.bundle.booster.predict_single(row)]
-        return _predictions(served, [row], risks) if probe else self._done(served, started, [row], risks)
+        if probe:
+            return _predictions(served, [request], [row], risks)
+        return self._done(served, started, [request], [row], risks)
 
     def many(self, served: ServedModel, requests: Sequence[Request]) -> Predictions:
         """Predict requests together, in their order."""
         started = time.perf_counter()
         matrix = compute(columns(requests), served.bundle.lookups)
         risks: list[float] = predict(served.bundle.booster, matrix).tolist()
-        return self._done(served, started, matrix.tolist(), risks)
+        return self._done(served, started, requests, matrix.tolist(), risks)
 
     def _done(
-        self, served: ServedModel, started: float, rows: Sequence[Sequence[float]], risks: list[float]
-    ) -> Predictions:
-        predictions = _predictions(served, rows, risks)
+        self,
+        served: ServedModel,
+        started: float,
+        requests: Sequence[Request],
+        rows: Sequence[Sequence[float]],
+        risks: list[float],
+    ) -> Predictions:  # pylint: disable=too-many-arguments,too-many-positional-arguments # one call per prediction
+        predictions = _predictions(served, requests, rows, risks)
         self.metrics.model.observe(served, time.perf_counter() - started, rows, risks)
         self.journal.record(predictions)
         return predictions

@@ -64,6 +64,7 @@ class Flights:
 
     `departure` and `arrival` are local clock times at their airports, in minutes since 1970-01-01.
     `weather` has the shape (9, 7, n): `WEATHER` by hour, oldest first; NaN if missing.
+    `number` is empty where flights are not identified: no feature uses it.
     """
 
     carrier: Sequence[str]
@@ -72,6 +73,7 @@ class Flights:
     departure: Ints
     arrival: Ints
     weather: Floats
+    number: Sequence[int | None] = ()
 
 
 class SingleFlight(NamedTuple):

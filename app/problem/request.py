@@ -76,6 +76,13 @@ class Flight(Strict):
     scheduled_arrival: LocalTime = Field(
         description="Local clock time at the destination, ISO 8601 without offset; within 24 hours after departure."
     )
+    flight_number: int | None = Field(
+        default=None,
+        description="Number of the flight; the model does not use it. With it, flight and outcome can become data.",
+        ge=1,
+        le=9999,
+        strict=True,
+    )
     weather: list[WeatherHour] | None = Field(
         default=None,
         min_length=1,

@@ -4,6 +4,7 @@
 
 import re
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import click
 from ops.cli.base import CallerPath, Group, dvc, echo_json, json_option
 
 group = Group()
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 REMOTES = (Path(".dvc/config"), Path(".dvc/config.local"))
 
 
@@ -40,19 +42,26 @@ def test_rows(ctx: click.Context) -> None:
 @group.verb("on-time data add ~/july/flights-2013-07.csv.gz ~/july/weather-2013-07.csv.gz")
 @click.argument("files", nargs=-1, type=CallerPath(exists=True, dir_okay=False))
 @click.option("--inbox", metavar="URL", help="Folder or s3://… whose files are added, those that are new.")
+@click.option("--from-journal", is_flag=True, help="Add the journal's requests with their outcomes, and no files.")
+@click.option(
+    "--since", type=click.DateTime(TIMES), help="Only outcomes received since this time (UTC if without zone)."
+)
 @click.option("--push", is_flag=True, help="Store the rows in the DVC remote.")
-def add(files: tuple[Path, ...], inbox: str | None, push: bool) -> None:
+# pylint: disable-next=too-many-arguments,too-many-positional-arguments # one per option
+def add(files: tuple[Path, ...], inbox: str | None, from_journal: bool, since: datetime | None, push: bool) -> None:
     """Add new rows: FILES named TABLE….csv, .csv.gz or .parquet, checked by the rules; all of them or none."""
     from ops.data import add as work
 
-    if not files and inbox is None:
-        raise click.UsageError("Name files, or an --inbox.")
+    if (bool(files) or inbox is not None) == from_journal:
+        raise click.UsageError("Name files, or an --inbox, or --from-journal.")
+    if since and not from_journal:
+        raise click.UsageError("--since belongs to --from-journal.")
     with work.alone():
         work.recover()
         _complete()
         changed = False
-        if found := [*files, *_collected(inbox)]:
-            changed, report = work.add(found)
+        if found := _journaled(since) if from_journal else [*files, *_collected(inbox)]:
+            changed, report = work.add(found, corrects=not from_journal)
             click.echo(work.text(report))
         dvc("add", "--quiet", "data")  # also after an addition that was interrupted before this step
         if push:
@@ -68,6 +77,13 @@ def _collected(url: str | None) -> list[Path]:
     from ops.data import inbox
 
     return inbox.collect(url) if url else []
+
+
+def _journaled(since: datetime | None) -> list[Path]:
+    from app.settings import Settings
+    from ops.data import recorded
+
+    return recorded.collect(Settings().journal_url, since)
 
 
 @group.verb("on-time data status")

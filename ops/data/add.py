@@ -127,15 +127,16 @@ def write_params(verdict: growth.Verdict, added: Path, path: Path = PARAMS_FILE)
     written.replace(path)
 
 
-def add(files: list[Path]) -> tuple[bool, dict[str, Any]]:
+def add(files: list[Path], corrects: bool = True) -> tuple[bool, dict[str, Any]]:
     """Add the rows of the files to data/; return whether data/ has changed, and the report.
 
-    All or nothing: raises DataInvalid, with data/ as it was, if any of the files is refused.
+    All or nothing: raises DataInvalid, with data/ as it was, if any of the files is refused. Unless the files may
+    correct known rows, these stay as they are.
     """
     p: Params = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
     arrived = read(files)
-    verdict = growth.judge(load_tables(fetch.DATA_DIR), arrived, p)
+    verdict = growth.judge(load_tables(fetch.DATA_DIR), arrived, p, corrects)
     report = facts(files, verdict)
     if verdict.changes:
         write_params(verdict, store(verdict, report))

@@ -5,6 +5,7 @@ The core uses these names only; docs/adapt.md describes each of them.
 
 from stages.problem.card import CARD
 from stages.problem.params import Params
+from stages.problem.recorded import raw_rows
 from stages.problem.rules import REPAIRS, RULES
 from stages.problem.schema import COLUMNS, KEYS
 from stages.problem.slicing import slices
@@ -23,6 +24,7 @@ __all__ = [
     "days",
     "lookups",
     "outcomes",
+    "raw_rows",
     "requests",
     "rows",
     "scenarios",

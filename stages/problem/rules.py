@@ -88,6 +88,11 @@ def arrival_delay(t: Tables, _: Params) -> Flags:
     return late.fillna(0) % 1440 != 0
 
 
+def unobserved(flights: pd.DataFrame) -> pd.Series:
+    """Return of which flights no more than the arrival is known, as from an outcome that was reported."""
+    return flights[["dep_time", "dep_delay", "air_time", "tailnum"]].isna().all(axis=1)
+
+
 @rule("flights")
 def departed_or_not(t: Tables, _: Params) -> Flags:
     """`dep_time` is missing exactly where `dep_delay` is: the flight was cancelled."""
@@ -96,15 +101,23 @@ def departed_or_not(t: Tables, _: Params) -> Flags:
 
 @rule("flights")
 def arrived_or_not(t: Tables, _: Params) -> Flags:
-    """`air_time` is missing exactly where `arr_delay` is: the flight was cancelled or diverted."""
-    return t["flights"]["air_time"].isna() != t["flights"]["arr_delay"].isna()
+    """`air_time` is missing exactly where `arr_delay` is (cancelled, diverted), or only the arrival is known."""
+    f = t["flights"]
+    return (f["air_time"].isna() != f["arr_delay"].isna()) & ~unobserved(f)
 
 
 @rule("flights")
 def arrival_order(t: Tables, _: Params) -> Flags:
     """No flight arrives that did not depart, and none has a delay on arrival without a time of arrival."""
     f = t["flights"]
-    return f["dep_time"].isna() & f["arr_time"].notna() | f["arr_time"].isna() & f["arr_delay"].notna()
+    departed = f["dep_time"].notna() | unobserved(f)
+    return ~departed & f["arr_time"].notna() | f["arr_time"].isna() & f["arr_delay"].notna()
+
+
+@rule("flights", "warning")
+def observed(t: Tables, _: Params) -> Flags:
+    """Of every flight that arrived, more is known than the arrival."""
+    return unobserved(t["flights"]) & t["flights"]["arr_delay"].notna()
 
 
 @rule("flights")

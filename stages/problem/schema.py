@@ -21,10 +21,11 @@ KEYS = {
 }
 
 
-def clock(kind: str, low: int, high: int) -> pa.Column:
+def clock(kind: str, low: int, high: int, spare: bool = False) -> pa.Column:
     """Describe a column of clock times written as HHMM."""
     column = number(kind, low, high, pa.Check(lambda values: values % 100 < 60))
     column.description = f"{kind}, clock times from {low} to {high} written as HHMM"
+    column.metadata = {"spare": spare}
     return column
 
 
@@ -33,18 +34,18 @@ COLUMNS: dict[str, dict[str, pa.Column]] = {
         "year": integer(1987, 2100),
         "month": integer(1, 12),
         "day": integer(1, 31),
-        "dep_time": clock("float64", 1, 2400),  # midnight is written as 2400
+        "dep_time": clock("float64", 1, 2400, spare=True),  # midnight is written as 2400
         "sched_dep_time": clock("int64", 0, 2359),
-        "dep_delay": real(-45, 1440),
+        "dep_delay": real(-45, 1440, spare=True),
         "arr_time": clock("float64", 1, 2400),
         "sched_arr_time": clock("int64", 0, 2359),
         "arr_delay": real(-90, 1440),
         "carrier": text(CARRIER),
         "flight": integer(1, 9999),
-        "tailnum": text(TAILNUM),
+        "tailnum": text(TAILNUM, spare=True),
         "origin": text(ORIGIN),
         "dest": text(AIRPORT),
-        "air_time": real(10, 900),
+        "air_time": real(10, 900, spare=True),
         "distance": integer(50, 6000),
         "hour": integer(5, 23),
         "minute": integer(0, 59),

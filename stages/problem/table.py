@@ -128,6 +128,7 @@ def columns(flights: pd.DataFrame, tables: Tables, lookups: Lookups, p: Params, 
         departure=departure,
         arrival=arrival,
         weather=weather_windows(flights, tables["weather"], age_hours),
+        number=flights["flight"].tolist(),
     )
 
 
@@ -148,6 +149,7 @@ def requests(flights: Flights) -> list[dict[str, Any]]:
                 "dest": flights.dest[i],
                 "scheduled_departure": f"{clocks[0]}:00",
                 "scheduled_arrival": f"{clocks[1]}:00",
+                "flight_number": flights.number[i] if flights.number else None,
                 "weather": None if np.isnan(flights.weather[:, :, i]).all() else weather,
             }
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.interface import FEATURE_NAMES
+from app.interface import EXAMPLE, FEATURE_NAMES, Request
 from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.bundle import Bundle
@@ -47,7 +47,9 @@ def answer(bundle: Bundle) -> Callable[..., Predictions]:
 
     def make(count: int = 1, at: float | None = None) -> Predictions:
         row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURE_NAMES)) / 3.0]
-        return Predictions(at or time.time(), served, [new_id() for _ in range(count)], [row] * count, [0.25] * count)
+        made, request = at or time.time(), Request.model_validate(EXAMPLE)
+        ids = [new_id() for _ in range(count)]
+        return Predictions(made, served, ids, [row] * count, [0.25] * count, [request] * count)
 
     return make
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from fastapi import HTTPException
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import insert, select, text
 
 from app.api.outcomes import record
-from app.interface import CATEGORIES, FEATURE_NAMES, Outcome
+from app.interface import CATEGORIES, FEATURE_NAMES, Outcome, Request
 from app.journal import database, writer
 from app.journal.database import JournalInvalid, connect, expire, outcomes, predictions, prepare
 from app.journal.writer import Journal
@@ -39,6 +39,8 @@ def test_a_prediction_is_written_as_the_model_saw_it(
     assert row.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
     assert row.features == dict(zip(FEATURE_NAMES, ["B6", "LGA", None, *given.rows[0][3:]], strict=True))
     assert list(CATEGORIES) == list(FEATURE_NAMES[:3])
+    assert row.request == given.requests[0].model_dump(mode="json", exclude_none=True)
+    assert Request.model_validate(row.request) == given.requests[0]
     assert value(metrics, "journal_written_total") == 1 and value(metrics, "journal_up") == 1
     assert value(metrics, "journal_queue_capacity") == CAPACITY and value(metrics, "journal_queue_depth") == 0
 
@@ -98,6 +100,25 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
         connection.execute(database.schema.update().values(version=1))
     with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 2.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
+
+
+def test_a_journal_of_a_former_release_gets_the_requests_once(
+    journal: Journal, url: str, metrics: Metrics, answer: Callable[..., Predictions]
+) -> None:
+    prepare(journal.engine)
+    with journal.engine.begin() as connection:
+        old = {"id": "0" * 32, "created_at": datetime.now(UTC), "model_version": "1", "probability": 0.5}
+        connection.execute(insert(predictions).values(old | {"features": {"a": None}}))
+        connection.execute(text("ALTER TABLE predictions DROP COLUMN request"))
+    several = [keep(url, metrics) for _ in range(4)]
+    for each in several:
+        each.start()
+        each.record(answer())
+    for each in several:
+        each.close()
+    with journal.engine.connect() as connection:
+        found = connection.execute(select(predictions).order_by(predictions.c.id)).all()
+    assert [row.request is None for row in found] == [True, *[False] * 4] and found[0].features == {"a": None}
 
 
 def test_a_password_is_not_in_a_message() -> None:

@@ -13,6 +13,8 @@ from stages import interface, params, problem_check
 from stages.problem_check import problems
 from tests.conftest import ROOT
 
+RAW_ROWS: Any = interface.raw_rows
+
 
 @pytest.fixture(scope="module")
 def p() -> params.Params:
@@ -39,6 +41,7 @@ def raising(*_: Any) -> Any:
         (interface, "outcomes", lambda frame, _: [{"delay_minutes": 0}] * len(frame), "differs from the target"),
         (interface, "days", lambda *_: [1], "days: flights has .* rows and not as many days"),
         (interface, "scenarios", raising, "raises ZeroDivisionError: half done"),
+        (interface, "raw_rows", lambda r, o, t: RAW_ROWS(r, o[::-1], t), "raw_rows: .* other days or targets"),
         (interface, "CARD", {"limits": "none"}, "CARD has other keys"),
     ],
 )

@@ -168,6 +168,10 @@ DAMAGES: dict[str, tuple[Damage, int]] = {  # by rule: what breaks it, and in ho
     "flights.arrival_delay": (put_where("flights", "arr_delay", 3, arr_delay=1234.0), 3),
     "flights.departed_or_not": (put_where("flights", "dep_time", 3, dep_delay=None), 3),
     "flights.arrived_or_not": (put_where("flights", "air_time", 3, air_time=None), 3),
+    "flights.observed": (
+        put_where("flights", "arr_time", 3, dep_time=None, dep_delay=None, air_time=None, tailnum=None),
+        3,
+    ),
     "flights.arrival_order": (put_where("flights", "arr_time", 3, dep_time=None), 3),
     "flights.tailnum_of_departed": (put_where("flights", "dep_time", 3, tailnum=None), 3),
     "flights.carrier_known": (put("flights", 3, carrier="ZZ"), 3),
