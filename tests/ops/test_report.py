@@ -66,8 +66,8 @@ def test_what_changed_is_shown_and_a_refusal_comes_first(project: Path, capsys: 
     assert "### Gate: refused" in text and "`gate.floors.ece`: 0.03 → 0.04" in text
     assert text.index("Failed checks") < text.index("<details>")
     rows = [line for line in text.splitlines() if line.startswith("| roc_auc |")]
-    assert "-0.0200 | worse |" in rows[0]
-    assert "-0.0010 | better |" in text
+    assert "-0.0200 | – | worse |" in rows[0]
+    assert "-0.0010 | – | better |" in text
     assert f"| `train.rounds` | {rounds} | 99 |" in text
     assert "The data changes: `c" in text
 
