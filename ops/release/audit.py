@@ -8,12 +8,9 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from email.parser import Parser
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from python_on_whales import docker
@@ -112,32 +109,26 @@ def _system(folder: Path) -> list[dict[str, str]]:
     """Return the components in an image's files that are no Python package: Debian, its packages, the interpreter."""
     release = dict(re.findall(r'^(\w+)="?(.*?)"?$', (folder / OS_RELEASE).read_text(encoding="utf-8"), re.MULTILINE))
     name, version = release["ID"], release["VERSION_ID"]
-    found = [{"type": "operating-system", "bom-ref": f"{name}=={version}", "name": name, "version": version}]
     python = re.findall(r"^version = (.+)$", (folder / VENV).read_text(encoding="utf-8"), re.MULTILINE)[0]
-    urls = {f"python=={python}": PackageURL("generic", None, "python", python)}
+    found = {f"{name}=={version}": ("operating-system", PackageURL("generic", None, name, version))}
+    found[f"python=={python}"] = "application", PackageURL("generic", None, "python", python)
     for stanza in (folder / DPKG).read_text(encoding="utf-8").strip().split("\n\n"):
-        p = Parser().parsestr(stanza, headersonly=True)
-        facts = {"arch": p["Architecture"], "distro": f"{name}-{version}"}
-        if p["Status"].split()[-1] not in ("config-files", "not-installed"):
-            ref = f"{p['Package']}:{p['Architecture']}=={p['Version']}"
-            urls[ref] = PackageURL("deb", name, p["Package"], p["Version"], facts)
-    for ref, url in urls.items():
-        kind = "library" if url.type == "deb" else "application"
-        found.append({"type": kind, "bom-ref": ref, "name": url.name, "version": str(url.version), "purl": str(url)})
-    return found
+        p = dict(re.findall(r"^(Package|Status|Version|Architecture): (.+)$", stanza, re.MULTILINE))
+        if not p["Status"].endswith(("config-files", "not-installed")):
+            facts = {"arch": p["Architecture"], "distro": f"{name}-{version}"}
+            url = PackageURL("deb", name, p["Package"], p["Version"], facts)
+            found[f"{url.name}:{p['Architecture']}=={url.version}"] = "library", url
+    rows = sorted((ref, kind, url.name, str(url.version), str(url)) for ref, (kind, url) in found.items())
+    return [dict(zip(("bom-ref", "type", "name", "version", "purl"), row, strict=True)) for row in rows]
 
 
 @engine_errors()
 def check_sbom(bill: dict[str, Any], image: str) -> None:
-    """Refuse a bill that is not valid, or differs from what dpkg and every Python report in the running image."""
-    if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill)):
-        raise AuditFailed(f"the bill of materials of {image} is not CycloneDX 1.6: {str(error)[:300]}")
+    """Refuse a bill that differs from what dpkg and every Python report in the running image."""
     command = ["docker", "run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", image, "-c", RUNNING]
     listed, running = {c["bom-ref"] for c in bill["components"]}, set(execute(command).splitlines())
-    if odd := [f"{ref} is not listed" for ref in running - listed] + [
-        f"{ref} is not there" for ref in listed - running
-    ]:
-        raise AuditFailed(f"{image} runs with other packages than its bill of materials: {', '.join(sorted(odd)[:5])}.")
+    if odd := [f"{ref} {'is not listed' if ref in running else 'is not there'}" for ref in sorted(listed ^ running)]:
+        raise AuditFailed(f"{image} runs with other packages than its bill of materials: {', '.join(odd[:5])}.")
 
 
 @engine_errors()
@@ -153,8 +144,8 @@ def sbom(image: str) -> Path:
         bill["components"] = sorted(bill["components"] + _system(Path(scratch)), key=lambda c: str(c["bom-ref"]))
     name, version = re.sub(r"@.*|:[^:/]*$", "", image), facts[f"{images.OCI}version"]
     itself = {"type": "container", "bom-ref": f"{name}=={version}", "name": name, "version": version}
-    hashes = [{"alg": "SHA-256", "content": digest}]  # of the engine; the registry's is the attestation's subject
     properties = [{"name": key, "value": value} for key, value in sorted(facts.items())]
+    hashes = [{"alg": "SHA-256", "content": digest}]  # of the engine; the registry's is the attestation's subject
     bill["metadata"]["component"] = itself | {"hashes": hashes, "properties": properties}
     bill["dependencies"].append({"ref": itself["bom-ref"], "dependsOn": [c["bom-ref"] for c in bill["components"]]})
     check_sbom(bill, image)
