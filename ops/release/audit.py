@@ -116,8 +116,8 @@ def _system(folder: Path) -> list[dict[str, str]]:
         p = dict(re.findall(r"^(Package|Status|Version|Architecture): (.+)$", stanza, re.MULTILINE))
         if not p["Status"].endswith(("config-files", "not-installed")):
             facts = {"arch": p["Architecture"], "distro": f"{name}-{version}"}
-            url = PackageURL("deb", name, p["Package"], p["Version"], facts)
-            found[f"{url.name}:{p['Architecture']}=={url.version}"] = "library", url
+            ref = f"{p['Package']}:{p['Architecture']}=={p['Version']}"
+            found[ref] = "library", PackageURL("deb", name, p["Package"], p["Version"], facts)
     rows = sorted((ref, kind, url.name, str(url.version), str(url)) for ref, (kind, url) in found.items())
     return [dict(zip(("bom-ref", "type", "name", "version", "purl"), row, strict=True)) for row in rows]
 
@@ -128,7 +128,8 @@ def check_sbom(bill: dict[str, Any], image: str) -> None:
     command = ["docker", "run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", image, "-c", RUNNING]
     listed, running = {c["bom-ref"] for c in bill["components"]}, set(execute(command).splitlines())
     if odd := [f"{ref} {'is not listed' if ref in running else 'is not there'}" for ref in sorted(listed ^ running)]:
-        raise AuditFailed(f"{image} runs with other packages than its bill of materials: {', '.join(odd[:5])}.")
+        way = "install packages by dpkg, or by pip into site-packages"
+        raise AuditFailed(f"{image} runs with other packages than its files list: {', '.join(odd[:5])}: {way}.")
 
 
 @engine_errors()
