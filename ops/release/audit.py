@@ -110,16 +110,16 @@ def _system(folder: Path) -> list[dict[str, str]]:
     release = dict(re.findall(r'^(\w+)="?(.*?)"?$', (folder / OS_RELEASE).read_text(encoding="utf-8"), re.MULTILINE))
     name, version = release["ID"], release["VERSION_ID"]
     python = re.findall(r"^version = (.+)$", (folder / VENV).read_text(encoding="utf-8"), re.MULTILINE)[0]
-    found = {f"{name}=={version}": ("operating-system", PackageURL("generic", None, name, version))}
-    found[f"python=={python}"] = "application", PackageURL("generic", None, "python", python)
+    rows = [(f"{name}=={version}", "operating-system", name, version, PackageURL("generic", None, name, version))]
+    rows.append((f"python=={python}", "application", "python", python, PackageURL("generic", None, "python", python)))
     for stanza in (folder / DPKG).read_text(encoding="utf-8").strip().split("\n\n"):
         p = dict(re.findall(r"^(Package|Status|Version|Architecture): (.+)$", stanza, re.MULTILINE))
         if not p["Status"].endswith(("config-files", "not-installed")):
             facts = {"arch": p["Architecture"], "distro": f"{name}-{version}"}
+            url = PackageURL("deb", name, p["Package"], p["Version"], facts)
             ref = f"{p['Package']}:{p['Architecture']}=={p['Version']}"
-            found[ref] = "library", PackageURL("deb", name, p["Package"], p["Version"], facts)
-    rows = sorted((ref, kind, url.name, str(url.version), str(url)) for ref, (kind, url) in found.items())
-    return [dict(zip(("bom-ref", "type", "name", "version", "purl"), row, strict=True)) for row in rows]
+            rows.append((ref, "library", p["Package"], p["Version"], url))
+    return [dict(zip(("bom-ref", "type", "name", "version", "purl"), map(str, row), strict=True)) for row in rows]
 
 
 @engine_errors()
