@@ -122,7 +122,7 @@ def verify(image: str | None, version: str | None) -> None:
 @group.verb("on-time release sbom on-time:model-v2-g1a2b3c4")
 @image_argument
 def sbom(image: str) -> None:
-    """Write the bill of materials (CycloneDX) of IMAGE to build/."""
+    """Write the bill of materials (CycloneDX) of IMAGE to build/; refuse one that is not what runs in it."""
     from ops.ci.github import output
     from ops.release import audit as materials
 

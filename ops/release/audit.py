@@ -4,23 +4,32 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from packageurl import PackageURL
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from python_on_whales import docker
 
 from app.errors import Refused
 from ops.release import image as images
-from ops.release.docker import engine_errors
+from ops.release.docker import engine_errors, execute
 from stages import tracked
 
 REQUIREMENTS = "requirements.txt"
 IGNORED_FILE = Path(__file__).with_name("audit-ignored.yml")
-SITE_PACKAGES = "/opt/venv/lib/python3.11/site-packages"
+OS_RELEASE, DPKG, VENV = "usr/lib/os-release", "var/lib/dpkg/status", "opt/venv/pyvenv.cfg"
+LISTED = re.compile(rf"{OS_RELEASE}|{DPKG}|{VENV}|.+/(site|dist)-packages/[^/]+\.(dist|egg)-info(/.+)?")
+RUNNING = r"""set -e
+. /etc/os-release; echo "$ID==$VERSION_ID"
+dpkg-query -Wf '${Package}:${Architecture}==${Version} ${db:Status-Status}\n' |
+  sed -E '/ (config-files|not-installed)$/d; s/ .*//'
+for python in $(which -a python3); do "$python" -c "import importlib.metadata as m, platform as p
+print('python==' + p.python_version(), *(d.name + '==' + d.version for d in m.distributions()), sep='\n')"; done"""
 
 
 class AuditFailed(Refused):
@@ -83,25 +92,65 @@ def audit() -> str:
     return f"{len(dependencies)} packages: no known vulnerability, {len(entries)} exceptions."
 
 
+def _python_packages(folder: Path) -> dict[str, Any]:
+    """Return cyclonedx-py's bill of the packages of every Python in an image's files."""
+    paths = sorted({str(path.parent) for path in folder.rglob("*-packages/*-info")})
+    python = folder / "python"  # stands for the image's interpreter: cyclonedx-py only takes its path
+    python.write_text(f"#!/bin/sh\necho '{json.dumps(paths)}'\n", encoding="utf-8")
+    python.chmod(0o755)
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--spec-version", "1.6"]
+    done = subprocess.run([*command, str(python)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AuditFailed(f"cyclonedx-py failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
+    return dict(json.loads(done.stdout))
+
+
+def _system(folder: Path) -> list[dict[str, str]]:
+    """Return the components in an image's files that are no Python package: Debian, its packages, the interpreter."""
+    release = dict(re.findall(r'^(\w+)="?(.*?)"?$', (folder / OS_RELEASE).read_text(encoding="utf-8"), re.MULTILINE))
+    name, version = release["ID"], release["VERSION_ID"]
+    python = re.findall(r"^version = (.+)$", (folder / VENV).read_text(encoding="utf-8"), re.MULTILINE)[0]
+    rows = [(f"{name}=={version}", "operating-system", name, version, PackageURL("generic", None, name, version))]
+    rows.append((f"python=={python}", "application", "python", python, PackageURL("generic", None, "python", python)))
+    for stanza in (folder / DPKG).read_text(encoding="utf-8").strip().split("\n\n"):
+        p = dict(re.findall(r"^(Package|Status|Version|Architecture): (.+)$", stanza, re.MULTILINE))
+        if not p["Status"].endswith(("config-files", "not-installed")):
+            facts = {"arch": p["Architecture"], "distro": f"{name}-{version}"}
+            url = PackageURL("deb", name, p["Package"], p["Version"], facts)
+            ref = f"{p['Package']}:{p['Architecture']}=={p['Version']}"
+            rows.append((ref, "library", p["Package"], p["Version"], url))
+    return [dict(zip(("bom-ref", "type", "name", "version", "purl"), map(str, row), strict=True)) for row in rows]
+
+
+@engine_errors()
+def check_sbom(bill: dict[str, Any], image: str) -> None:
+    """Refuse a bill that differs from what dpkg and every Python report in the running image."""
+    command = ["docker", "run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", image, "-c", RUNNING]
+    listed, running = {c["bom-ref"] for c in bill["components"]}, set(execute(command).splitlines())
+    if odd := [f"{ref} {'is not listed' if ref in running else 'is not there'}" for ref in sorted(listed ^ running)]:
+        way = "install packages by dpkg, or by pip into site-packages"
+        raise AuditFailed(f"{image} runs with other packages than its files list: {', '.join(odd[:5])}: {way}.")
+
+
 @engine_errors()
 def sbom(image: str) -> Path:
-    """Write the CycloneDX list of the Python packages that are in an image; the same image gives the same file."""
-    facts = images.facts_of(image)
+    """Write the CycloneDX list of what an image's files hold, and check it; the same image gives the same file."""
+    facts, digest = images.facts_of(image), (docker.image.inspect(image).id or "").removeprefix("sha256:")
+    with tempfile.TemporaryDirectory(prefix="on-time-sbom-") as scratch:
+        with docker.container.create(image) as container:
+            docker.container.export(container, f"{scratch}/image.tar")
+        with tarfile.open(f"{scratch}/image.tar") as archive:
+            archive.extractall(scratch, [m for m in archive if LISTED.fullmatch(m.name)], filter="data")
+        bill = _python_packages(Path(scratch))
+        bill["components"] = sorted(bill["components"] + _system(Path(scratch)), key=lambda c: str(c["bom-ref"]))
+    name, version = re.sub(r"@.*|:[^:/]*$", "", image), facts[f"{images.OCI}version"]
+    itself = {"type": "container", "bom-ref": f"{name}=={version}", "name": name, "version": version}
+    properties = [{"name": key, "value": value} for key, value in sorted(facts.items())]
+    hashes = [{"alg": "SHA-256", "content": digest}]  # of the engine; the registry's is the attestation's subject
+    bill["metadata"]["component"] = itself | {"hashes": hashes, "properties": properties}
+    bill["dependencies"].append({"ref": itself["bom-ref"], "dependsOn": [c["bom-ref"] for c in bill["components"]]})
+    check_sbom(bill, image)
     path = Path("build") / f"sbom-{re.sub(r'[^A-Za-z0-9.-]', '-', image)}.json"
     path.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        with docker.container.create(image) as container:
-            docker.container.copy((container, SITE_PACKAGES), scratch)
-        python = Path(scratch) / "python"  # stands for the image's interpreter: cyclonedx-py only takes its path
-        python.write_text(f"#!/bin/sh\necho '[\"{scratch}/site-packages\"]'\n", encoding="utf-8")
-        python.chmod(0o755)
-        command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--pyproject"]
-        command += ["pyproject.toml", "--output-file", str(path), str(python)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AuditFailed(f"cyclonedx-py failed on {image}: {done.stderr.strip().splitlines()[-1]}")
-    bill = json.loads(path.read_text(encoding="utf-8"))
-    properties = [{"name": name, "value": value} for name, value in sorted(facts.items())]
-    bill["metadata"]["properties"] = [*bill["metadata"].get("properties", []), *properties]
     path.write_text(json.dumps(bill, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return path

@@ -7,10 +7,14 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from app.interface import EXAMPLE, ROWS
+from ops.release import audit
 from tests.support.processes import wait_for
 from tests.support.release import Release, docker
 
@@ -161,3 +165,61 @@ def test_a_model_that_no_commit_makes_is_not_built(release: Release) -> None:
     done = release.run("release image")
     release.client.set_model_version_tag(version.name, version.version, key, version.tags[key])
     assert done.returncode == 3 and "no commit's dvc.lock" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def bill(release: Release) -> dict[str, Any]:
+    """The bill of materials of the image of Production."""
+    return written_bill(release, release.image)
+
+
+def written_bill(release: Release, image: str) -> dict[str, Any]:
+    """Write the bill of materials of an image and return it."""
+    done = release.run("release sbom", image)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads((release.path / done.stdout.split()[0]).read_text()))
+
+
+def test_the_bill_of_materials_is_what_dpkg_and_pip_list_in_the_running_image(
+    release: Release, bill: dict[str, Any]
+) -> None:
+    components = bill["components"]
+    debian = {(c["name"], c["version"]) for c in components if c.get("purl", "").startswith("pkg:deb/debian/")}
+    rows = [line.split() for line in docker("run", "--rm", release.image, "dpkg", "--list").splitlines()]
+    assert debian == {(row[1].partition(":")[0], row[2]) for row in rows if row[0] == "ii"} and len(debian) > 50
+    python = {f"{c['name']}=={c['version']}" for c in components if c.get("purl", "").startswith("pkg:pypi/")}
+    pip = ["run", "--rm", "--network=none", "--entrypoint=pip", release.image]
+    options = ["list", "--format=freeze", "--disable-pip-version-check"]
+    installed = [docker(*pip, *which, *options).split() for which in ([], ["--python", "/opt/venv/bin/python"])]
+    assert python == {*installed[0], *installed[1]} and len(installed[1]) > 30
+    others = {c["name"]: c["type"] for c in components if c.get("purl", "")[:8] not in ("pkg:deb/", "pkg:pypi")}
+    assert others == {"debian": "operating-system", "python": "application"}
+    itself = bill["metadata"]["component"]
+    identity = docker("image", "inspect", "--format", "{{.Id}}", release.image)
+    assert (itself["name"], itself["version"]) == (release.repository, "model-v1")
+    assert [f"sha256:{h['content']}" for h in itself["hashes"]] == [identity]
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    assert validator.validate_str(json.dumps(bill)) is None
+    assert validator.validate_str(json.dumps(bill | {"components": [{"type": "thing"}]}))
+
+
+def test_a_bill_of_materials_that_misses_or_adds_a_package_is_refused(release: Release, bill: dict[str, Any]) -> None:
+    folder = "/opt/venv/lib/python3.11/site-packages"
+    package = "mkdir -p {0}/late-1.0.dist-info && printf 'Metadata-Version: 2.1\\nName: late\\nVersion: 1.0\\n' > {0}"
+    add = f"RUN {package}/late-1.0.dist-info/METADATA".format(folder)
+    debian = "dpkg --purge --force-all libgomp1"
+    changed = release.derived(
+        f"USER 0\n{add} && {debian} && rm -r {folder}/starlette-*", "model-v1-gababab1", "ababab1"
+    )
+    with pytest.raises(audit.AuditFailed) as refused:
+        audit.check_sbom(bill, changed)
+    for reason in ("late==1.0 is not listed", "libgomp1:", "starlette=="):
+        assert reason in str(refused.value)
+    names = {c["name"] for c in written_bill(release, changed)["components"]}
+    assert "late" in names and not names & {"libgomp1", "starlette"}
+    hidden = release.derived(
+        f"USER 0\n{add}\nENV PYTHONPATH=/hidden".replace(folder, "/hidden"), "model-v1-gababab2", "ababab2"
+    )
+    done = release.run("release sbom", hidden)
+    assert done.returncode == 3 and "late==1.0 is not listed" in done.stderr
+    assert not list(release.path.glob("build/sbom-*ababab2*"))
