@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import mlflow
@@ -126,20 +127,30 @@ def resampled(
 def compare(
     challenger: Resampled, champion: Resampled, p: PromotionParams
 ) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Resampled]:
-    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups."""
+    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups.
+
+    The bound of the whole is the lower one. That of a slice is the upper one, by its standard error, at a confidence that
+    holds for all slices and metrics at once (Bonferroni): a slice alone has too few rows to prove that nothing is lost.
+    """
 
     def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
         return {m: (v[1:] - theirs[m][1:]) * (1 if HIGHER_IS_BETTER[m] else -1) for m, v in ours.items()}
 
-    def pairs(ours: dict[str, Floats], theirs: dict[str, Floats], gains: dict[str, Floats]) -> dict[str, Comparison]:
-        lower = {m: float(np.quantile(gain, 1 - p.confidence)) for m, gain in gains.items()}
-        return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), lower[m]) for m in ours}
+    def pairs(ours: dict[str, Floats], theirs: dict[str, Floats], bounds: dict[str, float]) -> dict[str, Comparison]:
+        return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), bounds[m]) for m in ours}
+
+    def highest(name: str, metric: str, gain: Floats) -> float:
+        pair = challenger.slices[name][metric][0], champion.slices[name][metric][0]
+        return advantage(metric, *map(float, pair)) + width * float(gain.std())
 
     whole = advantages(challenger.metrics, champion.metrics)
     parts = {name: advantages(part, champion.slices[name]) for name, part in challenger.slices.items()}
+    width = NormalDist().inv_cdf(1 - (1 - p.confidence) / max(1, sum(map(len, parts.values()))))
+    lower = {m: float(np.quantile(gain, 1 - p.confidence)) for m, gain in whole.items()}
+    upper = {name: {m: highest(name, m, gain) for m, gain in gains.items()} for name, gains in parts.items()}
     return (
-        pairs(challenger.metrics, champion.metrics, whole),
-        {name: pairs(part, champion.slices[name], parts[name]) for name, part in challenger.slices.items()},
+        pairs(challenger.metrics, champion.metrics, lower),
+        {name: pairs(part, champion.slices[name], upper[name]) for name, part in challenger.slices.items()},
         Resampled(whole, parts),
     )
 
@@ -204,7 +215,7 @@ def draw(replicates: Resampled, evidence: Evidence, p: PromotionParams, path: Pa
     for axis, (name, values) in zip(axes, replicates.metrics.items(), strict=True):
         axis.hist(values, bins=40, color="#9db8d9")
         axis.axvline(-margins[name], color="#c0392b", label=f"−margin {-margins[name]:g}")
-        axis.axvline(evidence.metrics[name].lower, color="#1f3b63", linestyle="--", label="lower bound")
+        axis.axvline(evidence.metrics[name].bound, color="#1f3b63", linestyle="--", label="lower bound")
         axis.axvline(0, color="#888888", linewidth=0.8)
         pair = evidence.metrics[name]
         axis.set_title(f"{name}: {advantage(name, pair.challenger, pair.champion):+.4g}", fontsize=10)
