@@ -88,6 +88,6 @@ def test_a_slice_is_refused_for_a_loss_that_chance_does_not_explain(loss: float,
 
 @pytest.mark.parametrize(("noise", "accepted"), [(0.001, True), (0.01, False)])
 def test_the_whole_is_refused_where_a_loss_is_not_ruled_out(noise: float, accepted: bool) -> None:
-    scatter = np.random.default_rng(1).normal(0, noise, 1001)
+    scatter = np.random.default_rng(1).normal(0, noise, 101)
     one = Resampled(model().metrics | {"roc_auc": 0.5 + scatter}, model().slices)
     assert equal.judge(one, model(), POLICY).accepted == accepted
