@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import mlflow
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from scipy.stats import t as student
 
 from app.errors import BundleInvalid, ModelUnavailable
 from app.features import Floats
@@ -57,6 +57,7 @@ class Resampled:
 
     metrics: dict[str, Floats] = field(default_factory=dict)
     slices: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)  # of each slice
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def resampled(
     counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)
     counts = np.concatenate([np.ones((1, counts.shape[1]), dtype=np.int64), counts])
     whole = metrics.measure_weighted(scored, counts, settings)
-    groups, parts = np.unique(scored.group), {}
+    groups, parts, sizes = np.unique(scored.group), {}, {}
     for name, rows in slices.items():
         part = scored.where(rows)
         if rows.sum() >= metrics.MIN_ROWS and 0 < part.target.mean() < 1:
@@ -121,7 +122,8 @@ def resampled(
             areas = metrics.roc_auc(part, drawn)
             found = metrics.group_means(part, drawn[~np.isnan(areas)]) | {"roc_auc": areas[~np.isnan(areas)]}
             parts[name] = {str(metric): found[metric] for metric in p.slice_margins}
-    return Resampled({str(metric): whole[metric] for metric in p.margins}, parts)
+            sizes[name] = len(np.unique(part.group))
+    return Resampled({str(metric): whole[metric] for metric in p.margins}, parts, sizes)
 
 
 def compare(
@@ -129,8 +131,9 @@ def compare(
 ) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Resampled]:
     """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups.
 
-    The bound of the whole is the lower one. That of a slice is the upper one, by its standard error, at a confidence that
-    holds for all slices and metrics at once (Bonferroni): a slice alone has too few rows to prove that nothing is lost.
+    The bound of the whole is the lower one. That of a slice is the upper one, by its standard error, at a confidence
+    that holds for all slices and metrics at once (Bonferroni, and Student's t with the slice's groups, of
+    which it may have few): a slice alone has too few rows to prove that nothing is lost.
     """
 
     def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
@@ -141,11 +144,12 @@ def compare(
 
     def highest(name: str, metric: str, gain: Floats) -> float:
         pair = challenger.slices[name][metric][0], champion.slices[name][metric][0]
-        return advantage(metric, *map(float, pair)) + width * float(gain.std())
+        width = student.ppf(1 - (1 - p.confidence) / count, max(1, challenger.groups.get(name, np.inf) - 1))
+        return advantage(metric, *map(float, pair)) + float(width * gain.std())
 
     whole = advantages(challenger.metrics, champion.metrics)
     parts = {name: advantages(part, champion.slices[name]) for name, part in challenger.slices.items()}
-    width = NormalDist().inv_cdf(1 - (1 - p.confidence) / max(1, sum(map(len, parts.values()))))
+    count = max(1, sum(map(len, parts.values())))
     lower = {m: float(np.quantile(gain, 1 - p.confidence)) for m, gain in whole.items()}
     upper = {name: {m: highest(name, m, gain) for m, gain in gains.items()} for name, gains in parts.items()}
     return (
