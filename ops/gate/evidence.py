@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from scipy.stats import t as student
 
 from app.errors import BundleInvalid, ModelUnavailable
 from app.features import Floats
@@ -59,6 +60,7 @@ class Resampled:
 
     metrics: dict[str, Floats] = field(default_factory=dict)
     slices: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)  # of each slice
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def resampled(
     counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)
     counts = np.concatenate([np.ones((1, counts.shape[1]), dtype=np.int64), counts])
     whole = metrics.measure_weighted(scored, counts, settings)
-    groups, parts = np.unique(scored.group), {}
+    groups, parts, sizes = np.unique(scored.group), {}, {}
     for name, rows in slices.items():
         part = scored.where(rows)
         if rows.sum() >= metrics.MIN_ROWS and 0 < part.target.mean() < 1:
@@ -125,26 +127,44 @@ def resampled(
             areas = metrics.roc_auc(part, drawn)
             found = metrics.group_means(part, drawn[~np.isnan(areas)]) | {"roc_auc": areas[~np.isnan(areas)]}
             parts[name] = {str(metric): found[metric] for metric in p.slice_margins}
-    return Resampled({str(metric): whole[metric] for metric in p.margins}, parts)
+            sizes[name] = len(np.unique(part.group))
+    return Resampled({str(metric): whole[metric] for metric in p.margins}, parts, sizes)
 
 
 def compare(
     challenger: Resampled, champion: Resampled, p: PromotionParams
 ) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Resampled]:
-    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups."""
+    """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups.
+
+    The bound of the whole is the lower one. That of a slice is the upper one, by its standard error, at a confidence
+    that holds for all slices and metrics at once (Bonferroni, and Student's t with the slice's groups, of
+    which it may have few): a slice alone has too few rows to prove that nothing is lost. A slice of a single group has
+    no bound: it is infinite.
+    """
 
     def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
         return {m: (v[1:] - theirs[m][1:]) * (1 if HIGHER_IS_BETTER[m] else -1) for m, v in ours.items()}
 
-    def pairs(ours: dict[str, Floats], theirs: dict[str, Floats], gains: dict[str, Floats]) -> dict[str, Comparison]:
-        lower = {m: float(np.quantile(gain, 1 - p.confidence)) for m, gain in gains.items()}
-        return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), lower[m]) for m in ours}
+    def pairs(ours: dict[str, Floats], theirs: dict[str, Floats], bounds: dict[str, float]) -> dict[str, Comparison]:
+        return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), bounds[m]) for m in ours}
+
+    def highest(name: str, metric: str, gain: Floats) -> float:
+        pair, size = (side.slices[name][metric][0] for side in (challenger, champion)), challenger.groups.get(
+            name, np.inf
+        )
+        if size < 2:  # no resample differs from another
+            return math.inf
+        width = student.ppf(1 - (1 - p.confidence) / count, size - 1)
+        return advantage(metric, *map(float, pair)) + float(width * gain.std())
 
     whole = advantages(challenger.metrics, champion.metrics)
     parts = {name: advantages(part, champion.slices[name]) for name, part in challenger.slices.items()}
+    count = max(1, sum(map(len, parts.values())))
+    lower = {m: float(np.quantile(gain, 1 - p.confidence)) for m, gain in whole.items()}
+    upper = {name: {m: highest(name, m, gain) for m, gain in gains.items()} for name, gains in parts.items()}
     return (
-        pairs(challenger.metrics, champion.metrics, whole),
-        {name: pairs(part, champion.slices[name], parts[name]) for name, part in challenger.slices.items()},
+        pairs(challenger.metrics, champion.metrics, lower),
+        {name: pairs(part, champion.slices[name], upper[name]) for name, part in challenger.slices.items()},
         Resampled(whole, parts),
     )
 
@@ -251,7 +271,7 @@ def draw(replicates: Resampled, evidence: Evidence, p: PromotionParams, path: Pa
     for axis, (name, values) in zip(axes, replicates.metrics.items(), strict=True):
         axis.hist(values, bins=40, color="#9db8d9")
         axis.axvline(-margins[name], color="#c0392b", label=f"−margin {-margins[name]:g}")
-        axis.axvline(evidence.metrics[name].lower, color="#1f3b63", linestyle="--", label="lower bound")
+        axis.axvline(evidence.metrics[name].bound, color="#1f3b63", linestyle="--", label="lower bound")
         axis.axvline(0, color="#888888", linewidth=0.8)
         pair = evidence.metrics[name]
         axis.set_title(f"{name}: {advantage(name, pair.challenger, pair.champion):+.4g}", fontsize=10)

@@ -16,11 +16,15 @@ NOT_WORSE = "not worse"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of both models on the same rows; `lower` bounds the challenger's advantage (good: positive)."""
+    """One metric of both models on the same rows, and a bound of the challenger's advantage (good: positive).
+
+    Of all rows it is the lower bound: what is not shown to be kept is refused. Of a slice it is the upper one: what is
+    shown to be lost is refused.
+    """
 
     challenger: float
     champion: float
-    lower: float
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,9 @@ def _regression(metric: str, pair: tuple[object, object], most: float, part: str
 
 
 def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> Check:
-    found = pair.lower, -margin, pair.challenger, pair.champion
+    found = pair.bound, -margin, pair.challenger, pair.champion
+    if part and pair.bound == math.inf:
+        return Check(metric, *found[:2], True, "≥", *found[2:], part=part, rule="no bound from a single group")
     return Check.at_least(metric, *found, part=part, rule=NOT_WORSE)
 
 

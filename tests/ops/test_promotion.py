@@ -271,7 +271,7 @@ def test_the_same_predictions_have_no_advantage_and_a_slice_without_rows_is_left
     p = POLICY
     measured = resampled(scored, slices, p, MetricSettings(10, 0.1))
     whole, parts, _ = compare(measured, measured, p)
-    assert {pair.lower for pair in whole.values()} == {0.0} and list(parts) == ["all"]
+    assert {pair.bound for pair in whole.values()} == {0.0} and list(parts) == ["all"]
 
 
 def test_the_bootstrap_of_a_slice_is_that_of_its_rows() -> None:
@@ -290,7 +290,9 @@ def test_the_bootstrap_of_a_slice_is_that_of_its_rows() -> None:
     assert replicates.slices["half"]["log_loss"][3] == pytest.approx(losses[1] - losses[0])
     assert replicates.slices["half"]["roc_auc"][3] == pytest.approx(areas[0] - areas[1])
     for metric, pair in parts["half"].items():
-        assert pair.lower == pytest.approx(np.quantile(replicates.slices["half"][metric], 1 - p.confidence))
+        gain = (pair.challenger - pair.champion) * (1 if metric == "roc_auc" else -1)
+        spread = replicates.slices["half"][metric].std()
+        assert pair.bound == pytest.approx(gain + 2.093 * spread, rel=0.01)  # 5 % in all, two checks, 20 days
 
 
 def test_a_resample_that_has_drawn_one_outcome_only_does_not_count_in_a_slice() -> None:

@@ -115,8 +115,8 @@ def test_a_better_challenger_is_promoted() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"metrics": changed("roc_auc", lower=-1.01 * POLICY.promotion.margins["roc_auc"])}, "roc_auc (not worse)"),
-        ({"metrics": changed("log_loss", lower=NAN)}, "log_loss (not worse) is nan"),
+        ({"metrics": changed("roc_auc", bound=-1.01 * POLICY.promotion.margins["roc_auc"])}, "roc_auc (not worse)"),
+        ({"metrics": changed("log_loss", bound=NAN)}, "log_loss (not worse) is nan"),
         ({"metrics": without(evidence().metrics, "brier")}, "brier (not worse) is nan"),
         ({"metrics": {}}, "roc_auc (not worse) is nan"),
         ({"slices": without(evidence().slices, "carrier=UA")}, "carrier=UA log_loss (not worse) is nan"),

@@ -1,14 +1,12 @@
-"""Models that differ by chance only: how often the gate refuses one of a pair, and the margins that they would need."""
+"""Models that differ by chance only: how often the gate refuses one of a pair."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +23,13 @@ from ops.gate.policy import decide_not_worse, table
 from stages import evaluate, progress
 from stages.decision import Decision
 from stages.files import sha256
-from stages.frames import DAY, GROUP, OUT_DIR, TARGET, matrix
+from stages.frames import GROUP, OUT_DIR, TARGET, matrix
 from stages.metrics import MIN_ROWS, MetricSettings
 from stages.params import Params
-from stages.rows import month_of
 from stages.sections import GateParams
 from stages.train import fit
 
 CACHE_DIR = Path("build/selftest")
-ACCEPTED = 0.95  # of the pairs that differ by chance only
-SEASON_MONTHS = 2
-"""Length of the parts of the training period that margins are measured on."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +46,6 @@ class Period:
         """Return all training months, compared on the test months."""
         rows = TestRows.load()
         return cls("test", pd.read_parquet(OUT_DIR / "train.parquet"), rows.frame, rows.lookups)
-
-    @classmethod
-    def seasons(cls) -> Iterator[Period]:
-        """Yield the training months in pairs, each compared on models from all the other training months."""
-        whole = cls.test()
-        month = month_of(whole.train[DAY].to_numpy())
-        every = np.unique(month)
-        for season in np.split(every, range(SEASON_MONTHS, len(every), SEASON_MONTHS)):
-            within = np.isin(month, season)
-            yield cls("-".join(map(str, season)), whole.train[~within], whole.train[within], whole.lookups)
 
     def slices(self, p: Params) -> dict[str, npt.NDArray[np.bool_]]:
         """Return the rows of the watched slices that are large enough to be measured here."""
@@ -138,41 +122,3 @@ def _pairs_row(name: str, decisions: list[Decision]) -> list[str]:
     why = ", ".join(f"{check} {n}" for check, n in reasons.most_common(3)) or "–"
     share = f"{refused / len(decisions):.0%} ({low:.1%} to {high:.1%})"
     return [name, str(len(decisions)), str(refused), share, f"{spread:.4f}", why]
-
-
-def needs(measured: list[Resampled], policy: GateParams) -> dict[str, Floats]:
-    """Return, by margin, how wide it would have to be for each ordered pair of models; slices share a margin."""
-    rules = policy.promotion
-    found: dict[str, list[float]] = defaultdict(list)
-    for challenger, champion in permutations(measured, 2):
-        whole, parts, _ = compare(challenger, champion, rules)
-        for name, pair in whole.items():
-            found[name].append(-pair.lower)
-        for name in rules.slice_margins:
-            found[f"slice {name}"].append(max(-part[name].lower for part in parts.values()))
-    return {name: np.array(values) for name, values in found.items()}
-
-
-def margins(needed: dict[str, Floats]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the margins that 95 % of pairs clear one by one, and those that 95 % clear all at once.
-
-    The second are the first times one factor.
-    """
-    single = {name: float(np.quantile(values, ACCEPTED)) for name, values in needed.items()}
-    worst = np.max([values / single[name] for name, values in needed.items()], axis=0)
-    factor = float(np.quantile(worst, ACCEPTED))
-    return single, {name: value * factor for name, value in single.items()}
-
-
-def margins_table(by_period: dict[str, dict[str, Floats]]) -> str:
-    """Return as Markdown the margins that each period needs, and the widest of them, rounded up to two digits."""
-    names = list(next(iter(by_period.values())))
-    joint = {period: margins(needed)[1] for period, needed in by_period.items()}
-    rows = [[period, *(f"{found[name]:.4f}" for name in names)] for period, found in joint.items()]
-    widest = [f"{_up(max(found[name] for found in joint.values())):g}" for name in names]
-    return table(["months", *names], [*rows, ["margin", *widest]])
-
-
-def _up(value: float) -> float:
-    step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return math.ceil(value / step) * step

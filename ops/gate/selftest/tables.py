@@ -5,17 +5,11 @@ from ops.gate.selftest.equal import Period
 from stages import params
 
 
-def show(pairs: int, seed_pairs: int, margin_models: int, repeats: int, with_controls: bool) -> None:
-    """Print the refused controls, the margins that chance needs, the share of equal models refused, and the power."""
+def show(pairs: int, seed_pairs: int, repeats: int, with_controls: bool) -> None:
+    """Print the refused controls, the share of equal models refused, and the power."""
     p = params.load()
     if with_controls:
         print("## Negative controls\n\n" + controls.table(p) + "\n", flush=True)
-    if margin_models:
-        needed = {
-            period.name: equal.needs(list(equal.models(period, p, margin_models, True)), p.gate)
-            for period in Period.seasons()
-        }
-        print("## Margins that models from resampled rows need\n\n" + equal.margins_table(needed) + "\n", flush=True)
     judged = {}
     for name, count, by_groups in (("other seed", seed_pairs, False), ("resampled training rows", pairs, True)):
         if count:
