@@ -93,8 +93,8 @@ def refuse_known(train: pd.DataFrame, test: pd.DataFrame) -> None:
     known = test[test[KEY].isin(train[KEY])]
     if len(known):
         raise DataInvalid(
-            f"{len(known):,} of {len(test):,} test rows are among the training rows, the first of {day_of(known[DAY].min())}: "
-            "a measurement on them would prove nothing. `dvc repro --force featurize` makes both anew."
+            f"{len(known):,} of {len(test):,} test rows are among the training rows, the first of "
+            f"{day_of(known[DAY].min())}: a measurement on them would prove nothing. `dvc repro --force featurize` makes both anew."
         )
 
 

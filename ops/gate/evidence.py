@@ -243,9 +243,8 @@ def collect(
             raise ModelUnavailable(f"nothing to compare with: {err} {WITHOUT_IT}") from err
         guarded = evaluate.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
-        both = (scored, score(theirs.bundle, rows, p))
-        measured = [resampled(one, guarded, p.gate.promotion, settings) for one in both]
-        whole, parts, replicates = compare(measured[0], measured[1], p.gate.promotion)
+        both = [resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score(theirs.bundle, rows, p))]
+        whole, parts, replicates = compare(both[0], both[1], p.gate.promotion)
         times = latencies([ours.bundle, theirs.bundle], p.gate.promotion.latency_calls)
         return (
             replace(

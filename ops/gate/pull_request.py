@@ -46,6 +46,10 @@ def judge(revision: str, policy: GateParams) -> Judged:
     tracked.check()
     now = side()
     base = load(merge_base(revision), now)
+    if base.moved_from:
+        from ops.gate import rescore  # pylint: disable=import-outside-toplevel # MLflow and pandas take 2 s
+
+        base = rescore.scored_again(base, now)
     before = base.side
     measured, parts = (before.metrics, before.slices) if before else (None, {})
     decision = decide_pull_request(now.metrics, measured, now.slices, parts, policy)
@@ -68,8 +72,8 @@ def _rows(revision: str, now: Side, base: Base) -> list[str]:
     rows = f" on {on_rows(now.rows)}" if now.rows else ""
     lines = [f"Compared with {against},{rows}."]
     if old := base.moved_from:
-        moved = f"**The test rows have moved**, from {old['first']} to {old['last']}: the base was scored again on the new ones."
-        lines = [moved, "", *lines]
+        moved = f"**The test rows have moved**, from {old['first']} to {old['last']}: "
+        lines = [f"{moved}the base was scored again on the new ones.", "", *lines]
     return lines
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,19 +23,19 @@ from stages.frames import KEY, TARGET
 from stages.metrics import MetricSettings, Scored
 
 
-def scored_again(commit: str, before: Side, now: Side) -> Base:
-    """Return a commit as the base, its bundle scored on the candidate's rows; raise Refused if that cannot be done."""
+def scored_again(base: Base, now: Side) -> Base:
+    """Return a base with its bundle scored on the candidate's rows; raise Refused if that cannot be done."""
     p, rows = params.load(), evidence.TestRows.load()
     if rows.described != now.rows:
         raise DataInvalid(f"{EVALUATION_FILE} was measured on other rows than build/features has: `dvc repro`.")
     settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            bundle = _bundle(commit, Path(folder) / "bundle", before)
+            bundle = _bundle(base, Path(folder) / "bundle")
         except BundleInvalid as err:
             raise Refused(
-                f"the model of {commit[:9]} cannot be scored on the new test rows: {err} Change the data first, and the "
-                "features in another pull request."
+                f"the model of {base.commit[:9]} cannot be scored on the new test rows: {err} Change the data first, "
+                "and the features in another pull request."
             ) from err
         scored = evidence.score(bundle, rows, p)
     parts = evaluate.slices(rows.frame, rows.lookups)
@@ -44,11 +43,12 @@ def scored_again(commit: str, before: Side, now: Side) -> Base:
     share = float((scored.probability >= bundle.threshold).mean())
     threshold = {"value": bundle.threshold, "alert_share": share}
     measured = Side({"test": metrics.measure(scored, settings)}, {"slices": slices, "threshold": threshold})
-    return Base(commit, measured, before.rows or {"rows": 0, "first": "unknown", "last": "unknown"}, scored)
+    return Base(base.commit, measured, base.moved_from, scored)
 
 
-def _bundle(commit: str, folder: Path, before: Side) -> model.Bundle:
-    """Return the bundle that a commit's dvc.lock names: from DVC's cache or remote, or from the registry."""
+def _bundle(base: Base, folder: Path) -> model.Bundle:
+    """Return the bundle that the base's dvc.lock names: from DVC's cache or remote, or from the registry."""
+    commit, days = base.commit, f"{base.moved_from['first']} to {base.moved_from['last']}"
     if not got(commit, BUNDLE_DIR, folder):
         client = tracking.connect()
         digest = _digest(commit)
@@ -56,9 +56,9 @@ def _bundle(commit: str, folder: Path, before: Side) -> model.Bundle:
         whole = [version for version in found if not download.missing(version, tracking.tracking_uri())]
         if not whole:
             raise Refused(
-                f"{commit[:9]} was measured on other test rows ({_days(before.rows)}), and its model, {BUNDLE_DIR} "
-                f"{digest[:9]}, is neither in DVC's cache or remote nor in the registry. With all committed, `git switch "
-                f"--detach {commit[:9]} && make repro && git switch -` trains it here."
+                f"{commit[:9]} was measured on other test rows ({days}), and its model, {BUNDLE_DIR} {digest[:9]}, is "
+                "neither in DVC's cache or remote nor in the registry. With all committed, `git switch --detach "
+                f"{commit[:9]} && make repro && git switch -` trains it here."
             )
         download.export(whole[0], "", tracking.tracking_uri(), folder)
     return model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
@@ -75,10 +75,6 @@ def _digest(commit: str) -> str:
     stages = read(Path("dvc.lock"), commit).get("stages", {})
     outs = [out for stage in stages.values() for out in stage.get("outs", []) if out["path"] == str(BUNDLE_DIR)]
     return str(outs[0]["md5"]) if outs else "none"
-
-
-def _days(rows: dict[str, Any]) -> str:
-    return f"{rows['first']} to {rows['last']}" if rows else "unknown ones"
 
 
 def differences(base: Base) -> dict[str, tuple[float, float]]:

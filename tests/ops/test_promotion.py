@@ -342,7 +342,7 @@ def test_a_comparison_without_complete_runs_says_so(bench: Bench) -> None:
 
 @pytest.fixture(name="late")
 def trained_into_the_test(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Register the model `better` with a manifest by which it was trained on the first test days, and return its version."""
+    """Register `better` with a manifest by which it was trained on the first test days, and return its version."""
     shutil.copytree(bench.path / "bundles/better", tmp_path / "bundles/late")
     manifest = tmp_path / "bundles/late" / model.MANIFEST_FILE
     facts = json.loads(manifest.read_bytes())

@@ -1,4 +1,4 @@
-"""The gate of a pull request compares on the same rows: a base that was measured on others is scored again, or refused."""
+"""The gate of a pull request compares on the same rows: a base of others is scored again, or refused."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def project(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
     p = scratch.read_params(path)
     p["gate"]["slices"], p["gate"]["pull_request"]["max_alert_change"] = ["origin=EWR"], 0.5
     scratch.write_params(path, p)
-    Path(".gitignore").write_text("/build/\n/mlflow.db\n/mlruns/\n")
+    Path(".gitignore").write_text("/build/\n/mlflow.db\n/mlruns/\n", encoding="utf-8")
     stage = {"cmd": "true", "outs": [str(BUNDLE_DIR), str(PREDICTIONS_FILE)]}
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}), encoding="utf-8")
     scratch.make_repository(path)
     clone = Clone(path)
     clone.run("dvc", "init", "--quiet")

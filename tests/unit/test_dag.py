@@ -46,7 +46,7 @@ def import_graph() -> grimp.ImportGraph:
 
 
 def differences(graph: grimp.ImportGraph, stage: str, dependencies: list[str]) -> tuple[set[str], set[str]]:
-    """Return the imported files that are no dependencies of a stage, and its dependencies on code that it does not import."""
+    """Return the imported files that are no dependencies of a stage, and the dependencies that it does not import."""
     files = imported(graph, stage)
     code = {name for name in dependencies if Path(name).parts[0] in ("app", "stages")}
     covered = {name: {file for file in files if Path(file).is_relative_to(name)} for name in code}
