@@ -92,9 +92,10 @@ def refuse_known(train: pd.DataFrame, test: pd.DataFrame) -> None:
     """Raise DataInvalid if test rows are among the training rows, by key."""
     known = test[test[KEY].isin(train[KEY])]
     if len(known):
+        first = day_of(known[DAY].min())
         raise DataInvalid(
-            f"{len(known):,} of {len(test):,} test rows are among the training rows, the first of "
-            f"{day_of(known[DAY].min())}: a measurement on them would prove nothing. `dvc repro --force featurize` makes both anew."
+            f"{len(known):,} of {len(test):,} test rows are among the training rows, the first of {first}: a "
+            "measurement on them would prove nothing. `dvc repro --force featurize` makes both anew."
         )
 
 

@@ -25,9 +25,7 @@ Table = dict[str, list[str]]
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
-NO_INTERVALS = (
-    "No intervals: the predictions of both models are not in DVC's cache; `make repro` at both commits makes them."
-)
+NO_INTERVALS = "No intervals: the predictions of both models are not in DVC's cache; `make repro` at both makes them."
 POINTS = 25
 BARS = 10
 COLOURS = {"base": ["#9a9a9a", "#c9c9c9"], "now": ["#0969da", "#54aeff"]}
