@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ops.cli.base import AMOUNT, COUNT, VERSION, Group, dvc, execute
+from ops.cli.base import AMOUNT, COUNT, VERSION, Group, base_option, dvc, execute
 
 group = Group()
 LOCKED = {  # the file, and what it is locked from
@@ -67,10 +67,13 @@ def outputs() -> None:
     dvc("checkout", "--allow-missing")
 
 
-@group.verb("on-time ci trim-cache")
-def trim_cache() -> None:
-    """Remove files that this commit does not use from DVC's cache."""
-    dvc("gc", "--workspace", "--force", "--quiet")
+@group.verb("on-time ci trim-cache --base main")
+@base_option
+def trim_cache(base_: str) -> None:
+    """Remove files from DVC's cache that neither this commit nor its merge base uses."""
+    from ops.gate.pull_request import merge_base
+
+    dvc("gc", "--workspace", "--rev", merge_base(base_), "--num", "1", "--force", "--quiet")
 
 
 @group.verb("on-time ci comment --run 1234567890")

@@ -25,7 +25,9 @@ Table = dict[str, list[str]]
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"
-NO_INTERVALS = "No intervals: the predictions of both models are not in DVC's cache; `make repro` at both makes them."
+NO_INTERVALS = (
+    "No intervals: DVC's cache lacks the predictions that these reports measure; `make repro` at both makes them."
+)
 POINTS = 25
 BARS = 10
 COLOURS = {"base": ["#9a9a9a", "#c9c9c9"], "now": ["#0969da", "#54aeff"]}
@@ -134,7 +136,7 @@ def text(revision: str) -> str:
     if judged.base.side and PREDICTIONS_FILE.exists():
         from ops.gate import rescore  # pylint: disable=import-outside-toplevel # MLflow and pandas take 2 s
 
-        found = rescore.differences(judged.base)
+        found = rescore.differences(judged.base, judged.now)
     every = markdown(decision)
     failed = Decision(tuple(check for check in decision.checks if not check.passed))
     drawn = charts(commit)

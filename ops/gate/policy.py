@@ -134,7 +134,7 @@ def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> 
 
 def on_rows(rows: Mapping[str, object]) -> str:
     """Return which rows a comparison was made on, as text."""
-    return f"{rows['rows']:,} rows, {rows['first']} to {rows['last']}, {str(rows.get('sha256', ''))[:12]}"
+    return f"{rows['rows']:,} rows, {rows['first']} to {rows['last']}, {str(rows.get('sha256', 'no digest'))[:12]}"
 
 
 def markdown(decision: Decision) -> str:

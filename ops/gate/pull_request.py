@@ -7,8 +7,8 @@ from app.errors import Refused
 from ops.gate.base import Base, Side, load, read, side
 from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_rows
 from stages import git, tracked
-from stages.decision import Decision, number
-from stages.files import METRICS_FILE
+from stages.decision import Check, Decision, number
+from stages.files import EVALUATION_FILE, METRICS_FILE
 from stages.sections import PARAMS_FILE, GateParams, as_dict, changes
 
 
@@ -55,6 +55,8 @@ def judge(revision: str, policy: GateParams) -> Judged:
     decision = decide_pull_request(now.metrics, measured, now.slices, parts, policy)
     if before:
         decision += decide_alerts(now.threshold, before.threshold, policy)
+        known = Check.at_least(f"digest of the test rows in {EVALUATION_FILE}", int("sha256" in now.rows), 1)
+        decision += Decision((known,))
     lines = [f"### Gate: {'passed' if decision.accepted else 'refused'}", "", *_rows(revision, now, base), ""]
     changed = [f"`{key}`: {old} → {new}" for key, old, new in parameter_changes(base.commit) if key.startswith("gate.")]
     if changed:  # who loosens the gate has to be seen doing it
@@ -69,8 +71,7 @@ def _rows(revision: str, now: Side, base: Base) -> list[str]:
     against = f"`{base.commit[:9]}`, the merge base with `{revision}`"
     if base.side is None:
         return [f"A first run: {against}, has no `{METRICS_FILE}`. The floors alone decide."]
-    rows = f" on {on_rows(now.rows)}" if now.rows else ""
-    lines = [f"Compared with {against},{rows}."]
+    lines = [f"Compared with {against}, on {on_rows(now.rows) if now.rows else 'unknown rows'}."]
     if old := base.moved_from:
         moved = f"**The test rows have moved**, from {old['first']} to {old['last']}: "
         lines = [f"{moved}the base was scored again on the new ones.", "", *lines]

@@ -17,10 +17,13 @@ from app.registry import download
 from ops.gate import evidence
 from ops.gate.base import Base, Side, read
 from stages import evaluate, metrics, params, tracking
+from stages.decision import number
 from stages.errors import DataInvalid
-from stages.files import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE
+from stages.files import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
 from stages.frames import KEY, TARGET
 from stages.metrics import MetricSettings, Scored
+
+TOLERANCE = 2e-6  # reports are rounded to six decimals
 
 
 def scored_again(base: Base, now: Side) -> Base:
@@ -49,7 +52,7 @@ def scored_again(base: Base, now: Side) -> Base:
 def _bundle(base: Base, folder: Path) -> model.Bundle:
     """Return the bundle that the base's dvc.lock names: from DVC's cache or remote, or from the registry."""
     commit, days = base.commit, f"{base.moved_from['first']} to {base.moved_from['last']}"
-    if not got(commit, BUNDLE_DIR, folder):
+    if why := missing(commit, BUNDLE_DIR, folder):
         client = tracking.connect()
         digest = _digest(commit)
         found = client.search_model_versions(f"name = '{NAME}' and tags.`dvc.md5.{BUNDLE_DIR}` = '{digest}'")
@@ -57,17 +60,19 @@ def _bundle(base: Base, folder: Path) -> model.Bundle:
         if not whole:
             raise Refused(
                 f"{commit[:9]} was measured on other test rows ({days}), and its model, {BUNDLE_DIR} {digest[:9]}, is "
-                "neither in DVC's cache or remote nor in the registry. With all committed, `git switch --detach "
-                f"{commit[:9]} && make repro && git switch -` trains it here."
+                f"neither in DVC's cache or remote nor in the registry ({why}). With all committed, `git switch "
+                f"--detach {commit[:9]} && make repro && git switch -` trains it here."
             )
         download.export(whole[0], "", tracking.tracking_uri(), folder)
     return model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
 
 
-def got(commit: str, path: Path, to: Path) -> bool:
-    """Fetch an output of a commit from DVC's cache or remote; return whether it is there."""
-    command = [sys.executable, "-m", "dvc", "get", "--quiet", "--rev", commit, "--out", str(to), ".", str(path)]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+def missing(commit: str, path: Path, to: Path) -> str:
+    """Fetch an output of a commit from DVC's cache or remote; return why it cannot be had, empty if it can."""
+    command = [sys.executable, "-m", "dvc", "get", "--rev", commit, "--out", str(to), ".", str(path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    told = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    return (told or ["no reason given"])[0][:200] if done.returncode else ""
 
 
 def _digest(commit: str) -> str:
@@ -77,35 +82,43 @@ def _digest(commit: str) -> str:
     return str(outs[0]["md5"]) if outs else "none"
 
 
-def differences(base: Base) -> dict[str, tuple[float, float]]:
+def differences(base: Base, now: Side) -> dict[str, tuple[float, float]]:
     """Return the 95 % interval of each metric's change from base to candidate, by a paired bootstrap over groups.
 
-    Empty where the predictions of either are not at hand.
+    Empty where the predictions of either are not at hand, or are not those that the reports measure.
     """
     p = params.load()
     settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     try:
-        now = pd.read_parquet(PREDICTIONS_FILE)
-        before = base.scored or _predictions(base.commit, now)
+        frame = pd.read_parquet(PREDICTIONS_FILE)
+        after, before = evaluate.score(frame, frame["probability"]), base.scored or _predictions(base.commit, frame)
     except (OSError, KeyError):
         return {}
-    if before is None or len(before.target) != len(now):
-        return {}
-    after = evaluate.score(now, now["probability"])
+    for scored, side in ((after, now), (before, base.side)):
+        if scored is None or side is None or not _measured(scored, side, settings):
+            return {}
+    assert before is not None
     counts = metrics.resample_groups(after.group, p.evaluate.bootstrap, p.evaluate.seed)
     pair = [metrics.measure_weighted(one, counts, settings) for one in (before, after)]
     return {name: metrics.interval(pair[1][name] - pair[0][name]) for name in pair[0]}
 
 
-def _predictions(commit: str, now: pd.DataFrame) -> Scored | None:
+def _measured(scored: Scored, side: Side, settings: MetricSettings) -> bool:
+    """Return whether these are the predictions that a side's reports measure."""
+    if not np.isfinite(scored.probability).all():
+        return False
+    found, test = rounded(metrics.measure(scored, settings)), side.metrics.get("test", {})
+    return all(abs(value - number(test.get(name))) < TOLERANCE for name, value in found.items())
+
+
+def _predictions(commit: str, frame: pd.DataFrame) -> Scored | None:
     """Return a commit's own predictions of the same rows, in the order of the candidate's."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / PREDICTIONS_FILE.name
-        if not got(commit, PREDICTIONS_FILE, path):
+        if missing(commit, PREDICTIONS_FILE, path):
             return None
         before = pd.read_parquet(path)
     if KEY in before:
-        before = before.set_index(KEY)["probability"].reindex(now[KEY])
-    elif np.array_equal(before[TARGET], now[TARGET]):
-        before = before["probability"]
-    return evaluate.score(now, before.to_numpy())
+        return evaluate.score(frame, before.set_index(KEY)["probability"].reindex(frame[KEY]))
+    same = np.array_equal(before[TARGET], frame[TARGET])  # a base of a former version, which had no keys
+    return evaluate.score(frame, before["probability"]) if same else None

@@ -365,7 +365,7 @@ def test_a_version_that_was_trained_on_test_rows_is_refused_on_either_side(bench
 
 def test_test_rows_that_have_decided_too_often_are_refused(bench: Bench) -> None:
     client, v = bench.client, bench.versions
-    promotion = bench.params.gate.promotion.model_copy(update={"max_decisions": 1})
+    promotion = bench.params.gate.promotion.model_copy(update={"max_decisions": 2})
     p = bench.params.model_copy(update={"gate": bench.params.gate.model_copy(update={"promotion": promotion})})
     registry.promote(client, p, v["weak"])
     registry.promote(client, p, v["good"])

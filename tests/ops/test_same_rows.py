@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,24 @@ def test_the_table_says_of_each_change_whether_it_is_more_than_noise(project: Cl
     row = next(line for line in worse.splitlines() if line.startswith("| log_loss "))
     assert "| worse" in row and "within noise" not in row and " to " in row
     assert "moved" not in worse
+    project.run("python", "-m", "ops.cli", "ci", "trim-cache", "--base", "main", PYTHONPATH=str(ROOT))
+    assert "No intervals" not in on_time(project, "report")[1]
+    stale = PREDICTIONS_FILE.read_bytes()
+    measure("good")
+    PREDICTIONS_FILE.write_bytes(stale)  # of `weak`
+    assert "No intervals" in on_time(project, "report")[1]
+    measure("weak")
     shutil.rmtree(project.path / ".dvc/cache")
     assert "No intervals" in on_time(project, "report")[1]
+
+
+def test_reports_that_do_not_name_their_rows_are_refused(project: Clone) -> None:
+    measure("better")
+    facts = json.loads(EVALUATION_FILE.read_bytes())
+    for change in ({"rows": {}}, {"rows": {"test": {"first": "2013-11-01", "last": "2013-12-31", "rows": 9}}}):
+        write_json(EVALUATION_FILE, facts | change)
+        code, _, err = on_time(project, "gate")
+        assert code == 3 and f"digest of the test rows in {EVALUATION_FILE} is 0" in err
 
 
 def test_another_threshold_is_reported_and_refused_beyond_the_limit(project: Clone) -> None:
