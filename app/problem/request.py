@@ -76,11 +76,12 @@ class Flight(Strict):
     scheduled_arrival: LocalTime = Field(
         description="Local clock time at the destination, ISO 8601 without offset; within 24 hours after departure."
     )
-    flight_number: int | None = Field(
+    flight_number: float | None = Field(  # JSON Schema's integer includes 12.0, which Pydantic's does not
         default=None,
         description="Number of the flight; the model does not use it. With it, flight and outcome can become data.",
         ge=1,
         le=9999,
+        multiple_of=1,
         strict=True,
     )
     weather: list[WeatherHour] | None = Field(

@@ -38,6 +38,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     team = make_clone(work / "team")
     p = scratch.cut(team.path, every=3)
     p["gate"] |= POLICY
+    p["gate"]["promotion"]["margins"]["roc_auc"] = 0.03  # one month of a third of the flights rules out no less
     p["train"] |= TRAIN | {"learning_rate": RATES["base"]}
     scratch.write_params(team.path, p)
     scratch.git(work, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
