@@ -52,7 +52,7 @@ class Params(Section):
 
 
 def check_windows(p: Params, path: Path = PARAMS_FILE) -> None:
-    """Raise ParamsInvalid unless training and test have days with data, training ends first, and the folds exist."""
+    """Raise ParamsInvalid unless training and test have days with data, and training ends first."""
     days, train, test = p.problem.days(), p.train_period, p.test_period
     for name, (first, last) in (("train", train), ("test", test)):
         if not any(first <= day <= last for day in days):
@@ -64,7 +64,6 @@ def check_windows(p: Params, path: Path = PARAMS_FILE) -> None:
             f"{path}: featurize.train, {train[0]} to {train[1]}, overlaps featurize.test, {test[0]} to {test[1]}, or "
             "follows it: training has to end before the test begins."
         )
-    p.train.folds(sorted({day.year * 12 + day.month - 1 - 1970 * 12 for day in days if train[0] <= day <= train[1]}))
 
 
 def load(path: Path = PARAMS_FILE) -> Params:

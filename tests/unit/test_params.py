@@ -95,8 +95,6 @@ def test_periods_are_fixed_or_end_with_the_newest_complete_month() -> None:
         ("train: ['2013-01-01', '2013-10-31']", "train: ['2013-12-01', '2013-12-31']", "or follows it"),
         ("test: ['2013-11-01', '2013-12-31']", "test: ['2013-12-31', '2013-11-01']", "featurize.test, .* is empty"),
         ("train: ['2013-01-01', '2013-10-31']", "train: ['2012-01-01', '2012-10-31']", "featurize.train, .* is empty"),
-        ("fold_months: [5,", "fold_months: [1,", "train.fold_months: month 1 or the months before it"),
-        ("fold_months: [5, 6, 7, 8, 9, 10]", "fold_months: 10", "training has only 10 months"),
     ],
 )
 def test_a_window_that_cannot_be_is_refused_by_name(tmp_path: Path, text: str, old: str, new: str, reason: str) -> None:
