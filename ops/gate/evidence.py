@@ -196,7 +196,7 @@ def unseen(known: Candidate, rows: dict[str, Any]) -> Check:
 
 
 def decided_before(client: MlflowClient, rows: dict[str, Any], challenger: ModelVersion, most: int) -> Check:
-    """Check that these test rows have decided on fewer other challengers than `most`: each spends a part of their worth."""
+    """Check that these test rows have decided on fewer other challengers than `most`: each wears them out a little."""
     runs = tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "action": "promote", ROWS_TAG: rows["sha256"]})
     others = {run.data.tags["challenger"] for run in runs} - {str(challenger.version)}
     why = "`on-time data add` adds newer rows, or raise gate.promotion.max_decisions, by which chance is promoted"

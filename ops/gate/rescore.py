@@ -43,9 +43,9 @@ def scored_again(base: Base, now: Side) -> Base:
         last = evidence.last_training_day(bundle.manifest, base.commit)
         if last is None or str(last) >= now.rows["first"]:
             raise Refused(
-                f"the model of {base.commit[:9]} was trained until {last or 'an unknown day'}, and the new test rows begin "
-                f"on {now.rows['first']}: it may know some of them. `on-time data add` adds newer ones; or choose later "
-                "days for featurize.test in params.yaml."
+                f"the model of {base.commit[:9]} was trained until {last or 'an unknown day'}, and the new test rows "
+                f"begin on {now.rows['first']}: it may know some of them. `on-time data add` adds newer ones; or "
+                "choose later days for featurize.test in params.yaml."
             )
         scored = evidence.score(bundle, rows, p)
     parts = evaluate.slices(rows.frame, rows.lookups)
