@@ -99,6 +99,16 @@ def refuse_known(train: pd.DataFrame, test: pd.DataFrame) -> None:
         )
 
 
+def refuse_others(train: pd.DataFrame, bundle: model.Bundle) -> None:
+    """Raise DataInvalid unless these are the rows that the bundle was trained on: others may be test rows."""
+    rows = described(train)
+    if bundle.manifest.get("rows", {}).get("train") != rows:
+        raise DataInvalid(
+            f"{BUNDLE_DIR} was not trained on the {rows['rows']:,} rows, {rows['first']} to {rows['last']}, in "
+            f"{OUT_DIR}/train.parquet. `dvc repro evaluate` makes both anew."
+        )
+
+
 def evaluate(
     train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams
 ) -> tuple[Scored, dict[str, Any]]:
@@ -140,6 +150,7 @@ def main() -> None:
         settings = MetricSettings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train, test = (pd.read_parquet(OUT_DIR / f"{name}.parquet") for name in ("train", "test"))
+        refuse_others(train, bundle)
         scored, facts = evaluate(train, test, bundle, p)
         predictions = test[[DAY, GROUP, TARGET, KEY]].assign(probability=scored.probability)
         facts["backtest"] = backtest(pd.read_parquet(ROLLING_FILE), predictions, settings)

@@ -52,13 +52,16 @@ class Params(Section):
 
 
 def check_windows(p: Params, path: Path = PARAMS_FILE) -> None:
-    """Raise ParamsInvalid unless training and test have days with data, and training ends first."""
+    """Raise ParamsInvalid unless training and test lie within the data, and training ends first."""
     days, train, test = p.problem.days(), p.train_period, p.test_period
     for name, (first, last) in (("train", train), ("test", test)):
-        if not any(first <= day <= last for day in days):
-            raise ParamsInvalid(
-                f"{path}: featurize.{name}, {first} to {last}, is empty: the data have {days[0]} to {days[-1]}."
-            )
+        for wrong, why in (
+            (last < first, "ends before it begins"),
+            (first < days[0] or last > days[-1], f"reaches beyond the data, {days[0]} to {days[-1]}"),
+            (not any(first <= day <= last for day in days), "is empty: problem.gaps has all of its days"),
+        ):
+            if wrong:
+                raise ParamsInvalid(f"{path}: featurize.{name}, {first} to {last}, {why}.")
     if train[1] >= test[0]:
         raise ParamsInvalid(
             f"{path}: featurize.train, {train[0]} to {train[1]}, overlaps featurize.test, {test[0]} to {test[1]}, or "

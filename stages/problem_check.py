@@ -84,8 +84,10 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
         yield found is None or len(found) == len(frame), f"days: {table} has {len(frame)} rows and not as many days"
     check_rules(tables, p)  # raises what a rule raises
     rows, problem = interface.rows(tables, p.problem), p.problem
-    shapes = {len(part) for part in (rows.frame, rows.target, rows.day, rows.group)}
-    yield len(shapes) == 1, f"rows: frame, target, day and group have {sorted(shapes)} rows"
+    shapes = {len(part) for part in (rows.frame, rows.target, rows.day, rows.group, rows.key)}
+    yield len(shapes) == 1, f"rows: frame, target, day, group and key have {sorted(shapes)} rows"
+    known = len(np.unique(rows.key))
+    yield known == len(rows), f"rows: {len(rows)} rows have only {known} keys"
     yield set(np.unique(rows.target)) <= {0, 1}, "rows: target has other values than 0 and 1"
     for name, period in (("train", p.train_period), ("test", p.test_period)):
         yield bool(rows.within(period).any()), f"rows: no row is in featurize.{name}, {period[0]} to {period[1]}"

@@ -62,6 +62,12 @@ class Coverage(Section):
     last_date: Day
     gaps: list[Period] = []
 
+    @model_validator(mode="after")
+    def _some_day(self) -> Self:
+        if not self.days():
+            raise ValueError("first_date, last_date and gaps leave no day with data")
+        return self
+
     def days(self) -> list[date]:
         """Return the days from the first to the last date, without the gaps."""
         every = (self.first_date + timedelta(days=i) for i in range((self.last_date - self.first_date).days + 1))

@@ -185,7 +185,7 @@ def tune(trials: int, apply: bool) -> None:
 
 @group.verb("on-time model retrain --now --until 2013-11-30")
 @click.option("--now", is_flag=True, help="Train on this machine without a decision.")
-@click.option("--until", type=base.DAY, help="Last day of the data (default: the last one in params.yaml).")
+@click.option("--until", type=base.DAY, help="Last day of the data (default: the newest one in data/).")
 @click.pass_context
 def retrain(ctx: click.Context, now: bool, until: datetime | None) -> None:
     """Decide from the drift monitor's evidence whether to retrain, and start it."""

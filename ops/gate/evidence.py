@@ -32,14 +32,14 @@ from stages import evaluate, featurize, git, metrics, register, tracked, trackin
 from stages.decision import Check
 from stages.errors import DataInvalid, FileInvalid
 from stages.files import METRICS_FILE
-from stages.frames import DAY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
+from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.sections import PARAMS_FILE, PromotionParams
 
 WARM_UP_CALLS = 20
 ROWS_TAG = "rows.sha256"
-WITHOUT_IT = "`on-time model promote --without-champion` judges by the floors alone."
+WITHOUT_IT = "`on-time model promote --without-champion` judges by the floors alone"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TestRows:
             return matrix(self.frame)
         tables, rows = featurize.load(p.problem)
         frame = featurize.features(rows.where(rows.within(p.test_period)), tables, lookups, p.problem)
-        if not np.array_equal(frame[[TARGET, DAY]].to_numpy(), self.frame[[TARGET, DAY]].to_numpy()):
+        if not frame[[KEY, TARGET, DAY]].equals(self.frame[[KEY, TARGET, DAY]]):
             raise DataInvalid(f"{OUT_DIR}/test.parquet has other rows than the raw data: `dvc repro` makes it anew.")
         return matrix(frame)
 
@@ -169,12 +169,12 @@ def compare(
     )
 
 
-def last_training_day(known: Candidate) -> date | None:
-    """Return the last day that a version was trained on, by its manifest or the parameters of its commit."""
+def last_training_day(manifest: dict[str, Any], commit: str) -> date | None:
+    """Return the last day that a bundle was trained on, by its manifest or the parameters of its commit."""
     try:
-        if rows := known.bundle.manifest.get("rows"):
+        if rows := manifest.get("rows"):
             return date.fromisoformat(rows["train"]["last"])
-        text = git.show(known.version.tags.get("git.commit", ""), PARAMS_FILE) or ""
+        text = git.show(commit, PARAMS_FILE) or "" if commit else ""  # git takes no commit for its index
         return date.fromisoformat(tracked.parse(text, PARAMS_FILE)["featurize"]["train"][1])
     except (git.GitFailed, FileInvalid, KeyError, TypeError, ValueError):
         return None
@@ -183,9 +183,13 @@ def last_training_day(known: Candidate) -> date | None:
 def unseen(known: Candidate, rows: dict[str, Any]) -> Check:
     """Check that a version was trained on days before the test rows only."""
     name = f"days from the training of version {known.version.version} to the test rows"
-    last, first = last_training_day(known), rows["first"]
+    commit = known.version.tags.get("git.commit", "")
+    last, first = last_training_day(known.bundle.manifest, commit), rows["first"]
     if last is None:
-        why = "neither its manifest nor the params.yaml of its commit says which rows it was trained on"
+        why = (
+            "neither its manifest nor the params.yaml of its commit has its last day of training; "
+            f"`git fetch origin {commit or 'COMMIT'}` may bring the commit. For a champion, {WITHOUT_IT}"
+        )
         return Check.at_least(name, math.nan, 1, message=why)
     why = f"it was trained until {last}, the test rows begin on {first}; `on-time data add` adds newer ones"
     return Check.at_least(name, (date.fromisoformat(first) - last).days, 1, message=why)
@@ -240,7 +244,7 @@ def collect(
         try:
             theirs = downloads.enter_context(candidate(champion))
         except BundleInvalid as err:
-            raise ModelUnavailable(f"nothing to compare with: {err} {WITHOUT_IT}") from err
+            raise ModelUnavailable(f"nothing to compare with: {err} {WITHOUT_IT}.") from err
         guarded = evaluate.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
         both = [resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score(theirs.bundle, rows, p))]

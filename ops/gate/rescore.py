@@ -40,6 +40,13 @@ def scored_again(base: Base, now: Side) -> Base:
                 f"the model of {base.commit[:9]} cannot be scored on the new test rows: {err} Change the data first, "
                 "and the features in another pull request."
             ) from err
+        last = evidence.last_training_day(bundle.manifest, base.commit)
+        if last is None or str(last) >= now.rows["first"]:
+            raise Refused(
+                f"the model of {base.commit[:9]} was trained until {last or 'an unknown day'}, and the new test rows "
+                f"begin on {now.rows['first']}: it may know some of them. `on-time data add` adds newer ones; or "
+                "choose later days for featurize.test in params.yaml."
+            )
         scored = evidence.score(bundle, rows, p)
     parts = evaluate.slices(rows.frame, rows.lookups)
     slices = {name: metrics.describe(scored.where(part), settings) for name, part in parts.items() if part.any()}

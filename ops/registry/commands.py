@@ -21,7 +21,7 @@ from app.interface import NAME
 from app.registry import download
 from app.registry import version as registry
 from ops.ci.github import output
-from ops.gate.evidence import ROWS_TAG, Resampled, candidate, collect, draw
+from ops.gate.evidence import ROWS_TAG, Resampled, candidate, collect, draw, last_training_day
 from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
@@ -103,7 +103,7 @@ def promote(
     """Make Staging, or the version `number`, the Production version if the gate accepts it; return what was done.
 
     With `if_none`, nothing is done when a version is Production; with `without_champion`, the floors alone decide if
-    the artifacts of that version are lost.
+    that version cannot be compared with.
     """
     if if_none and by_alias(client, NAME, PRODUCTION):
         return ""
@@ -135,10 +135,12 @@ def promote(
 
 
 def _lost(champion: ModelVersion) -> str:
-    """Return why the champion cannot be loaded; raise UsageError if it can."""
+    """Return why the champion cannot be compared with; raise UsageError if it can."""
     try:
-        with candidate(champion):
-            raise click.UsageError(f"version {champion.version} can be loaded: promote without --without-champion.")
+        with candidate(champion) as known:
+            if last_training_day(known.bundle.manifest, champion.tags.get("git.commit", "")):
+                raise click.UsageError(f"version {champion.version} can be loaded: promote without --without-champion.")
+            return "without the champion (its last day of training is unknown)"
     except BundleInvalid as err:
         return f"without the champion ({str(err).partition('. ')[0]})"
 

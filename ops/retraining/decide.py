@@ -22,10 +22,11 @@ from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
 from stages import featurize, interface, params
+from stages.errors import ParamsInvalid
 from stages.params import Params
 from stages.raw import load_tables
 from stages.rows import day_of
-from stages.sections import PARAMS_FILE, FeaturizeParams, MonitorParams, load_section
+from stages.sections import PARAMS_FILE, MonitorParams
 
 DAY_SECONDS = 86400
 TEST_DAYS = 28
@@ -164,11 +165,18 @@ def dispatch(settings: RetrainSettings, reasons: tuple[str, ...]) -> None:
 def move_window(until: date, path: Path = PARAMS_FILE) -> None:
     """Write a training window into params.yaml that ends `TEST_DAYS` before `until`, and the test window after it.
 
-    Relative windows follow the data by themselves: the file stays as it is.
+    Relative windows follow the data by themselves: the file stays as it is. It also does where the data have no such
+    windows, which raises RetrainingFailed.
     """
-    if load_section(FeaturizeParams, "featurize", path).relative:
+    p = params.load(path)
+    if p.featurize.relative:
         return
     last_train = until - timedelta(days=TEST_DAYS)
+    windows = {"train": (p.train_period[0], last_train), "test": (last_train + timedelta(days=1), until)}
+    try:
+        params.check_windows(p.model_copy(update={"featurize": p.featurize.model_copy(update=windows)}), path)
+    except ParamsInvalid as err:
+        raise RetrainingFailed(f"the windows cannot end on {until}: {err} Choose another day by --until.") from err
     yaml = YAML()
     yaml.preserve_quotes = True
     content = yaml.load(path)

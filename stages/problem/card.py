@@ -14,8 +14,8 @@ CARD = {
         "These are the results with older observations, and without any."
     ),
     "limits": (
-        "One year, three airports: no other season, airline or airport has been seen. The model has no information on "
-        "the aircraft, on delays earlier in the day or on the state of the network. It cannot foresee a storm that the "
-        "forecast misses. It is not meant for decisions about people."
+        "Three airports: no season outside the training period, no other airline or airport has been seen. The model "
+        "has no information on the aircraft, on delays earlier in the day or on the state of the network. It cannot "
+        "foresee a storm that the forecast misses. It is not meant for decisions about people."
     ),
 }

@@ -100,6 +100,20 @@ def test_a_base_whose_model_is_nowhere_is_refused_and_one_of_the_registry_is_tak
     assert code == 0 and "The test rows have moved" in out, err
 
 
+def test_a_base_that_knows_the_new_test_rows_is_refused(project: Clone) -> None:
+    manifest = Path("bundles/better") / model.MANIFEST_FILE
+    facts = json.loads(manifest.read_bytes())
+    facts["rows"]["train"]["last"] = "2013-11-01"
+    write_json(manifest, facts)
+    measure("better", OTHER_ROWS)
+    project.run("dvc", "commit", "--force", "--quiet")
+    scratch.commit(project.path, "Trained for a day more")
+    scratch.git(project.path, "branch", "--force", "main")
+    measure("weak")
+    code, _, err = on_time(project, "gate")
+    assert code == 3 and "was trained until 2013-11-01, and the new test rows begin on 2013-11-01" in err
+
+
 def test_the_table_says_of_each_change_whether_it_is_more_than_noise(project: Clone) -> None:
     measure("better")
     project.run("dvc", "commit", "--force", "--quiet")

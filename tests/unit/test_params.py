@@ -93,11 +93,34 @@ def test_periods_are_fixed_or_end_with_the_newest_complete_month() -> None:
     [
         ("test: ['2013-11-01'", "test: ['2013-10-31'", "overlaps featurize.test, 2013-10-31 to 2013-12-31"),
         ("train: ['2013-01-01', '2013-10-31']", "train: ['2013-12-01', '2013-12-31']", "or follows it"),
-        ("test: ['2013-11-01', '2013-12-31']", "test: ['2013-12-31', '2013-11-01']", "featurize.test, .* is empty"),
-        ("train: ['2013-01-01', '2013-10-31']", "train: ['2012-01-01', '2012-10-31']", "featurize.train, .* is empty"),
+        ("test: ['2013-11-01', '2013-12-31']", "test: ['2013-12-31', '2013-11-01']", "test, .* ends before it begins"),
+        (
+            "train: ['2013-01-01', '2013-10-31']",
+            "train: ['2013-10-31', '2013-01-01']",
+            "train, .* ends before it begins",
+        ),
+        (
+            "train: ['2013-01-01'",
+            "train: ['2012-12-31'",
+            "featurize.train, .* beyond the data, 2013-01-01 to 2013-12-31",
+        ),
+        (
+            "test: ['2013-11-01', '2013-12-31']",
+            "test: ['2013-11-01', '2014-01-01']",
+            "featurize.test, .* beyond the data",
+        ),
+        ("  last_date: '2013-12-31'", "  last_date: '2012-12-31'", "problem: .* leave no day with data"),
     ],
 )
 def test_a_window_that_cannot_be_is_refused_by_name(tmp_path: Path, text: str, old: str, new: str, reason: str) -> None:
     assert text.count(old) == 1
     with pytest.raises(ParamsInvalid, match=rf"params\.yaml: .*{reason}"):
         load(tmp_path, text.replace(old, new))
+
+
+def test_a_window_may_have_a_gap_and_not_lie_in_one(tmp_path: Path, text: str) -> None:
+    gap = "  gaps: [['2013-11-20', '2013-12-20']]\n  last_date:"
+    text = text.replace("  last_date:", gap)
+    assert load(tmp_path, text).test_period == (date(2013, 11, 1), date(2013, 12, 31))
+    with pytest.raises(ParamsInvalid, match="featurize.test, 2013-11-20 to 2013-12-20, is empty: problem.gaps"):
+        load(tmp_path, text.replace("test: ['2013-11-01', '2013-12-31']", "test: ['2013-11-20', '2013-12-20']"))

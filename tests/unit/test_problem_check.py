@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from app.interface import columns, compute
 from stages import interface, params, problem_check
+from stages.problem.table import rows
 from stages.problem_check import problems
 from tests.conftest import ROOT
 
@@ -41,6 +43,7 @@ def raising(*_: Any) -> Any:
         (interface, "outcomes", lambda frame, _: [{"delay_minutes": 0}] * len(frame), "differs from the target"),
         (interface, "days", lambda *_: [1], "days: flights has .* rows and not as many days"),
         (interface, "scenarios", raising, "raises ZeroDivisionError: half done"),
+        (interface, "rows", lambda t, p: replace(rows(t, p), key=rows(t, p).key // 2**60), "rows have only 16 keys"),
         (interface, "raw_rows", lambda r, o, t: RAW_ROWS(r, o[::-1], t), "raw_rows: .* other days or targets"),
         (interface, "CARD", {"limits": "none"}, "CARD has other keys"),
     ],

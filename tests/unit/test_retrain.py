@@ -95,6 +95,22 @@ def test_the_window_moves_and_nothing_else(tmp_path: Path) -> None:
     assert [new.split(":")[0].strip() for old, new in lines if old != new] == ["train", "test"]
 
 
+@pytest.mark.parametrize(
+    ("until", "why"),
+    [
+        (date(2013, 1, 20), "featurize.train, 2013-01-01 to 2012-12-23, ends before it begins"),
+        (date(2014, 1, 20), "featurize.test, 2013-12-24 to 2014-01-20, reaches beyond the data"),
+        (date(2013, 6, 15), "train.fold_months: month 6"),
+    ],
+)
+def test_a_window_that_cannot_be_is_not_written(tmp_path: Path, until: date, why: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text((ROOT / "params.yaml").read_text())
+    with pytest.raises(RetrainingFailed, match=f"cannot end on {until}: .*{why}"):
+        move_window(until, file)
+    assert file.read_text() == (ROOT / "params.yaml").read_text()
+
+
 def test_github_is_asked_with_the_token_in_the_file(tmp_path: Path) -> None:
     asked = []
 

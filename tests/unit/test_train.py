@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from app.interface import FEATURE_NAMES, members, without
+from app.model.bundle import Bundle
 from stages import evaluate, params
 from stages.errors import DataInvalid, ParamsInvalid
 from stages.frames import DAY, KEY, TARGET, described
-from stages.rows import month_names, month_of
+from stages.rows import month_names, month_of, row_keys
 from stages.train import choose_threshold, folds
 
 P = params.load().train
+KEYS_OF_TWO_ROWS = [17199355938688615897, 11758722173246518805]
+"""As pandas 3 makes them: other ones with another version would make other digests of the same rows."""
 
 
 def test_months_of_days_are_those_of_the_calendar() -> None:
@@ -90,6 +95,31 @@ def test_test_rows_that_are_training_rows_are_refused_by_their_key() -> None:
         DataInvalid, match=f"1 of {len(test)} test rows are among the training rows, the first of 2013-02-"
     ):
         evaluate.refuse_known(train, test)
+
+
+def test_rows_that_a_bundle_was_not_trained_on_are_refused(bundle: Bundle) -> None:
+    train = training("2013-01-01", "2013-01-09")
+    trained = replace(bundle, manifest={"rows": {"train": described(train)}})
+    evaluate.refuse_others(train, trained)
+    for other, made in (
+        (train.assign(**{KEY: train[KEY] + np.uint64(1)}), trained),
+        (train, replace(bundle, manifest={})),
+    ):
+        with pytest.raises(DataInvalid, match="not trained on the 9 rows, 2013-01-01 to 2013-01-09, .*dvc repro"):
+            evaluate.refuse_others(other, made)
+
+
+def test_the_key_of_a_row_is_the_same_whatever_holds_it() -> None:
+    columns = pd.DataFrame({"month": [1, 12], "number": [1545, 9], "place": ["EWR", "JFK"]})
+    for types in (
+        {},
+        {"month": "int8", "place": "category"},
+        {"number": "Int64", "place": "string"},
+        {"place": object},
+    ):
+        assert row_keys(columns.astype(types)).tolist() == KEYS_OF_TWO_ROWS
+    assert len(set(row_keys(columns[::-1])) & set(KEYS_OF_TWO_ROWS)) == 2
+    assert not set(row_keys(columns.assign(number=[1546, 10]))) & set(KEYS_OF_TWO_ROWS)
 
 
 def test_rows_are_known_by_keys_and_targets_whatever_their_order() -> None:
