@@ -18,6 +18,8 @@ from mlflow import MlflowClient
 from app.interface import EXAMPLE, FEATURE_NAMES
 from app.model import bundle as model
 from app.problem.lookups import Lookups
+from ops.registry import production as pointer
+from ops.registry.production import PREVIOUS, PRODUCTION, by_alias
 from stages import params, tracking
 from stages.decision import Decision
 from stages.files import METRICS_FILE, write_json
@@ -30,6 +32,7 @@ from tests.support.models import ROWS
 from tests.support.processes import Program, started
 from tests.support.scratch import make_repository
 
+NAME = "flight-delay"
 DAYS, PER_DAY = 40, 300
 FIRST_DAY = 16010  # 2013-11-01
 SMALL = {"verbosity": -1, "objective": "binary", "num_leaves": 15, "seed": 1, "num_threads": 1}
@@ -124,3 +127,32 @@ def decision_of(client: MlflowClient, run_id: str) -> dict[str, Any]:
     """Return the evidence that a decision run keeps."""
     with open(client.download_artifacts(run_id, "decision.json"), encoding="utf-8") as file:
         return dict(json.load(file))
+
+
+def aliases(client: MlflowClient) -> tuple[str | None, str | None]:
+    """Return the versions that are Production and previous."""
+    found = [by_alias(client, NAME, alias) for alias in (PRODUCTION, PREVIOUS)]
+    return (str(found[0].version) if found[0] else None, str(found[1].version) if found[1] else None)
+
+
+def decisions(client: MlflowClient) -> list[Any]:
+    """Return the decision runs, newest first."""
+    return tracking.find_runs(client, {tracking.STAGE_TAG: "decision"})
+
+
+def assert_settled(client: MlflowClient) -> None:
+    """Assert that aliases, history and registry tell one story, and nothing is under way."""
+    last = pointer.moves(client, NAME)[-1]
+    assert aliases(client) == (last["to"], last["from"] or None)
+    assert pointer.INTENT_TAG not in client.get_registered_model(NAME).tags
+    assert [found.name for found in client.search_registered_models()] == [NAME]
+
+
+def two_at_once(bench: Bench) -> None:
+    """Promote two versions over the first by two processes at the same time."""
+    bench.client.set_registered_model_alias(NAME, PRODUCTION, bench.versions["weak"])
+    versions = bench.versions
+    with bench.promotion(versions["good"]) as one, bench.promotion(versions["better"]) as other:
+        codes = sorted(process.wait(600) for process in (one, other))
+        assert codes in ([0, 0], [0, 1], [0, 3]), one.output() + other.output()
+    assert_settled(bench.client)
