@@ -58,6 +58,12 @@ def score(frame: pd.DataFrame, probability: npt.ArrayLike) -> Scored:
     return Scored(frame[TARGET].to_numpy(), np.asarray(probability), frame[GROUP].to_numpy())
 
 
+def by_slice(scored: Scored, frame: pd.DataFrame, lookups: Lookups, settings: MetricSettings) -> dict[str, Any]:
+    """Return the metrics of each slice that has rows."""
+    parts = slices(frame, lookups).items()
+    return {name: describe(scored.where(rows), settings) for name, rows in parts if rows.any()}
+
+
 def intervals(scored: Scored, p: EvaluateParams, settings: MetricSettings) -> dict[str, list[float]]:
     """Return the 95 % confidence interval of each metric by a bootstrap over groups."""
     counts = metrics.resample_groups(scored.group, p.bootstrap, p.seed)
@@ -127,9 +133,7 @@ def evaluate(
         "baselines": {name: metrics.measure(baseline, settings) for name, baseline in baselines.items()},
         "intervals": intervals(scored, p, settings),
         "baseline_intervals": {"logistic": intervals(baselines["logistic"], p, settings)},
-        "slices": {
-            n: describe(scored.where(rows), settings) for n, rows in slices(test, bundle.lookups).items() if rows.any()
-        },
+        "slices": by_slice(scored, test, bundle.lookups, settings),
         "threshold": {
             "value": bundle.threshold,
             "alert_share": float(alerts.mean()),

@@ -77,12 +77,12 @@ def connect() -> mlflow.MlflowClient:
     return client
 
 
-def dvc_digests() -> dict[str, str]:
-    """Return the MD5 digests by path from data.dvc and dvc.lock."""
+def dvc_digests(commit: str = "") -> dict[str, str]:
+    """Return the MD5 digests by path from data.dvc and dvc.lock, those of the working tree or of a commit."""
     digests: dict[str, str] = {}
     for path in (Path("data.dvc"), Path("dvc.lock")):
-        if path.exists():
-            content = tracked.load(path) or {}
+        if commit or path.exists():
+            content = (tracked.parse(git.show(commit, path) or "", path) if commit else tracked.load(path)) or {}
             for stage in [content, *content.get("stages", {}).values()]:
                 digests |= {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
     return digests

@@ -15,7 +15,7 @@ from app.interface import NAME
 from app.model import bundle as model
 from app.registry import download
 from ops.gate import evidence
-from ops.gate.base import Base, Side, read
+from ops.gate.base import Base, Side
 from stages import evaluate, metrics, params, tracking
 from stages.decision import number
 from stages.errors import DataInvalid
@@ -48,8 +48,7 @@ def scored_again(base: Base, now: Side) -> Base:
                 "choose later days for featurize.test in params.yaml."
             )
         scored = evidence.score(bundle, rows, p)
-    parts = evaluate.slices(rows.frame, rows.lookups)
-    slices = {name: metrics.describe(scored.where(part), settings) for name, part in parts.items() if part.any()}
+    slices = evaluate.by_slice(scored, rows.frame, rows.lookups, settings)
     share = float((scored.probability >= bundle.threshold).mean())
     threshold = {"value": bundle.threshold, "alert_share": share}
     measured = Side({"test": metrics.measure(scored, settings)}, {"slices": slices, "threshold": threshold})
@@ -61,7 +60,7 @@ def _bundle(base: Base, folder: Path) -> model.Bundle:
     commit, days = base.commit, f"{base.moved_from['first']} to {base.moved_from['last']}"
     if why := missing(commit, BUNDLE_DIR, folder):
         client = tracking.connect()
-        digest = _digest(commit)
+        digest = tracking.dvc_digests(commit).get(str(BUNDLE_DIR), "none")
         found = client.search_model_versions(f"name = '{NAME}' and tags.`dvc.md5.{BUNDLE_DIR}` = '{digest}'")
         whole = [version for version in found if not download.missing(version, tracking.tracking_uri())]
         if not whole:
@@ -80,13 +79,6 @@ def missing(commit: str, path: Path, to: Path) -> str:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     told = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
     return (told or ["no reason given"])[0][:200] if done.returncode else ""
-
-
-def _digest(commit: str) -> str:
-    """Return the MD5 of the bundle in a commit's dvc.lock."""
-    stages = read(Path("dvc.lock"), commit).get("stages", {})
-    outs = [out for stage in stages.values() for out in stage.get("outs", []) if out["path"] == str(BUNDLE_DIR)]
-    return str(outs[0]["md5"]) if outs else "none"
 
 
 def differences(base: Base, now: Side) -> dict[str, tuple[float, float]]:

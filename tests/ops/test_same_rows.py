@@ -32,11 +32,10 @@ def measure(name: str, rows: dict[str, Any] | None = None) -> None:
     p, test = params.load(), evidence.TestRows.load()
     bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
     scored, settings = evidence.score(bundle, test, p), MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
-    parts = evaluate.slices(test.frame, test.lookups)
     baselines = {"constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(METRICS_FILE, {"test": metrics.measure(scored, settings), **baselines})
     facts = {
-        "slices": {name: metrics.describe(scored.where(part), settings) for name, part in parts.items() if part.any()},
+        "slices": evaluate.by_slice(scored, test.frame, test.lookups, settings),
         "rows": {"test": rows or test.described},
         "threshold": {"value": bundle.threshold, "alert_share": float((scored.probability >= bundle.threshold).mean())},
     }
