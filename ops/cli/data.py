@@ -39,7 +39,7 @@ def test_rows(ctx: click.Context) -> None:
     dvc("repro", "featurize")
 
 
-@group.verb("on-time data add ~/july/flights-2013-07.csv.gz ~/july/weather-2013-07.csv.gz")
+@group.verb("on-time data add ~/inbox/TABLE-2013-07.csv.gz ~/inbox/OTHER-2013-07.parquet")
 @click.argument("files", nargs=-1, type=CallerPath(exists=True, dir_okay=False))
 @click.option("--inbox", metavar="URL", help="Folder or s3://… whose files are added, those that are new.")
 @click.option("--from-journal", is_flag=True, help="Add the journal's requests with their outcomes, and no files.")

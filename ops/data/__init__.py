@@ -1,1 +1,1 @@
-"""Bring new rows into data/."""
+"""Add new rows to data/, and list its contents."""

@@ -187,7 +187,7 @@ def unseen(known: Candidate, rows: dict[str, Any]) -> Check:
     last, first = last_training_day(known.bundle.manifest, commit), rows["first"]
     if last is None:
         why = (
-            "neither its manifest nor the params.yaml of its commit has its last day of training; "
+            "its last day of training is neither in its manifest nor in the params.yaml of its commit; "
             f"`git fetch origin {commit or 'COMMIT'}` may bring the commit. For a champion, {WITHOUT_IT}"
         )
         return Check.at_least(name, math.nan, 1, message=why)
