@@ -82,7 +82,7 @@ def commit(message: str) -> None:
 
 def month_name(month: int) -> str:
     """Return a month since January 1970 as YYYY-MM."""
-    return str(np.datetime64(month, "M"))
+    return str(np.datetime64(int(month), "M"))
 
 
 def prepare(root: Path, folder: Path, first: int) -> None:
