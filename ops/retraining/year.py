@@ -61,7 +61,7 @@ def run(*arguments: str, allowed: tuple[int, ...] = (0,)) -> tuple[int, str]:
     done = subprocess.run([sys.executable, "-m", *arguments], env=env, capture_output=True, text=True, check=False)
     told = " ".join(done.stderr.rpartition("error: ")[2].split())
     if done.returncode not in allowed:
-        raise YearFailed(f"`{' '.join(arguments[:4])}` failed in {Path.cwd()}: {told[-400:]} Run again, the command resumes.")
+        raise YearFailed(f"`{' '.join(arguments[:4])}` failed in {Path.cwd()}: {told[-400:]} The same command resumes.")
     return done.returncode, told
 
 
