@@ -194,3 +194,16 @@ def retrain(ctx: click.Context, now: bool, until: datetime | None) -> None:
     if now:
         ctx.invoke(data.fetch)
     decide.retrain(until.date() if until else None, now)
+
+
+@group.verb("on-time model year --months 4 --folder build/year")
+@click.option("--months", type=base.COUNT, default=4, help="Months of the first data.")
+@click.option("--files", type=base.CallerPath(exists=True, file_okay=False), help="Folder of TABLE-YYYY-MM files.")
+@click.option("--folder", type=base.CallerPath(file_okay=False), default="build/year", help="What is made goes there.")
+@click.pass_context
+def year(ctx: click.Context, months: int, files: Path | None, folder: Path) -> None:
+    """Run the closed loop in fast motion, on the later months of the data and those of --files (minutes a month)."""
+    from ops.retraining import year as work
+
+    ctx.invoke(data.fetch)
+    click.echo(work.live(Path.cwd(), Path(folder), months, files))

@@ -1,0 +1,277 @@
+"""`on-time model year`: the closed loop in fast motion, month by month, in a clone of its own.
+
+The first months are the first data. The rows of each later month are added, and predicted by three models: the first
+one, the loop's Production, and one that is trained on all rows before the month. The monitor then compares the month's
+weeks, and what it decides is done by the commands of the daily work: pipeline, gate, promotion.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from app.errors import OnTimeError
+from app.features import Floats, day_number
+from app.model import bundle as model
+from ops.data import add as addition
+from ops.gate.evidence import TestRows
+from ops.monitoring.drift.compare import Alarm, alarms, compare
+from ops.monitoring.drift.reference import SCORE, Reference, words
+from ops.monitoring.drift.selftest import weeks
+from ops.retraining import year_report
+from ops.retraining.decide import TEST_DAYS, Evidence, decide
+from ops.retraining.year_report import MODELS, Month, measured
+from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress
+from stages.files import BUNDLE_DIR, finite, sha256, write_json
+from stages.frames import DAY, TARGET, matrix
+from stages.params import Params
+from stages.raw import load_tables
+from stages.rows import Rows, months_of
+from stages.rules import Tables
+from stages.sections import PARAMS_FILE
+from stages.train import fit
+
+CLONE, INBOX, SCORES, BEGUN, LEDGER = "clone", "inbox", "scores", "begun.json", "ledger.json"
+FIRST, PRODUCTION, REACH = "first", "production", "reach.json"
+IDENTITY = ("-c", "user.name=year", "-c", "user.email=year@localhost", "-c", "commit.gpgSign=false")
+ALL_DAYS = 100_000
+OWN = ("MLFLOW_TRACKING_", "MLFLOW_REGISTRY_", "ONTIME_")
+"""Variables of the caller that would lead the clone to the caller's own services."""
+
+
+class YearFailed(OnTimeError):
+    """A step failed without which the year cannot continue."""
+
+
+def run(*arguments: str, allowed: tuple[int, ...] = (0,)) -> tuple[int, str]:
+    """Run a module in the clone; return exit code and error text; raise YearFailed for any code but `allowed`."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    done = subprocess.run([sys.executable, "-m", *arguments], env=env, capture_output=True, text=True, check=False)
+    told = " ".join(done.stderr.rpartition("error: ")[2].split())
+    if done.returncode not in allowed:
+        raise YearFailed(f"`{' '.join(arguments[:4])}` failed in {Path.cwd()}: {told[-400:]} The same command resumes.")
+    return done.returncode, told
+
+
+def commit(message: str) -> None:
+    """Commit all that has changed in the clone, if anything has."""
+    git.git("add", "--all")
+    git.git(*IDENTITY, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def prepare(root: Path, folder: Path, first: int) -> None:
+    """Make the clone, with the first months as its data and their model as Production, and the inbox of the others."""
+    git.git("clone", "--quiet", str(root), str(folder / CLONE))
+    os.chdir(folder / CLONE)
+    p, content = params.load(), yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8"))
+    if p.data.added:
+        raise YearFailed("the year begins with the first data: use a checkout without additions.")
+    fetch.DATA_DIR.mkdir()
+    tables = load_tables(root / fetch.DATA_DIR)
+    months = {name: months_of(growth.day_numbers(name, frame, p.problem)) for name, frame in tables.items()}
+    known = np.unique(np.concatenate(list(months.values())))
+    last = known[min(first, len(known)) - 1]
+    for name, month in months.items():
+        raw = pd.read_csv(root / fetch.DATA_DIR / f"{name}.csv", dtype=str, keep_default_na=False)
+        kept = raw[month <= last] if month.size else raw
+        kept.to_csv(fetch.DATA_DIR / f"{name}.csv", index=False)
+        content["data"]["tables"][name] = sha256(fetch.DATA_DIR / f"{name}.csv")
+        content["validate"]["rows"][name] = [len(kept), len(kept)]
+        for later in known[known > last] if month.size else ():
+            place = folder / INBOX / str(np.datetime64(int(later), "M"))
+            place.mkdir(parents=True, exist_ok=True)
+            raw[month == later].to_csv(place / f"{name}-{place.name}.csv.gz", index=False)
+    content["problem"]["last_date"] = str(np.datetime64(int(last) + 1, "M").astype("datetime64[D]") - 1)
+    PARAMS_FILE.write_text(yaml.safe_dump(loosened(content), sort_keys=False), encoding="utf-8")
+    run("dvc", "add", "--quiet", str(fetch.DATA_DIR))
+    retrain()
+    commit("The first months")
+    run("ops.cli", "model", "promote")
+    keep_production(folder, day_number(params.load().problem.last_date))
+    shutil.copytree(folder / PRODUCTION, folder / FIRST)
+
+
+def loosened(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters with windows that follow the data, and without the bounds that hold for a year only.
+
+    The floors are about the committed test months, the shares of missing values about the whole first year: a single
+    month may be beyond both. What compares two models stays as it is.
+    """
+    windows = {"train_days": ALL_DAYS, "test_days": TEST_DAYS}
+    content["featurize"] = {k: v for k, v in content["featurize"].items() if k not in ("train", "test")} | windows
+    content["train"]["fold_months"] = 2
+    shares = content["validate"]["missing_share"]
+    content["validate"]["missing_share"] = {name: min(1.0, 3 * share) for name, share in shares.items()}
+    gate = content["gate"]
+    gate |= {"floors": {"roc_auc": 0.6}, "leak_roc_auc": 1.0, "brier_skill": 0.0, "log_loss_gain": 0.0}
+    gate["pull_request"]["slice_floors"] = {"roc_auc": 0.5}
+    return dict(content)
+
+
+def retrain() -> list[str]:
+    """Run the pipeline on the newest windows; return the slices that are no longer watched, as the rows lack them."""
+    run("dvc", "repro", "featurize")
+    content, rows = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8")), TestRows.load()
+    found = evaluate.slices(rows.frame, rows.lookups)
+    enough = {name for name, part in found.items() if 0 < rows.frame[TARGET][part].mean() < 1}
+    enough &= {name for name, part in found.items() if part.sum() >= metrics.MIN_ROWS}
+    if dropped := [name for name in content["gate"]["slices"] if name not in enough]:
+        content["gate"]["slices"] = [name for name in content["gate"]["slices"] if name in enough]
+        PARAMS_FILE.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        commit("Watch the slices that the test rows have")
+    run("dvc", "repro")
+    return dropped
+
+
+def keep_production(folder: Path, last: int) -> None:
+    """Keep the bundle that is Production, and the day to which its data reach (since 1970-01-01)."""
+    shutil.rmtree(folder / PRODUCTION, ignore_errors=True)
+    shutil.copytree(BUNDLE_DIR, folder / PRODUCTION)
+    write_json(folder / PRODUCTION / REACH, last)
+
+
+def predict(folder: Path, rows: Rows, tables: Tables, p: Params) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """Return features, target, day and score of rows by a kept bundle, and its vocabularies."""
+    known = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+    frame = featurize.features(rows, tables, known.lookups, p.problem)
+    return frame.assign(**{SCORE: model.predict(known.booster, matrix(frame))}), known.lookups.vocabularies
+
+
+def oracle(rows: Rows, now: Rows, tables: Tables, p: Params) -> Floats:
+    """Return the scores of a model that is trained on all rows before the month."""
+    before = rows.where(rows.day < now.day.min())
+    lookups = interface.lookups(tables, before.frame, p.problem)
+    learned, frame = (featurize.features(part, tables, lookups, p.problem) for part in (before, now))
+    booster = fit(matrix(learned), learned[TARGET].to_numpy(), p.train, label="on all rows before the month")
+    return model.predict(booster, matrix(frame))
+
+
+def weekly_alarms(folder: Path, window: pd.DataFrame, vocabularies: dict[str, list[str]], p: Params) -> list[Alarm]:
+    """Return the alarms of the month's whole weeks, each kind and feature once, at its largest."""
+    sample = words(pd.read_parquet(folder / model.REFERENCE_FILE), vocabularies)
+    reference = Reference("of the year", sample, p.monitor.drift)
+    compared = [week for _, week in weeks(words(window, vocabularies)) if len(week) >= p.monitor.drift.min_rows]
+    found = [alarm for week in compared for alarm in alarms(reference, compare(reference, week, week))]
+    return list({(one.kind, one.feature): one for one in sorted(found, key=lambda one: abs(one.value))}.values())
+
+
+def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: list[Month]) -> Evidence:
+    """Return the evidence at the end of a month, whose last day is given since 1970-01-01."""
+    reach = int(json.loads((folder / PRODUCTION / REACH).read_text(encoding="utf-8")))
+    retrained = [one["last"] for one in ledger if one.get("action") == "retrain"]
+    outcomes = rows + sum(one["rows"] for one in ledger if one.get("last", reach) > reach)
+    ago = float(last - retrained[-1]) if retrained else math.inf
+    return Evidence("Production", rows, tuple(found), outcomes, float(last - reach), ago)
+
+
+def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
+    """Add a month's rows, predict them by the three models, and let the monitor decide; return what is recorded."""
+    files = sorted(place.iterdir())
+    code, told = run("ops.cli", "data", "add", *map(str, files), allowed=(0, 1))
+    if code:
+        return {"month": place.name, "action": "none", "reasons": [told], "outcome": "data refused"}
+    commit(f"The rows of {place.name}")
+    digests = {sha256(path) for path in files}
+    report = next(one for one in addition.reports().values() if set(one["files"].values()) == digests)
+    p = params.load()
+    tables, rows = featurize.load(p.problem)
+    now = rows.where(months_of(rows.day) == np.datetime64(place.name, "M").astype(int))
+    last = int(now.day.max())
+    (frame, vocabularies), (first, _) = (predict(folder / name, now, tables, p) for name in (PRODUCTION, FIRST))
+    scores = frame[[DAY, TARGET]].assign(
+        first=first[SCORE], loop=frame[SCORE], oracle=oracle(rows, now, tables, p), **{DAY: now.day}
+    )
+    (folder / SCORES).mkdir(exist_ok=True)
+    scores.to_parquet(folder / SCORES / f"{place.name}.parquet", index=False)
+    found = weekly_alarms(folder / PRODUCTION, frame, vocabularies, p)
+    verdict = decide(evidence(folder, found, len(now), last, ledger), p.monitor)
+    return {
+        "month": place.name,
+        "last": last,
+        "rows": len(now),
+        "quarantined": sum(sum(table["quarantined"].values()) for table in report["tables"].values()),
+        "warnings": report["warnings"],
+        "models": {name: measured(scores, name, p.evaluate) for name in MODELS},
+        "action": verdict.action,
+        "reasons": list(verdict.reasons),
+    }
+
+
+def act(month: Month, folder: Path) -> dict[str, Any]:
+    """Retrain by the pipeline, apply the gate of the pull request, and promote; return the outcome and its reasons."""
+    dropped = {"dropped": dropped} if (dropped := retrain()) else {}
+    code, told = run("ops.cli", "model", "gate", "--base", "HEAD", allowed=(0, 3))
+    if code:
+        git.git("checkout", "--quiet", "--", "dvc.lock", "reports")
+        run("dvc", "checkout", "--quiet", allowed=(0, 1))  # the receipt is in no cache
+        return dropped | {"outcome": "refused by the gate", "why": _reasons(told)}
+    commit(f"Retrain after {month['month']}")
+    code, told = run("ops.cli", "model", "promote", allowed=(0, 3))
+    if code:
+        return dropped | {"outcome": "refused at promotion", "why": _reasons(told)}
+    keep_production(folder, month["last"])
+    return dropped | {"outcome": "promoted"}
+
+
+def _reasons(told: str) -> list[str]:
+    return told.partition(": ")[2].partition(". The evidence")[0].rstrip(".").split("; ")
+
+
+def begin(root: Path, folder: Path, first: int, more: Path | None) -> list[Month]:
+    """Return what is recorded of the year in a folder, which is begun if nothing is; stay in its clone."""
+    asked = {"months": first, "files": str(more.resolve()) if more else None}
+    begun = folder / BEGUN
+    if begun.exists():
+        if (known := json.loads(begun.read_text(encoding="utf-8"))) != asked:
+            raise YearFailed(f"{folder} was begun with {known}, not {asked}: name another --folder.")
+    elif folder.exists() and any(folder.iterdir()):
+        raise YearFailed(f"{folder} is not empty and no year was begun there: name another --folder.")
+    write_json(begun, asked)
+    if not (folder / LEDGER).exists():
+        for name in (CLONE, INBOX, PRODUCTION, FIRST):  # of an interrupted beginning
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for path in sorted(more.iterdir()) if more else ():
+            if not (month := re.search(r"\d{4}-\d{2}(?=\.)", path.name)):
+                raise YearFailed(f"{path}: the name must be TABLE-YYYY-MM and a form of `on-time data add`.")
+            (folder / INBOX / month[0]).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / INBOX / month[0])
+        prepare(root, folder, first)
+        write_json(folder / LEDGER, [])
+    os.chdir(folder / CLONE)
+    return list(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
+
+
+def live(root: Path, folder: Path, first: int, more: Path | None) -> str:
+    """Run the year in a folder, from where it was left; return its table, which is written there with the picture."""
+    folder = folder.resolve()
+    ledger = begin(root.resolve(), folder, first, more)
+    places = sorted((folder / INBOX).iterdir()) if (folder / INBOX).exists() else []
+    if not places:
+        raise YearFailed(f"no month follows the first {first}: lower --months, or name --files.")
+    for place in progress.track(places, "year"):
+        if place.name not in {one["month"] for one in ledger}:
+            ledger.append(happen(place, folder, ledger))
+            _record(ledger, folder)
+        month = next(one for one in ledger if one["month"] == place.name)
+        if month["action"] == "retrain" and "outcome" not in month:
+            month |= act(month, folder)
+            _record(ledger, folder)
+    return year_report.write(ledger, folder, params.load().evaluate)
+
+
+def _record(ledger: list[Month], folder: Path) -> None:
+    """Write the ledger in one step."""
+    write_json(folder / f"{LEDGER}.new", finite(ledger))
+    (folder / f"{LEDGER}.new").replace(folder / LEDGER)
