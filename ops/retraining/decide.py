@@ -11,6 +11,7 @@ from typing import Literal
 
 import httpx
 import mlflow
+import numpy as np
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from ruamel.yaml import YAML
@@ -166,15 +167,18 @@ def move_window(until: date, path: Path = PARAMS_FILE) -> None:
     """Write a training window into params.yaml that ends `TEST_DAYS` before `until`, and the test window after it.
 
     Relative windows follow the data by themselves: the file stays as it is. It also does where the data have no such
-    windows, which raises RetrainingFailed.
+    windows, or the training window lacks a fold of `train.fold_months`, which raises RetrainingFailed.
     """
     p = params.load(path)
     if p.featurize.relative:
         return
     last_train = until - timedelta(days=TEST_DAYS)
     windows = {"train": (p.train_period[0], last_train), "test": (last_train + timedelta(days=1), until)}
+    moved = p.model_copy(update={"featurize": p.featurize.model_copy(update=windows)})
+    trained = [day for day in p.problem.days() if p.train_period[0] <= day <= last_train]
     try:
-        params.check_windows(p.model_copy(update={"featurize": p.featurize.model_copy(update=windows)}), path)
+        params.check_windows(moved, path)
+        moved.train.folds(np.unique(np.array(trained, dtype="datetime64[M]")).astype(int).tolist())
     except ParamsInvalid as err:
         raise RetrainingFailed(f"the windows cannot end on {until}: {err} Choose another day by --until.") from err
     yaml = YAML()
