@@ -149,13 +149,12 @@ def compare(
         return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), bounds[m]) for m in ours}
 
     def highest(name: str, metric: str, gain: Floats) -> float:
-        pair, size = (side.slices[name][metric][0] for side in (challenger, champion)), challenger.groups.get(
-            name, np.inf
-        )
+        size = challenger.groups.get(name, np.inf)
         if size < 2:  # no resample differs from another
             return math.inf
         width = student.ppf(1 - (1 - p.confidence) / count, size - 1)
-        return advantage(metric, *map(float, pair)) + float(width * gain.std())
+        ours, theirs = (float(side.slices[name][metric][0]) for side in (challenger, champion))
+        return advantage(metric, ours, theirs) + float(width * gain.std())
 
     whole = advantages(challenger.metrics, champion.metrics)
     parts = {name: advantages(part, champion.slices[name]) for name, part in challenger.slices.items()}
