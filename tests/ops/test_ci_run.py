@@ -12,10 +12,10 @@ import pytest
 from tests.conftest import ROOT
 
 STEPS = """
-setup lint repro test:
+setup lint repro:
 	@echo $@ with CI=$$CI; $(BROKEN_$@)
-test-all:
-	@echo; echo '== 7 passed in 1.00s =='; $(BROKEN_$@)
+test test-all:
+	@echo $@ with $$PYTEST_ADDOPTS; echo '== 7 passed of $@ in 1.00s (0:00:01) =='; $(BROKEN_$@)
 """
 
 
@@ -40,10 +40,12 @@ def _run(folder: Path, *programs: str, **environment: str) -> subprocess.Complet
     return subprocess.run([folder / ".ci/run"], env=env, capture_output=True, text=True, check=False)
 
 
-def test_every_step_runs_and_the_last_line_is_that_of_the_tests(tmp_path: Path) -> None:
+def test_every_step_runs_each_test_once_and_the_summaries_of_the_tests_are_last(tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 0")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "== 7 passed in 1.00s =="
+    summaries = [f"== 7 passed of {target} in 1.00s (0:00:01) ==" for target in ("test", "test-all")]
+    assert done.stdout.splitlines()[-2:] == summaries
+    assert "test with --cov --cov-report=\n" in done.stdout and "test-all with -m long --cov-append\n" in done.stdout
     assert done.stdout.count(" s  ok ") == 7 and "lint with CI=true" in done.stdout
     assert "left out" not in done.stdout
 
@@ -70,4 +72,4 @@ def test_an_engine_that_a_command_starts_is_used(tmp_path: Path) -> None:
 def test_without_an_engine_what_is_left_out_is_named(command: str, tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 1", ONTIME_DOCKER_UP=command)
     assert done.returncode == 0 and "lint with CI=\n" in done.stdout
-    assert "No Docker engine answers" in done.stdout.splitlines()[-2]
+    assert "No Docker engine answers" in done.stdout.splitlines()[-3]
