@@ -16,7 +16,8 @@ from stages.sections import EvaluateParams
 TABLE_FILE, PICTURE_FILE, SCORES = "year.md", "year.png", "scores"
 MODELS = {"first": "first model", "loop": "the loop's", "oracle": "retrained each month"}
 METRICS = {"log_loss": "log loss", "roc_auc": "ROC AUC"}
-COLOURS = {"first": "#9a9a9a", "loop": "#0969da", "oracle": "#2da44e"}
+LINES = {"first": ("#c0c0c0", 4.0), "loop": ("#0969da", 1.5), "oracle": ("#2da44e", 1.5)}
+"""Colour and width of each model's line; that of the first one is still seen below another that is the same."""
 SHOWN = 2
 """Reasons in a cell."""
 
@@ -82,7 +83,8 @@ def draw(ledger: list[Month], path: Path) -> None:
     for axis, (metric, title) in zip(figure.subplots(1, len(METRICS)), METRICS.items(), strict=True):
         for name, label in MODELS.items():
             values = [one["models"][name][metric] for one in ledger]
-            axis.plot(range(len(names)), values, marker="o", markersize=4, color=COLOURS[name], label=label)
+            colour, width = LINES[name]
+            axis.plot(range(len(names)), values, marker="o", markersize=4, color=colour, linewidth=width, label=label)
         for i, one in enumerate(ledger):
             if one.get("outcome") in ends:
                 axis.axvline(i + 0.5, color=ends[one["outcome"]], linewidth=0.8, linestyle=":")
