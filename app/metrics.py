@@ -32,7 +32,7 @@ HANDLER_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 INFERENCE_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 PROBABILITY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 # fmt: on
-OUTSIDE_OF_METRICS = ("/metrics", "/livez", "/readyz", "/static-offline-docs")
+OUTSIDE_OF_METRICS = ("/metrics", "/livez", "/readyz", "/v2/health", "/static-offline-docs")
 disable_created_metrics()  # type: ignore[no-untyped-call] # the *_created series are not used
 
 REJECTIONS = ("body_too_large", "too_many_in_progress", "timeout", "unauthorized", "method")

@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route
 
-from app.api import bodies, contract, outcomes, problem_details
+from app.api import bodies, contract, inference_protocol, outcomes, problem_details
+from app.api.dependencies import ReadyModel, Served
 from app.api.edge import Edge
 from app.api.fast_path import FastPath
 from app.api.schemas import Batch, BatchPrediction, Live, Prediction, Ready, Version
@@ -28,24 +29,12 @@ from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.prediction import Predictions, Predictor
 from app.model.prediction import explain as explanation_of
-from app.model.served import ServedModel
 from app.registry.watch import Watcher
 from app.settings import Settings
 
 VERSION_HEADER = "X-Model-Version"
 
 log = logging.getLogger("app")
-
-
-def served_model(request: Request) -> ServedModel:
-    """Return the model for this request; raise 503 while no model is loaded."""
-    served: ServedModel | None = request.app.state.served
-    if served is None:
-        raise HTTPException(503, request.app.state.reason)
-    return served
-
-
-Served = Annotated[ServedModel, Depends(served_model)]
 
 
 @asynccontextmanager
@@ -106,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problem_details.install(app)
     _routes(app)
     outcomes.install(app)
+    inference_protocol.install(app)
     _health(app)
     _middleware(app)
     contract.install(app, keys=bool(settings.api_keys))
@@ -172,10 +162,8 @@ def _health(app: FastAPI) -> None:
         return Live()
 
     @app.get("/readyz", tags=["health"])
-    async def readyz(served: Served) -> Ready:
+    async def readyz(served: ReadyModel) -> Ready:
         """Check that a verified model is loaded and that the service is not shutting down."""
-        if app.state.draining:
-            raise HTTPException(503, "The service is shutting down.")
         return Ready(model=served.label)
 
     @app.get("/version", tags=["health"])

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.edge import HEALTH
+from app.api.inference_messages import InferenceRequest
 from app.api.schemas import Batch, Outcomes, Problem
 from app.interface import Outcome, Request
 
@@ -55,7 +56,7 @@ def install(app: FastAPI, keys: bool) -> None:
 def _schemas(schemas: dict[str, Any]) -> dict[str, Any]:
     """Add the schemas of the bodies; replace FastAPI's error schemas by the problem details that the service sends."""
     bodies: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
-        (model, "validation") for model in (Request, Batch, Outcome, Outcomes)
+        (model, "validation") for model in (Request, Batch, Outcome, Outcomes, InferenceRequest)
     ]
     _, extra = models_json_schema([*bodies, (Problem, "serialization")], ref_template=REF)
     unused = ("HTTPValidationError", "ValidationError")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problem_details
@@ -22,9 +23,11 @@ from app.model.prediction import new_id
 from app.settings import Settings
 
 MAX_BODY = 1 << 20
-MAX_BODIES = {"/predict/batch": 2 << 20}  # 1,000 requests of maximum length have 1.5 MB
+MAX_BATCH_BODY = 2 << 20  # 1,000 requests of maximum length have 1.5 MB
+BATCHES = ("/predict/batch", "/v2/models/")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-HEALTH = ("/livez", "/readyz", "/metrics")
+READY = ("/readyz", "/v2/health/ready")
+HEALTH = ("/livez", "/v2/health/live", *READY, "/metrics")
 DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
 ID_HEADER = b"x-request-id"
 KEY_HEADER = b"x-api-key"
@@ -58,8 +61,9 @@ class Edge:
     """The outermost middleware, applied to every route."""
 
     def __init__(self, app: ASGIApp, state: State, allowed: dict[str, str]) -> None:
-        """Wrap the application with this state; `allowed` maps each path to its Allow header."""
+        """Wrap the application with this state; `allowed` maps the path of each route to its Allow header."""
         self.app, self.state, self.allowed = app, state, allowed
+        self.patterns = {path: compile_path(path)[0] for path in allowed if "{" in path}
         self.settings: Settings = state.settings
         self.metrics: HttpMetrics = state.metrics.http
         self.keys = [bytes.fromhex(digest) for digest in self.settings.api_keys]
@@ -105,11 +109,18 @@ class Edge:
         length = exchange.headers.get(b"content-length", b"")
         return exchange.too_large() if length.isdigit() and int(length) > exchange.max_body else None
 
+    def route(self, path: str) -> str:
+        """Return the path of the route that matches, `none` if there is none."""
+        if path in self.allowed:
+            return path
+        return next((route for route, pattern in self.patterns.items() if pattern.match(path)), "none")
+
     async def _refuse(self, exchange: Exchange, why: Refused) -> None:
         self.metrics.rejected.labels(why.reason).inc()
         if why.reason != "method":  # clients could create any number of label values
-            handler = exchange.path if exchange.path in self.allowed else "none"
-            self.metrics.request(handler, exchange.scope["method"], f"{why.status_code // 100}xx", exchange.seconds())
+            self.metrics.request(
+                self.route(exchange.path), exchange.scope["method"], f"{why.status_code // 100}xx", exchange.seconds()
+            )
         await exchange.respond(why.status_code, why.detail, why.headers)
 
     async def _serve(self, exchange: Exchange) -> None:
@@ -152,7 +163,7 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started = time.perf_counter()
         self.status = 0
-        self.received, self.max_body = 0, MAX_BODIES.get(self.path, MAX_BODY)
+        self.received, self.max_body = 0, MAX_BATCH_BODY if self.path.startswith(BATCHES) else MAX_BODY
         given = self.headers.get(ID_HEADER, b"")
         self.id = given if _CLIENT_ID.fullmatch(given) else new_id().encode()
 
@@ -181,7 +192,8 @@ class Exchange:
 
     async def respond(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         """Send problem details."""
-        await problem_details.response(status, detail, headers=headers)(self.scope, self.receive, self.send)
+        more = problem_details.inference_error(self.scope, detail)
+        await problem_details.response(status, detail, headers, **more)(self.scope, self.receive, self.send)
 
     async def send(self, message: Message) -> None:
         """Send a message; add the common response headers."""
@@ -190,7 +202,7 @@ class Exchange:
             headers = list(message["headers"])
             headers += DOCS_HEADERS if self.path.startswith(DOCS) else SECURITY_HEADERS
             if self.status == 405:  # FastAPI's routes do not list HEAD
-                allowed = self.edge.allowed.get(self.path, "GET, HEAD, POST").encode()
+                allowed = self.edge.allowed.get(self.edge.route(self.path), "GET, HEAD, POST").encode()
                 headers = [header for header in headers if header[0] != b"allow"] + [(b"allow", allowed)]
             headers.append((ID_HEADER, self.id))
             if self.edge.state.draining:
@@ -209,7 +221,7 @@ class Exchange:
         """
         levels = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.INFO}
         level = logging.WARNING if self.status == 503 else levels.get(self.status // 100, logging.ERROR)
-        if self.status == 503 and self.path == "/readyz":
+        if self.status == 503 and self.path in READY:
             state = self.edge.state
             reason, self.edge.unready = self.edge.unready, "draining" if state.draining else state.reason
             if reason == self.edge.unready:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from app.api.bodies import Invalid
 from app.api.schemas import Problem
@@ -42,6 +44,12 @@ def response(status: int, detail: str, headers: Any = None, **more: Any) -> Resp
     return Response(problem.model_dump_json(exclude_none=True), status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def inference_error(scope: Scope, detail: str) -> dict[str, str]:
+    """Return the field in which clients of the Open Inference Protocol read the cause, for a path of the protocol."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return {"error": detail} if re.match("/v2(/|$)", path) else {}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entries of these error statuses."""
     return {
@@ -63,11 +71,13 @@ def install(app: FastAPI) -> None:
         return await invalid(request, error)
 
     @app.exception_handler(Invalid)
-    async def invalid(_: Request, err: Invalid) -> Response:
+    async def invalid(request: Request, err: Invalid) -> Response:
         detail = "; ".join(f"{e.field}: {e.message}" for e in err.errors[:3])
-        more = len(err.errors) > 3 or err.omitted
-        return response(422, detail + ("; …" if more else ""), errors=err.errors, errors_omitted=err.omitted or None)
+        detail += "; …" if len(err.errors) > 3 or err.omitted else ""
+        more = inference_error(request.scope, detail)
+        return response(422, detail, errors=err.errors, errors_omitted=err.omitted or None, **more)
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, err: HTTPException) -> Response:
-        return response(err.status_code, str(err.detail), headers=err.headers)
+    async def refused(request: Request, err: HTTPException) -> Response:
+        more = inference_error(request.scope, str(err.detail))
+        return response(err.status_code, str(err.detail), err.headers, **more)

@@ -110,5 +110,6 @@ class Problem(BaseModel):
     title: str = Field(description="Reason phrase of the status.")
     status: int = Field(description="HTTP status code.")
     detail: str = Field(description="The cause of the error.")
+    error: str | None = Field(default=None, description="The detail, for the Open Inference Protocol: under /v2 only.")
     errors: list[FieldError] | None = Field(default=None, description="The invalid fields.")
     errors_omitted: int | None = Field(default=None, description="Number of further errors, which are not listed.")

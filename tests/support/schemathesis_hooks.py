@@ -1,4 +1,4 @@
-"""What the contract says in words: the format and period of local times, and what the fields of a flight exclude."""
+"""What the contract says in words: the form and period of local times, what a flight excludes, how tensors agree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
+
+from app.api.inference_messages import OUTPUTS, InferenceRequest
+from app.interface import NAME
 
 TIMES = st.datetimes(datetime(1987, 10, 1), datetime.now() + timedelta(days=365))
 schemathesis.openapi.format("date-time-local", TIMES.map(datetime.isoformat))
@@ -26,3 +29,13 @@ def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[s
                 flight["dest"] = "SFO"
         except (KeyError, TypeError, ValueError, OverflowError):
             pass
+
+
+@schemathesis.hook("before_call")
+def tensors_agree(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, Any]) -> None:
+    """Let a valid request for an inference have a tensor for each field, all of one length, and outputs that exist."""
+    if "/infer" in case.path and case.meta and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
+        case.body |= InferenceRequest.model_config["json_schema_extra"]["examples"][0]
+        names = zip(OUTPUTS, case.body.get("outputs", []))
+        case.body["outputs"] = [output | {"name": name} for name, output in names]
+        case.path_parameters |= {"name": NAME} | ({"version": "7"} if "{version}" in case.path else {})
