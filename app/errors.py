@@ -6,6 +6,7 @@ gate or a check, which was carried out; what it guards is unchanged. Make ends w
 OnTimeError                 (1)
 ├── BundleInvalid           the bundle is damaged or not compatible
 ├── ModelUnavailable        no model can be loaded, or MLflow cannot be used
+│   └── VersionMissing      the registry has no version with the alias
 ├── Refused                 the verdict of a gate or a check (3): PromotionRefused, LockStale, …
 └── in stages/errors.py     FileInvalid, ParamsInvalid, DataInvalid
 """
@@ -23,6 +24,10 @@ class BundleInvalid(OnTimeError):
 
 class ModelUnavailable(OnTimeError):
     """No model to serve: the version does not exist, or the registry cannot be used."""
+
+
+class VersionMissing(ModelUnavailable):
+    """The registry replied that no version has the alias."""
 
 
 class Refused(OnTimeError):

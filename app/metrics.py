@@ -124,16 +124,25 @@ class ModelMetrics(Family):
 
     def serving(self, served: ServedModel) -> None:
         """Export the served version and initialise its counters, so that rates start at zero."""
-        if self._served:
-            self._info.labels(*self._served).set(0)  # with several workers, a series cannot be removed
-            if WORKERS_FOLDER not in os.environ:
-                self._info.clear()
+        self._clear()
         self._served = (served.name, served.version, served.alias, served.run_id or "", served.source)
         self._info.labels(*self._served).set(1)
         self._ready.set(1)
         self._loaded.set(served.loaded)
         self._created.set(served.created or 0)
         self._of(served.version)
+
+    def withdrawn(self) -> None:
+        """Export that no version is served."""
+        self._clear()
+        self._ready.set(0)
+
+    def _clear(self) -> None:
+        if self._served:
+            self._info.labels(*self._served).set(0)  # with several workers, a series cannot be removed
+            if WORKERS_FOLDER not in os.environ:
+                self._info.clear()
+        self._served = None
 
     def observe(self, served: ServedModel, seconds: float, rows: Sequence[Sequence[float]], risks: list[float]) -> None:
         """Record the predictions of one request: features, shape (n, k), and probabilities, shape (n,)."""

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import environment
@@ -90,6 +90,11 @@ class Settings(Inherited):
 
     baked_model: Path | None = None
     """Folder with a copy of a registered version, served while no registry is configured or reachable."""
+
+    model_cache: Annotated[Path | None, BeforeValidator(lambda value: None if value == "none" else value)] = Path(
+        "build/served"
+    )
+    """Folder that keeps the registry's version, verified, to serve it at the next start; `none` keeps nothing."""
 
     refresh_seconds: float = Field(default=30, ge=0)
     """Seconds between polls of the alias; 0 turns polling off once a model is served."""

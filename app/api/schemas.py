@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS, Outcome, Request
 from app.model.prediction import Explanation
-from app.model.served import ModelVersion
+from app.model.served import ModelVersion, Source
 from app.strict import Strict
 
 MAX_BATCH = 1000
@@ -88,7 +88,10 @@ class Version(BaseModel):
 
     model: ModelVersion
     alias: str = Field(description="Alias of the version when it was loaded.")
-    source: Literal["registry", "baked"] = Field(description="Origin: the registry, or the copy in the image.")
+    source: Source = Field(
+        description="`registry`: named by the registry since the start. Otherwise a copy: `baked` in the image, or "
+        "`cache`, what an earlier start downloaded and verified."
+    )
     run_id: str | None = Field(description="MLflow run that trained the model.")
     bundle_digest: str = Field(description="SHA-256 of the bundle's manifest.")
     threshold: float

@@ -12,6 +12,9 @@ from pydantic import BaseModel, Field
 from app.interface import NAME
 from app.model.bundle import Bundle
 
+Source = Literal["registry", "baked", "cache"]
+"""Where a model is from; `baked` and `cache` only until the registry has named the same version."""
+
 
 class ModelVersion(BaseModel):
     """The version that made a prediction."""
@@ -29,7 +32,7 @@ class ServedModel:
     alias: str
     run_id: str | None
     bundle: Bundle
-    source: Literal["registry", "baked"] = "registry"
+    source: Source = "registry"
     created: float | None = None
     """When the version was registered, in seconds since 1970."""
     loaded: float = field(default_factory=time.time)

@@ -17,10 +17,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from app import environment
-from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
+from app.errors import BundleInvalid, OnTimeError, VersionMissing
 from app.model import bundle as model
 from app.registry import failures, local_store
-from app.registry.failures import without_password
+from app.registry.address import without_password
+from app.registry.alias import MISSING
 from app.registry.version import DIGEST_TAG, VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
 
@@ -44,14 +45,14 @@ def connect(uri: str) -> mlflow.MlflowClient:
 
 
 def find(uri: str, name: str, alias: str) -> ModelVersion:
-    """Return the version with this alias; raise ModelUnavailable if there is none or MLflow fails."""
+    """Return the version with this alias; raise VersionMissing if there is none, ModelUnavailable if MLflow fails."""
     with failures.explaining(uri):
         try:
             return connect(uri).get_model_version_by_alias(name, alias)
         except MlflowException as err:
-            if err.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if err.error_code not in MISSING:
                 raise
-            raise ModelUnavailable(
+            raise VersionMissing(
                 f"no version of {name} is {alias} in {without_password(uri)}. "
                 "`make repro` registers one, `make promote` makes it Production."
             ) from err

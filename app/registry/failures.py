@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ModelUnavailable
+from app.registry.address import sqlite_file, without_password
 
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 20
@@ -99,12 +100,6 @@ def _check_file(uri: str) -> None:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of a SQLite address; None for one in memory and for other addresses."""
-    name = make_url(uri).database if uri.startswith("sqlite") else None
-    return Path(name) if name and name != ":memory:" else None
-
-
 def explained(uri: str, err: Exception) -> ModelUnavailable:
     """Return an error with the cause of a failure of MLflow, in one line, and the command that helps."""
     text, shown = str(err) or repr(err), without_password(uri)
@@ -143,8 +138,3 @@ def recognised(err: Exception) -> ModelUnavailable | None:
     if not isinstance(err, (MlflowException, SQLAlchemyError)):
         return None
     return explained(mlflow.get_tracking_uri(), err)
-
-
-def without_password(text: str) -> str:
-    """Return the text without the credentials in its URLs."""
-    return re.sub(r"://[^@/\s]+@", "://", text)

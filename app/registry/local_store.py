@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from app.errors import ModelUnavailable
 from app.registry import failures
+from app.registry.address import sqlite_file
 
 ARTIFACTS = "mlruns"
 COLUMNS = (
@@ -44,7 +45,7 @@ def follow(uri: str) -> str | None:
 
 
 def _database(uri: str) -> Path | None:
-    path = (failures.sqlite_file(uri) or Path()).resolve()
+    path = (sqlite_file(uri) or Path()).resolve()
     return path if path.is_file() and path.is_relative_to(Path.cwd()) else None
 
 

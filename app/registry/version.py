@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.errors import BundleInvalid
 from app.model import bundle as model
-from app.model.served import ServedModel
+from app.model.served import ServedModel, Source
 
 VERSION_FILE = "version.json"
 DIGEST_TAG = "bundle.digest"
 """Tag of a version: the SHA-256 of its bundle's manifest."""
-Source = Literal["registry", "baked"]
 
 
 class Registered(BaseModel):
@@ -42,6 +40,11 @@ def load(folder: Path, source: Source) -> ServedModel:
         raise BundleInvalid(
             f"{folder} is not a copy of a registered version: {reason}. `on-time model export {folder}` creates one."
         ) from err
+    return verified(folder, known, source)
+
+
+def verified(folder: Path, known: Registered, source: Source) -> ServedModel:
+    """Load the bundle in a folder as a registered version; raise BundleInvalid unless its digest is the registered one."""
     bundle = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
     if not known.bundle_digest:
         raise BundleInvalid(

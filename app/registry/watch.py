@@ -1,38 +1,35 @@
-"""The choice of the served model: first the baked model, then the version with the alias in the registry.
+"""The choice of the served model: first the cached or baked one, then the version with the alias in the registry.
 
 MLflow's client takes 2 s and 30 MB to import, holds the GIL meanwhile, and may block when the server hangs. It runs in
 a separate process (`python -m app.registry.download`), which ends after a minute without downloads. The alias in an
-HTTP registry is polled by a plain request.
+HTTP registry or a SQLite file is polled without it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import os
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.datastructures import State
 
-from app.errors import BundleInvalid, ModelUnavailable, OnTimeError
+from app.errors import BundleInvalid, ModelUnavailable, OnTimeError, VersionMissing
 from app.model.served import ServedModel
+from app.registry import alias
 from app.registry import version as registry
-from app.registry.version import DIGEST_TAG, Registered
+from app.registry.cache import Cache
+from app.registry.version import Registered
 from app.settings import Settings
 
 POLL_SECONDS = 5
 DOWNLOAD_SECONDS = 120
 IDLE_SECONDS = 60
-CLIENT_ONLY = [f"MLFLOW_TRACKING_{name}" for name in ("AUTH", "CLIENT_CERT_PATH", "INSECURE_TLS", "SERVER_CERT_PATH")]
-"""Variables that only MLflow's client applies to a request."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 30, 3600
 """Delay before a failed version is downloaded again; doubles from the first to the last value."""
 
@@ -45,18 +42,18 @@ class Watcher:
     def __init__(self, state: State) -> None:
         self.state = state
         self.settings: Settings = state.settings
+        self.cache = Cache(self.settings)
         self.downloads = Downloads()
         self._failed: tuple[Registered, Exception] | None = None
         self._failures, self._retry_at = 0, 0.0
         self._reported = ""
 
     def start(self) -> asyncio.Task[None]:
-        """Serve the baked model, if there is one; return the task that polls the alias."""
-        if self.settings.baked_model:
-            try:
-                self._serve(registry.load(self.settings.baked_model, "baked"))
-            except BundleInvalid as err:
-                self._report(err)
+        """Serve the cached model, or else the baked one, if there is one; return the task that polls the alias."""
+        if (known := self.cache.pointer()) and (cached := self.cache.load(known, "cache")):
+            self._serve(cached)
+        else:
+            self._serve_baked()
         return asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -64,7 +61,7 @@ class Watcher:
         try:
             while self.settings.registry_uri:
                 await self.poll()
-                if not pause and self.state.served:
+                if not pause and self.state.served and self.state.served.source != "cache":
                     return
                 await asyncio.sleep(pause or POLL_SECONDS)
         finally:
@@ -83,32 +80,61 @@ class Watcher:
         metrics.results.labels(result).inc()
 
     async def _follow(self) -> str:
-        named, served = await self._named(), self.state.served
+        try:
+            named, served = await self._named(), self.state.served
+        except VersionMissing:
+            self._withdraw()
+            raise
         if served and (named.version, named.bundle_digest) == (served.version, served.bundle.digest):
             self.downloads.rest()
+            if served.source != "registry":
+                self._serve(replace(served, alias=named.alias, source="registry"))
             return "unchanged"
         if self._failed and self._failed[0] == named and time.monotonic() < self._retry_at:
             raise self._failed[1]
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                what = named.name, named.version, named.alias
-                await self.downloads.request("export", self.settings.registry_uri, *what, folder)
-                served = await asyncio.to_thread(registry.load, Path(folder), "registry")
+            served = await self._obtain(named)
         except (OnTimeError, OSError) as err:
             again = self._failed is not None and self._failed[0] == named
             self._failures = self._failures + 1 if again else 0
             self._retry_at = time.monotonic() + min(FIRST_RETRY_SECONDS * 2**self._failures, LAST_RETRY_SECONDS)
             self._failed = named, err
+            self._withdraw()
             raise
         self._failed = None
         self._serve(served)
         return "swapped"
 
     async def _named(self) -> Registered:
-        uri, name, alias = self.settings.registry_uri, self.settings.model_name, self.settings.model_alias
-        if uri.startswith(("http://", "https://")) and not any(name in os.environ for name in CLIENT_ONLY):
-            return await asyncio.to_thread(named_by_http, uri, name, alias)
-        return await self.downloads.request("find", uri, name, alias)
+        what = self.settings.registry_uri, self.settings.model_name, self.settings.model_alias
+        return await asyncio.to_thread(alias.find, *what) or await self.downloads.request("find", *what)
+
+    async def _obtain(self, named: Registered) -> ServedModel:
+        """Return a version from the cache, or download it; raise an error if it must not be served."""
+        if cached := await asyncio.to_thread(self.cache.load, named, "registry"):
+            await asyncio.to_thread(self.cache.keep, named)
+            return cached
+        with tempfile.TemporaryDirectory() as folder:
+            what = named.name, named.version, named.alias
+            known = await self.downloads.request("export", self.settings.registry_uri, *what, folder)
+            served = await asyncio.to_thread(registry.load, Path(folder), "registry")
+            await asyncio.to_thread(self.cache.keep, known, Path(folder))
+        return served
+
+    def _withdraw(self) -> None:
+        """Stop serving a cached model that the registry does not name any more; serve the baked one, if there is one."""
+        if (served := self.state.served) and served.source == "cache":
+            self.state.served = None
+            self.state.metrics.model.withdrawn()
+            self.cache.forget(served)
+            self._serve_baked()
+
+    def _serve_baked(self) -> None:
+        if self.settings.baked_model:
+            try:
+                self._serve(registry.load(self.settings.baked_model, "baked"))
+            except BundleInvalid as err:
+                self._report(err)
 
     def _serve(self, served: ServedModel) -> None:
         self.state.served = served
@@ -123,32 +149,6 @@ class Watcher:
             kept = f"version {served.version} stays" if served else "no model is served"
             log.error("%s: %s", kept, err, exc_info=None if isinstance(err, (OnTimeError, OSError)) else err)
         self._reported = str(err)
-
-
-def named_by_http(uri: str, name: str, alias: str) -> Registered:
-    """Return the version with an alias from MLflow's REST API; raise ModelUnavailable if the request fails."""
-    query = urllib.parse.urlencode({"name": name, "alias": alias})
-    request = urllib.request.Request(f"{uri.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{query}")
-    user, password, token = (os.environ.get(f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD", "TOKEN"))
-    if user and password:
-        request.add_header("Authorization", f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}")
-    elif token:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=POLL_SECONDS) as response:
-            found = json.load(response)["model_version"]
-        return Registered(
-            name=found["name"],
-            version=found["version"],
-            alias=alias,
-            run_id=found.get("run_id"),
-            bundle_digest={tag["key"]: tag["value"] for tag in found.get("tags", [])}.get(DIGEST_TAG, ""),
-            created=found["creation_timestamp"] / 1000,
-        )
-    except urllib.error.HTTPError as err:
-        raise ModelUnavailable(f"MLflow returned HTTP status {err.code} for the alias {alias} of {name}.") from err
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ModelUnavailable(f"the request to MLflow for the alias {alias} of {name} failed: {err!r}") from err
 
 
 class Downloads:
@@ -175,7 +175,8 @@ class Downloads:
             if reply is None:
                 self.close()
         if "error" in reply:
-            raise {"BundleInvalid": BundleInvalid}.get(reply["error"], ModelUnavailable)(reply["reason"])
+            kinds = {kind.__name__: kind for kind in (BundleInvalid, VersionMissing)}
+            raise kinds.get(reply["error"], ModelUnavailable)(reply["reason"])
         return Registered.model_validate(reply)
 
     def rest(self) -> None:

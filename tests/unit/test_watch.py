@@ -19,8 +19,9 @@ from starlette.datastructures import State
 from app.errors import BundleInvalid, ModelUnavailable
 from app.metrics import Metrics
 from app.registry import download, watch
+from app.registry.alias import find_by_http
 from app.registry.version import VERSION_FILE, Registered
-from app.registry.watch import Downloads, Watcher, named_by_http
+from app.registry.watch import Downloads, Watcher
 from app.settings import Settings
 from tests.conftest import bake
 
@@ -186,14 +187,14 @@ def mlflow() -> Iterator[Callable[[int, Any], tuple[str, list[Any]]]]:
 
 def test_an_http_registry_is_asked_by_one_request(mlflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     uri, asked = mlflow(200, {"model_version": VERSION})
-    found = named_by_http(f"{uri}/", "flight-delay", "production")
+    found = find_by_http(f"{uri}/", "flight-delay", "production")
     assert (found.version, found.alias, found.run_id, found.bundle_digest) == ("3", "production", "r", "d")
     assert found.created == 1.5
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
-    named_by_http(uri, "flight-delay", "production")
+    find_by_http(uri, "flight-delay", "production")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "u")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "p")
-    named_by_http(uri, "flight-delay", "production")
+    find_by_http(uri, "flight-delay", "production")
     path = "/api/2.0/mlflow/registered-models/alias?name=flight-delay&alias=production"
     basic = f"Basic {base64.b64encode(b'u:p').decode()}"
     assert asked == [(path, None), (path, "Bearer t"), (path, basic)]
@@ -203,7 +204,7 @@ def test_an_http_registry_is_asked_by_one_request(mlflow: Any, monkeypatch: pyte
 def test_an_answer_that_names_no_version_is_no_model(mlflow: Any, status: int, body: Any) -> None:
     uri, _ = mlflow(status, body)
     with pytest.raises(ModelUnavailable, match="production of flight-delay"):
-        named_by_http(uri, "flight-delay", "production")
+        find_by_http(uri, "flight-delay", "production")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,29 @@
+"""Addresses of MLflow stores: their SQLite file, and their text without credentials."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite address; None for one in memory and for other addresses."""
+    try:
+        name = make_url(uri).database if uri.startswith("sqlite") else None
+    except ArgumentError:
+        return None
+    return Path(name) if name and name != ":memory:" else None
+
+
+def without_password(text: str) -> str:
+    """Return the text without the credentials in its URLs."""
+    return re.sub(r"://[^@/\s]+@", "://", text)
+
+
+def identity(uri: str) -> str:
+    """Return what distinguishes a store from others: the absolute path of its file, or its URL without credentials."""
+    file = sqlite_file(uri)
+    return str(file.resolve()) if file else without_password(uri.rstrip("/"))
