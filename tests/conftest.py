@@ -100,6 +100,7 @@ def serving(clone: Clone, database: str = "mlflow.db") -> Iterator[str]:
         "ONTIME_PORT": base.rpartition(":")[2],
         "MLFLOW_TRACKING_URI": f"sqlite:///{clone.path}/{database}",
         "ONTIME_JOURNAL_URL": f"sqlite:///{clone.path}/journal.db",
+        "ONTIME_MODEL_CACHE": "none",  # the working tree has its own
     }
     with running([sys.executable, "-m", "app"], f"{base}/readyz", ROOT, **settings):
         yield base

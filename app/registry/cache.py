@@ -62,12 +62,12 @@ class Cache:
             return None
 
     def keep(self, known: Registered, downloaded: Path | None = None) -> None:
-        """Make a verified version the cached one, by its downloaded folder unless its bundle is cached already.
+        """Make a version the cached one, by its downloaded folder unless its bundle is cached already.
 
         If the cache cannot be written, this is logged, and the next start downloads the model.
         """
         kept = self._bundle(known.bundle_digest)
-        if not self._folder or not kept:
+        if not self._folder or not kept or (known.name, known.alias) != self._named:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,6 @@ class Watcher:
             self._failures = self._failures + 1 if again else 0
             self._retry_at = time.monotonic() + min(FIRST_RETRY_SECONDS * 2**self._failures, LAST_RETRY_SECONDS)
             self._failed = named, err
-            self._withdraw()
             raise
         self._failed = None
         self._serve(served)
@@ -122,7 +121,7 @@ class Watcher:
         return served
 
     def _withdraw(self) -> None:
-        """Stop serving a cached model that the registry does not name any more; serve the baked one, if there is one."""
+        """Stop serving a cached model, as the registry has replied that no version has the alias."""
         if (served := self.state.served) and served.source == "cache":
             self.state.served = None
             self.state.metrics.model.withdrawn()

@@ -117,8 +117,12 @@ def export(folder: Path, version: str | None) -> None:
 @click.pass_context
 def serve(ctx: click.Context, host: str, port: int) -> None:
     """Start the API on the Production version."""
-    ctx.invoke(require)
+    from app.registry.cache import Cache
+    from app.settings import Settings
+
     os.environ |= {"ONTIME_HOST": host, "ONTIME_PORT": str(port)}
+    if not Cache(Settings.read()).pointer():
+        ctx.invoke(require)
     os.execv(sys.executable, [sys.executable, "-m", "app"])
 
 

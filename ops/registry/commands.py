@@ -1,5 +1,9 @@
 """The registry's commands: promote, rollback, require, export."""
 
+# pylint: disable=import-outside-toplevel # the evidence takes pandas, SciPy and scikit-learn, a second to import
+
+from __future__ import annotations
+
 import math
 import random
 import re
@@ -7,8 +11,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import mlflow
@@ -16,12 +21,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from app.errors import BundleInvalid, ModelUnavailable, Refused
+from app.errors import BundleInvalid, ModelUnavailable, OnTimeError, Refused
 from app.interface import NAME
 from app.registry import download
 from app.registry import version as registry
+from app.registry.cache import Cache
+from app.settings import Settings
 from ops.ci.github import output
-from ops.gate.evidence import ROWS_TAG, Resampled, candidate, collect, draw, last_training_day
 from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
@@ -29,6 +35,9 @@ from stages import params, tracking
 from stages.decision import Check, Decision
 from stages.files import finite, write_json
 from stages.params import Params
+
+if TYPE_CHECKING:
+    from ops.gate.evidence import Resampled
 
 LOCKED_SECONDS = 40
 """Time after which no locked call is repeated; MLflow waits 20 s in each."""
@@ -66,6 +75,8 @@ def record(
     reason: str = "",
 ) -> str:
     """Log a decision, accepted or refused, as a run with all its evidence; return the run's id."""
+    from ops.gate.evidence import ROWS_TAG, draw
+
     tags = {
         "action": action,
         "decision": "accepted" if decision.accepted else "refused",
@@ -113,6 +124,8 @@ def promote(
     champion = by_alias(client, NAME, PRODUCTION)
     if champion is not None and champion.version == challenger.version:
         return f"Version {champion.version} of {NAME} is Production already."
+    from ops.gate.evidence import collect
+
     lost = _lost(champion) if champion and without_champion else ""
     evidence = collect(client, challenger, None if lost else champion, p)
     decision = decide_promotion(evidence[0], p.gate, allow_equal)
@@ -130,12 +143,15 @@ def promote(
     origin = str(champion.version) if champion else None
     why = f"accepted {against}" + _headline(evidence[0])
     pointer.move(client, NAME, Intent("promote", str(challenger.version), origin, origin, run_id, why))
+    _cache(challenger)
     output(replaced=origin or "")
     return f"Version {challenger.version} of {NAME} is Production, {why}. {where}\n`make serve` serves it."
 
 
 def _lost(champion: ModelVersion) -> str:
     """Return why the champion cannot be compared with; raise UsageError if it can."""
+    from ops.gate.evidence import candidate, last_training_day
+
     try:
         with candidate(champion) as known:
             if last_training_day(known.bundle.manifest, champion.tags.get("git.commit", "")):
@@ -160,6 +176,8 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     champion = require(client, p)
     if champion.version == target.version:
         return f"Version {target.version} of {NAME} is Production already."
+    from ops.gate.evidence import candidate
+
     checks = [Check.at_least("promoted before", int(PROMOTED_TAG in target.tags), 1)]
     try:
         with candidate(target):
@@ -179,8 +197,16 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     earlier = pointer.before(client, NAME, str(target.version))
     intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason)
     pointer.move(client, NAME, intent)
+    _cache(target)
     done = f"Version {target.version} of {NAME} is Production again, after {champion.version}: {reason}."
     return f"{done} {pointer.link(run_id)}{pointer.ui_hint()}"
+
+
+def _cache(version: ModelVersion) -> None:
+    """Cache the new Production version for the service of this checkout; if that fails, its start downloads it."""
+    with suppress(OnTimeError), tempfile.TemporaryDirectory() as folder:
+        known = download.export(version, PRODUCTION, tracking.tracking_uri(), Path(folder))
+        Cache(Settings.read()).keep(known, Path(folder))
 
 
 def export(client: MlflowClient, p: Params, folder: Path, number: str | None) -> str:

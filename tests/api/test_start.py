@@ -94,7 +94,7 @@ def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_pat
     for method, path in (("GET", "/readyz"), ("GET", "/version"), ("POST", "/predict")):
         answer = httpx.request(method, base + path, json=EXAMPLE if method == "POST" else None)
         assert answer.status_code == 503 and answer.headers["Content-Type"] == "application/problem+json", path
-    wait_for("the reason is known", lambda: "ModelUnavailable" in httpx.get(f"{base}/readyz").json()["detail"])
+    wait_for("the reason is known", lambda: "VersionMissing" in httpx.get(f"{base}/readyz").json()["detail"])
     assert all(str(tmp_path) not in httpx.get(f"{base}/readyz").text for _ in range(20))
     lines = [json.loads(line) for line in service.process.output().splitlines() if '"app.http"' in line]
     logged = [(line["path"], line["level"]) for line in lines]

@@ -58,7 +58,7 @@ def downloads(bundle_dir: Path, tmp_path: Path) -> FakeDownloads:
 @pytest.fixture
 def watcher(downloads: FakeDownloads) -> Watcher:
     """A watcher of these."""
-    settings = Settings(MLFLOW_TRACKING_URI="sqlite:///none.db")
+    settings = Settings(MLFLOW_TRACKING_URI="sqlite:///none.db", model_cache="none")
     made = Watcher(State({"settings": settings, "served": None, "metrics": Metrics(), "reason": ""}))
     made.downloads = downloads
     return made
