@@ -14,9 +14,13 @@ import pytest
 
 from app.__main__ import advice
 from app.interface import EXAMPLE
+from app.registry.cache import Cache
+from app.registry.version import VERSION_FILE, Registered
+from app.settings import Settings
 from tests.conftest import ROOT
 from tests.support.processes import free_port, running, wait_for
-from tests.support.service import Start
+from tests.support.registry import Registry
+from tests.support.service import NAME, Start
 
 
 def _has_ipv6() -> bool:
@@ -107,6 +111,72 @@ def test_a_copy_that_is_damaged_is_not_served(image: Path, start: Start) -> None
     base = start(ready="livez", baked_model=image).base
     ready = httpx.get(f"{base}/readyz")
     assert ready.status_code == 503 and "BundleInvalid" in ready.json()["detail"]
+
+
+def cached(baked: Path, folder: Path, uri: str) -> Path:
+    """Keep a version of a registry in the default cache of a folder; return the folder of its bundle."""
+    known = Registered.model_validate_json((baked / VERSION_FILE).read_bytes())
+    cache = folder / Settings.model_fields["model_cache"].default
+    Cache(Settings(MLFLOW_TRACKING_URI=uri, model_cache=cache)).keep(known, baked)
+    return cache / known.bundle_digest
+
+
+@pytest.mark.parametrize("command", [["app"], ["ops.cli", "model", "serve"]])
+def test_a_cached_version_is_served_without_its_registry(command: list[str], baked: Path, tmp_path: Path) -> None:
+    uri, port = f"http://127.0.0.1:{free_port()}", free_port()
+    cached(baked, tmp_path, uri)
+    base, settings = f"http://127.0.0.1:{port}", {"ONTIME_PORT": str(port), "ONTIME_DRAIN_SECONDS": "0"}
+    settings |= {"ONTIME_JOURNAL_URL": "none", "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT)}
+    with running([sys.executable, "-m", *command], f"{base}/readyz", tmp_path, **settings):
+        assert httpx.post(f"{base}/predict", json=EXAMPLE).headers["X-Model-Version"] == "7"
+        version = httpx.get(f"{base}/version").json()
+        assert version["source"] == "cache" and version["alias"] == "production"
+        failed = 'model_reloads_total{result="failed"} 1.0'
+        wait_for("the registry was polled", lambda: failed in httpx.get(f"{base}/metrics").text)
+        assert httpx.get(f"{base}/version").json() == version
+
+
+def test_a_damaged_cache_is_not_served(baked: Path, tmp_path: Path, start: Start) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    (cached(baked, tmp_path, uri) / "model.lgb").write_bytes(b"")
+    service = start(ready="livez", mlflow_uri=uri, journal_url="none")
+    assert httpx.get(f"{service.base}/readyz").status_code == 503
+    assert service.process.output().count("the cached model is damaged") == 1
+
+
+def test_a_copy_in_the_image_is_served_where_the_cache_is_damaged(
+    baked: Path, image: Path, tmp_path: Path, start: Start
+) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    (cached(baked, tmp_path, uri) / "manifest.json").unlink()
+    assert start(mlflow_uri=uri, baked_model=image, journal_url="none").version()["source"] == "baked"
+
+
+@pytest.mark.long
+def test_a_cached_version_is_replaced_by_the_promoted_one(
+    mlflow_registry: Registry, tmp_path: Path, start: Start
+) -> None:
+    mlflow_registry.point("2")
+    port = free_port()
+    registry = mlflow_registry.twin(port)
+    settings = {"mlflow_uri": registry.uri, "refresh_seconds": 0.05, "journal_url": "none"}
+    with registry.server(port):
+        assert start(**settings).version()["source"] == "registry"
+    again = start(**settings)  # beside the first one, on the same cache
+    assert again.serves("2") and again.version()["source"] == "cache"
+    with registry.server(port):
+        wait_for("the registry confirms it", lambda: again.version()["source"] == "registry")
+        registry.point("3")
+        wait_for("the promoted version is served", lambda: again.serves("3"))
+        registry.client.delete_registered_model_alias(NAME, "production")
+        bare = start(ready="livez", **settings)
+        wait_for(
+            "the alias is missing",
+            lambda: "VersionMissing" in bare.process.output() + httpx.get(f"{bare.base}/readyz").text,
+        )
+        assert httpx.get(f"{bare.base}/readyz").status_code == 503 and again.serves("3")
+    third = start(ready="livez", **settings)
+    assert httpx.get(f"{third.base}/readyz").status_code == 503, "what was withdrawn is not served again"
 
 
 def test_a_journal_of_no_known_kind_is_refused() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from app.errors import ModelUnavailable
 from app.model import bundle as model
+from app.registry.cache import Cache
+from app.settings import Settings
 from ops.registry import commands as registry
 from ops.registry import history
 from ops.registry.commands import PromotionRefused
@@ -18,6 +20,14 @@ from ops.registry.production import PRODUCTION
 from stages import tracking
 from stages.files import write_json
 from tests.support.promotion import NAME, Bench, aliases, assert_settled, decision_of, decisions, fill, two_at_once
+
+
+def cached() -> str:
+    """Return the version that a service started in this folder serves at once."""
+    cache = Cache(Settings())
+    known = cache.pointer()
+    assert known and cache.load(known, "cache")
+    return known.version
 
 
 def whole_life(bench: Bench) -> None:
@@ -39,8 +49,9 @@ def whole_life(bench: Bench) -> None:
     assert decisions(client)[0].data.tags["decision"] == "refused" and aliases(client)[0] == v["good"]
     assert "Production already" in registry.promote(client, p, v["good"])
     registry.promote(client, p, v["better"])
+    assert cached() == v["better"]
     assert "again" in registry.rollback(client, p, None, "late alerts")
-    assert aliases(client) == (v["good"], v["weak"])
+    assert aliases(client) == (v["good"], v["weak"]) and cached() == v["good"]
     registry.rollback(client, p, None, "still late")
     assert aliases(client) == (v["weak"], None)
     text = history.text(client, NAME).splitlines()[1:]
