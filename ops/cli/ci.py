@@ -10,8 +10,14 @@ import click
 from ops.cli.base import AMOUNT, COUNT, VERSION, Group, base_option, dvc, execute
 
 group = Group()
+NOT_SERVED = {  # what packages that serving imports require, and its code does not import; by the reason
+    "LightGBM's Python package, whose C library app/model/booster.py calls": ("narwhals", "scipy"),
+    "WebSockets, which no route uses": ("websockets",),
+    "MLflow's runs and pickled models": ("cloudpickle", "gitdb", "gitpython", "smmap"),
+    "logins with Google and Databricks": ("cffi", "cryptography", "pyasn1", "pyasn1-modules", "pycparser"),
+}
 LOCKED = {  # the file, and what it is locked from
-    "requirements.txt": (),
+    "requirements.txt": tuple(f"--no-emit-package={name}" for names in NOT_SERVED.values() for name in names),
     "requirements-dev.txt": ("--all-extras", "-c", "requirements.txt"),
     "requirements-monitor.txt": ("--extra", "pipeline", "-c", "requirements-dev.txt"),
 }
