@@ -31,3 +31,12 @@ def pipeline(ctx: click.Context, rounds: int) -> None:
 
     ctx.invoke(data.fetch)
     measured.compare(rounds)
+
+
+@group.verb("on-time bench start --rounds 5")
+@click.option("--rounds", type=COUNT, default=5, help="Number of measurements; the median is reported.")
+def start(rounds: int) -> None:
+    """Measure `on-time model serve` until its first prediction, with the model from the cache and from the registry."""
+    from ops.bench import start as starts
+
+    click.echo(starts.compare(rounds))
