@@ -118,6 +118,21 @@ def test_help_imports_nothing_that_takes_long(line: str) -> None:
     assert line != "--help" or not {f"ops.cli.{group}" for group in GROUPS} & loaded
 
 
+@pytest.mark.parametrize(
+    ("modules", "unused"),
+    [
+        ("app.registry.cache app.settings", {"lightgbm", "mlflow", "pandas", "scipy", "sklearn"}),  # model serve
+        ("ops.registry.commands ops.registry.history", {"matplotlib", "ops.gate.evidence", "stages.evaluate"}),
+    ],
+)
+def test_what_a_command_imports_loads_nothing_that_it_does_not_use(modules: str, unused: set[str]) -> None:
+    code = f"import sys, {', '.join(modules.split())}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    loaded = set(done.stdout.split())
+    assert set(modules.split()) <= loaded, done.stderr
+    assert not unused & loaded
+
+
 def test_a_shell_completes_groups_commands_and_options() -> None:
     for typed, completed in (("mod", "model"), ("model prom", "promote"), ("model promote --ver", "--version")):
         words = {"COMP_WORDS": f"on-time {typed}", "COMP_CWORD": str(len(typed.split()))}
