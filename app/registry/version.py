@@ -44,7 +44,7 @@ def load(folder: Path, source: Source) -> ServedModel:
 
 
 def verified(folder: Path, known: Registered, source: Source) -> ServedModel:
-    """Load the bundle in a folder as a registered version; raise BundleInvalid unless its digest is the registered one."""
+    """Load the bundle in a folder as a registered version; raise BundleInvalid unless it has the registered digest."""
     bundle = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
     if not known.bundle_digest:
         raise BundleInvalid(

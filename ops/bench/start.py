@@ -51,11 +51,10 @@ def seconds(folder: Path, cache: Path | str) -> float:
         request = urllib.request.Request(f"{base}/predict", body, header)
         while time.perf_counter() - started < START_SECONDS:
             try:
-                urllib.request.urlopen(request, timeout=START_SECONDS).close()
+                with urllib.request.urlopen(request, timeout=START_SECONDS):
+                    return time.perf_counter() - started
             except OSError:
                 time.sleep(PAUSE_SECONDS)
-                continue
-            return time.perf_counter() - started
     reason = (folder / "log").read_text(encoding="utf-8").strip().splitlines()[-1:]
     raise StartFailed(f"`on-time model serve` did not answer within {START_SECONDS} s: {' '.join(reason)}")
 

@@ -119,8 +119,7 @@ def promote(
     if if_none and by_alias(client, NAME, PRODUCTION):
         return ""
     challenger = find(client, NAME, number, STAGING, "`make repro` makes one")
-    if settled := pointer.settled(client, NAME):
-        print(settled)
+    _settle(client)
     champion = by_alias(client, NAME, PRODUCTION)
     if champion is not None and champion.version == challenger.version:
         return f"Version {champion.version} of {NAME} is Production already."
@@ -130,9 +129,7 @@ def promote(
     evidence = collect(client, challenger, None if lost else champion, p)
     decision = decide_promotion(evidence[0], p.gate, allow_equal)
     run_id = record("promote", challenger, champion, decision, p, evidence, lost)
-    against = f"against version {champion.version}" if champion else "by the floors, with no champion"
-    against = f"by the floors, {lost}" if lost else against
-    against += f" on {on_rows(evidence[0].rows)}" if evidence[0].rows else ""
+    against = _against(champion, lost, evidence[0])
     verdict = "accepted" if decision.accepted else "refused"
     for version in filter(None, (challenger, champion)):
         pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")
@@ -146,6 +143,19 @@ def promote(
     _cache(challenger)
     output(replaced=origin or "")
     return f"Version {challenger.version} of {NAME} is Production, {why}. {where}\n`make serve` serves it."
+
+
+def _settle(client: MlflowClient) -> None:
+    """Complete what an interrupted call left, and print what was done."""
+    if settled := pointer.settled(client, NAME):
+        print(settled)
+
+
+def _against(champion: ModelVersion | None, lost: str, evidence: Evidence) -> str:
+    """Return what a version was compared with, and on which rows."""
+    against = f"against version {champion.version}" if champion else "by the floors, with no champion"
+    against = f"by the floors, {lost}" if lost else against
+    return against + (f" on {on_rows(evidence.rows)}" if evidence.rows else "")
 
 
 def _lost(champion: ModelVersion) -> str:
@@ -170,8 +180,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     """Make `previous`, or the version `number`, the Production version again, after loading and verifying it."""
     if not reason.strip():
         raise click.UsageError('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
-    if settled := pointer.settled(client, NAME):
-        print(settled)
+    _settle(client)
     target = find(client, NAME, number, PREVIOUS, "`make history` shows which were; roll back with --version N")
     champion = require(client, p)
     if champion.version == target.version:

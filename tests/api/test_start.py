@@ -116,7 +116,7 @@ def test_a_copy_that_is_damaged_is_not_served(image: Path, start: Start) -> None
 def cached(baked: Path, folder: Path, uri: str) -> Path:
     """Keep a version of a registry in the default cache of a folder; return the folder of its bundle."""
     known = Registered.model_validate_json((baked / VERSION_FILE).read_bytes())
-    cache = folder / Settings.model_fields["model_cache"].default
+    cache = folder / "build/served"
     Cache(Settings(MLFLOW_TRACKING_URI=uri, model_cache=cache)).keep(known, baked)
     return cache / known.bundle_digest
 
@@ -153,9 +153,7 @@ def test_a_copy_in_the_image_is_served_where_the_cache_is_damaged(
 
 
 @pytest.mark.long
-def test_a_cached_version_is_replaced_by_the_promoted_one(
-    mlflow_registry: Registry, tmp_path: Path, start: Start
-) -> None:
+def test_a_cached_version_is_replaced_by_the_promoted_one(mlflow_registry: Registry, start: Start) -> None:
     mlflow_registry.point("2")
     port = free_port()
     registry = mlflow_registry.twin(port)

@@ -105,16 +105,12 @@ def test_nothing_is_missing_to_predict_explain_and_follow_the_registry(
         with registry.server(int(registry.uri.rpartition(":")[2])):
             registry.publish(bundle_dir)
             registry.point("1")
-            version = lambda: httpx.get(f"{base}/version").json()  # noqa: E731
-            wait_for("the registry's version is served", lambda: version()["source"] == "registry", 60, version)
+            wait_for("its version is served", lambda: httpx.get(f"{base}/version").json()["source"] == "registry", 60)
         explained = httpx.post(f"{base}/predict?explain=true", json=EXAMPLE).raise_for_status().json()
         batch = httpx.post(f"{base}/predict/batch", json={ROWS: [EXAMPLE] * 200}).raise_for_status().json()
         assert {one["probability"] for one in batch["predictions"]} == {explained["probability"]}
         assert explained["explanation"] and httpx.get(f"{base}/docs").status_code == 200
-        log = (
-            docker("logs", name)
-            + subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=True).stderr
-        )
+        log = subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=True).stderr
         assert "No module named" not in log and "Traceback" not in log
 
 

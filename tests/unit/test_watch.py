@@ -20,6 +20,7 @@ from app.errors import BundleInvalid, ModelUnavailable
 from app.metrics import Metrics
 from app.registry import download, watch
 from app.registry.alias import find_by_http
+from app.registry.cache import Cache
 from app.registry.version import VERSION_FILE, Registered
 from app.registry.watch import Downloads, Watcher
 from app.settings import Settings
@@ -109,6 +110,28 @@ def test_a_damaged_version_is_logged_once(watcher: Watcher, caplog: pytest.LogCa
     look(watcher, "9", 5)
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == ["version 1 stays: version 9 is damaged"]
+
+
+def test_a_cached_version_is_served_first_stays_after_a_failure_and_spares_the_download(
+    downloads: FakeDownloads, tmp_path: Path
+) -> None:
+    settings = Settings(MLFLOW_TRACKING_URI="sqlite:///none.db", model_cache=tmp_path / "served")
+    known = {
+        v: Registered.model_validate_json((path / VERSION_FILE).read_bytes()) for v, path in downloads.folders.items()
+    }
+    Cache(settings).keep(known["1"], downloads.folders["1"])
+    watcher = Watcher(State({"settings": settings, "served": None, "metrics": Metrics(), "reason": ""}))
+    watcher.downloads = downloads
+
+    async def start() -> None:
+        watcher.start().cancel()
+
+    asyncio.run(start())
+    assert watcher.state.served.source == "cache"
+    assert look(watcher, "9") == "1" and watcher.state.served.source == "cache" and result(watcher, "failed") == 1
+    assert look(watcher, "1") == "1" and watcher.state.served.source == "registry"
+    Cache(settings).keep(known["2"], downloads.folders["2"])  # as a promotion does
+    assert look(watcher, "2") == "2" and downloads.asked == ["9"]
 
 
 def test_without_a_model_the_reason_is_there(watcher: Watcher) -> None:
