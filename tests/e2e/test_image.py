@@ -91,12 +91,11 @@ def test_it_holds_what_requirements_lock_and_nothing_more(release: Release) -> N
     assert not found & {name for names in NOT_SERVED.values() for name in names}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 def test_nothing_is_missing_to_predict_explain_and_follow_the_registry(
-    release: Release, bundle_dir: Path, tmp_path: Path, workers: str
+    release: Release, bundle_dir: Path, tmp_path: Path
 ) -> None:
     port, registry = free_port(), Registry(tmp_path, f"http://127.0.0.1:{free_port()}", {})
-    settings = {"MLFLOW_TRACKING_URI": registry.uri, "ONTIME_PORT": str(port), "ONTIME_WORKERS": workers}
+    settings = {"MLFLOW_TRACKING_URI": registry.uri, "ONTIME_PORT": str(port)}
     settings |= {"ONTIME_JOURNAL_URL": "sqlite:////tmp/journal.db", "ONTIME_REFRESH_SECONDS": "0.2"}
     options = ["--network=host", "--tmpfs=/tmp", *(f"--env={name}={value}" for name, value in settings.items())]
     base = f"http://127.0.0.1:{port}"
