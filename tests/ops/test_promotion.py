@@ -11,6 +11,7 @@ import pytest
 
 from app.errors import ModelUnavailable
 from app.model import bundle as model
+from app.registry import alias, download
 from app.registry.cache import Cache
 from app.settings import Settings
 from ops.registry import commands as registry
@@ -50,6 +51,8 @@ def whole_life(bench: Bench) -> None:
     assert "Production already" in registry.promote(client, p, v["good"])
     registry.promote(client, p, v["better"])
     assert cached() == v["better"]
+    known = download.registered(client.get_model_version_by_alias(NAME, PRODUCTION), PRODUCTION)
+    assert alias.find(bench.uri, NAME, PRODUCTION) == known  # without MLflow's client
     assert "again" in registry.rollback(client, p, None, "late alerts")
     assert aliases(client) == (v["good"], v["weak"]) and cached() == v["good"]
     registry.rollback(client, p, None, "still late")

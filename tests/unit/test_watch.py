@@ -19,7 +19,7 @@ from starlette.datastructures import State
 from app.errors import BundleInvalid, ModelUnavailable
 from app.metrics import Metrics
 from app.registry import download, watch
-from app.registry.alias import find_by_http
+from app.registry.alias import find, find_by_http
 from app.registry.cache import Cache
 from app.registry.version import VERSION_FILE, Registered
 from app.registry.watch import Downloads, Watcher
@@ -221,6 +221,15 @@ def test_an_http_registry_is_asked_by_one_request(mlflow: Any, monkeypatch: pyte
     path = "/api/2.0/mlflow/registered-models/alias?name=flight-delay&alias=production"
     basic = f"Basic {base64.b64encode(b'u:p').decode()}"
     assert asked == [(path, None), (path, "Bearer t"), (path, basic)]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"SQLite format 3\0 and no more"])
+def test_a_file_that_is_no_registry_is_left_to_the_client(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    if content is not None:
+        file.write_bytes(content)
+    assert find(f"sqlite:///{file}", "flight-delay", "production") is None
+    assert file.exists() is (content is not None)
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, {}), (500, b""), (200, b"<html>"), (200, {}), (200, [])])
