@@ -18,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
-from stages import interface, metrics, model_card, params, plots, tracking
+from stages import interface, metrics, model_card, params, plots, recording
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, ROLLING_FILE, rounded, write_json
 from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_file
@@ -150,7 +150,7 @@ def main() -> None:
     """Read build/features and build/bundle; write the test predictions and reports/."""
     all_params = params.load()
     p, names = all_params.evaluate, interface.scenarios(all_params.problem)
-    with tracking.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:
+    with recording.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:
         settings = MetricSettings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train, test = (pd.read_parquet(OUT_DIR / f"{name}.parquet") for name in ("train", "test"))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import interface, params, tracking
+from stages import interface, params, recording
 from stages.errors import DataInvalid, ParamsInvalid, run
 from stages.files import write_json
 from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_file
@@ -80,7 +80,7 @@ def main() -> None:
     """Read raw tables and repairs; write features, lookups and samples to build/features."""
     all_params = params.load()
     p, problem = all_params.featurize, all_params.problem
-    with tracking.stage_run("featurize", p, inputs=["data"]) as log:
+    with recording.stage_run("featurize", p, inputs=["data"]) as log:
         tables, rows = load(problem)
         training, test = (rows.where(rows.within(period)) for period in p.periods(problem))
         if p.reference_rows > len(training):

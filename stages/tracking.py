@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import lightgbm
 import mlflow
-import mlflow.lightgbm
 import numpy
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
-from pydantic import BaseModel
 
 from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
@@ -58,9 +56,13 @@ class StageLog:
         """Log tags."""
         mlflow.set_tags(values)
 
-    def artifact(self, path: Path) -> None:
+    def artifact(self, path: str | Path) -> None:
         """Log a file or a folder."""
-        (mlflow.log_artifacts if path.is_dir() else mlflow.log_artifact)(str(path))
+        (mlflow.log_artifacts if Path(path).is_dir() else mlflow.log_artifact)(str(path))
+
+    def bundle(self, directory: str | Path) -> None:
+        """Log a bundle as `log_bundle`."""
+        log_bundle(Path(directory))
 
 
 def tracking_uri() -> str:
@@ -125,25 +127,30 @@ def pipeline_run(client: mlflow.MlflowClient) -> str:
 
 
 @contextmanager
-def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str] = ()) -> Iterator[StageLog]:
-    """Log a stage as a child of the pipeline run: parameters, inputs with DVC's MD5, duration and status."""
+def stage_run(
+    stage: str, params: Mapping[str, Any] | None = None, inputs: Sequence[str] = (), started: float | None = None
+) -> Iterator[StageLog]:
+    """Log a stage as a child of the pipeline run: parameters, inputs with DVC's MD5, duration and status.
+
+    `started` is in seconds since 1970, by default now.
+    """
+    started = time.time() if started is None else started
     client = connect()
     parent_id = pipeline_run(client)
-    started = time.perf_counter()
     tags = {PARENT_TAG: parent_id, STAGE_TAG: stage, "git.commit": git.commit()}
     digests = dvc_digests()
     status = "FAILED"
     try:
         with mlflow.start_run(run_name=stage, tags=tags) as run:
             if params is not None:
-                mlflow.log_params(params.model_dump(mode="json"))
+                mlflow.log_params(dict(params))
             for path in inputs:
                 digest = digests.get(path, "not-in-lock")
                 source = CodeDatasetSource({"dvc.path": path, "dvc.md5": digest})
                 mlflow.log_input(_Dataset(source, name=path, digest=digest.removesuffix(".dir")), context=stage)
                 mlflow.set_tag(f"dvc.md5.{path}", digest)
             yield StageLog(run.info.run_id, parent_id)
-            mlflow.log_metric("duration_seconds", time.perf_counter() - started)
+            mlflow.log_metric("duration_seconds", time.time() - started)
         status = "FINISHED"
     finally:
         client.set_terminated(parent_id, status)
@@ -151,6 +158,8 @@ def stage_run(stage: str, params: BaseModel | None = None, inputs: Sequence[str]
 
 def log_bundle(directory: Path) -> None:
     """Log a bundle to the active run as a native LightGBM model; tag the run with its digest."""
+    import lightgbm  # pylint: disable=import-outside-toplevel # 1.5 s, for a model only
+
     bundle = model.load(directory / model.MODEL_FILE, directory / model.MANIFEST_FILE)
     numbers = Schema([ColSpec("double", name, required=False) for name in FEATURE_NAMES])
     info = mlflow.lightgbm.log_model(

@@ -17,7 +17,7 @@ import pandas as pd
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute, without
 from app.model import bundle as model
-from stages import params, progress, tracking
+from stages import params, progress, recording
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
@@ -153,7 +153,7 @@ def write_bundle(
 def main() -> None:
     """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
     p = params.load().train
-    with tracking.stage_run("train", p, inputs=["build/features"]) as log:
+    with recording.stage_run("train", p, ["build/features"], model=True) as log:
         train = pd.read_parquet(OUT_DIR / "train.parquet")
         rolling, fold_losses = rolling_origin(train, p)
         threshold = choose_threshold(
@@ -184,7 +184,7 @@ def main() -> None:
         log.metrics(**measured, model_bytes=(BUNDLE_DIR / model.MODEL_FILE).stat().st_size)
         for path in (LOSS_FILE, TRAINING_FILE):
             log.artifact(path)
-        tracking.log_bundle(BUNDLE_DIR)
+        log.bundle(BUNDLE_DIR)
 
 
 def _write_losses(train_loss: list[float], fold_losses: pd.DataFrame) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report
-from evidently.presets import DataSummaryPreset
 
-from stages import fetch, params, tracking
+from stages import fetch, params, recording
 from stages.checks import check, enforce
 from stages.errors import run
 from stages.files import write_json
 from stages.raw import load_tables
+from stages.rules import Tables
 
 REPORT = Path("reports/validation.json")
 REPAIRS = Path("build/repairs.json")
@@ -21,13 +22,22 @@ SUMMARY_ROWS = 20_000
 SUMMARY_SEED = 42
 
 
-def write_summary(frame: pd.DataFrame, name: str, directory: Path) -> Path:
-    """Write Evidently's summary of a table sample as HTML; its ids are random, so it is not a DVC output."""
-    sample = frame.sample(min(SUMMARY_ROWS, len(frame)), random_state=SUMMARY_SEED).sort_index()
+def samples(tables: Tables) -> dict[str, pd.DataFrame]:
+    """Return rows of each large table."""
+    large = {name: frame for name, frame in tables.items() if len(frame) > SUMMARY_ROWS}
+    return {name: frame.sample(SUMMARY_ROWS, random_state=SUMMARY_SEED).sort_index() for name, frame in large.items()}
+
+
+def write_summary(sample: pd.DataFrame, name: str, rows: int, directory: Path) -> Path:
+    """Write Evidently's summary of a table's sample as HTML; its ids are random, so it is not a DVC output."""
+    # pylint: disable=import-outside-toplevel # 3 s, in the process that writes summaries
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataSummaryPreset
+
     numbers, times = (list(sample.select_dtypes(include=kind)) for kind in ("number", ["datetime", "datetimetz"]))
     texts = [column for column in sample if column not in (*numbers, *times)]
     definition = DataDefinition(categorical_columns=texts, numerical_columns=numbers, datetime_columns=times)
-    title = f"{name}: a sample of {len(sample):,} of {len(frame):,} rows, seed {SUMMARY_SEED}"
+    title = f"{name}: a sample of {len(sample):,} of {rows:,} rows, seed {SUMMARY_SEED}"
     dataset = Dataset.from_pandas(sample, data_definition=definition)
     page = directory / f"{name}-summary.html"
     Report([DataSummaryPreset()]).run(dataset, None).save_html(str(page))
@@ -40,8 +50,16 @@ def main() -> None:
     """Check data/ against its digests and the rules; write reports/validation.json and build/repairs.json."""
     p = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
-    with tracking.stage_run("validate", p.validate_, inputs=["data"]) as log:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        recording.stage_run("validate", p.validate_, ["data"]) as log,
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,
+    ):
         tables = load_tables(fetch.DATA_DIR)
+        pages = [
+            pool.submit(write_summary, sample, name, len(tables[name]), Path(temporary))
+            for name, sample in samples(tables).items()
+        ]
         report = check(tables, p)
         write_json(REPORT, report)
         log.metrics(
@@ -54,10 +72,8 @@ def main() -> None:
         log.artifact(REPORT)
         enforce(report)
         write_json(REPAIRS, report["repairs"])
-        with tempfile.TemporaryDirectory() as temporary:
-            for name, frame in tables.items():
-                if len(frame) > SUMMARY_ROWS:
-                    log.artifact(write_summary(frame, name, Path(temporary)))
+        for page in pages:
+            log.artifact(page.result())
 
 
 if __name__ == "__main__":

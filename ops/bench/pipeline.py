@@ -24,10 +24,8 @@ from stages.rows import Rows
 from stages.rules import Tables
 
 PLAIN = "one Python process, the same computations"
-# The stages import MLflow through stages.tracking: the plain process gets an empty module in its place.
 CHILD = """
-import json, sys, types
-sys.modules["stages.tracking"] = types.ModuleType("stages.tracking")
+import json, sys
 from ops.bench import pipeline
 print(json.dumps(pipeline.one_process(int(sys.argv[1]))))
 """
@@ -40,9 +38,8 @@ def one_process(times: int) -> dict[str, float]:
     raw = load_tables(featurize.DATA_DIR)
     report = checks.check(raw, p)
     with tempfile.TemporaryDirectory() as folder:
-        for name, frame in raw.items():
-            if len(frame) > validate.SUMMARY_ROWS:
-                validate.write_summary(frame, name, Path(folder))
+        for name, sample in validate.samples(raw).items():
+            validate.write_summary(sample, name, len(raw[name]), Path(folder))
     lookups, training, test = _features(featurize.repair(raw, report["repairs"]), p, times)
     rolling, _ = train.rolling_origin(training, p.train)
     out_of_fold = evaluate.score(rolling, rolling["probability"])

@@ -87,7 +87,7 @@ def record(
     rows = evidence[0].rows if evidence else {}
     if rows:
         tags |= {"rows": on_rows(rows), ROWS_TAG: str(rows["sha256"])}
-    with tracking.stage_run("decision", p.gate) as log, tempfile.TemporaryDirectory() as folder:
+    with tracking.stage_run("decision", p.gate.model_dump(mode="json")) as log, tempfile.TemporaryDirectory() as folder:
         log.tags(tags)
         numbers: dict[str, float] = {}
         for check in decision.checks:

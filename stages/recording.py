@@ -1,0 +1,92 @@
+"""Log a stage to MLflow by a process of its own, which imports MLflow (2 s) while the stage computes.
+
+The stage writes one JSON array per line to the stdin of `python -m stages.recording`: first the arguments of
+`tracking.stage_run`, then methods of `tracking.StageLog` with their arguments, last END. Without END, the run failed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from stages.errors import run
+
+END: list[Any] = ["end", {}]
+MODEL_MODULES = ("lightgbm", "mlflow.lightgbm")
+"""What `tracking.log_bundle` imports (2 s)."""
+
+
+class StageFailed(Exception):
+    """The stage ended without END; it reports the reason itself."""
+
+
+class Recorder:
+    """The run of a stage in another process; what is logged must stay as it is until the run ends."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def metrics(self, **values: float) -> None:
+        """Log metrics."""
+        self.send("metrics", values)
+
+    def artifact(self, path: Path) -> None:
+        """Log a file or a folder."""
+        self.send("artifact", {"path": str(path)})
+
+    def bundle(self, directory: Path) -> None:
+        """Log a bundle as a model."""
+        self.send("bundle", {"directory": str(directory)})
+
+    def send(self, *line: Any) -> None:
+        """Write a line; if the process has ended, which it does with a printed error, exit with its code."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+        except BrokenPipeError:
+            sys.exit(self._process.wait() or 1)
+
+
+@contextmanager
+def stage_run(stage: str, params: BaseModel, inputs: Sequence[str], model: bool = False) -> Iterator[Recorder]:
+    """Log a stage as `tracking.stage_run` does; if MLflow fails, exit with the error's code at the end.
+
+    With `model`, the modules that log a bundle are imported in advance.
+    """
+    command = [sys.executable, "-m", "stages.recording", *(MODEL_MODULES if model else ())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as process:
+        recorder = Recorder(process)
+        recorder.send(stage, params.model_dump(mode="json"), inputs, time.time())
+        yield recorder
+        recorder.send(*END)
+    if process.returncode:
+        sys.exit(process.returncode)
+
+
+def main() -> None:
+    """Log the run that is described on stdin."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends the stage, and so this process
+    from stages import tracking  # pylint: disable=import-outside-toplevel # it imports MLflow
+
+    with suppress(StageFailed), tracking.stage_run(*json.loads(sys.stdin.readline())) as log:
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
+        for line in sys.stdin:
+            if (call := json.loads(line)) == END:
+                return
+            getattr(log, call[0])(**call[1])
+        raise StageFailed
+
+
+if __name__ == "__main__":
+    run(main)
