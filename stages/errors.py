@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -38,6 +39,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         environment.check()
         main()
+        gc.freeze()  # nothing to collect when Python ends, which takes 1 s with MLflow imported
     except Exception as err:  # pylint: disable=broad-exception-caught # all others are raised again
         known = expected(err)
         if known is None:

@@ -6,7 +6,7 @@ The stage writes one JSON array per line to the stdin of `python -m stages.recor
 
 from __future__ import annotations
 
-import importlib
+import gc
 import json
 import signal
 import subprocess
@@ -22,8 +22,6 @@ from pydantic import BaseModel
 from stages.errors import run
 
 END: list[Any] = ["end", {}]
-MODEL_MODULES = ("lightgbm", "mlflow.lightgbm")
-"""What `tracking.log_bundle` imports (2 s)."""
 
 
 class StageFailed(Exception):
@@ -61,9 +59,9 @@ class Recorder:
 def stage_run(stage: str, params: BaseModel, inputs: Sequence[str], model: bool = False) -> Iterator[Recorder]:
     """Log a stage as `tracking.stage_run` does; if MLflow fails, exit with the error's code at the end.
 
-    With `model`, the modules that log a bundle are imported in advance.
+    With `model`, logging a bundle is prepared in advance.
     """
-    command = [sys.executable, "-m", "stages.recording", *(MODEL_MODULES if model else ())]
+    command = [sys.executable, "-m", "stages.recording", *(["model"] if model else [])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as process:
         recorder = Recorder(process)
         recorder.send(stage, params.model_dump(mode="json"), inputs, time.time())
@@ -76,11 +74,12 @@ def stage_run(stage: str, params: BaseModel, inputs: Sequence[str], model: bool 
 def main() -> None:
     """Log the run that is described on stdin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends the stage, and so this process
+    gc.disable()  # a sixth of the imports' time, and the process is short
     from stages import tracking  # pylint: disable=import-outside-toplevel # it imports MLflow
 
     with suppress(StageFailed), tracking.stage_run(*json.loads(sys.stdin.readline())) as log:
-        for name in sys.argv[1:]:
-            importlib.import_module(name)
+        if "model" in sys.argv:
+            tracking.prepare_bundle()
         for line in sys.stdin:
             if (call := json.loads(line)) == END:
                 return
