@@ -1,5 +1,6 @@
 """The command line `on-time`: nouns as groups, verbs as commands; commands import their modules when they run."""
 
+import gc
 import importlib
 import subprocess
 import sys
@@ -61,7 +62,9 @@ cli = Group(
 def main() -> None:
     """Run a command; on an error, print one line to stderr and exit with the code that app/errors.py lists."""
     try:
-        sys.exit(cli.main(prog_name="on-time", standalone_mode=False))
+        code = cli.main(prog_name="on-time", standalone_mode=False)
+        gc.freeze()  # as in stages/errors.py
+        sys.exit(code)
     except click.exceptions.NoArgsIsHelpError as err:
         err.show()
         sys.exit(err.exit_code)
