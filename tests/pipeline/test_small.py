@@ -68,6 +68,26 @@ def test_mlflow_unreachable_names_the_address_and_the_way_without(small: Clone) 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
+def test_a_stage_that_fails_is_a_failed_run_and_reports_its_error_alone(changing: Clone) -> None:
+    set_param(changing, "featurize", "reference_rows", 10**9)
+    done = changing.run("python", "-m", "stages.featurize", check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: params.yaml: featurize.reference_rows")
+    assert done.stderr.count("\n") == 1
+    client = MlflowClient(f"sqlite:///{changing.path}/mlflow.db")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    newest = client.search_runs([experiment.experiment_id], max_results=1)[0]
+    assert (newest.data.tags[tracking.STAGE_TAG], newest.info.status) == ("featurize", "FAILED")
+    assert newest.data.params["reference_rows"] == str(10**9)
+
+
+@pytest.mark.parametrize("stage", ["validate", "featurize", "train", "evaluate"])
+def test_a_stage_that_computes_imports_neither_mlflow_nor_evidently(small: Clone, stage: str) -> None:
+    loaded = small.run("python", "-c", f"import sys, stages.{stage}; print(*sys.modules)").stdout.split()
+    assert f"stages.{stage}" in loaded and not {"mlflow", "evidently"} & set(loaded)
+
+
 def test_a_wrong_parameter_stops_with_its_name(changing: Clone) -> None:
     set_param(changing, "train", "leafs", 3)
     done = changing.run("dvc", "repro", check=False)
