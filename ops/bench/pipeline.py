@@ -72,7 +72,7 @@ def _features(tables: Tables, p: Params, times: int) -> tuple[Lookups, pd.DataFr
 
 
 def _cpu() -> float:
-    """Return the CPU time of all processes that have ended, in seconds: other programs change it less than wall time."""
+    """Return the CPU seconds of all children that have ended; other programs change them less than wall time."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
