@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from app.api import bodies, contract, inference_protocol, outcomes, problem_details
 from app.api.dependencies import ReadyModel, Served
+from app.api.direct import Direct
 from app.api.edge import Edge
 from app.api.fast_path import FastPath
 from app.api.schemas import Batch, BatchPrediction, Live, Prediction, Ready, Version
@@ -38,7 +39,7 @@ log = logging.getLogger("app")
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Load the baked model, start polling the alias and writing the journal; flush the journal at shutdown."""
     _drain_on_sigterm(app)
     watching, journal = app.state.watcher.start(), app.state.journal
@@ -46,7 +47,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         journal.start()
     gc.freeze()  # long-lived objects: excluded from the collections that large batches cause
     sys.setswitchinterval(0.0005)  # at Python's default, 5 ms, the journal's thread would delay requests
-    yield
+    yield {"direct": Direct(app.state)}  # for app/api/protocol.py
     watching.cancel()
     if journal:
         await asyncio.to_thread(journal.close)

@@ -18,7 +18,8 @@ from app.api.bodies import BATCH, LARGE, REQUEST
 from app.model.prediction import Predictor
 from app.model.served import ServedModel
 
-_read_one, _read_batch = REQUEST.validate_json, BATCH.validate_json
+JSON = b"application/json"
+read_one, _read_batch = REQUEST.validate_json, BATCH.validate_json
 
 
 class FastPath:
@@ -52,7 +53,13 @@ class FastPath:
                 status = ""
                 await self.app(scope, _replay(messages, receive), send)
                 return
-            await send({"type": "http.response.start", "status": 200, "headers": served.headers(len(body))})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [*served.headers, (b"content-length", b"%d" % len(body))],
+                }
+            )
             await send({"type": "http.response.body", "body": body})
             status = "2xx"
         finally:
@@ -60,7 +67,7 @@ class FastPath:
                 self.metrics.request(scope["path"].removeprefix(self.root), "POST", status, perf_counter() - started)
 
     async def _one(self, served: ServedModel, body: bytes) -> bytes | None:
-        return self.predictor.single(served, _read_one(body)).json() if len(body) <= LARGE else None
+        return self.predictor.single(served, read_one(body)).json() if len(body) <= LARGE else None
 
     async def _batch(self, served: ServedModel, body: bytes) -> bytes | None:
         def work() -> bytes | None:
@@ -72,11 +79,7 @@ class FastPath:
 
 
 def _plain(scope: Scope) -> bool:
-    return (
-        scope["method"] == "POST"
-        and not scope["query_string"]
-        and (b"content-type", b"application/json") in scope["headers"]
-    )
+    return scope["method"] == "POST" and not scope["query_string"] and (b"content-type", JSON) in scope["headers"]
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

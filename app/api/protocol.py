@@ -10,6 +10,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.api.direct import Direct
+
 HEAD_SECONDS = 10
 HEAD_BYTES = 64 << 10
 """Counted are the pieces of data after the one in which a head starts, so a head in one piece may be longer."""
@@ -26,14 +28,18 @@ class Protocol(HttpToolsProtocol):
     protocol, so the head is parsed again without its Upgrade header, and then the body.
     """
 
+    _direct: Direct | None
+    _held: list[tuple[bytes, bytes]] | None = None
+    """Headers of a request that may be answered directly, while its body is parsed."""
     _head: asyncio.TimerHandle | None = None
     _in_head = False
     _head_bytes = 0
-    _data = b""
+    _data = _body = b""
 
     def connection_made(self, transport: Any) -> None:
         """Start the timer of a new connection."""
         super().connection_made(transport)
+        self._direct = self.app_state.get("direct")
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -42,6 +48,8 @@ class Protocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
+        if self._held is not None:  # the rest of the body is still to come
+            self._begin()
         if len(self.pipeline) > PIPELINED:
             self.transport.close()
         elif self._in_head and not self.transport.is_closing():
@@ -59,14 +67,62 @@ class Protocol(HttpToolsProtocol):
         """Stop the timer; start the request, without the trailers that may follow, unless its head is parsed again."""
         self._in_head, self._head_bytes = False, 0
         self._stop()
-        if not self._upgrades():
+        if self._upgrades():
+            return
+        if self._may_be_direct():
+            self._held, self._body = self.headers, b""
+        else:
             super().on_headers_complete()
-            self.headers = _NOWHERE
+        self.headers = _NOWHERE
+
+    def on_body(self, body: bytes) -> None:
+        """Add a part of the body."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._body += body
 
     def on_message_complete(self) -> None:
-        """End the body, unless only the head of an upgrade has been parsed."""
-        if not self._upgrades():
-            super().on_message_complete()
+        """Answer the request directly or end its body, unless only the head of an upgrade has been parsed."""
+        if self._upgrades():
+            return
+        if self._held is not None:
+            if self._answer(self._held):
+                return
+            self._begin()
+        super().on_message_complete()
+
+    def _may_be_direct(self) -> bool:
+        return (
+            self._direct is not None
+            and self.url in self._direct.urls
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and not self.expect_100_continue
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _answer(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Answer a request directly; return whether that was possible."""
+        assert self._direct is not None
+        answer = self._direct.answer(headers, self._body, self.server_state.default_headers)
+        if answer is None or not self.parser.should_keep_alive():
+            return False
+        self._held = None
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        return True
+
+    def _begin(self) -> None:
+        """Start the request that was held."""
+        body, self._held = self._body, None
+        super().on_headers_complete()
+        if body:
+            super().on_body(body)
 
     def on_response_complete(self) -> None:
         """Start the timer if the rest of a body, of a request that was refused early, is still to come."""

@@ -42,13 +42,10 @@ class ServedModel:
         """Return name and version, as in responses."""
         return ModelVersion(name=self.name, version=self.version)
 
-    def headers(self, length: int) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a response with predictions of this model."""
-        return [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % length),
-            (b"x-model-version", self.version.encode()),
-        ]
+    @cached_property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a response with predictions of this model, but for its length."""
+        return [(b"content-type", b"application/json"), (b"x-model-version", self.version.encode())]
 
     @cached_property
     def constant(self) -> dict[str, Any]:

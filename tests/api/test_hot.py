@@ -1,6 +1,7 @@
-"""The short way of a prediction answers as the ordinary route does, whatever is sent.
+"""The short ways of a prediction answer as the ordinary route does, whatever is sent.
 
-`/predict?explain=false` asks for the same as `/predict`, but with a query, and so takes the ordinary way.
+`/predict?explain=false` asks for the same as `/predict`, but with a query, and so takes the ordinary way. A request in
+one piece may be answered in the protocol (app/api/direct.py), one in two pieces by app/api/fast_path.py.
 """
 
 from __future__ import annotations
@@ -46,14 +47,20 @@ def plain(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 class Pair:
-    """Both ways of one service, on a connection that is kept."""
+    """All ways of one service, on a connection that is kept."""
 
     def __init__(self, base: str) -> None:
         self.connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=30)
 
-    def ask(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], Any]:
+    def ask(
+        self, path: str, body: bytes, headers: dict[str, str], pieces: bool = False
+    ) -> tuple[int, dict[str, str], Any]:
         """Return status, headers and body of an answer, without what differs from one request to the next."""
-        self.connection.request("POST", path, body, headers)
+        if pieces:
+            head = headers | {"Content-Length": str(len(body))}
+            self.connection.request("POST", path, iter((body,)), head)
+        else:
+            self.connection.request("POST", path, body, headers)
         answer = self.connection.getresponse()
         content = json.loads(answer.read())
         for prediction in content.get("predictions", [content]):
@@ -66,11 +73,12 @@ class Pair:
         )
 
     def same(self, body: bytes, kind: str | None = "application/json", path: str = "/predict") -> int:
-        """Ask both, assert that they answer alike, and return the status."""
+        """Ask all, assert that they answer alike, and return the status."""
         headers = {} if kind is None else {"Content-Type": kind}
         short, ordinary = (self.ask(way, body, headers) for way in (path, f"{path}?explain=false"))
+        pieces = self.ask(path, body, headers, pieces=True)
         self.connection.close()  # or the server does, when the next request takes its time
-        assert short == ordinary
+        assert short == ordinary == pieces
         return short[0]
 
 
