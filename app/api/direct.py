@@ -14,7 +14,7 @@ from starlette.datastructures import State
 
 from app.api.bodies import LARGE
 from app.api.edge import ID_HEADER, SECURITY_HEADERS, Keys, id_of
-from app.api.fast_path import JSON, read_one
+from app.api.fast_path import JSON, one
 from app.model.prediction import Predictor
 from app.model.served import ServedModel
 
@@ -45,7 +45,7 @@ class Direct:
         if log.isEnabledFor(logging.DEBUG) or not self.keys.admit(given):
             return None
         try:
-            answer = self.predictor.single(served, read_one(body)).json()
+            answer = one(self.predictor, served, body)
         except Exception:  # pylint: disable=broad-exception-caught # the others repeat it, and report it
             return None
         name = id_of(given)

@@ -15,11 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.bodies import BATCH, LARGE, REQUEST
+from app.interface import ROWS
 from app.model.prediction import Predictor
 from app.model.served import ServedModel
 
 JSON = b"application/json"
-read_one, _read_batch = REQUEST.validate_json, BATCH.validate_json
+KEPT = 4096
+"""Bytes per request up to which the journal gets it as it was received, which needs no time and limits the queue."""
+_ROWS = f'"{ROWS}"'.encode()
+_read_one, _read_batch = REQUEST.validate_json, BATCH.validate_json
 
 
 class FastPath:
@@ -67,19 +71,32 @@ class FastPath:
                 self.metrics.request(scope["path"].removeprefix(self.root), "POST", status, perf_counter() - started)
 
     async def _one(self, served: ServedModel, body: bytes) -> bytes | None:
-        return self.predictor.single(served, read_one(body)).json() if len(body) <= LARGE else None
+        return one(self.predictor, served, body) if len(body) <= LARGE else None
 
     async def _batch(self, served: ServedModel, body: bytes) -> bytes | None:
         def work() -> bytes | None:
             if not BATCH.ordinary(body):
                 return None
-            return self.predictor.many(served, _read_batch(body).rows).json_batch()
+            rows = _read_batch(body).rows
+            return self.predictor.many(served, rows, received=_objects(body, len(rows))).json_batch()
 
         return await run_in_threadpool(work)
 
 
+def one(predictor: Predictor, served: ServedModel, body: bytes) -> bytes:
+    """Return the response to the body of one request; raise ValidationError if it is invalid."""
+    return predictor.single(served, _read_one(body), received=body if len(body) <= KEPT else b"").json()
+
+
 def _plain(scope: Scope) -> bool:
     return scope["method"] == "POST" and not scope["query_string"] and (b"content-type", JSON) in scope["headers"]
+
+
+def _objects(body: bytes, rows: int) -> bytes:
+    """Return the rows of a valid batch as they were received; nothing if its key may be there twice, or for padding."""
+    if len(body) > KEPT * rows or b"\\" in body or body.count(_ROWS) != 1:
+        return b""
+    return body[body.index(b"[") + 1 : body.rindex(b"]")].strip()
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

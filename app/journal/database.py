@@ -1,9 +1,11 @@
-"""The journal's database: its tables, and the connections to it.
+"""The journal's database: connections to it, and its schema's version.
 
 Rows are only inserted and expired, so the image contains no migration tool: the journal stores its schema version and
 rejects a database with a different one. A change that former releases cannot read or write raises the version and
-documents the migration here; services of the former version stop writing as soon as the version is raised. A nullable
-column does not: former releases ignore it, also after a rollback, and `prepare` adds it to tables that lack it.
+documents the migration here; services of the former version stop writing as soon as the version is raised.
+
+Version 3 has predictions in blocks, version 2 had a row for each. `prepare` renames the table of version 2, in an
+instant; its rows are read until they expire, and `predictions` is a view, into which a former release cannot insert.
 """
 
 from __future__ import annotations
@@ -11,49 +13,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_json
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    Connection,
-    DateTime,
-    Dialect,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
-    create_engine,
-    delete,
-    inspect,
-    select,
-)
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.errors import OnTimeError
 from app.journal import files
+from app.journal.tables import FORMER, SCHEMA, VIEW, VIEWS, blocks, former, id_at, metadata, outcomes, schema
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
-SCHEMA = 2
-ROWS = 500
-"""Rows per transaction; small enough not to delay the requests of the same process."""
+ROWS, BLOCKS = 500, 20
+"""Rows and blocks deleted per transaction."""
 
 CONNECT: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 1},
     "postgresql": {"connect_timeout": 3, "tcp_user_timeout": 5000, "options": "-c statement_timeout=5000"},
 }
 """Timeouts by dialect: a database that does not respond counts as down."""
+LOCK = 1_684_105
+"""Key of PostgreSQL's lock of those that create or migrate the journal."""
 
 
 class JournalInvalid(OnTimeError):
@@ -62,44 +48,6 @@ class JournalInvalid(OnTimeError):
 
 class JournalMissing(OnTimeError):
     """There is no journal yet."""
-
-
-class _Time(TypeDecorator[datetime]):  # pylint: disable=too-many-ancestors # SQLAlchemy's
-    """A time with its zone; stored as UTC in SQLite, which has no time zones."""
-
-    # pylint: disable=unused-argument # the signatures are SQLAlchemy's
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value and value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
-
-
-metadata = MetaData()
-predictions = Table(
-    "predictions",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("created_at", _Time, nullable=False, index=True),
-    Column("model_version", Text, nullable=False),
-    Column("probability", Float, nullable=False),
-    Column(
-        "features", JSON, nullable=False, comment="Values by name, as passed to the model; null if missing or unseen."
-    ),
-    Column("request", JSON, comment="The request as validated; null before this column existed."),
-)
-outcomes = Table(
-    "outcomes",
-    metadata,
-    Column("prediction_id", Text, primary_key=True),
-    Column("received_at", _Time, nullable=False),
-    Column("positive", Boolean, nullable=False, comment="Whether the predicted event happened."),
-    Column("details", JSON, nullable=False, comment="The outcome as it was reported."),
-)
-schema = Table("journal_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
 
 def connect(url: str) -> Engine:
@@ -139,7 +87,7 @@ def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
 
 
 def prepare(engine: Engine) -> bool:
-    """Create missing tables, and return whether there were any; raise JournalInvalid if the schema version differs."""
+    """Create what is missing, and return whether anything was; raise JournalInvalid if the schema version differs."""
     with engine.connect() as connection, committed(connection):
         return prepare_on(connection)
 
@@ -148,44 +96,49 @@ def prepare_on(connection: Connection) -> bool:
     """Do the work of `prepare` in the transaction of a connection."""
     complete = _complete(connection)
     if not complete:
-        for table in metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(CreateIndex(index, if_not_exists=True))
-    elif not has_requests(connection):
-        _add_requests(connection)
-    if connection.scalar(select(schema.c.version)) is None:
+        lock = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else f"SELECT pg_advisory_xact_lock({LOCK})"
+        connection.exec_driver_sql(lock)  # others may do the same
+        _create(connection)
+    if not connection.scalars(select(schema.c.version)).all():
         connection.execute(upsert(connection, schema).values(version=SCHEMA).on_conflict_do_nothing())
     check_schema(connection)
     return not complete
 
 
 def _complete(connection: Connection) -> bool:
-    return set(metadata.tables) <= set(inspect(connection).get_table_names())
+    found = inspect(connection)
+    return {*metadata.tables, VIEW} <= {*found.get_table_names(), *found.get_view_names()}
 
 
-def has_requests(connection: Connection) -> bool:
-    """Return whether the predictions have their requests; those of releases before this column have none."""
-    return predictions.c.request.name in {column["name"] for column in inspect(connection).get_columns("predictions")}
-
-
-def _add_requests(connection: Connection) -> None:
-    """Add the column, unless another process has added it meanwhile."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for that process
-        if not has_requests(connection):
-            connection.exec_driver_sql("ALTER TABLE predictions ADD COLUMN request JSON")
-    else:
-        connection.exec_driver_sql("ALTER TABLE predictions ADD COLUMN IF NOT EXISTS request JSON")
+def _create(connection: Connection) -> None:
+    """Create missing tables and the view; migrate version 2."""
+    found = inspect(connection)
+    tables = found.get_table_names()
+    if schema.name in tables and connection.scalars(select(schema.c.version)).all() not in ([], [FORMER]):
+        check_schema(connection)
+    if VIEW in tables:
+        if "request" not in {column["name"] for column in found.get_columns(VIEW)}:
+            connection.exec_driver_sql(f"ALTER TABLE {VIEW} ADD COLUMN request JSON")
+        connection.exec_driver_sql(f"ALTER TABLE {VIEW} RENAME TO {former.name}")
+        connection.execute(update(schema).values(version=SCHEMA))
+    for table in metadata.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index, if_not_exists=True))
+    if VIEW not in found.get_view_names():
+        connection.exec_driver_sql(VIEWS[connection.dialect.name])
 
 
 def check_schema(connection: Connection) -> None:
     """Raise JournalInvalid if the schema version is not `SCHEMA`."""
-    found = connection.scalars(select(schema.c.version)).all()
+    found = list(connection.scalars(select(schema.c.version)))
     if found != [SCHEMA]:
+        way = "start the service of this release (`make serve`), which migrates it"
+        if found != [FORMER]:
+            way = "run the matching release, or set ONTIME_JOURNAL_URL to another database"
         raise JournalInvalid(
             f"the journal at {connection.engine.url!r} has schema version {', '.join(map(str, found)) or 'none'}, this "
-            f"service needs {SCHEMA}: run the matching release, or set ONTIME_JOURNAL_URL to another database."
+            f"service needs {SCHEMA}: {way}."
         )
 
 
@@ -204,7 +157,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
         raise missing
     try:
         with engine.connect() as connection:
-            if not _complete(connection):
+            if not inspect(connection).has_table(schema.name):
                 raise missing
             check_schema(connection)
             yield connection
@@ -219,11 +172,14 @@ def first_line(err: Exception) -> str:
 
 def expire(engine: Engine, before: datetime) -> None:
     """Delete the predictions made before a time and their outcomes, in small transactions."""
-    old = select(predictions.c.id).where(predictions.c.created_at < before).limit(ROWS)
-    while True:
-        with engine.begin() as connection:
-            ids = connection.scalars(old).all()
-            connection.execute(delete(outcomes).where(outcomes.c.prediction_id.in_(ids)))
-            connection.execute(delete(predictions).where(predictions.c.id.in_(ids)))
-        if len(ids) < ROWS:
-            return
+    first = id_at(before)
+    for key, old, rows in (
+        (blocks.c.first_id, (blocks.c.first_id < first) & (blocks.c.last_id < first), BLOCKS),
+        (former.c.id, former.c.created_at < before, ROWS),
+        (outcomes.c.prediction_id, outcomes.c.prediction_id < first, ROWS),
+    ):
+        some = delete(key.table).where(key.in_(select(key).where(old).limit(rows)))
+        deleted = rows
+        while deleted == rows:
+            with engine.begin() as connection:
+                deleted = connection.execute(some).rowcount

@@ -6,19 +6,23 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, event, select
+from sqlalchemy import Connection, event, select
 
-from app.journal.database import ROWS, committed, connect, expire, first_line, predictions, prepare_on
+from app.journal.blocks import block, layout
+from app.journal.database import committed, connect, expire, first_line, prepare_on, upsert
 from app.journal.files import main_file
+from app.journal.tables import SPAN_SECONDS, blocks, layouts
 from app.metrics import JournalMetrics
 from app.model.prediction import Predictions
 from app.settings import Settings
 
-FLUSH_SECONDS = 0.02
+FLUSH_SECONDS = 0.05
+ROWS = 1000
+"""Predictions per block, not counting those that follow in the same request."""
 VERIFY_SECONDS = 1.0
 """Time between two checks that the database holds what was written; a new connection is checked at once."""
 RETRY_SECONDS = 1.0
@@ -26,62 +30,30 @@ HUNG_SECONDS = 10.0
 """Time after which a writer that has not finished its turn counts as down."""
 CLOSE_SECONDS = 5.0
 EXPIRE_SECONDS = 3600.0
-STEP_ROWS = 100
 
 log = logging.getLogger("app.journal")
 
 
-def rows(batch: Predictions) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of the table `predictions`."""
-    created, served = datetime.fromtimestamp(batch.created, UTC), batch.served
-    parts = zip(batch.ids, batch.rows, batch.probabilities, batch.requests, strict=True)
-    for name, row, probability, request in parts:
-        yield name, created, served.version, probability, served.bundle.values(row), request
-
-
-class Inserter:
-    """Inserts many rows per statement: the driver releases and reacquires the GIL at each statement."""
-
-    def __init__(self, engine: Engine, table: Table) -> None:
-        dialect, columns = engine.dialect, table.columns
-        mark = "?" if dialect.paramstyle == "qmark" else "%s"
-        self._row = f"({', '.join([mark] * len(columns))})"
-        self._head = f"INSERT INTO {table.name} ({', '.join(columns.keys())}) VALUES "
-        self._converters = [column.type.dialect_impl(dialect).bind_processor(dialect) or _same for column in columns]
-
-    def insert(self, connection: Connection, new: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows; existing ids are skipped."""
-        for start in range(0, len(new), STEP_ROWS):
-            part = new[start : start + STEP_ROWS]
-            values = [convert(value) for row in part for convert, value in zip(self._converters, row, strict=True)]
-            statement = f"{self._head}{', '.join([self._row] * len(part))} ON CONFLICT DO NOTHING"
-            connection.exec_driver_sql(statement, tuple(values))
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
 class Witness:
-    """What shows that a database was removed, replaced or restored: its file, and a row that would be gone."""
+    """What shows that a database was removed, replaced or restored: its file, and a block that would be gone."""
 
     def __init__(self, retention: timedelta) -> None:
         self._retention = retention
-        self._rows: list[tuple[str, datetime]] = []
-        """Ids and times of the newest row at the last check, and of the one that was written last."""
+        self._blocks: list[tuple[str, datetime]] = []
+        """First ids and times of the newest block at the last check, and of the one that was written last."""
         self._file: Any = None
 
-    def wrote(self, batch: Predictions) -> None:
-        """Remember a row that was written."""
-        self._rows = [*self._rows[:1], (batch.ids[0], datetime.fromtimestamp(batch.created, UTC))]
+    def wrote(self, first_id: str, created: datetime) -> None:
+        """Remember a block that was written."""
+        self._blocks = [*self._blocks[:1], (first_id, created)]
 
     def holds(self, connection: Connection) -> bool:
-        """Return whether the file is the same and the rows are there, or have expired; remember the newest row."""
-        own, created = predictions.c.id, predictions.c.created_at
+        """Return whether the file is the same and the blocks are there, or have expired; remember the newest one."""
+        own, created = blocks.c.first_id, blocks.c.created_at
         oldest = datetime.now(UTC) - self._retention + timedelta(seconds=EXPIRE_SECONDS)
-        ids, file = {name for name, time in self._rows if time > oldest}, self._file
-        newest = connection.execute(select(own, created).order_by(created.desc()).limit(1))
-        self._rows, self._file = [(row[0], row[1]) for row in newest], main_file(connection.info)
+        ids, file = {name for name, time in self._blocks if time > oldest}, self._file
+        newest = connection.execute(select(own, created).order_by(own.desc()).limit(1))
+        self._blocks, self._file = [(row[0], row[1]) for row in newest], main_file(connection.info)
         there = set(connection.scalars(select(own).where(own.in_(ids)))) if ids else ids
         return file in (None, self._file) and there == ids
 
@@ -101,7 +73,11 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         self._depth = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._inserter, self._witness = Inserter(self.engine, predictions), Witness(self._retention)
+        self._part: list[Predictions] = []
+        """The oldest predictions, which are written next; the same again after an error."""
+        self._witness = Witness(self._retention)
+        self._layouts: set[str] = set()
+        """Digests of the layouts that were written to the present database."""
         self._held = 0
         """Predictions that this process has written to the present database."""
         self._opened, self._error = False, ""
@@ -162,32 +138,40 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
                 time.sleep(FLUSH_SECONDS)  # `close` limits the time
 
     def _work(self) -> None:
-        while self._flush() >= ROWS:
+        while self._flush():
             pass
         if time.monotonic() >= self._expire_at:
             expire(self.engine, datetime.now(UTC) - self._retention)
             self._expire_at = time.monotonic() + EXPIRE_SECONDS
 
-    def _flush(self) -> int:
-        """Write the oldest predictions in one transaction, remove them from the queue, and return their number."""
-        part = self._next()
+    def _flush(self) -> bool:
+        """Write the oldest predictions as a block, remove them from the queue, and return whether others waited."""
+        self._part = part = self._part or self._next()
         if not part and time.monotonic() < self._verify_at:
-            return 0
-        new = [row for batch in part for row in rows(batch)]
+            return False
         with self.engine.connect() as connection:
             if time.monotonic() >= self._verify_at:
                 self._verify(connection)
-            with committed(connection):  # may repeat rows, if a commit succeeded on a connection that then broke
-                self._inserter.insert(connection, new)
+            if part:
+                self._write(connection, part)
+        return bool(part) and bool(self._queue)
+
+    def _write(self, connection: Connection, part: list[Predictions]) -> None:
+        """Write a block; it may have been written, if a commit succeeded on a connection that then broke."""
+        new, bundle = block(part), part[0].served.bundle
+        with committed(connection):
+            if bundle.digest not in self._layouts:
+                connection.execute(upsert(connection, layouts).on_conflict_do_nothing(), layout(bundle))
+            connection.execute(upsert(connection, blocks).on_conflict_do_nothing(), new)
+        self._layouts.add(bundle.digest)
         with self._lock:
             for _ in part:
                 self._queue.popleft()
-            self._depth -= len(new)
-        if part:
-            self._witness.wrote(part[0])
-        self._held += len(new)
-        self.metrics.written.inc(len(new))
-        return len(new)
+            self._depth -= new["rows"]
+        self._part = []
+        self._witness.wrote(new["first_id"], new["created_at"])
+        self._held += new["rows"]
+        self.metrics.written.inc(new["rows"])
 
     def _verify(self, connection: Connection) -> None:
         """Create missing tables; count and log that the database is not the one that was written before."""
@@ -202,18 +186,20 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
             )
             log.error(text, self.engine.url, self._held)
             self._held = 0
+        self._layouts.clear()
         self._opened, self._verify_at = True, time.monotonic() + VERIFY_SECONDS
 
     def _next(self) -> list[Predictions]:
-        """Return the oldest predictions, about one transaction's worth."""
+        """Return the oldest predictions of one version and about one moment, a block's worth."""
         part: list[Predictions] = []
-        count = 0
+        room = ROWS
         with self._lock:
             for batch in self._queue:
-                part.append(batch)
-                count += len(batch.ids)
-                if count >= ROWS:
+                first = part[0] if part else batch
+                if room <= 0 or batch.served is not first.served or abs(batch.created - first.created) > SPAN_SECONDS:
                     break
+                part.append(batch)
+                room -= len(batch.ids)
         return part
 
     def _report(self, error: str) -> None:

@@ -44,7 +44,9 @@ class Predictions(NamedTuple):
     """The features, shape (n, k)."""
     probabilities: list[float]
     requests: Sequence[Request]
-    """As validated; the journal serialises them, in its own thread."""
+    """As validated."""
+    received: bytes = b""
+    """The same as they were received, JSON objects separated by commas; empty if the journal has to serialise them."""
 
     def json(self, explanation: Explanation | None = None) -> bytes:
         """Return the only prediction as the JSON of `schemas.Prediction`."""
@@ -77,9 +79,15 @@ class NoJournal:
         """Discard the predictions."""
 
 
+def new_ids(created: float, count: int) -> list[str]:
+    """Return unique ids of 32 hex digits, the first 12 of which are the time, milliseconds since 1970."""
+    head, tails = f"{int(created * 1000):012x}", os.urandom(10 * count).hex()
+    return [head + tails[i : i + 20] for i in range(0, 20 * count, 20)]
+
+
 def new_id() -> str:
-    """Return a unique id of 32 hex digits that sorts by time, to the millisecond."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    """Return a unique id of 32 hex digits that sorts by time."""
+    return new_ids(time.time(), 1)[0]
 
 
 def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
@@ -94,9 +102,14 @@ def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
 
 
 def _predictions(
-    served: ServedModel, requests: Sequence[Request], rows: Sequence[Sequence[float]], risks: list[float]
+    served: ServedModel,
+    requests: Sequence[Request],
+    received: bytes,
+    rows: Sequence[Sequence[float]],
+    risks: list[float],
 ) -> Predictions:
-    return Predictions(time.time(), served, [new_id() for _ in risks], rows, risks, requests)
+    now = time.time()
+    return Predictions(now, served, new_ids(now, len(risks)), rows, risks, requests, received)
 
 
 class Predictor:
@@ -106,31 +119,34 @@ class Predictor:
         self.metrics = metrics
         self.journal: Journal = NoJournal()
 
-    def single(self, served: ServedModel, request: Request, probe: bool = False) -> Predictions:
+    def single(
+        self, served: ServedModel, request: Request, probe: bool = False, received: bytes = b""
+    ) -> Predictions:
         """Predict one request; call it in the event loop's thread only. A probe is neither counted nor recorded."""
         started = time.perf_counter()
         row = compute_one(request, served.bundle.lookups)
         risks = [served.bundle.booster.predict_single(row)]
         if probe:
-            return _predictions(served, [request], [row], risks)
-        return self._done(served, started, [request], [row], risks)
+            return _predictions(served, [request], received, [row], risks)
+        return self._done(served, started, [request], received, [row], risks)
 
-    def many(self, served: ServedModel, requests: Sequence[Request]) -> Predictions:
+    def many(self, served: ServedModel, requests: Sequence[Request], received: bytes = b"") -> Predictions:
         """Predict requests together, in their order."""
         started = time.perf_counter()
         matrix = compute(columns(requests), served.bundle.lookups)
         risks: list[float] = predict(served.bundle.booster, matrix).tolist()
-        return self._done(served, started, requests, matrix.tolist(), risks)
+        return self._done(served, started, requests, received, matrix.tolist(), risks)
 
     def _done(
         self,
         served: ServedModel,
         started: float,
         requests: Sequence[Request],
+        received: bytes,
         rows: Sequence[Sequence[float]],
         risks: list[float],
     ) -> Predictions:  # pylint: disable=too-many-arguments,too-many-positional-arguments # one call per prediction
-        predictions = _predictions(served, requests, rows, risks)
+        predictions = _predictions(served, requests, received, rows, risks)
         self.metrics.model.observe(served, time.perf_counter() - started, rows, risks)
         self.journal.record(predictions)
         return predictions
