@@ -102,7 +102,7 @@ class Settings(Inherited):
     journal_url: str = "sqlite:///journal.db"
     """Database of predictions and outcomes; `none` disables the journal."""
 
-    journal_queue: int = Field(default=10_000, ge=1)
+    journal_queue: int = Field(default=30_000, ge=1)
     """Capacity of the write queue, in predictions; further ones are dropped and counted."""
 
     journal_retention_days: int = Field(default=90, ge=1)

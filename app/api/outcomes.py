@@ -17,7 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api import bodies, contract, problem_details
 from app.api.schemas import Outcomes, Recorded, RecordedBatch
 from app.interface import Outcome
-from app.journal.database import JournalInvalid, check_schema, committed, outcomes, predictions, upsert
+from app.journal.blocks import holding
+from app.journal.database import JournalInvalid, check_schema, committed, upsert
+from app.journal.tables import former, outcomes
 from app.journal.writer import FLUSH_SECONDS, Journal
 
 WAIT_SECONDS = 1.0
@@ -107,13 +109,14 @@ def _write(journal: Journal, reported: list[Outcome]) -> Result:
 
 
 def _lock(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any] | None]:
-    """Lock the rows of those predictions that exist; return the details of their outcomes, None without one.
+    """Lock the blocks of those predictions that exist; return the details of their outcomes, None without one.
 
-    The order of the ids keeps two reports of the same predictions from blocking each other. A second statement reads
+    The order of the ids keeps two reports of the same predictions from blocking each other. Another statement reads
     the outcomes, as the first one does not see those that were written while it waited for a lock.
     """
-    own, reported = predictions.c.id, outcomes.c.prediction_id
-    there = connection.scalars(select(own).where(own.in_(ids)).order_by(own).with_for_update()).all()
+    own, reported = former.c.id, outcomes.c.prediction_id
+    there = {name for _, found in holding(connection, sorted(ids), lock=True) for name in found}
+    there.update(connection.scalars(select(own).where(own.in_(ids)).order_by(own).with_for_update()))
     known = connection.execute(select(reported, outcomes.c.details).where(reported.in_(there))).all()
     return dict.fromkeys(there) | {row.prediction_id: row.details for row in known}
 

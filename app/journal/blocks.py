@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from struct import Struct
 from typing import Any
 
 import numpy as np
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, column, select, values
 
 from app.features import Floats
@@ -19,6 +19,8 @@ from app.model.bundle import Bundle
 from app.model.prediction import Predictions
 
 _pack = Struct(f"<{len(FEATURE_NAMES)}d").pack  # of one row, in a third of NumPy's time
+ROWS = "rows"
+"""Format of requests as a JSON array."""
 STEP = 100
 """Ids that are looked up at once; each may be in another block."""
 
@@ -37,11 +39,12 @@ def block(part: Sequence[Predictions]) -> dict[str, Any]:
         "ids": bytes.fromhex("".join(ids)),
         "probabilities": list(chain.from_iterable([batch.probabilities for batch in part])),
         "features": b"".join([_pack(*b.rows[0]) if len(b.rows) == 1 else _packed(b.rows) for b in part]),
+        "requests_format": ROWS,
         "requests": b"[%b]" % b",".join([b.received or _serialised(b.requests) for b in part]),
     }
 
 
-def _packed(rows: Sequence[Sequence[float]]) -> bytes:
+def _packed(rows: Sequence[Sequence[float]] | Floats) -> bytes:
     return np.asarray(rows, "<f8").tobytes()
 
 
@@ -65,6 +68,15 @@ def ids_of(stored: bytes) -> list[str]:
 def features_of(stored: bytes, rows: int) -> Floats:
     """Return the features of a block, shape (n, k)."""
     return np.frombuffer(stored, "<f8").reshape(rows, -1)
+
+
+FORMATS: dict[str, Callable[[bytes], list[dict[str, Any]]]] = {ROWS: from_json}
+"""How requests are read, by format."""
+
+
+def requests_of(stored: bytes, form: str) -> list[dict[str, Any]]:
+    """Return the requests of a block as dicts, in the order of its rows."""
+    return FORMATS[form](stored)
 
 
 def holding(

@@ -52,7 +52,8 @@ blocks = Table(
     Column("ids", LargeBinary, nullable=False, comment="16 bytes each, of which an id is the hexadecimal form."),
     Column("probabilities", JSON, nullable=False),
     Column("features", LargeBinary, nullable=False, comment="float64, little-endian, row by row; NaN is missing."),
-    Column("requests", LargeBinary, nullable=False, comment="JSON array, as received."),
+    Column("requests_format", Text, nullable=False, comment="Form of `requests`: `rows` is a JSON array, as received."),
+    Column("requests", LargeBinary, nullable=False),
 )
 layouts = Table(
     "layouts",
@@ -83,21 +84,27 @@ former = Table(
 )
 
 VIEW = "predictions"
-_COLUMNS = "created_at, model_version, layout, substr(features, 1 + {n} * width, width) AS features"
+_COLUMNS = "created_at, model_version, layout, substr(features, 1 + {key} * width, width) AS features"
 _BLOCKS = "(SELECT *, length(features) / rows AS width FROM blocks) AS block"
 VIEWS = {
     "sqlite": f"""
         CREATE VIEW predictions AS
-        SELECT lower(hex(substr(ids, 1 + 16 * key, 16))) AS id, value AS probability, {_COLUMNS.format(n="key")},
-            json_extract(CAST(requests AS TEXT), '$[' || key || ']') AS request
-        FROM {_BLOCKS}, json_each(probabilities)""",
+        SELECT lower(hex(substr(ids, 1 + 16 * key, 16))) AS id,
+            json_extract(probabilities, '$[' || key || ']') AS probability, {_COLUMNS.format(key="key")},
+            CASE requests_format WHEN 'rows' THEN value END AS request
+        FROM {_BLOCKS}, json_each(CASE requests_format WHEN 'rows' THEN CAST(requests AS TEXT) ELSE probabilities END)""",
     "postgresql": f"""
         CREATE VIEW predictions AS
-        SELECT encode(substr(ids, 1 + 16 * key, 16), 'hex') AS id, value::float8 AS probability,
-            {_COLUMNS.format(n="key")}, convert_from(requests, 'UTF8')::json -> key AS request
+        SELECT encode(substr(ids, (1 + 16 * key)::int, 16), 'hex') AS id, risk::float8 AS probability,
+            {_COLUMNS.format(key="key::int")}, request
         FROM {_BLOCKS}, LATERAL (
-            SELECT value, (number - 1)::int AS key
-            FROM json_array_elements_text(probabilities) WITH ORDINALITY AS each (value, number)
+            SELECT risk, request, number - 1 AS key
+            FROM ROWS FROM (
+                json_array_elements_text(probabilities),
+                json_array_elements(
+                    CASE requests_format WHEN 'rows' THEN convert_from(requests, 'UTF8')::json ELSE '[]' END
+                )
+            ) WITH ORDINALITY AS each (risk, request, number)
         ) AS row""",
 }
 """The view of single predictions by dialect, for people; programs read the blocks."""

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from app.features import Floats
 from app.interface import FEATURE_NAMES, Request, columns, compute, compute_one
 from app.metrics import Metrics
 from app.model.bundle import Bundle, predict
@@ -40,13 +41,13 @@ class Predictions(NamedTuple):
     """Seconds since 1970."""
     served: ServedModel
     ids: list[str]
-    rows: Sequence[Sequence[float]]
+    rows: Sequence[Sequence[float]] | Floats
     """The features, shape (n, k)."""
     probabilities: list[float]
     requests: Sequence[Request]
-    """As validated."""
+    """As validated, for the journal to serialise; empty with `received`."""
     received: bytes = b""
-    """The same as they were received, JSON objects separated by commas; empty if the journal has to serialise them."""
+    """As they were received, JSON objects separated by commas."""
 
     def json(self, explanation: Explanation | None = None) -> bytes:
         """Return the only prediction as the JSON of `schemas.Prediction`."""
@@ -109,7 +110,7 @@ def _predictions(
     risks: list[float],
 ) -> Predictions:
     now = time.time()
-    return Predictions(now, served, new_ids(now, len(risks)), rows, risks, requests, received)
+    return Predictions(now, served, new_ids(now, len(risks)), rows, risks, () if received else requests, received)
 
 
 class Predictor:
@@ -119,9 +120,7 @@ class Predictor:
         self.metrics = metrics
         self.journal: Journal = NoJournal()
 
-    def single(
-        self, served: ServedModel, request: Request, probe: bool = False, received: bytes = b""
-    ) -> Predictions:
+    def single(self, served: ServedModel, request: Request, probe: bool = False, received: bytes = b"") -> Predictions:
         """Predict one request; call it in the event loop's thread only. A probe is neither counted nor recorded."""
         started = time.perf_counter()
         row = compute_one(request, served.bundle.lookups)

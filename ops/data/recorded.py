@@ -1,27 +1,38 @@
 """The journal as a source of rows: its requests with their outcomes."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from pydantic import ValidationError
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from app.interface import Outcome, Request
-from app.journal.database import connect, has_requests, outcomes, predictions, reading
+from app.journal.blocks import holding, requests_of
+from app.journal.database import connect, reading
+from app.journal.tables import blocks, former, outcomes
 from ops.data import add
 from stages import fetch, interface
 from stages.errors import DataInvalid
 from stages.raw import load_tables
 
+BODIES = blocks.c.requests_format, blocks.c.requests
+
+
+class Reported(NamedTuple):
+    """A request and its outcome."""
+
+    received_at: datetime
+    id: str
+    request: dict[str, Any]
+    details: dict[str, Any]
+
 
 def collect(url: str, since: datetime | None) -> list[Path]:
     """Write the journal's requests that have an outcome as files of raw rows, one per table with rows; return these.
 
-    Raises DataInvalid if the problem cannot make rows of them, or the journal has no requests; JournalMissing and
-    JournalInvalid.
+    Raises DataInvalid if the problem cannot make rows of them; JournalMissing and JournalInvalid.
     """
     if interface.raw_rows is None:
         raise DataInvalid("stages/problem does not define raw_rows, which docs/adapt.md describes: add files instead.")
@@ -46,18 +57,20 @@ def collect(url: str, since: datetime | None) -> list[Path]:
     return list(paths)
 
 
-def _read(url: str, since: datetime | None) -> Sequence[Row[Any, Any, Any]]:
-    """Return id, request and details of the outcome of each prediction that has both, in the order of the reports."""
-    own = predictions.c
-    query = select(own.id, own.request, outcomes.c.details).join(outcomes, own.id == outcomes.c.prediction_id)
+def _read(url: str, since: datetime | None) -> list[Reported]:
+    """Return the predictions that have a request and an outcome, in the order of the reports."""
+    told = select(outcomes.c.prediction_id, outcomes.c.received_at, outcomes.c.details)
     if since:
-        query = query.where(outcomes.c.received_at >= (since if since.tzinfo else since.replace(tzinfo=UTC)))
-    engine = connect(url)
-    with reading(engine) as connection:
-        if not has_requests(connection):
-            raise DataInvalid(
-                f"the journal at {engine.url!r} has no requests: the service records them (`make serve`) from this "
-                "release on."
-            )
-        where = predictions.c.request.is_not(None)
-        return connection.execute(query.where(where).order_by(outcomes.c.received_at, own.created_at, own.id)).all()
+        told = told.where(outcomes.c.received_at >= (since if since.tzinfo else since.replace(tzinfo=UTC)))
+    with reading(connect(url)) as connection:
+        details = {row.prediction_id: (row.received_at, row.details) for row in connection.execute(told)}
+        requests: dict[str, Any] = {}
+        for block, positions in holding(connection, sorted(details), *BODIES):
+            received = requests_of(block.requests, block.requests_format)
+            requests.update((name, received[position]) for name, position in positions.items())
+        own = former.c
+        joined = select(own.id, own.request).join(outcomes, own.id == outcomes.c.prediction_id)
+        for row in connection.execute(joined.where(own.request.is_not(None))):
+            if row.id in details:
+                requests[row.id] = row.request
+    return sorted(Reported(details[name][0], name, request, details[name][1]) for name, request in requests.items())

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_a_database_that_is_gone_for_a_while(
             answered = len(traffic.answers)
             wait_for("requests are answered all the same", lambda: len(traffic.answers) > answered + 200)
             assert service.metric("journal_up") == 0 and service.metric("journal_queue_depth") > 0
-            assert service.metric("journal_written_total") - before <= 500  # one transaction was under way
+            assert service.metric("journal_written_total") - before <= 1000  # one transaction was under way
             assert traffic.slowest < max(1.0, 5 * quick)  # nobody waits for the database
         wait_for("the journal is written again", lambda: service.metric("journal_up") == 1)
     assert not traffic.failed
@@ -189,16 +190,34 @@ def client(service: Service) -> Iterator[tuple[Program, Callable[[], set[str]]]]
         yield process, lambda: {line for line in process.output().splitlines() if len(line) == 32}
 
 
-def test_at_most_the_queue_is_missing_after_the_server_was_killed(start: Start, image: Path, tmp_path: Path) -> None:
-    queue, url = 1000, f"sqlite:///{tmp_path}/journal.db"
-    service = start(baked_model=image, journal_url=url, journal_queue=queue)
-    with client(service) as (process, ids):
-        wait_for("the client is answered", lambda: len(ids()) > 2 * queue)
-        dropped = service.metric("journal_dropped_total")  # by a disk that others keep busy
+BATCHES = """
+import httpx, json, sys, time
+body = json.dumps({"rows": [json.loads(sys.argv[2])] * 100})
+with httpx.Client() as client:
+    while True:
+        answer = client.post(sys.argv[1] + "/predict/batch", content=body, headers={"Content-Type": "application/json"})
+        print(time.time(), *(row["prediction_id"] for row in answer.json()["predictions"]), flush=True)
+"""
+TURN = 1.0
+"""Seconds from an answer until its predictions are written, at most: the flush interval, on a busy machine."""
+
+
+@pytest.mark.long
+def test_at_most_the_flush_interval_is_missing_after_the_server_was_killed(
+    start: Start, image: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/journal.db"
+    service = start(baked_model=image, journal_url=url)
+    with started([sys.executable, "-c", BATCHES, service.base, json.dumps(EXAMPLE)]) as process:
+        wait_for("the client is answered", lambda: process.output().count("\n") > 100)
+        dropped, killed = service.metric("journal_dropped_total"), time.time()
         os.kill(service.pid, signal.SIGKILL)
         process.wait()
-        answered = ids()
-    assert len(answered) > 2 * queue and len(answered - written(url)) <= queue + dropped
+        answers = [line.split() for line in process.output().splitlines() if len(line) > 3000 and line[0] == "1"]
+    kept = written(url)
+    lost = [float(answer[0]) for answer in answers for name in answer[1:] if name not in kept]
+    assert dropped == 0 and len(kept) > 9_000
+    assert all(moment > killed - TURN for moment in lost), f"{len(lost)} predictions"
 
 
 def test_what_waits_is_written_when_the_service_stops(start: Start, image: Path, tmp_path: Path) -> None:

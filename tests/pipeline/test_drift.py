@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -16,9 +16,13 @@ import pytest
 from sqlalchemy import insert
 
 from app.errors import BundleInvalid, ModelUnavailable
-from app.interface import FEATURE_NAMES
-from app.journal.database import JournalInvalid, JournalMissing, connect, outcomes, predictions, prepare, schema
+from app.interface import CATEGORIES, FEATURE_NAMES
+from app.journal.blocks import block, layout
+from app.journal.database import JournalInvalid, JournalMissing, connect, prepare
+from app.journal.tables import blocks, former, layouts, outcomes, schema
 from app.model.bundle import Bundle
+from app.model.prediction import Predictions, new_ids
+from app.model.served import ServedModel
 from ops.monitoring.drift import selftest
 from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since, read
@@ -93,9 +97,22 @@ print(json.dumps([used, peak * 1024]))
     assert memory < 1e9
 
 
+def packed(row: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """Return a block of one prediction."""
+    coded = row["features"] | {
+        name: bundle.lookups.vocabularies[name].index(row["features"][name])
+        for name in CATEGORIES
+        if row["features"][name] is not None
+    }
+    values = [float("nan") if coded[name] is None else float(coded[name]) for name in FEATURE_NAMES]
+    served = ServedModel("model", row["model_version"], "production", None, bundle)
+    created = int(row["id"][:12], 16) / 1000
+    return block([Predictions(created, served, [row["id"]], [values], [row["probability"]], (), b"{}")])
+
+
 def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small.path)
-    reference, _ = selftest.reference_of()
+    reference, bundle = selftest.reference_of()
     (drawn,) = selftest.resampled(reference, 1, 600)
     window = drawn.assign(**{SCORE: drawn[SCORE] + np.arange(600) * 1e-9})  # each of them is another one
     engine = connect(f"sqlite:///{tmp_path}/journal.db")
@@ -104,7 +121,7 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
     values = json.loads(window[list(FEATURE_NAMES)].to_json(orient="records"))
     rows = [
         {
-            "id": uuid.uuid4().hex,
+            "id": new_ids(now.timestamp() - i, 1)[0],
             "created_at": now - timedelta(seconds=i),
             "model_version": "1",
             "probability": p,
@@ -113,9 +130,9 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
         for i, (f, p) in enumerate(zip(values, window[SCORE], strict=True))
     ]
     others = [
-        rows[0] | {"id": "old", "created_at": now - timedelta(days=9)},
-        rows[0] | {"id": "v2", "model_version": "2"},
-        rows[0] | {"id": "future", "created_at": now + timedelta(days=400)},  # by a clock that was wrong
+        rows[0] | {"id": new_ids((now - timedelta(days=9)).timestamp(), 1)[0]},
+        rows[0] | {"id": new_ids(now.timestamp(), 1)[0], "model_version": "2"},
+        rows[0] | {"id": new_ids((now + timedelta(days=400)).timestamp(), 1)[0]},  # by a clock that was wrong
     ]
     details = {"status": "arrived", "delay_minutes": 0}
     known = [
@@ -123,7 +140,9 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
         for row, late in zip(rows[:550], window[TARGET].astype(bool), strict=False)
     ]
     with engine.begin() as connection:
-        connection.execute(insert(predictions), rows + others)
+        connection.execute(insert(former), rows[300:])
+        connection.execute(insert(layouts), layout(bundle))
+        connection.execute(insert(blocks), [packed(row, bundle) for row in rows[:300] + others])
         connection.execute(insert(outcomes), known)
     got = read(engine, "1", hours=168, rows=10_000)
     labelled = got.known
@@ -170,8 +189,8 @@ def test_a_journal_that_is_missing_empty_or_another_thing_is_named(monitor: Moni
     verdict = retraining.decide(evidence, params.load().monitor)
     assert verdict.action == "skip" and verdict.reasons[0].startswith("no predictions yet, ")
     with monitor.engine.begin() as connection:
-        connection.execute(schema.update().values(version=3))
-    with pytest.raises(JournalInvalid, match="schema version 3"):
+        connection.execute(schema.update().values(version=4))
+    with pytest.raises(JournalInvalid, match="schema version 4"):
         monitor.check("1")
     (tmp_path / "other").write_bytes(b"no database" * 1000)
     with pytest.raises(JournalInvalid, match="cannot be read: .*not a database"):

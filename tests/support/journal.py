@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Table, func, select
 
-from app.journal.database import connect, predictions
+from app.journal.blocks import ids_of
+from app.journal.database import connect
+from app.journal.tables import blocks
 from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.prediction import Predictions
@@ -35,11 +37,17 @@ def count(journal: Journal, table: Table) -> int:
         return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
 
+def predicted(journal: Journal) -> int:
+    """Return how many predictions are in the blocks."""
+    with journal.engine.connect() as connection:
+        return int(connection.scalar(select(func.sum(blocks.c.rows))) or 0)
+
+
 def written(url: str) -> set[str]:
     """Return the ids in a journal, read by another connection."""
     engine = connect(url)
     with engine.connect() as connection:
-        found = set(connection.scalars(select(predictions.c.id)))
+        found = {name for ids in connection.scalars(select(blocks.c.ids)) for name in ids_of(ids)}
     engine.dispose()
     return found
 

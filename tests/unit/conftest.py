@@ -13,7 +13,7 @@ from app.interface import EXAMPLE, FEATURE_NAMES, Request
 from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.bundle import Bundle
-from app.model.prediction import Predictions, new_id
+from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
 from tests.support.journal import Running, keep
 
@@ -48,7 +48,7 @@ def answer(bundle: Bundle) -> Callable[..., Predictions]:
     def make(count: int = 1, at: float | None = None) -> Predictions:
         row = [1.0, 2.0, float("nan"), *np.arange(3, len(FEATURE_NAMES)) / 3.0]
         made, request = at or time.time(), Request.model_validate(EXAMPLE)
-        ids = [new_id() for _ in range(count)]
+        ids = new_ids(made, count)
         return Predictions(made, served, ids, [row] * count, [0.25] * count, [request] * count)
 
     return make

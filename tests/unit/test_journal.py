@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import threading
 import time
@@ -10,19 +11,24 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import HTTPException
 from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 from sqlalchemy import insert, select, text
 
 from app.api.outcomes import record
-from app.interface import CATEGORIES, FEATURE_NAMES, Outcome, Request
-from app.journal import database, writer
-from app.journal.database import JournalInvalid, connect, expire, outcomes, predictions, prepare
+from app.interface import EXAMPLE, FEATURE_NAMES, Outcome, Request
+from app.journal import writer
+from app.journal.blocks import features_of, requests_of
+from app.journal.database import JournalInvalid, connect, expire, prepare
+from app.journal.tables import blocks, former, layouts, outcomes, schema
 from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.prediction import Predictions
-from tests.support.journal import CAPACITY, Running, count, keep, value
+from app.settings import Settings
+from tests.support.journal import CAPACITY, Running, count, keep, predicted, value
 from tests.support.processes import wait_for
 
 
@@ -34,13 +40,18 @@ def test_a_prediction_is_written_as_the_model_saw_it(
     journal.start()
     journal.close()
     with journal.engine.connect() as connection:
-        row = connection.execute(select(predictions)).one()
+        row = connection.execute(text("SELECT * FROM predictions")).one()
+        stored = connection.execute(select(blocks)).one()
+        names = connection.execute(select(layouts.c.features).where(layouts.c.digest == row.layout)).scalar_one()
     assert (row.id, row.model_version, row.probability) == (given.ids[0], "7", 0.25)
-    assert row.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
-    assert row.features == dict(zip(FEATURE_NAMES, ["B6", "LGA", None, *given.rows[0][3:]], strict=True))
-    assert list(CATEGORIES) == list(FEATURE_NAMES[:3])
-    assert row.request == given.requests[0].model_dump(mode="json", exclude_none=True)
-    assert Request.model_validate(row.request) == given.requests[0]
+    assert stored.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
+    assert [each["name"] for each in names] == list(FEATURE_NAMES)
+    (values,) = features_of(row.features, 1).tolist()
+    coded = [v if v != v or not each["categories"] else each["categories"][int(v)] for v, each in zip(values, names)]
+    assert [None if v != v else v for v in coded] == ["B6", "LGA", None, *given.rows[0][3:]]
+    request = json.loads(row.request) if isinstance(row.request, str) else row.request
+    assert request == given.requests[0].model_dump(mode="json", exclude_none=True)
+    assert Request.model_validate(request) == given.requests[0]
     assert value(metrics, "journal_written_total") == 1 and value(metrics, "journal_up") == 1
     assert value(metrics, "journal_queue_capacity") == CAPACITY and value(metrics, "journal_queue_depth") == 0
 
@@ -56,16 +67,17 @@ def test_what_finds_the_queue_full_is_dropped_and_counted(
     assert value(metrics, "journal_dropped_total") == 7
     journal.start()
     journal.close()
-    assert count(journal, predictions) == CAPACITY == value(metrics, "journal_written_total")
+    assert predicted(journal) == CAPACITY == value(metrics, "journal_written_total")
 
 
-def test_the_same_prediction_twice_is_one_row(journal: Journal, answer: Callable[..., Predictions]) -> None:
-    given = answer(3)
-    journal.record(given)
-    journal.record(given)
-    journal.start()
-    journal.close()
-    assert count(journal, predictions) == 3
+def test_a_block_that_is_written_twice_is_there_once(
+    run_journal: Callable[[str], Running], url: str, answer: Callable[..., Predictions]
+) -> None:
+    running, given = run_journal(url), answer(3)
+    for times in (1, 2):
+        running.journal.record(given)
+        wait_for("it is written", lambda times=times: running.metric("written_total") == 3 * times)
+    assert predicted(running.journal) == 3
 
 
 def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Callable[..., Predictions]) -> None:
@@ -79,7 +91,7 @@ def test_several_writers_share_a_database(url: str, metrics: Metrics, answer: Ca
         thread.join()
     for each in several:
         each.close()
-    assert count(several[0], predictions) == 800 and value(metrics, "journal_dropped_total") == 0
+    assert predicted(several[0]) == 800 and value(metrics, "journal_dropped_total") == 0
 
 
 def test_a_journal_that_cannot_be_written_at_the_end_counts_what_is_lost(
@@ -97,18 +109,35 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)
     prepare(journal.engine)  # a second time is no harm
     with journal.engine.begin() as connection:
-        connection.execute(database.schema.update().values(version=1))
-    with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 2.*ONTIME_JOURNAL_URL"):
+        connection.execute(schema.update().values(version=1))
+    with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 3.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
 
 
-def test_a_journal_of_a_former_release_gets_the_requests_once(
-    journal: Journal, url: str, metrics: Metrics, answer: Callable[..., Predictions]
-) -> None:
+def to_former(journal: Journal, *rows: dict[str, Any]) -> None:
+    """Make a journal of schema 2 with these predictions."""
     prepare(journal.engine)
     with journal.engine.begin() as connection:
-        old = {"id": "0" * 32, "created_at": datetime.now(UTC), "model_version": "1", "probability": 0.5}
-        connection.execute(insert(predictions).values(old | {"features": {"a": None}}))
+        connection.execute(
+            insert(former), [{"model_version": "1", "probability": 0.5, "features": {}} | r for r in rows]
+        )
+        for statement in (
+            "DROP VIEW predictions",
+            "DROP TABLE blocks",
+            "DROP TABLE layouts",
+            "ALTER TABLE predictions_2 RENAME TO predictions",
+            "UPDATE journal_schema SET version = 2",
+        ):
+            connection.execute(text(statement))
+
+
+def test_a_journal_of_the_former_schema_is_migrated_once_and_its_predictions_are_kept_until_they_expire(
+    journal: Journal, url: str, metrics: Metrics, answer: Callable[..., Predictions]
+) -> None:
+    now = datetime.now(UTC)
+    old = {"id": f"{1:032x}", "created_at": now - timedelta(days=91)}
+    to_former(journal, {"id": "f" * 32, "created_at": now}, old)
+    with journal.engine.begin() as connection:  # of a release before the requests
         connection.execute(text("ALTER TABLE predictions DROP COLUMN request"))
     several = [keep(url, metrics) for _ in range(4)]
     for each in several:
@@ -117,8 +146,32 @@ def test_a_journal_of_a_former_release_gets_the_requests_once(
     for each in several:
         each.close()
     with journal.engine.connect() as connection:
-        found = connection.execute(select(predictions).order_by(predictions.c.id)).all()
-    assert [row.request is None for row in found] == [True, *[False] * 4] and found[0].features == {"a": None}
+        (row,) = connection.execute(select(former)).all()
+        assert connection.scalar(text("SELECT count(*) FROM predictions")) == predicted(journal) == 4
+    assert (row.id, row.request) == ("f" * 32, None)
+    reported = [Outcome(prediction_id="f" * 32, delay_minutes=0)]
+    assert asyncio.run(record(journal, reported)).recorded == {"f" * 32}
+
+
+def test_a_batch_of_ten_thousand_rows_is_recorded_as_received(
+    url: str, metrics: Metrics, answer: Callable[..., Predictions]
+) -> None:
+    journal = Journal(Settings(journal_url=url), metrics.journal)
+    journal.start()
+    body = to_json(EXAMPLE)
+    for _ in range(2):
+        batch = answer(10_000)
+        matrix = np.asarray(batch.rows)
+        journal.record(batch._replace(rows=matrix, requests=(), received=b",".join([body] * 10_000)))
+    journal.close()
+    assert predicted(journal) == 20_000 and value(metrics, "journal_dropped_total") == 0
+    with journal.engine.connect() as connection:
+        row = connection.execute(select(blocks).limit(1)).one()
+        viewed = connection.execute(text("SELECT count(*), min(probability) FROM predictions")).one()
+    np.testing.assert_array_equal(features_of(row.features, row.rows), matrix)
+    assert requests_of(row.requests, row.requests_format) == [from_json(body)] * 10_000
+    assert tuple(viewed) == (20_000, 0.25)
+    journal.engine.dispose()
 
 
 def test_a_password_is_not_in_a_message() -> None:
@@ -133,11 +186,11 @@ def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Callab
         journal.record(given)
     journal.start()  # its first turn removes what is too old
     journal.close()
-    assert count(journal, predictions) == 3
+    assert predicted(journal) == 3
     reported = [Outcome(prediction_id=name, delay_minutes=0) for name in young.ids]
     assert asyncio.run(record(journal, reported)).unknown == set()
     expire(journal.engine, datetime.now(UTC) - timedelta(days=80))
-    assert count(journal, predictions) == count(journal, outcomes) == 0
+    assert predicted(journal) == count(journal, outcomes) == 0
 
 
 @pytest.mark.parametrize(
@@ -219,7 +272,7 @@ def test_a_locked_database_is_waited_for(answer: Callable[..., Predictions], met
         assert value(metrics, "journal_written_total") == 0
         other.execute("ROLLBACK")
     journal.close()
-    assert count(journal, predictions) == 100 and value(metrics, "journal_dropped_total") == 0
+    assert predicted(journal) == 100 and value(metrics, "journal_dropped_total") == 0
     other.close()
 
 
@@ -229,11 +282,11 @@ def test_an_error_that_nobody_thought_of_does_not_end_the_writing(
     monkeypatch.setattr(writer, "RETRY_SECONDS", 0.1)
     journal.start()
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "rows", lambda _: 1 / 0)
+        patch.setattr(writer, "block", lambda _: 1 / 0)
         journal.record(answer())
         wait_for("the error is noticed", lambda: not value(metrics, "journal_up"))
     journal.close()
-    assert count(journal, predictions) == 1
+    assert predicted(journal) == 1
 
 
 def test_outcomes_are_counted_as_what_was_stored(run_journal: Callable[[str], Running], url: str) -> None:

@@ -123,11 +123,11 @@ def test_a_file_that_is_vacuumed_is_the_same(file: Path, run_journal: Run) -> No
     running = run_journal(f"sqlite:///{file}")
     running.write(500)
     with sqlite3.connect(file, isolation_level=None) as other:
-        other.execute("DELETE FROM predictions WHERE rowid < 400")
+        other.execute("DELETE FROM outcomes")
         other.execute("VACUUM")
     other.close()
     running.write(3)
-    assert len(written(running.url)) == 104 and running.metric("up") == 1
+    assert len(written(running.url)) == 503 and running.metric("up") == 1
 
 
 def test_a_link_that_names_another_file_is_followed(file: Path, run_journal: Run) -> None:
@@ -158,7 +158,7 @@ def test_what_cannot_be_a_journal_is_waited_out(
         other.parent.mkdir()
         prepare(engine := connect(f"sqlite:///{other}"))
         engine.dispose()
-        execute(f"sqlite:///{other}", "UPDATE journal_schema SET version = 3")
+        execute(f"sqlite:///{other}", "UPDATE journal_schema SET version = 4")
     file.parent.rename(file.parent.with_name("old"))  # where there is no folder, no file is made
     if other.exists():
         other.parent.rename(file.parent)
@@ -199,9 +199,9 @@ def admin(postgres: Postgres, *statements: str) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "DROP TABLE predictions",
-        "DROP TABLE predictions, outcomes, journal_schema",
-        "TRUNCATE predictions, outcomes, journal_schema",
+        "DROP TABLE blocks CASCADE",
+        "DROP TABLE blocks, outcomes, journal_schema CASCADE",
+        "TRUNCATE blocks, outcomes, journal_schema",
     ],
 )
 def test_dropped_tables_are_created(statement: str, postgres: Postgres, run_journal: Run) -> None:
@@ -246,10 +246,10 @@ def test_a_dropped_database_is_waited_for(postgres: Postgres, run_journal: Run) 
 def test_a_schema_that_is_raised_while_the_service_runs_is_not_written(postgres: Postgres, run_journal: Run) -> None:
     running = run_journal(postgres.database())
     running.write(5)
-    execute(running.url, "UPDATE journal_schema SET version = 3")
+    execute(running.url, "UPDATE journal_schema SET version = 4")
     running.wait_until_up(False)
     running.record(3)
-    execute(running.url, "UPDATE journal_schema SET version = 2")
+    execute(running.url, "UPDATE journal_schema SET version = 3")
     running.wait_until_up(True)
     wait_for("the queue is written", lambda: running.metric("written_total") == 8)
     assert running.metric("replaced_total") == 0
