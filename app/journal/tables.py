@@ -92,7 +92,8 @@ VIEWS = {
         SELECT lower(hex(substr(ids, 1 + 16 * key, 16))) AS id,
             json_extract(probabilities, '$[' || key || ']') AS probability, {_COLUMNS.format(key="key")},
             CASE requests_format WHEN 'rows' THEN value END AS request
-        FROM {_BLOCKS}, json_each(CASE requests_format WHEN 'rows' THEN CAST(requests AS TEXT) ELSE probabilities END)""",
+        FROM {_BLOCKS},
+            json_each(CASE requests_format WHEN 'rows' THEN CAST(requests AS TEXT) ELSE probabilities END)""",
     "postgresql": f"""
         CREATE VIEW predictions AS
         SELECT encode(substr(ids, (1 + 16 * key)::int, 16), 'hex') AS id, risk::float8 AS probability,

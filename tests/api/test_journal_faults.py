@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.interface import EXAMPLE
+from app.interface import EXAMPLE, ROWS
 from tests.conftest import Postgres
 from tests.support.journal import written
 from tests.support.processes import Program, started, wait_for
@@ -192,11 +192,11 @@ def client(service: Service) -> Iterator[tuple[Program, Callable[[], set[str]]]]
 
 BATCHES = """
 import httpx, json, sys, time
-body = json.dumps({"rows": [json.loads(sys.argv[2])] * 100})
+body = json.dumps({sys.argv[3]: [json.loads(sys.argv[2])] * 100})
 with httpx.Client() as client:
     while True:
         answer = client.post(sys.argv[1] + "/predict/batch", content=body, headers={"Content-Type": "application/json"})
-        print(time.time(), *(row["prediction_id"] for row in answer.json()["predictions"]), flush=True)
+        print(time.time(), *(row["prediction_id"] for row in answer.raise_for_status().json()["predictions"]), flush=True)
 """
 TURN = 1.0
 """Seconds from an answer until its predictions are written, at most: the flush interval, on a busy machine."""
@@ -208,7 +208,7 @@ def test_at_most_the_flush_interval_is_missing_after_the_server_was_killed(
 ) -> None:
     url = f"sqlite:///{tmp_path}/journal.db"
     service = start(baked_model=image, journal_url=url)
-    with started([sys.executable, "-c", BATCHES, service.base, json.dumps(EXAMPLE)]) as process:
+    with started([sys.executable, "-c", BATCHES, service.base, json.dumps(EXAMPLE), ROWS]) as process:
         wait_for("the client is answered", lambda: process.output().count("\n") > 100)
         dropped, killed = service.metric("journal_dropped_total"), time.time()
         os.kill(service.pid, signal.SIGKILL)
