@@ -23,6 +23,13 @@ class Feature(NamedTuple):
     text: str = ""
 
 
+class Words(NamedTuple):
+    """A column of texts, each of them once: the i-th value of the column is `words[places[i]]`."""
+
+    words: list[str | None]
+    places: Ints
+
+
 def day_number(day: date) -> int:
     """Return a date as days since 1970-01-01."""
     return day.toordinal() - date(1970, 1, 1).toordinal()

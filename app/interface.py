@@ -93,10 +93,13 @@ def _compute_one(request: Any, lookups: Any) -> list[float]:
 compute_one = getattr(_problem, "compute_one", _compute_one)
 """Compute the features of one request, a list of k numbers; the problem may define a faster function than `compute`."""
 
+from_arrays = getattr(_problem, "from_arrays", None)
+"""Convert the arrays of a batch to columns; None if the problem does not define it, and `columns` gets rows."""
+
 # fmt: off
 __all__ = [
     "CATEGORIES", "DESCRIPTION", "EXAMPLE", "FEATURES", "FEATURE_NAMES", "Lookups", "NAME", "NUMBERS",
     "OUTCOME_EXAMPLE", "Outcome", "POSITIVE", "ROWS", "Request", "TITLE", "columns", "compute", "compute_one",
-    "members", "without",
+    "from_arrays", "members", "without",
 ]
 # fmt: on

@@ -12,23 +12,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Header, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route
 
 from app.api import bodies, contract, inference_protocol, outcomes, problem_details
+from app.api.batches import BATCH, encoded
 from app.api.dependencies import ReadyModel, Served
 from app.api.direct import Direct
 from app.api.edge import Edge
 from app.api.fast_path import FastPath
-from app.api.schemas import Batch, BatchPrediction, Live, Prediction, Ready, Version
+from app.api.schemas import BatchPrediction, Live, Prediction, Ready, Version
 from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest
 from app.journal.writer import Journal
 from app.metrics import Metrics
-from app.model.prediction import Predictions, Predictor
+from app.model.prediction import Predictions, Predictor, Received
 from app.model.prediction import explain as explanation_of
 from app.registry.watch import Watcher
 from app.settings import Settings
@@ -113,8 +114,8 @@ def _middleware(app: FastAPI) -> None:
     app.add_middleware(Edge, state=state, allowed=allowed)
 
 
-def _respond(predictions: Predictions, body: bytes) -> Response:
-    return Response(body, media_type="application/json", headers={VERSION_HEADER: predictions.served.version})
+def _respond(predictions: Predictions, body: bytes, kind: str = "application/json") -> Response:
+    return Response(body, media_type=kind, headers={VERSION_HEADER: predictions.served.version})
 
 
 def _routes(app: FastAPI) -> None:
@@ -148,12 +149,20 @@ def _routes(app: FastAPI) -> None:
         tags=["predictions"],
         responses=problem_details.documented(400, 413, 415, 422),
         response_model=BatchPrediction,
-        openapi_extra=contract.body(Batch),
+        openapi_extra=contract.batch(),
     )
-    async def predict_batch(served: Served, batch: Annotated[Batch, Depends(bodies.BATCH.read)]) -> Response:
-        """Predict 1 to 1,000 requests."""
-        predictions = await run_in_threadpool(predictor.many, served, batch.rows)
-        return _respond(predictions, predictions.json_batch())
+    async def predict_batch(
+        served: Served,
+        batch: Annotated[Received, Depends(BATCH.read)],
+        accept: Annotated[str, Header(include_in_schema=False)] = "",
+    ) -> Response:
+        """Predict 1 to 10,000 requests: JSON by rows or by columns, or an Arrow IPC stream.
+
+        The response has the media type of the request, or the other one if `Accept` names only that.
+        """
+        predictions = await run_in_threadpool(predictor.batch, served, batch)
+        body, kind = await run_in_threadpool(encoded, predictions, accept)
+        return _respond(predictions, body, kind.decode())
 
 
 def _health(app: FastAPI) -> None:

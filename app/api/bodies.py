@@ -11,10 +11,12 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
-from app.api.schemas import MAX_BATCH, Batch, FieldError, Outcomes
-from app.interface import ROWS, Outcome
+from app.api.schemas import MAX_BATCH, FieldError, Outcomes
+from app.columns.batches import MAX_ROWS
+from app.interface import Outcome
 from app.interface import Request as PredictionRequest
 
 LARGE = 1 << 14
@@ -23,6 +25,7 @@ MAX_ERRORS, MAX_ERROR_BYTES, MAX_TEXT = 100, 50_000, 200
 """Limits of one response: the listed errors, their JSON in bytes, and the characters of a field's name or a message."""
 
 Location = tuple[int | str, ...]
+Place = Location | Callable[[Location], Location]
 _one_at_a_time = CapacityLimiter(1)  # so that many large bodies take the memory of one, besides their bytes
 
 
@@ -39,12 +42,16 @@ class Invalid(Exception):
         """Whether further errors are counted only."""
         return len(self.errors) == MAX_ERRORS or self._bytes > MAX_ERROR_BYTES
 
-    def add(self, found: Iterable[Any], at: Location, cut: Mapping[Location, int] | None = None) -> None:
-        """Add errors of Pydantic below a location; `cut` is how many more each of some locations stands for."""
+    def add(self, found: Iterable[Any], at: Place, cut: Mapping[Location, int] | None = None) -> None:
+        """Add errors of Pydantic below a location, or at the one that a function makes of theirs.
+
+        `cut` is how many more errors each of some locations stands for.
+        """
         for error in found:
             self.omitted += (cut or {}).get(error["loc"], 0) + self.full
             if not self.full:
-                field = ".".join(map(str, (*at, *error["loc"]))) or "body"
+                place = at(error["loc"]) if callable(at) else (*at, *error["loc"])
+                field = ".".join(map(str, place)) or "body"
                 item = FieldError(field=_clip(field), message=_clip(error["msg"].removeprefix("Value error, ")))
                 self.errors.append(item)
                 self._bytes += len(item.model_dump_json()) + 1
@@ -60,10 +67,12 @@ def invalid(field: str, message: str) -> Invalid:
 class Body:
     """The body of a route: an object, or a list of rows under one key."""
 
-    def __init__(self, schema: type[BaseModel], rows: str = "", row: type[BaseModel] | None = None) -> None:
-        """Set the schema, and for a batch the key of its rows and their schema."""
+    def __init__(
+        self, schema: type[BaseModel], rows: str = "", row: type[BaseModel] | None = None, most: int = MAX_BATCH
+    ) -> None:
+        """Set the schema, and for a batch the key of its rows, their schema and their greatest number."""
         self.validate_json: Callable[[bytes], Any] = TypeAdapter(schema).validate_json
-        self._schema, self._rows, self._row = schema, rows, row
+        self._schema, self._rows, self._row, self._most = schema, rows, row, most
         self._field, field = next(iter(schema.model_fields.items()))
         outer: dict[str, Any] = {self._field: (list[Any], field)}
         self._outer = create_model("Outer", __base__=schema, **outer) if row else schema
@@ -85,15 +94,15 @@ class Body:
 
         Raises `Invalid`, and HTTPException for a body that is not JSON of the right media type.
         """
-        _check_type(request.headers.get("content-type", ""))
+        parse = self.parser(request.headers)
         try:
             body = await request.body()
         except ClientDisconnect:
             raise HTTPException(400, "The client closed the connection before the end of the body.") from None
         try:
             if len(body) <= LARGE:
-                return self.parse(body)
-            return await to_thread.run_sync(self.parse, body, limiter=_one_at_a_time)
+                return parse(body)
+            return await to_thread.run_sync(parse, body, limiter=_one_at_a_time)
         except (HTTPException, Invalid):
             coding = request.headers.get("content-encoding", "identity")
             if coding.lower() != "identity":
@@ -102,22 +111,31 @@ class Body:
                 ) from None
             raise
 
+    def parser(self, headers: Headers) -> Callable[[bytes], Any]:
+        """Return the function that parses a body with these headers; raise 415 if there is none."""
+        check_type(headers.get("content-type", ""))
+        return self.parse
+
     def parse(self, body: bytes) -> Any:
         """Parse and validate a body, row by row; raise as `read` does."""
         try:
-            value, error = _json(body), Invalid()
-            rows = value.get(self._rows) if self._row and isinstance(value, dict) else None
-            if self._row and isinstance(rows, list) and len(rows) <= MAX_BATCH:
-                rows[:] = [self._checked(self._row, row, error, (self._rows, i)) for i, row in enumerate(rows)]
-            parsed = self._checked(self._outer, value, error, ())
+            return self.validated(load(body))
         except RecursionError:
             raise HTTPException(400, "The JSON is nested too deeply.") from None
+
+    def validated(self, value: Any) -> Any:
+        """Return a validated value; the rows of a batch are replaced in it."""
+        error = Invalid()
+        rows = value.get(self._rows) if self._row and isinstance(value, dict) else None
+        if self._row and isinstance(rows, list) and len(rows) <= self._most:
+            rows[:] = [self.checked(self._row, row, error, (self._rows, i)) for i, row in enumerate(rows)]
+        parsed = self.checked(self._outer, value, error, ())
         if error.errors:
             raise error
         return self._schema.model_construct(**{self._field: rows}) if self._row else parsed
 
-    def _checked(self, schema: type[BaseModel], value: Any, error: Invalid, at: Location) -> Any:
-        """Return a validated value, or None after its errors were added."""
+    def checked(self, schema: type[BaseModel], value: Any, error: Invalid, at: Place) -> Any:
+        """Return a validated value, or None after its errors, below or by a place, were added."""
         cut: dict[Location, int] = {}
         _prune(value, self._known, max(1, MAX_ERRORS - len(error.errors)), cut, ())
         try:
@@ -130,17 +148,25 @@ class Body:
             return None
 
 
-def _check_type(given: str) -> None:
-    """Raise 415 unless a Content-Type is JSON; its parameters are ignored."""
+def check_type(given: str, other: str = "") -> bool:
+    """Return whether a Content-Type is JSON, and not the other one; raise 415 unless it is one of them.
+
+    Its parameters are ignored.
+    """
     message = Message()
     message["content-type"] = given or "none"
     kind, subtype = message.get_content_maintype(), message.get_content_subtype()
+    if given and other and f"{kind}/{subtype}" == other:
+        return False
     if not given or kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
         what = f"not {_clip(given)!r}" if given else "which is missing"
-        raise HTTPException(415, f"The Content-Type must be application/json, {what}.", {"Accept": "application/json"})
+        known = ["application/json", *([other] if other else ())]
+        text = f"The Content-Type must be {' or '.join(known)}, {what}."
+        raise HTTPException(415, text, {"Accept": ", ".join(known)})
+    return True
 
 
-def _json(body: bytes) -> Any:
+def load(body: bytes) -> Any:
     """Parse JSON; raise `Invalid` with the position of a syntax error, HTTPException for what no parser can read."""
     if not body.strip():
         raise invalid("body", "Field required")
@@ -166,7 +192,7 @@ def _prune(value: Any, known: set[str], room: int, cut: dict[Location, int], at:
                 del value[key]
     elif not isinstance(value, list):
         return
-    parts = value.items() if isinstance(value, dict) else enumerate(islice(value, MAX_BATCH))
+    parts = value.items() if isinstance(value, dict) else enumerate(islice(value, MAX_ROWS))
     for key, part in parts:
         if isinstance(part, dict | list):
             _prune(part, known, room, cut, (*at, key))
@@ -178,5 +204,5 @@ def _clip(text: str) -> str:
     return short.encode("utf-8", "backslashreplace").decode()
 
 
-REQUEST, BATCH = Body(PredictionRequest), Body(Batch, ROWS, PredictionRequest)
+REQUEST = Body(PredictionRequest)
 OUTCOME, OUTCOMES = Body(Outcome), Body(Outcomes, "outcomes", Outcome)

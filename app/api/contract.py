@@ -11,7 +11,8 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.edge import HEALTH
 from app.api.inference_messages import InferenceRequest
-from app.api.schemas import Batch, Outcomes, Problem
+from app.api.schemas import Batch, ColumnarBatch, Outcomes, Problem
+from app.columns.stream import MEDIA_TYPE
 from app.interface import Outcome, Request
 
 REF = "#/components/schemas/{model}"
@@ -36,6 +37,15 @@ def body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def batch() -> dict[str, Any]:
+    """Return the OpenAPI entry of the body of a batch."""
+    json_ = {"schema": {"oneOf": [{"$ref": REF.format(model=model.__name__)} for model in (Batch, ColumnarBatch)]}}
+    names = ", ".join(Request.model_fields)
+    text = f"An Arrow IPC stream, uncompressed, with a column for each field of {Request.__name__}: {names}."
+    arrow = {"schema": {"type": "string", "format": "binary", "description": text}}
+    return {"requestBody": {"required": True, "content": {"application/json": json_, MEDIA_TYPE: arrow}}}
+
+
 def install(app: FastAPI, keys: bool) -> None:
     """Complete the OpenAPI document; `keys` is whether the service requires an API key."""
     make = app.openapi
@@ -56,7 +66,7 @@ def install(app: FastAPI, keys: bool) -> None:
 def _schemas(schemas: dict[str, Any]) -> dict[str, Any]:
     """Add the schemas of the bodies; replace FastAPI's error schemas by the problem details that the service sends."""
     bodies: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
-        (model, "validation") for model in (Request, Batch, Outcome, Outcomes, InferenceRequest)
+        (model, "validation") for model in (Request, Batch, ColumnarBatch, Outcome, Outcomes, InferenceRequest)
     ]
     _, extra = models_json_schema([*bodies, (Problem, "serialization")], ref_template=REF)
     unused = ("HTTPValidationError", "ValidationError")

@@ -55,7 +55,7 @@ class Direct:
     def _start(self, served: ServedModel, defaults: Sequence[Header]) -> bytes:
         """Return the response until the value of Content-Length; the server replaces its headers every second."""
         if self._of[0] is not served or self._of[1] is not defaults:
-            fixed = [*defaults, *served.headers, *SECURITY_HEADERS]
+            fixed = [*defaults, (b"content-type", JSON), served.header, *SECURITY_HEADERS]
             lines = b"".join([b"%b: %b\r\n" % header for header in fixed])
             self._of, self._head = (served, defaults), b"HTTP/1.1 200 OK\r\n" + lines + b"content-length: "
         return self._head

@@ -1,11 +1,13 @@
 """The fast path of the prediction routes, which bypasses FastAPI.
 
-It handles plain, valid requests only, with the same schema and the same `Predictor` as the ordinary routes in
+It handles plain, valid requests only, with the same readers and the same `Predictor` as the ordinary routes in
 app/api/application.py. All other requests, including invalid ones, are passed to those routes unchanged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter
 
 from fastapi.concurrency import run_in_threadpool
@@ -14,16 +16,19 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.bodies import BATCH, LARGE, REQUEST
-from app.interface import ROWS
-from app.model.prediction import Predictor
+from app.api.batches import BATCH, encoded
+from app.api.bodies import LARGE, REQUEST, Invalid
+from app.columns.batches import read_json
+from app.columns.rows import Refused
+from app.columns.stream import MEDIA_TYPE
+from app.model.prediction import KEPT, Predictor, Received
 from app.model.served import ServedModel
 
-JSON = b"application/json"
-KEPT = 4096
-"""Bytes per request up to which the journal gets it as it was received, which needs no time and limits the queue."""
-_ROWS = f'"{ROWS}"'.encode()
-_read_one, _read_batch = REQUEST.validate_json, BATCH.validate_json
+JSON, _ARROW = b"application/json", MEDIA_TYPE.encode()
+_read_one = REQUEST.validate_json
+Answer = tuple[bytes, bytes]
+"""A body and its media type."""
+Handler = Callable[[ServedModel, bytes, Scope], Awaitable[Answer | None]]
 
 
 class FastPath:
@@ -33,13 +38,16 @@ class FastPath:
         self.app, self.state, self.metrics = app, state, state.metrics.http
         self.predictor: Predictor = state.predictor
         self.root: str = state.settings.root_path
-        self.routes = {f"{self.root}/predict": self._one, f"{self.root}/predict/batch": self._batch}
+        path, arrow, json = f"{self.root}/predict", partial(self._batch, BATCH.arrow), partial(self._batch, read_json)
+        self.routes: dict[str, dict[bytes, Handler]] = {
+            path: {JSON: self._one},
+            f"{path}/batch": {JSON: json, _ARROW: arrow},
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a plain prediction request, or pass the request on."""
-        served = self.state.served
-        handler = self.routes.get(scope["path"]) if scope["type"] == "http" else None
-        if handler is None or served is None or not _plain(scope):
+        served, handler = self.state.served, self._handler(scope)
+        if handler is None or served is None:
             await self.app(scope, receive, send)
             return
         started, status = perf_counter(), "5xx"
@@ -50,53 +58,41 @@ class FastPath:
                     messages.append(await receive())
                 whole = messages[-1]["type"] == "http.request"  # or the client has disconnected
                 content = b"".join([message.get("body", b"") for message in messages])
-                body = await handler(served, content) if whole else None
-            except (ValidationError, HTTPException):
-                body = None
-            if body is None:
+                answer = await handler(served, content, scope) if whole else None
+            except (ValidationError, HTTPException, Invalid, Refused):
+                answer = None
+            if answer is None:
                 status = ""
                 await self.app(scope, _replay(messages, receive), send)
                 return
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [*served.headers, (b"content-length", b"%d" % len(body))],
-                }
-            )
+            body, kind = answer
+            headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), served.header]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
             status = "2xx"
         finally:
             if status:
                 self.metrics.request(scope["path"].removeprefix(self.root), "POST", status, perf_counter() - started)
 
-    async def _one(self, served: ServedModel, body: bytes) -> bytes | None:
-        return one(self.predictor, served, body) if len(body) <= LARGE else None
+    def _handler(self, scope: Scope) -> Handler | None:
+        """Return the handler of a plain request: POST, without a query, of a media type that is written as usual."""
+        handlers = self.routes.get(scope["path"]) if scope["type"] == "http" else None
+        if handlers is None or scope["method"] != "POST" or scope["query_string"]:
+            return None
+        headers = scope["headers"]
+        return next((handler for kind, handler in handlers.items() if (b"content-type", kind) in headers), None)
 
-    async def _batch(self, served: ServedModel, body: bytes) -> bytes | None:
-        def work() -> bytes | None:
-            if not BATCH.ordinary(body):
-                return None
-            rows = _read_batch(body).rows
-            return self.predictor.many(served, rows, received=_objects(body, len(rows))).json_batch()
+    async def _one(self, served: ServedModel, body: bytes, _: Scope) -> Answer | None:
+        return (one(self.predictor, served, body), JSON) if len(body) <= LARGE else None
 
-        return await run_in_threadpool(work)
+    async def _batch(self, read: Callable[[bytes], Received], served: ServedModel, body: bytes, scope: Scope) -> Answer:
+        accept = next((value for name, value in scope["headers"] if name == b"accept"), b"").decode("latin-1")
+        return await run_in_threadpool(lambda: encoded(self.predictor.batch(served, read(body)), accept))
 
 
 def one(predictor: Predictor, served: ServedModel, body: bytes) -> bytes:
     """Return the response to the body of one request; raise ValidationError if it is invalid."""
     return predictor.single(served, _read_one(body), received=body if len(body) <= KEPT else b"").json()
-
-
-def _plain(scope: Scope) -> bool:
-    return scope["method"] == "POST" and not scope["query_string"] and (b"content-type", JSON) in scope["headers"]
-
-
-def _objects(body: bytes, rows: int) -> bytes:
-    """Return the rows of a valid batch as they were received; nothing if its key may be there twice, or for padding."""
-    if len(body) > KEPT * rows or b"\\" in body or body.count(_ROWS) != 1:
-        return b""
-    return body[body.index(b"[") + 1 : body.rindex(b"]")].strip()
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

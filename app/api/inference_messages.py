@@ -9,7 +9,8 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from app.api import tensors
-from app.api.bodies import BATCH, Body, invalid
+from app.api.batches import BATCH
+from app.api.bodies import Body, invalid
 from app.api.schemas import MAX_BATCH, Batch, Prediction
 from app.interface import EXAMPLE, ROWS, Request
 from app.model.prediction import Predictions

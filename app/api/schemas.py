@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
+from pydantic.fields import FieldInfo
 
+from app.columns.batches import MAX_ROWS
+from app.columns.rows import COLUMNS
 from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS, Outcome, Request
 from app.model.prediction import Explanation
 from app.model.served import ModelVersion, Source
 from app.strict import Strict
 
 MAX_BATCH = 1000
+"""Outcomes that are reported together, or rows of tensors."""
 
 
 class Batch(Strict):
@@ -19,7 +24,36 @@ class Batch(Strict):
 
     model_config = ConfigDict(alias_generator=lambda _: ROWS, json_schema_extra={"examples": [{ROWS: [EXAMPLE]}]})
 
-    rows: Annotated[list[Request], FailFast()] = Field(min_length=1, max_length=MAX_BATCH)
+    rows: Annotated[list[Request], FailFast()] = Field(min_length=1, max_length=MAX_ROWS)
+
+
+def _lists(of: Callable[[FieldInfo], Any]) -> Any:
+    """Return a schema with a list of values for each field of a request; `of` gives the type of the values."""
+    fields: dict[str, Any] = {}
+    for name, field in Request.model_fields.items():
+        size = Field(... if field.is_required() else None, min_length=1, max_length=MAX_ROWS)
+        fields[name] = (list[of(field)], size)  # type: ignore[misc]
+    return create_model("Columns", __base__=Strict, __doc__="A list of values for each field of a request.", **fields)
+
+
+_COLUMNS = _lists(lambda field: Annotated[field.annotation, *field.metadata, Field(description=field.description)])
+_ANY_COLUMNS = _lists(lambda _: Any)
+
+
+class ColumnarBatch(Strict):
+    """Requests by column: the lists have one length, and the i-th values of all are a request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{COLUMNS: {name: [value] for name, value in EXAMPLE.items()}}]}
+    )
+
+    columns: _COLUMNS  # type: ignore[valid-type]
+
+
+class AnyColumns(Strict):
+    """The same with values of any type: Pydantic judges them by row."""
+
+    columns: _ANY_COLUMNS  # type: ignore[valid-type]
 
 
 class Outcomes(Strict):

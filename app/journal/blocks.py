@@ -12,15 +12,15 @@ import numpy as np
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, column, select, values
 
+from app.columns.batches import ArrowBatch
+from app.columns.rows import COLUMNS
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Request
 from app.journal.tables import SPAN_SECONDS, blocks
 from app.model.bundle import Bundle
-from app.model.prediction import Predictions
+from app.model.prediction import Format, Predictions
 
 _pack = Struct(f"<{len(FEATURE_NAMES)}d").pack  # of one row, in a third of NumPy's time
-ROWS = "rows"
-"""Format of requests as a JSON array."""
 STEP = 100
 """Ids that are looked up at once; each may be in another block."""
 
@@ -39,9 +39,15 @@ def block(part: Sequence[Predictions]) -> dict[str, Any]:
         "ids": bytes.fromhex("".join(ids)),
         "probabilities": list(chain.from_iterable([batch.probabilities for batch in part])),
         "features": b"".join([_pack(*b.rows[0]) if len(b.rows) == 1 else _packed(b.rows) for b in part]),
-        "requests_format": ROWS,
-        "requests": b"[%b]" % b",".join([b.received or _serialised(b.requests) for b in part]),
+        "requests_format": part[0].format,
+        "requests": _requests(part),
     }
+
+
+def _requests(part: Sequence[Predictions]) -> bytes:
+    if part[0].format != "rows":
+        return part[0].received
+    return b"[%b]" % b",".join([batch.received or _serialised(batch.requests) for batch in part])
 
 
 def _packed(rows: Sequence[Sequence[float]] | Floats) -> bytes:
@@ -70,11 +76,20 @@ def features_of(stored: bytes, rows: int) -> Floats:
     return np.frombuffer(stored, "<f8").reshape(rows, -1)
 
 
-FORMATS: dict[str, Callable[[bytes], list[dict[str, Any]]]] = {ROWS: from_json}
+def _by_column(stored: bytes) -> list[dict[str, Any]]:
+    columns: dict[str, list[Any]] = from_json(stored)[COLUMNS]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+FORMATS: dict[Format, Callable[[bytes], list[dict[str, Any]]]] = {
+    "rows": from_json,
+    "columns": _by_column,
+    "arrow": lambda stored: ArrowBatch(stored).rows,
+}
 """How requests are read, by format."""
 
 
-def requests_of(stored: bytes, form: str) -> list[dict[str, Any]]:
+def requests_of(stored: bytes, form: Format) -> list[dict[str, Any]]:
     """Return the requests of a block as dicts, in the order of its rows."""
     return FORMATS[form](stored)
 

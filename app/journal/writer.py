@@ -198,6 +198,8 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
                 first = part[0] if part else batch
                 if room <= 0 or batch.served is not first.served or abs(batch.created - first.created) > SPAN_SECONDS:
                     break
+                if part and not batch.format == first.format == "rows":  # others are stored as they are, one by one
+                    break
                 part.append(batch)
                 room -= len(batch.ids)
         return part

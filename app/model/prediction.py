@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from app.columns.answer import Texts, write
 from app.features import Floats
-from app.interface import FEATURE_NAMES, Request, columns, compute, compute_one
+from app.interface import FEATURE_NAMES, ROWS, Request, columns, compute, compute_one
 from app.metrics import Metrics
 from app.model.bundle import Bundle, predict
 from app.model.served import ServedModel
+
+Format = Literal["rows", "columns", "arrow"]
+"""JSON by rows or by columns, or an Arrow stream."""
+KEPT = 4096
+"""Bytes per request up to which the journal gets it as it was received, which needs no time and limits the queue."""
+_ROWS = f'"{ROWS}"'.encode()
 
 
 class Contribution(BaseModel):
@@ -34,6 +41,17 @@ class Explanation(BaseModel):
     contributions: list[Contribution] = Field(description="One per feature, largest first.")
 
 
+class Received(NamedTuple):
+    """A validated batch."""
+
+    columns: Sequence[Any]
+    """The problem's columns; of several parts, one after another."""
+    requests: Sequence[Request]
+    body: bytes = b""
+    """As received, empty if the body has another form than `format` has."""
+    format: Format = "rows"
+
+
 class Predictions(NamedTuple):
     """The predictions for one HTTP request, in the order of its rows."""
 
@@ -42,12 +60,14 @@ class Predictions(NamedTuple):
     served: ServedModel
     ids: list[str]
     rows: Sequence[Sequence[float]] | Floats
-    """The features, shape (n, k)."""
+    """The features, shape (n, k); of a batch, an array."""
     probabilities: list[float]
     requests: Sequence[Request]
     """As validated, for the journal to serialise; empty with `received`."""
     received: bytes = b""
-    """As they were received, JSON objects separated by commas."""
+    """As they were received; empty if the journal has to serialise the requests."""
+    format: Format = "rows"
+    """The form of `received`: JSON objects separated by commas for `rows`, otherwise a whole body."""
 
     def json(self, explanation: Explanation | None = None) -> bytes:
         """Return the only prediction as the JSON of `schemas.Prediction`."""
@@ -56,7 +76,30 @@ class Predictions(NamedTuple):
 
     def json_batch(self) -> bytes:
         """Return the predictions as the JSON of `schemas.BatchPrediction`."""
-        return to_json({"predictions": self._contents()})
+        known = to_json(self.served.constant)[1:-1]
+        flags = [b"true" if risk >= self.served.bundle.threshold else b"false" for risk in self.probabilities]
+        numbers = to_json(self.probabilities)[1:-1].split(b",")
+        parts = [
+            b'{"prediction_id":"%b","probability":%b,"alert":%b,%b}' % (name.encode(), number, flag, known)
+            for name, number, flag in zip(self.ids, numbers, flags, strict=True)
+        ]
+        return b'{"predictions":[%b]}' % b",".join(parts)
+
+    def arrow_batch(self) -> bytes:
+        """Return the predictions as an Arrow stream with the columns of `schemas.Prediction`."""
+        count, risks, threshold = len(self.ids), np.array(self.probabilities), self.served.bundle.threshold
+        constant = {
+            name: Texts(value.encode() * count, len(value.encode()))
+            for name, value in self.served.constant["model"].items()
+        }
+        columns_ = {
+            "prediction_id": Texts("".join(self.ids).encode(), len(self.ids[0])),
+            "probability": risks,
+            "alert": risks >= threshold,
+            "threshold": np.full(count, threshold),
+            "model": constant,
+        }
+        return write(columns_, count)
 
     def _contents(self) -> list[dict[str, Any]]:
         constant, threshold = self.served.constant, self.served.bundle.threshold
@@ -102,15 +145,13 @@ def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
     return Explanation(log_odds=baseline + sum(contributions), baseline=baseline, contributions=parts)
 
 
-def _predictions(
-    served: ServedModel,
-    requests: Sequence[Request],
-    received: bytes,
-    rows: Sequence[Sequence[float]],
-    risks: list[float],
-) -> Predictions:
-    now = time.time()
-    return Predictions(now, served, new_ids(now, len(risks)), rows, risks, () if received else requests, received)
+def _kept(batch: Received, rows: int) -> tuple[Sequence[Request], bytes, Format]:
+    """Return what the journal gets of a batch: the requests, or instead of them the bytes and their format."""
+    body = batch.body if len(batch.body) <= KEPT * rows else b""
+    if batch.format == "rows":  # the objects between the brackets, unless the key may be there twice
+        plain = b"\\" not in body and body.count(_ROWS) == 1
+        body = body[body.index(b"[") + 1 : body.rindex(b"]")].strip() if plain else b""
+    return ((), body, batch.format) if body else (list(batch.requests), b"", "rows")
 
 
 class Predictor:
@@ -124,28 +165,26 @@ class Predictor:
         """Predict one request; call it in the event loop's thread only. A probe is neither counted nor recorded."""
         started = time.perf_counter()
         row = compute_one(request, served.bundle.lookups)
-        risks = [served.bundle.booster.predict_single(row)]
-        if probe:
-            return _predictions(served, [request], received, [row], risks)
-        return self._done(served, started, [request], received, [row], risks)
+        risk = served.bundle.booster.predict_single(row)
+        now, requests = time.time(), () if received else (request,)
+        found = Predictions(now, served, new_ids(now, 1), [row], [risk], requests, received)
+        if not probe:
+            self.metrics.model.observe(served, time.perf_counter() - started, row, risk)
+            self.journal.record(found)
+        return found
 
-    def many(self, served: ServedModel, requests: Sequence[Request], received: bytes = b"") -> Predictions:
+    def many(self, served: ServedModel, requests: Sequence[Request]) -> Predictions:
         """Predict requests together, in their order."""
-        started = time.perf_counter()
-        matrix = compute(columns(requests), served.bundle.lookups)
-        risks: list[float] = predict(served.bundle.booster, matrix).tolist()
-        return self._done(served, started, requests, received, matrix.tolist(), risks)
+        return self.batch(served, Received([columns(requests)], requests))
 
-    def _done(
-        self,
-        served: ServedModel,
-        started: float,
-        requests: Sequence[Request],
-        received: bytes,
-        rows: Sequence[Sequence[float]],
-        risks: list[float],
-    ) -> Predictions:  # pylint: disable=too-many-arguments,too-many-positional-arguments # one call per prediction
-        predictions = _predictions(served, requests, received, rows, risks)
-        self.metrics.model.observe(served, time.perf_counter() - started, rows, risks)
-        self.journal.record(predictions)
-        return predictions
+    def batch(self, served: ServedModel, batch: Received) -> Predictions:
+        """Predict a batch, in its order."""
+        started = time.perf_counter()
+        parts = [compute(part, served.bundle.lookups) for part in batch.columns]
+        matrix = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        risks = predict(served.bundle.booster, matrix)
+        now = time.time()
+        found = Predictions(now, served, new_ids(now, len(risks)), matrix, risks.tolist(), *_kept(batch, len(risks)))
+        self.metrics.model.observe_many(served, time.perf_counter() - started, matrix, risks)
+        self.journal.record(found)
+        return found

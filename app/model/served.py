@@ -43,9 +43,9 @@ class ServedModel:
         return ModelVersion(name=self.name, version=self.version)
 
     @cached_property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a response with predictions of this model, but for its length."""
-        return [(b"content-type", b"application/json"), (b"x-model-version", self.version.encode())]
+    def header(self) -> tuple[bytes, bytes]:
+        """Return the header of a response that names the version."""
+        return b"x-model-version", self.version.encode()
 
     @cached_property
     def constant(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 The core uses these names only; docs/adapt.md describes each of them.
 """
 
+from app.problem.batch import from_arrays
 from app.problem.features import FEATURES, Flights, columns, compute, compute_one
 from app.problem.lookups import Lookups
 from app.problem.outcome import EXAMPLE as OUTCOME_EXAMPLE
@@ -33,4 +34,5 @@ __all__ = [
     "columns",
     "compute",
     "compute_one",
+    "from_arrays",
 ]

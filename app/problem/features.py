@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.features import Feature, Floats, Ints
+from app.features import Feature, Floats, Ints, Words
 from app.problem.lookups import Lookups
 from app.problem.request import WEATHER, WEATHER_HOURS, Flight
 
@@ -67,9 +67,9 @@ class Flights:
     `number` is empty where flights are not identified: no feature uses it.
     """
 
-    carrier: Sequence[str]
-    origin: Sequence[str]
-    dest: Sequence[str]
+    carrier: Sequence[str] | Words
+    origin: Sequence[str] | Words
+    dest: Sequence[str] | Words
     departure: Ints
     arrival: Ints
     weather: Floats

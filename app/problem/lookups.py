@@ -12,10 +12,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from app.features import Floats, Ints, day_number
+from app.features import Floats, Ints, Words, day_number
 
 EARTH_RADIUS_MI = 3958.7613
 _ZONE_STRIDE = 1 << 40  # minutes; larger than any time, so that zones do not overlap in one sorted array
+
+Texts = Sequence[str | None] | Words
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ class Lookups:
             "holiday_reach_days": self.holiday_reach_days,
         }
 
-    def codes(self, column: str, values: Sequence[str]) -> Floats:
+    def codes(self, column: str, values: Texts) -> Floats:
         """Return the integer code of each value; NaN if it is not in the vocabulary."""
+        if isinstance(values, Words):
+            return self.codes(column, values.words)[values.places]
         index = self._vocabulary_index[column]
         return np.array([index.get(value, np.nan) for value in values], dtype=np.float64)
 
-    def airport_index(self, codes: Sequence[str]) -> Ints:
+    def airport_index(self, codes: Texts) -> Ints:
         """Return the index of each airport; -1, the entry for unknown airports, if it is not listed."""
+        if isinstance(codes, Words):
+            return self.airport_index(codes.words)[codes.places]
         index = self._airport_index
         return np.array([index.get(code, -1) for code in codes], dtype=np.int64)
 
@@ -116,11 +122,11 @@ class Lookups:
         return SingleLookups(self)
 
     @cached_property
-    def _vocabulary_index(self) -> dict[str, dict[str, int]]:
+    def _vocabulary_index(self) -> dict[str, dict[str | None, int]]:
         return {column: {value: i for i, value in enumerate(words)} for column, words in self.vocabularies.items()}
 
     @cached_property
-    def _airport_index(self) -> dict[str, int]:
+    def _airport_index(self) -> dict[str | None, int]:
         return {code: i for i, code in enumerate(self.airports)}
 
     @cached_property

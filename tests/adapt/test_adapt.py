@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from tests.support.clone import ROOT, Clone, make_clone
@@ -157,6 +158,16 @@ def test_without_a_function_for_one_row_the_columns_serve_it_to_the_bit(
     alone = [service.post("/predict", json=hour).json() for hour in hours]
     assert [one["probability"] for one in alone] == [one["probability"] for one in together]
     assert len({one["probability"] for one in alone}) > 12
+    lists = {name: [hour[name] for hour in hours] for name in example}
+    table = pa.table(lists | {"time": pa.array(lists["time"]).cast(pa.timestamp("us"))})
+    with pa.BufferOutputStream() as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    headers = {"Content-Type": "application/vnd.apache.arrow.stream", "Accept": "application/json"}
+    for answer in (
+        service.post("/predict/batch", json={"columns": lists}),
+        service.post("/predict/batch", content=sink.getvalue().to_pybytes(), headers=headers),
+    ):
+        assert [one["probability"] for one in answer.json()["predictions"]] == [one["probability"] for one in alone]
 
 
 def test_the_monitor_compares_a_replayed_window(adapted: Clone, service: httpx.Client) -> None:

@@ -58,7 +58,7 @@ def test_an_id_that_is_none_is_replaced(plain: Service, name: str | bytes) -> No
 @pytest.mark.parametrize("path", [*ROUTES, "/predict/batch"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_long_is_refused(plain: Service, path: str, chunked: bool) -> None:
-    limit = (2 if "batch" in path else 1) << 20
+    limit = (8 if "batch" in path else 1) << 20
     rejected = plain.metric('http_requests_rejected_total{reason="body_too_large"}')
     parts = (b" " * (1 << 16) for _ in range(limit // (1 << 16) + 1))
     answer = httpx.post(plain.base + path, content=parts if chunked else b" " * (limit + 1), headers=JSON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,17 +19,34 @@ schemathesis.openapi.format("date-time-local", TIMES.map(datetime.isoformat))
 @schemathesis.hook
 def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, Any]) -> None:
     """Let flights arrive two hours after they left, at another airport, where these values are valid."""
-    flights = case.body.get("flights", [case.body]) if isinstance(case.body, dict) else []
+    if not isinstance(case.body, dict):
+        return
+    case.body = body = copy.deepcopy(case.body)  # other cases have the same lists
+    columns = body.get("columns")
+    flights = body.get("flights", [body])
     for flight in flights if isinstance(flights, list) else []:
-        try:
-            datetime.fromisoformat(flight["scheduled_arrival"])
-            left = datetime.fromisoformat(flight["scheduled_departure"])
-            if left.tzinfo is None:
-                flight["scheduled_arrival"] = (left + timedelta(hours=2)).isoformat()
-            if flight["dest"] == flight["origin"]:
-                flight["dest"] = "SFO"
-        except (KeyError, TypeError, ValueError, OverflowError):
-            pass
+        _possible(flight)
+    if isinstance(columns, dict) and columns and all(isinstance(v, list) and v for v in columns.values()):
+        size = max(map(len, columns.values()))
+        for values in columns.values():
+            values.extend(values[-1:] * (size - len(values)))  # lists of one length
+        for i in range(size):
+            flight = {name: values[i] for name, values in columns.items()}
+            _possible(flight)
+            for name, values in columns.items():
+                values[i] = flight[name]
+
+
+def _possible(flight: Any) -> None:
+    try:
+        arrived = datetime.fromisoformat(flight["scheduled_arrival"])
+        left = datetime.fromisoformat(flight["scheduled_departure"])
+        if left.tzinfo is None and arrived.tzinfo is None and "T" in flight["scheduled_arrival"]:
+            flight["scheduled_arrival"] = (left + timedelta(hours=2)).isoformat()
+        if flight["dest"] == flight["origin"]:
+            flight["dest"] = "SFO"
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
 
 
 @schemathesis.hook("before_call")

@@ -1,0 +1,126 @@
+"""Bodies of batches: JSON by rows or by columns, and Arrow streams.
+
+The readers of app/columns take what is surely valid; Pydantic judges the rest row by row, and names its errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers
+
+from app.api.bodies import Body, Invalid, Location, check_type, invalid
+from app.api.schemas import AnyColumns, Batch
+from app.columns.batches import MAX_ROWS, ArrowBatch, Mismatch, read_json
+from app.columns.flatbuffer import Malformed
+from app.columns.rows import COLUMNS, Refused
+from app.columns.stream import MEDIA_TYPE
+from app.interface import ROWS, Request, columns
+from app.model.prediction import Predictions, Received
+
+ORDINARY_BYTES = 2 << 20
+"""Bytes from which on a body that only Pydantic can judge must have no more values than its rows need."""
+
+
+class BatchBody(Body):
+    """The body of a batch, in any format."""
+
+    def __init__(self) -> None:
+        super().__init__(Batch, ROWS, Request, MAX_ROWS)
+        self.row = Request
+
+    def parser(self, headers: Headers) -> Callable[[bytes], Any]:
+        """Return the function that reads a body with these headers; raise 415 if there is none."""
+        return self.json if check_type(headers.get("content-type", ""), MEDIA_TYPE) else self.arrow
+
+    def json(self, body: bytes) -> Received:
+        """Read JSON; raise as `read` does."""
+        try:
+            return read_json(body)
+        except Refused:
+            return self.judged(body)
+
+    def judged(self, body: bytes) -> Received:
+        """Read JSON by Pydantic."""
+        if len(body) > ORDINARY_BYTES and not self.ordinary(body):
+            text = f"A body of more than {ORDINARY_BYTES} bytes must not have more values than its rows need."
+            raise HTTPException(413, text)
+        found = self.parse(body)
+        requests = found.rows if isinstance(found, Batch) else found
+        form: Literal["rows", "columns"] = "rows" if isinstance(found, Batch) else "columns"
+        return Received([columns(requests)], requests, body, form)
+
+    def validated(self, value: Any) -> Any:
+        """Return a batch, or the requests of one by columns."""
+        if isinstance(value, dict) and COLUMNS in value and ROWS not in value:
+            return self._by_column(value)
+        return super().validated(value)
+
+    def _by_column(self, value: dict[str, Any]) -> list[Any]:
+        error = Invalid()
+        self.checked(AnyColumns, value, error, ())
+        if not error.errors:
+            lists: dict[str, list[Any]] = value[COLUMNS]
+            first = next(iter(lists), None)
+            if first is None:
+                raise invalid(COLUMNS, "At least one column is required")
+            for name, values in lists.items():
+                if len(values) != len(lists[first]):
+                    text = f"List should have {len(lists[first])} items, as {first} has, not {len(values)}"
+                    error.add([{"loc": (COLUMNS, name), "msg": text}], ())
+        if error.errors:
+            raise error
+        return self._rows_of([dict(zip(lists, row)) for row in zip(*lists.values())])
+
+    def _rows_of(self, rows: Sequence[Any], only: Sequence[int] | None = None) -> list[Any]:
+        """Return rows of columns as requests, or some of them; errors are named by column and row."""
+        error = Invalid()
+        places = range(len(rows)) if only is None else only
+        found = [self.checked(self.row, rows[i], error, partial(_place, i)) for i in places]
+        if error.errors:
+            raise error
+        return found
+
+    def arrow(self, body: bytes) -> Received:
+        """Read an Arrow stream; raise `Invalid` for one that is damaged, of another schema, or violates it."""
+        try:
+            return self._arrow(body)
+        except Malformed as err:
+            file = "; it is an Arrow file, write a stream" if body.startswith(b"ARROW1") else ""
+            raise invalid("body", f"not a readable Arrow IPC stream: {err}{file}") from err
+        except Mismatch as err:
+            error = Invalid()
+            error.add([{"loc": (COLUMNS, *place), "msg": text} for place, text in err.found], ())
+            raise error from err
+
+    def _arrow(self, body: bytes) -> Received:
+        batch = ArrowBatch(body)
+        if not 1 <= batch.size <= MAX_ROWS:
+            few = f"at least 1 item after validation, not {batch.size}"
+            many = f"at most {MAX_ROWS} items after validation, not {batch.size}"
+            raise invalid(COLUMNS, f"List should have {many if batch.size else few}")
+        try:
+            found, doubtful = batch.read()
+        except Refused:
+            requests = self._rows_of(batch.rows)
+            return Received([columns(requests)], requests, body, "arrow")
+        if doubtful:
+            self._rows_of(batch.rows, doubtful)
+        return found
+
+
+def _place(row: int, location: Location) -> Location:
+    return (COLUMNS, *location[:1], row, *location[1:])
+
+
+def encoded(predictions: Predictions, accept: str) -> tuple[bytes, bytes]:
+    """Return the answer to a batch and its media type: what the client accepts, otherwise that of the request."""
+    if MEDIA_TYPE in accept or predictions.format == "arrow" and "application/json" not in accept:
+        return predictions.arrow_batch(), MEDIA_TYPE.encode()
+    return predictions.json_batch(), b"application/json"
+
+
+BATCH = BatchBody()
