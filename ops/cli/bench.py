@@ -22,6 +22,17 @@ def serving(seconds: int, rounds: int, connections: tuple[int, ...], without_mlf
     servers.run(seconds, rounds, connections, without_mlflow)
 
 
+@group.verb("on-time bench batches --seconds 1 --rows 1000 --rows 10000")
+@click.option("--seconds", type=COUNT, default=2, help="Duration of each measurement.")
+@click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
+@click.option("--rows", type=COUNT, multiple=True, default=(1, 100, 1000, 10_000), help="May be repeated.")
+def batches(seconds: int, rounds: int, rows: tuple[int, ...]) -> None:
+    """Measure batches in each format beside `Booster.predict` and Pydantic alone (about 2 minutes)."""
+    from ops.bench import batches as measured
+
+    measured.run(seconds, rounds, rows)
+
+
 @group.verb("on-time bench pipeline --rounds 3")
 @click.option("--rounds", type=COUNT, default=1, help="Number of measurements.")
 @click.pass_context
