@@ -67,8 +67,11 @@ demo: ## train, promote when nothing is in Production, start the service, send o
 stack: ## start the monitoring by Docker Compose
 	$(ON_TIME) stack up
 
-bench: ## compare the service with an empty endpoint and MLflow's server
+bench: ## measure the service beside an empty endpoint, MLflow's server and Booster.predict (10 minutes)
 	$(ON_TIME) bench serving
+	$(ON_TIME) bench batches
+	$(ON_TIME) bench request
+	$(ON_TIME) bench start
 
 ##@ Other
 help: ## print this list

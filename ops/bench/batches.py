@@ -1,6 +1,7 @@
 """`on-time bench batches`: rows per second of each format over HTTP, of Pydantic alone and of `Booster.predict` alone.
 
-The service runs on one core without its journal, and this process on another; all are measured in turn in each round.
+The service runs on one core, with and without its journal, and this process on another; all are measured in turn in
+each round.
 """
 
 from __future__ import annotations
@@ -103,11 +104,14 @@ def _per_second(call: Callable[[], Any], seconds: float) -> float:
 def run(seconds: float, rounds: int, sizes: Sequence[int]) -> None:
     """Measure, print a table and write build/bench/batches.json."""
     os.sched_setaffinity(0, {CLIENT_CORE})
+    table: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        service = contestants(Path(name))[2]
-        with service.running() as server:
-            table = measure(server, sizes, seconds, rounds)
-            print(tabulate(table, headers="keys", floatfmt=("", "", ".0f", ".2f")))
-            print(f"the service without its journal has {server.resident_mb():.0f} MB")
+        _, *services, _ = contestants(Path(name))
+        for service in services:
+            with service.running() as server:
+                found = measure(server, sizes, seconds, rounds)
+                print(f"{service.name}:\n{tabulate(found, headers='keys', floatfmt=('', '', '.0f', '.2f'))}")
+                print(f"{server.resident_mb():.0f} MB resident\n", flush=True)
+                table += [{"service": service.name} | row for row in found]
     OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
     write_json(OUT_FILE, {"table": table})

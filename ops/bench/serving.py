@@ -5,7 +5,6 @@ The server has one core and the load generator (wrk) another; they alternate, so
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -25,11 +24,9 @@ from typing import Any
 
 import lightgbm
 import psutil
-from pydantic import TypeAdapter
 from tabulate import tabulate
 
-from app.api.schemas import MAX_BATCH, Batch
-from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
+from app.interface import EXAMPLE, FEATURE_NAMES, NAME, Request, columns, compute
 from app.model import bundle as model
 from stages.files import BUNDLE_DIR, write_json
 
@@ -167,46 +164,11 @@ def measure(servers: list[Server], connections: Sequence[int], rounds: int, seco
     return table
 
 
-def batch(server: Server, seconds: int) -> dict[str, float]:
-    """Return rows per second in batches of 1,000: over HTTP, read by Pydantic alone, by `Booster.predict` alone."""
-    bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
-    golden = [item["request"] for item in bundle.manifest["golden"]]
-    bodies = (golden * MAX_BATCH)[:MAX_BATCH]
-    rows = compute(columns([Request.model_validate(body) for body in bodies]), bundle.lookups)
-    booster, body = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), json.dumps({ROWS: bodies})
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)
-
-    def send() -> None:
-        connection.request("POST", "/predict/batch", body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
-        response.read()
-
-    alone = _per_second(lambda: booster.predict(rows, num_threads=1), seconds)
-    over_http = _per_second(send, seconds)
-    reader = TypeAdapter(Batch)
-    read = _per_second(lambda: reader.validate_json(body), seconds)
-    return {"service_rows_s": over_http, "read_rows_s": read, "booster_rows_s": alone, "of_booster": over_http / alone}
-
-
-def _per_second(call: Any, seconds: int) -> float:
-    call()
-    started, calls = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        call()
-        calls += 1
-    return calls * MAX_BATCH / (time.perf_counter() - started)
-
-
-def show(table: list[dict[str, Any]], servers: list[Server], batches: dict[str, float]) -> None:
+def show(table: list[dict[str, Any]], servers: list[Server]) -> None:
     """Print what was measured."""
     print(tabulate(table, headers="keys", floatfmt=("", "", ".2f", ".0f", ".1f", ".1f", ".1f", ".0f", ".0f")))
     for server in servers:
         print(f"{server.contestant.name}: ready in {server.start_seconds:.2f} s, {server.resident_mb():.0f} MB")
-    print(
-        f"batches of {MAX_BATCH}: {batches['service_rows_s']:.0f} rows/s over HTTP, {batches['of_booster']:.2f} of "
-        f"Booster.predict on one core; Pydantic alone reads {batches['read_rows_s']:.0f} rows/s of their JSON"
-    )
 
 
 def run(seconds: int, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
@@ -224,12 +186,11 @@ def run(seconds: int, rounds: int, connections: Sequence[int], without_mlflow: b
         with ExitStack() as stack:
             servers = [stack.enter_context(contestant.running()) for contestant in chosen]
             table = measure(servers, connections, rounds, seconds, folder)
-            batches = batch(servers[1], seconds)
-            show(table, servers, batches)
+            show(table, servers)
             starts = {server.contestant.name: server.start_seconds for server in servers}
             memory = {server.contestant.name: server.resident_mb() for server in servers}
     OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT_FILE, {"table": table, "start_seconds": starts, "resident_mb": memory, "batch": batches})
+    write_json(OUT_FILE, {"table": table, "start_seconds": starts, "resident_mb": memory})
     floor, ours = (sum(row["errors"] for row in table if row["name"] == each.name) for each in chosen[:2])
     if ours > floor:
         sys.exit(f"error: the service failed {ours:.0f} requests, the floor {floor:.0f}.")

@@ -27,10 +27,19 @@ def serving(seconds: int, rounds: int, connections: tuple[int, ...], without_mlf
 @click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 @click.option("--rows", type=COUNT, multiple=True, default=(1, 100, 1000, 10_000), help="May be repeated.")
 def batches(seconds: int, rounds: int, rows: tuple[int, ...]) -> None:
-    """Measure batches in each format beside `Booster.predict` and Pydantic alone (about 2 minutes)."""
+    """Measure batches with and without the journal beside `Booster.predict` and Pydantic alone (about 5 minutes)."""
     from ops.bench import batches as measured
 
     measured.run(seconds, rounds, rows)
+
+
+@group.verb("on-time bench request")
+@click.option("--rounds", type=COUNT, default=5, help="Number of measurements; the median is reported.")
+def request(rounds: int) -> None:
+    """Measure the parts of one prediction and what the journal takes, microseconds of one core."""
+    from ops.bench import request as measured
+
+    click.echo(measured.run(rounds))
 
 
 @group.verb("on-time bench pipeline --rounds 3")

@@ -19,14 +19,20 @@ import httpx
 import psutil
 import pyarrow as pa
 import pytest
+from sqlalchemy import select
 
 from app.api.edge import MAX_BODIES
 from app.columns.stream import MEDIA_TYPE
-from app.interface import EXAMPLE
+from app.interface import EXAMPLE, Request
+from app.journal.blocks import features_of, requests_of
+from app.journal.database import connect
+from app.journal.tables import blocks
 from app.model.bundle import Bundle
+from app.model.prediction import KEPT
 from tests.conftest import ROOT, bake
 from tests.support import batches
 from tests.support.batches import as_columns, as_json, flights, stream, table
+from tests.support.processes import wait_for
 from tests.support.service import Service, Start, started
 
 JSON = "application/json"
@@ -247,3 +253,30 @@ def test_a_small_stream_of_large_values_takes_little_memory(baked: Path, start: 
     assert answer.status_code in (413, 422) and len(answer.content) <= 64 << 10
     assert process.memory_info().rss - before < 200e6
     assert len(body) > 100
+
+
+def test_the_journal_has_the_requests_and_features_of_every_format(bundle_dir: Path, tmp_path: Path) -> None:
+    rows, url = [row for row in ROWS if row["weather"]], f"sqlite:///{tmp_path}/journal.db"
+    bodies = {
+        "rows": (as_json(rows), JSON),
+        "columns": (as_columns(rows), JSON),
+        "arrow": (stream(table(rows)), MEDIA_TYPE),
+    }
+    padded = as_json(rows) + b" " * KEPT * len(rows)  # larger than what the journal keeps as it is
+    with started(
+        tmp_path, ONTIME_BAKED_MODEL=str(bake(bundle_dir, "7", tmp_path / "baked")), ONTIME_JOURNAL_URL=url
+    ) as service:
+        for body, kind in [*bodies.values(), (padded, JSON)]:
+            predictions(post(service, body, kind))
+        wait_for("they are written", lambda: service.metric("journal_written_total") == 4 * len(rows))
+    with connect(url).connect() as connection:
+        stored = connection.execute(select(blocks).order_by(blocks.c.first_id)).all()
+    features = [features_of(row.features, row.rows).tolist() for row in stored]
+    whole = [Request.model_validate(row) for row in rows]
+    for row in stored:
+        told = [Request.model_validate(request) for request in requests_of(row.requests, row.requests_format)]
+        assert told == whole * (row.rows // len(rows))
+    forms = [row.requests_format for row in stored]
+    assert sorted(set(forms)) == ["arrow", "columns", "rows"] and sum(row.rows for row in stored) == 4 * len(rows)
+    flat = [repr(line) for block in features for line in block]
+    assert flat[: len(rows)] * 4 == flat and len(set(flat)) > 10

@@ -28,4 +28,18 @@ def test_the_benchmark_of_the_service_has_a_row_for_each_server_and_no_errors(pi
     printed = pipeline.run(*ON_TIME, "bench", "serving", *options).stdout
     rows = [line.split() for line in printed.splitlines() if re.search(r" 4 +\d", line)]
     assert len(rows) == 3 and all(float(row[-7]) > 0 and row[-1] == "0" for row in rows), printed
-    assert re.search(r"^batches of 1000: [\d.]+ rows/s", printed, re.MULTILINE), printed
+
+
+def test_the_benchmark_of_batches_has_a_row_for_each_format_with_and_without_the_journal(pipeline: Clone) -> None:
+    options = ("--seconds", "1", "--rounds", "1", "--rows", "10")
+    printed = pipeline.run(*ON_TIME, "bench", "batches", *options).stdout
+    rows = re.findall(r"^ +10 +(\S.*?\S) +(\d+) +([\d.]+)$", printed, re.MULTILINE)
+    assert [name for name, *_ in rows] == 2 * ["Booster.predict", "Pydantic alone", "JSON", "JSON by columns", "Arrow"]
+    assert all(int(speed) > 0 for _, speed, _ in rows)
+
+
+def test_the_parts_of_a_request_add_up_to_the_whole(pipeline: Clone) -> None:
+    printed = pipeline.run(*ON_TIME, "bench", "request", "--rounds", "1").stdout
+    *parts, whole, recorded, written = map(float, re.findall(r" (-?[\d.]+)$", printed, re.MULTILINE))
+    assert len(parts) == 7 and min(parts) > 0 and abs(sum(parts) - whole) < 1
+    assert 0 < recorded < written

@@ -145,10 +145,9 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
         connection.execute(insert(blocks), [packed(row, bundle) for row in rows[:300] + others])
         connection.execute(insert(outcomes), known)
     got = read(engine, "1", hours=168, rows=10_000)
-    labelled = got.known
     expected = window[::-1][[*FEATURE_NAMES, SCORE]].reset_index(drop=True)
     pd.testing.assert_frame_equal(got.predictions, expected, check_dtype=False)
-    assert len(labelled) == 550 and labelled[TARGET].mean() == pytest.approx(window[TARGET].head(550).mean())
+    assert len(got.known) == 550 and got.known[TARGET].mean() == pytest.approx(window[TARGET].head(550).mean())
     few, none = read(engine, "1", hours=168, rows=100), read(engine, "3", hours=168, rows=100)
     assert [len(frame) for frame in (few.predictions, few.known)] == [100, 100]
     assert [len(frame) for frame in (none.predictions, none.known)] == [0, 0]

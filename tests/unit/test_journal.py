@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
 import threading
 import time
@@ -47,8 +48,9 @@ def test_a_prediction_is_written_as_the_model_saw_it(
     assert stored.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
     assert [each["name"] for each in names] == list(FEATURE_NAMES)
     (values,) = features_of(row.features, 1).tolist()
-    coded = [v if v != v or not each["categories"] else each["categories"][int(v)] for v, each in zip(values, names)]
-    assert [None if v != v else v for v in coded] == ["B6", "LGA", None, *given.rows[0][3:]]
+    known = [None if math.isnan(v) else v for v in values]
+    named = [each["categories"][int(v)] if v is not None and each["categories"] else v for v, each in zip(known, names)]
+    assert named == ["B6", "LGA", None, *given.rows[0][3:]]
     request = json.loads(row.request) if isinstance(row.request, str) else row.request
     assert request == given.requests[0].model_dump(mode="json", exclude_none=True)
     assert Request.model_validate(request) == given.requests[0]
