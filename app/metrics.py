@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite, isnan
 from typing import Literal
 
 import numpy as np
@@ -65,14 +67,26 @@ class Family:
         return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
 
 
-def _observe_all(histogram: Histogram, values: Floats) -> None:
-    """Observe many values; prometheus_client itself takes them one by one, 1 µs each."""
-    # pylint: disable=protected-access # tests/unit/test_metrics.py compares the result with that of `observe`
-    places = np.searchsorted(histogram._upper_bounds, values, "left")
-    histogram._sum.inc(float(values.sum()))
-    for place, count in enumerate(np.bincount(places, minlength=len(histogram._buckets)).tolist()):
-        if count:
-            histogram._buckets[place].inc(count)
+class Observer:
+    """Observes values in a histogram, in a third of the time of its own `observe`, or many at once."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        # pylint: disable=protected-access # tests/unit/test_observer.py compares the results with those of `observe`
+        self._bounds, self._add = histogram._upper_bounds, histogram._sum.inc
+        self._count = [bucket.inc for bucket in histogram._buckets]
+
+    def one(self, value: float) -> None:
+        """Observe a value."""
+        self._add(value)
+        self._count[bisect_left(self._bounds, value)](1)
+
+    def many(self, values: Floats) -> None:
+        """Observe an array of values."""
+        self._add(float(values.sum()))
+        counts = np.bincount(np.searchsorted(self._bounds, values, "left"), minlength=len(self._count))
+        for add, count in zip(self._count, counts.tolist(), strict=True):
+            if count:
+                add(count)
 
 
 class HttpMetrics(Family):
@@ -83,9 +97,8 @@ class HttpMetrics(Family):
         self._requests = self.counter(
             "http_requests", "Requests by handler, method and status class.", handler=(), method=(), status=()
         )
-        self._latency = self.histogram(
-            "http_request_duration_highr_seconds", "Request duration, all routes.", buckets=LATENCY_BUCKETS
-        )
+        latency = "http_request_duration_highr_seconds", "Request duration, all routes."
+        self._latency = Observer(self.histogram(*latency, buckets=LATENCY_BUCKETS))
         self._latency_by_handler = self.histogram(
             "http_request_duration_seconds", "Request duration.", "handler", "method", buckets=HANDLER_BUCKETS
         )
@@ -97,12 +110,12 @@ class HttpMetrics(Family):
         """Count one request; `status` is the class, for example 2xx."""
         key = (handler, method, status)
         if key not in self._recorders:
-            by_handler = self._latency_by_handler.labels(handler, method)
-            self._recorders[key] = self._requests.labels(*key).inc, by_handler.observe
+            by_handler = Observer(self._latency_by_handler.labels(handler, method))
+            self._recorders[key] = self._requests.labels(*key).inc, by_handler.one
         count, observe = self._recorders[key]
         count()
         observe(seconds)
-        self._latency.observe(seconds)
+        self._latency.one(seconds)
 
 
 class ModelMetrics(Family):
@@ -132,7 +145,7 @@ class ModelMetrics(Family):
         self._loaded = self.gauge("model_loaded_timestamp_seconds", "Unix time at which the model was loaded.")
         self._created = self.gauge("model_created_timestamp_seconds", "Unix time at which the version was registered.")
         self._served: tuple[str, ...] | None = None
-        self._versions: dict[str, tuple[Histogram, Histogram, Counter, Counter]] = {}
+        self._versions: dict[str, tuple[Observer, Observer, Counter, Counter]] = {}
 
     def serving(self, served: ServedModel) -> None:
         """Export the served version and initialise its counters, so that rates start at zero."""
@@ -159,31 +172,32 @@ class ModelMetrics(Family):
     def observe(self, served: ServedModel, seconds: float, row: Sequence[float], risk: float) -> None:
         """Record one prediction: its features, k numbers, and its probability."""
         inference, probability, alert, no_alert = self._of(served.version)
-        inference.observe(seconds)
+        inference.one(seconds)
         (alert if risk >= served.bundle.threshold else no_alert).inc()
-        probability.observe(risk)
-        for value, gaps in zip(row, self._gaps, strict=True):
-            if value != value:  # pylint: disable=comparison-with-itself
-                gaps.inc()
+        probability.one(risk)
+        if not isfinite(sum(row)):  # as soon as one value is missing
+            for value, gaps in zip(row, self._gaps, strict=True):
+                if isnan(value):
+                    gaps.inc()
 
     def observe_many(self, served: ServedModel, seconds: float, rows: Floats, risks: Floats) -> None:
         """Record the predictions of a batch: features, shape (n, k), and probabilities, shape (n,)."""
         inference, probability, alert, no_alert = self._of(served.version)
-        inference.observe(seconds)
+        inference.one(seconds)
         alerts = int((risks >= served.bundle.threshold).sum())
         alert.inc(alerts)
         no_alert.inc(len(risks) - alerts)
-        _observe_all(probability, risks)
+        probability.many(risks)
         for gaps, missing in zip(self._gaps, np.isnan(rows).sum(axis=0).tolist(), strict=True):
             if missing:
                 gaps.inc(missing)
 
-    def _of(self, version: str) -> tuple[Histogram, Histogram, Counter, Counter]:
+    def _of(self, version: str) -> tuple[Observer, Observer, Counter, Counter]:
         """Return the series of a version: inference time, probability, alerts, other predictions."""
         if version not in self._versions:
             self._versions[version] = (
-                self._inference.labels(version),
-                self._probability.labels(version),
+                Observer(self._inference.labels(version)),
+                Observer(self._probability.labels(version)),
                 self._predictions.labels(version, "alert"),
                 self._predictions.labels(version, "no_alert"),
             )

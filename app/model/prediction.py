@@ -123,10 +123,27 @@ class NoJournal:
         """Discard the predictions."""
 
 
+_drawn: list[str] = []
+
+
+def _tails(count: int) -> list[str]:
+    drawn = os.urandom(10 * count).hex()
+    return [drawn[i : i + 20] for i in range(0, 20 * count, 20)]
+
+
+def _one_tail() -> str:
+    """Return 20 random hex digits; many are drawn at once, as each call of the operating system takes 1 µs."""
+    while True:
+        try:
+            return _drawn.pop()
+        except IndexError:
+            _drawn.extend(_tails(256))
+
+
 def new_ids(created: float, count: int) -> list[str]:
     """Return unique ids of 32 hex digits, the first 12 of which are the time, milliseconds since 1970."""
-    head, tails = f"{int(created * 1000):012x}", os.urandom(10 * count).hex()
-    return [head + tails[i : i + 20] for i in range(0, 20 * count, 20)]
+    head = f"{int(created * 1000):012x}"
+    return [head + tail for tail in (_tails(count) if count > 1 else (_one_tail(),))]
 
 
 def new_id() -> str:

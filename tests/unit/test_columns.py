@@ -18,7 +18,6 @@ import pytest
 from fastapi import HTTPException
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram
 
 from app.api.batches import BATCH
 from app.api.bodies import Invalid
@@ -26,7 +25,7 @@ from app.columns.answer import Texts, write
 from app.columns.batches import read_json
 from app.columns.rows import Refused
 from app.interface import EXAMPLE, compute_one
-from app.metrics import Metrics, _observe_all
+from app.metrics import Metrics
 from app.model import bundle as model
 from app.model.prediction import Predictor, Received
 from app.model.served import ServedModel
@@ -330,15 +329,3 @@ def test_an_answer_is_read_by_pyarrow() -> None:
         "alert": [False, True, False],
         "model": [{"name": "x"}] * 3,
     }
-
-
-@given(values=st.lists(st.floats(0, 1) | st.sampled_from([0.05, 0.1, 0.9, 1.0]), max_size=40))
-def test_a_histogram_of_many_values_is_that_of_each(values: list[float]) -> None:
-    one, many = (Histogram(name, "x", registry=CollectorRegistry(), buckets=(0.05, 0.1, 0.9, 1)) for name in "ab")
-    for value in values:
-        one.observe(value)
-    _observe_all(many, np.array(values, dtype=np.float64))
-    samples = [
-        [(s.name[1:], s.labels, pytest.approx(s.value)) for m in h.collect() for s in m.samples] for h in (one, many)
-    ]
-    assert samples[0] == samples[1]
