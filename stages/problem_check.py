@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import ValidationError
 
+from app.columns.batches import ArrowBatch
 from app.interface import (
     CATEGORIES,
     EXAMPLE,
@@ -20,6 +22,7 @@ from app.interface import (
     columns,
     compute,
     compute_one,
+    from_arrays,
 )
 from stages import interface
 from stages.checks import check as check_rules
@@ -131,3 +134,16 @@ def _features(sample: Rows, made: Any, lookups: Lookups) -> Iterator[tuple[bool,
     yield sent.tobytes() == features.tobytes(), "requests: as requests, rows have other features than as rows"
     single = np.array([compute_one(request, lookups) for request in requests])
     yield single.tobytes() == sent.tobytes(), "compute_one differs from compute"
+    if from_arrays is not None:
+        batch, _ = ArrowBatch(_stream(requests)).read()
+        arrays = np.concatenate([compute(part, lookups) for part in batch.columns])
+        yield arrays.tobytes() == sent.tobytes(), "from_arrays: as arrays, requests have other features than as objects"
+
+
+def _stream(requests: list[Any]) -> bytes:
+    """Return requests as an Arrow stream."""
+    table = pa.Table.from_pylist([request.model_dump() for request in requests])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
