@@ -115,8 +115,9 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
 @group.verb("on-time ci fuzz --minutes 1")
 @click.option("--minutes", type=AMOUNT, default=10, help="Duration.")
 def fuzz(minutes: float) -> None:
-    """Send almost valid bodies: none may get status 500, or different responses from the fast and the ordinary path."""
-    _pytest("tests/api/test_hot.py", "-q", "-k", "whatever", FUZZ_SECONDS=f"{60 * minutes:.0f}")
+    """Try almost valid bodies: none may get status 500, or be judged differently by the fast and the ordinary path."""
+    limits = {"FUZZ_SECONDS": f"{60 * minutes:.0f}", "FUZZ_BODIES": f"{20_000 * minutes:.0f}"}
+    _pytest("tests/api/test_hot.py", "tests/unit/test_columns.py", "-q", "-k", "whatever", **limits)
 
 
 @group.verb("on-time ci soak --seconds 300")
