@@ -32,6 +32,8 @@ class Protocol(HttpToolsProtocol):
     _held: list[tuple[bytes, bytes]] | None = None
     """Headers of a request that may be answered directly, while its body is parsed."""
     _head: asyncio.TimerHandle | None = None
+    _idle: asyncio.TimerHandle | None = None
+    _answered = 0.0
     _in_head = False
     _head_bytes = 0
     _data = _body = b""
@@ -99,7 +101,7 @@ class Protocol(HttpToolsProtocol):
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and not self.expect_100_continue
-            and (self.cycle is None or self.cycle.response_complete)
+            and self._at_rest()
             and not self.flow.write_paused
             and not self.transport.is_closing()
         )
@@ -113,9 +115,25 @@ class Protocol(HttpToolsProtocol):
         self._held = None
         self.transport.write(answer)
         self.server_state.total_requests += 1
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._answered = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_idle)
         return True
+
+    def _close_idle(self) -> None:
+        """Close the connection if nothing came since the last direct answer; otherwise wait for the rest of the time.
+
+        uvicorn sets and cancels a timer with each request; that of the other answers stays in charge where it is set.
+        """
+        self._idle = None
+        rest = self._answered + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self._idle = self.loop.call_later(rest, self._close_idle)
+        elif self.timeout_keep_alive_task is None and self._head is None and self._at_rest():
+            self.transport.close()
+
+    def _at_rest(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _begin(self) -> None:
         """Start the request that was held."""
@@ -132,8 +150,10 @@ class Protocol(HttpToolsProtocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
         self._stop()
+        if self._idle is not None:
+            self._idle.cancel()
         super().connection_lost(exc)
 
     def _upgrades(self) -> bool:

@@ -7,19 +7,23 @@ import hashlib
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from app.api.application import create_app
 from app.api.direct import Direct
+from app.api.protocol import Protocol
 from app.interface import EXAMPLE
 from app.registry import version
 from app.settings import Settings
 from tests.conftest import bake
 from tests.support.service import Service, started
 from tests.support.wire import REQUEST, Load
+from tests.support.wire import exchange as exchanged
 
 BODY = json.dumps(EXAMPLE).encode()
 PLAIN = ((b"content-type", b"application/json"),)
@@ -156,3 +160,28 @@ def test_a_connection_stays_open_between_direct_answers_and_serves_thousands(ser
     load = Load(service.port, REQUEST.replace(b"Host: x", b"Host: x\r\nX-API-Key: " + KEY), connections=4)
     asyncio.run(load.run(requests=4000))
     assert not load.failures and set(load.answers) == {200}
+
+
+def test_a_connection_is_closed_when_it_was_idle_for_the_whole_time_since_the_last_answer(baked: Path) -> None:
+    idle = 1
+    app = create_app(Settings(journal_url="", baked_model=baked))
+    config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False, ws="none", timeout_keep_alive=idle)
+
+    async def asked() -> tuple[float, float]:
+        server = uvicorn.Server(config)
+        listener = socket.create_server(("127.0.0.1", 0))
+        serving = asyncio.create_task(server.serve([listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        times = []
+        for pause in (0.6, 0.6, 0):  # longer than the limit altogether
+            assert await exchanged(reader, writer, REQUEST) == (200, True)
+            times.append(time.monotonic())
+            await asyncio.sleep(pause)
+        assert await reader.read() == b""
+        closed = time.monotonic()
+        server.should_exit = True
+        await serving
+        return times[-1] - times[0], closed - times[-1]
+
+    used, waited = asyncio.run(asked())
+    assert used > idle and waited >= 0.9 * idle

@@ -141,13 +141,16 @@ def test_no_slash_is_added_or_removed_by_a_redirect(plain: Service, path: str) -
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize(
+    ("path", "accepted"),
+    [("/predict", "application/json"), ("/predict/batch", "application/json, application/vnd.apache.arrow.stream")],
+)
 @pytest.mark.parametrize(
     "kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x/y+z"]
 )
-def test_another_media_type_is_415_with_the_right_one(plain: Service, path: str, kind: str) -> None:
+def test_another_media_type_is_415_with_the_right_one(plain: Service, path: str, accepted: str, kind: str) -> None:
     answer = httpx.post(plain.base + path, content=BODY, headers={"Content-Type": kind} if kind else {})
-    assert answer.status_code == 415 and answer.headers["Accept"] == "application/json"
+    assert answer.status_code == 415 and answer.headers["Accept"] == accepted
     assert "must be application/json" in answer.json()["detail"] and (kind or "missing") in answer.json()["detail"]
 
 
