@@ -35,7 +35,7 @@ START_SECONDS = 90
 SERVER_CORE, CLIENT_CORE = 0, 1
 SCRIPT = """
 local file = assert(io.open("{body}")); wrk.body = file:read("*a"); file:close()
-wrk.method = "POST"; wrk.headers["Content-Type"] = "application/json"
+wrk.method = "POST"; wrk.headers["Content-Type"] = "{kind}"
 done = function(summary, latency)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %f %f %f %d\\n", summary.requests, summary.duration, latency:percentile(50),
@@ -101,10 +101,10 @@ class Server:
         times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
         return float(sum(t.user + t.system for t in times))
 
-    def load(self, connections: int, seconds: int, script: Path) -> dict[str, float]:
+    def load(self, connections: int, seconds: int, script: Path, path: str = "") -> dict[str, float]:
         """Send requests without pause; latencies in milliseconds, processor time per request in microseconds."""
         before = self.cpu_seconds()
-        url = f"http://127.0.0.1:{self.port}{self.contestant.path}"
+        url = f"http://127.0.0.1:{self.port}{path or self.contestant.path}"
         command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
         done = subprocess.run([*command, "-s", script, url], capture_output=True, text=True, check=True)
         found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
@@ -152,7 +152,7 @@ def measure(servers: list[Server], connections: Sequence[int], rounds: int, seco
     for i, server in enumerate(servers):
         body, scripts[server.port] = folder / f"body{i}.json", folder / f"post{i}.lua"
         body.write_text(json.dumps(server.contestant.body))
-        scripts[server.port].write_text(SCRIPT.format(body=body))
+        scripts[server.port].write_text(SCRIPT.format(body=body, kind="application/json"))
         server.load(16, 1, scripts[server.port])  # warm up
     table = []
     for count in connections:
@@ -171,11 +171,16 @@ def show(table: list[dict[str, Any]], servers: list[Server]) -> None:
         print(f"{server.contestant.name}: ready in {server.start_seconds:.2f} s, {server.resident_mb():.0f} MB")
 
 
-def run(seconds: int, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
-    """Measure, print a table and write build/bench/serving.json; exit with 1 if it failed more than the baseline."""
+def require() -> None:
+    """Exit with one error line if a program is missing."""
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:
             sys.exit(f"error: {program} is not installed (Debian: apt install wrk util-linux).")
+
+
+def run(seconds: int, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
+    """Measure, print a table and write build/bench/serving.json; exit with 1 if it failed more than the baseline."""
+    require()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chosen = contestants(folder)
