@@ -58,7 +58,7 @@ class ModelReady(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """The served version, its inputs and its outputs; `parameters` of a tensor are described in docs/serving.md."""
+    """The served version, its inputs and its outputs; `parameters` of a tensor are described in docs/inference-protocol.md."""
 
     name: str
     versions: list[str]
