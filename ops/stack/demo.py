@@ -35,6 +35,7 @@ def show(port: int) -> None:
             print(f"\ncurl {base}/predict --json '{json.dumps(EXAMPLE)}'")
             print(json.dumps(httpx.post(f"{base}/predict", json=EXAMPLE, timeout=10).json(), indent=2))
             print(f"\nSwagger: {base}/docs   Ctrl-C ends the service.", flush=True)
-            service.wait()
+            while service.poll() is None:
+                time.sleep(0.2)  # not wait(): Polars, which MLflow imports, lets no signal interrupt it
         except KeyboardInterrupt:
             service.terminate()
