@@ -24,12 +24,12 @@ def main() -> None:
     app = create_app(settings)
     answer = app.state.predictor.single
 
-    def single(*arguments: Any) -> Any:
+    def single(*arguments: Any, **options: Any) -> Any:
         orders = json.loads(Path(os.environ[ORDERS]).read_text(encoding="utf-8"))
         time.sleep(orders["delay"])
         if random.random() < orders["errors"]:
             raise RuntimeError("a fault that the test has ordered")
-        return answer(*arguments)
+        return answer(*arguments, **options)
 
     app.state.predictor.single = single
     uvicorn.run(app, host=settings.host, port=settings.port, log_level="critical", access_log=False)
