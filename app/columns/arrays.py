@@ -45,7 +45,7 @@ def mismatches(record: Record, columns: tuple[Column, ...], at: tuple[str, ...] 
     for i, column in enumerate(columns):
         place = (*at, column.name)
         if column.name in names[:i]:
-            yield place, "The column is there twice"
+            yield place, "The column is given more than once"
         elif column.name not in record.fields:
             yield place, "Extra inputs are not permitted"
         else:

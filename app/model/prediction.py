@@ -165,7 +165,7 @@ def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
 def _kept(batch: Received, rows: int) -> tuple[Sequence[Request], bytes, Format]:
     """Return what the journal gets of a batch: the requests, or instead of them the bytes and their format."""
     body = batch.body if len(batch.body) <= KEPT * rows else b""
-    if batch.format == "rows":  # the objects between the brackets, unless the key may be there twice
+    if batch.format == "rows":  # the objects between the brackets, unless the key may be given more than once
         plain = b"\\" not in body and body.count(_ROWS) == 1
         body = body[body.index(b"[") + 1 : body.rindex(b"]")].strip() if plain else b""
     return ((), body, batch.format) if body else (list(batch.requests), b"", "rows")

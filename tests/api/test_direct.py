@@ -8,11 +8,13 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from app.api.application import create_app
 from app.api.direct import Direct
@@ -162,26 +164,51 @@ def test_a_connection_stays_open_between_direct_answers_and_serves_thousands(ser
     assert not load.failures and set(load.answers) == {200}
 
 
+@asynccontextmanager
+async def connected(app: FastAPI, idle: float = 75) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve an application in this process, and connect to it."""
+    config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False, ws="none", timeout_keep_alive=idle)
+    server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.create_task(server.serve([listener]))
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        server.should_exit = True
+        await serving
+
+
+def test_an_unexpected_error_is_500_and_the_next_request_on_the_connection_is_answered(
+    baked: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(Settings(journal_url="", baked_model=baked))
+
+    async def asked() -> list[tuple[int, bool]]:
+        async with connected(app) as connection:
+            answers = [await exchanged(*connection, REQUEST)]
+            served, app.state.served = app.state.served, "no model"
+            answers.append(await exchanged(*connection, REQUEST))
+            app.state.served = served
+            return [*answers, await exchanged(*connection, REQUEST)]
+
+    assert asyncio.run(asked()) == [(200, True), (500, True), (200, True)]
+    assert "unhandled error in POST /predict" in caplog.text
+
+
 def test_a_connection_is_closed_when_it_was_idle_for_the_whole_time_since_the_last_answer(baked: Path) -> None:
     idle = 1
     app = create_app(Settings(journal_url="", baked_model=baked))
-    config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False, ws="none", timeout_keep_alive=idle)
 
     async def asked() -> tuple[float, float]:
-        server = uvicorn.Server(config)
-        listener = socket.create_server(("127.0.0.1", 0))
-        serving = asyncio.create_task(server.serve([listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        times = []
-        for pause in (0.6, 0.6, 0):  # longer than the limit altogether
-            assert await exchanged(reader, writer, REQUEST) == (200, True)
-            times.append(time.monotonic())
-            await asyncio.sleep(pause)
-        assert await reader.read() == b""
-        closed = time.monotonic()
-        server.should_exit = True
-        await serving
-        return times[-1] - times[0], closed - times[-1]
+        async with connected(app, idle) as (reader, writer):
+            times = []
+            for pause in (0.6, 0.6, 0):  # longer than the limit altogether
+                assert await exchanged(reader, writer, REQUEST) == (200, True)
+                times.append(time.monotonic())
+                await asyncio.sleep(pause)
+            assert await reader.read() == b""
+            return times[-1] - times[0], time.monotonic() - times[-1]
 
     used, waited = asyncio.run(asked())
     assert used > idle and waited >= 0.9 * idle

@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +89,12 @@ class Service:
         text = httpx.get(f"{self.base}/metrics").text
         found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
+
+    def growth(self, watched: Sequence[str], call: Callable[[], None]) -> list[float]:
+        """Return by how much each of these series grows in a call."""
+        before = [self.metric(series) for series in watched]
+        call()
+        return [self.metric(series) - old for series, old in zip(watched, before, strict=True)]
 
 
 Start = Callable[..., Service]

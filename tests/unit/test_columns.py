@@ -159,7 +159,7 @@ BAD: list[tuple[bytes, str]] = [
         "columns.weather.temperature_f: The column must have numbers, not text",
     ),
     (stream(GOOD.append_column("delay", pa.array([1] * 120))), "columns.delay: Extra inputs are not permitted"),
-    (stream(GOOD.append_column("dest", GOOD["dest"])), "columns.dest: The column is there twice"),
+    (stream(GOOD.append_column("dest", GOOD["dest"])), "columns.dest: The column is given more than once"),
     (stream(GOOD.drop_columns(["origin"])), "columns.origin: Field required"),
     (stream(GOOD.slice(0, 0)), "columns: List should have at least 1 item after validation, not 0"),
     (
