@@ -9,9 +9,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from tritonclient.http import InferenceServerClient
 
 from app.model import bundle as model
 from app.problem.lookups import Lookups
+from tests.support.inference import client_of
 from tests.support.models import bake, make_bundle
 from tests.support.processes import free_port
 from tests.support.registry import Registry, risk
@@ -56,3 +58,19 @@ def mlflow_registry(bundles: list[Path], tmp_path_factory: pytest.TempPathFactor
 def image(bundles: list[Path], tmp_path: Path) -> Path:
     """The first version as it lies in an image."""
     return bake(bundles[0], "1", tmp_path / "image")
+
+
+@pytest.fixture(scope="session")
+def journalled(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service on the small bundle, with a journal."""
+    folder = tmp_path_factory.mktemp("service")
+    with started(folder, ONTIME_BAKED_MODEL=str(bake(bundle_dir, "7", folder / "baked"))) as running:
+        running.journal = f"sqlite:///{folder}/journal.db"
+        yield running
+
+
+@pytest.fixture(scope="session")
+def triton(journalled: Service) -> Iterator[InferenceServerClient]:
+    """Triton's client of this service."""
+    with client_of(journalled) as client:
+        yield client
