@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
@@ -19,7 +19,7 @@ from app.columns.flatbuffer import Malformed
 from app.columns.rows import COLUMNS, Refused
 from app.columns.stream import MEDIA_TYPE
 from app.interface import ROWS, Request, columns
-from app.model.prediction import Predictions, Received
+from app.model.prediction import Format, Predictions, Received
 
 ORDINARY_BYTES = 2 << 20
 """Bytes from which on a body that only Pydantic can judge must have no more values than its rows need."""
@@ -30,7 +30,6 @@ class BatchBody(Body):
 
     def __init__(self) -> None:
         super().__init__(Batch, ROWS, Request, MAX_ROWS)
-        self.row = Request
 
     def parser(self, headers: Headers) -> Callable[[bytes], Any]:
         """Return the function that reads a body with these headers; raise 415 if there is none."""
@@ -50,8 +49,8 @@ class BatchBody(Body):
             raise HTTPException(413, text)
         found = self.parse(body)
         requests = found.rows if isinstance(found, Batch) else found
-        form: Literal["rows", "columns"] = "rows" if isinstance(found, Batch) else "columns"
-        return Received([columns(requests)], requests, body, form)
+        form: Format = "rows" if isinstance(found, Batch) else "columns"
+        return Received([columns(requests)], requests, format=form)  # without the body, which may be UTF-16
 
     def validated(self, value: Any) -> Any:
         """Return a batch, or the requests of one by columns."""
@@ -79,7 +78,7 @@ class BatchBody(Body):
         """Return rows of columns as requests, or some of them; errors are named by column and row."""
         error = Invalid()
         places = range(len(rows)) if only is None else only
-        found = [self.checked(self.row, rows[i], error, partial(_place, i)) for i in places]
+        found = [self.checked(Request, rows[i], error, partial(_place, i)) for i in places]
         if error.errors:
             raise error
         return found

@@ -16,9 +16,9 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.batches import BATCH, encoded
+from app.api.batches import encoded
 from app.api.bodies import LARGE, REQUEST, Invalid
-from app.columns.batches import read_json
+from app.columns.batches import read_arrow, read_json
 from app.columns.rows import Refused
 from app.columns.stream import MEDIA_TYPE
 from app.model.prediction import KEPT, Predictor, Received
@@ -38,7 +38,7 @@ class FastPath:
         self.app, self.state, self.metrics = app, state, state.metrics.http
         self.predictor: Predictor = state.predictor
         self.root: str = state.settings.root_path
-        path, arrow, json = f"{self.root}/predict", partial(self._batch, BATCH.arrow), partial(self._batch, read_json)
+        path, arrow, json = f"{self.root}/predict", partial(self._batch, read_arrow), partial(self._batch, read_json)
         self.routes: dict[str, dict[bytes, Handler]] = {
             path: {JSON: self._one},
             f"{path}/batch": {JSON: json, _ARROW: arrow},

@@ -130,7 +130,7 @@ def read(head: bytes, binary: bytes) -> tuple[InferenceRequest, Batch]:
         if name not in OUTPUTS or names.count(name) > 1:
             raise invalid("outputs", f"each must be one of {', '.join(OUTPUTS)}, once")
     try:
-        batch: Batch = BATCH.parse(json.dumps({ROWS: _rows(request.inputs, binary)}).encode())
+        batch: Batch = BATCH.validated({ROWS: _rows(request.inputs, binary)})
     except RecursionError:
         raise HTTPException(400, "The JSON is nested too deeply.") from None
     return request, batch
@@ -187,7 +187,7 @@ def _flat(item: InputTensor, count: int) -> list[Any]:
 
 def answer(request: InferenceRequest, predictions: Predictions) -> tuple[bytes, bytes]:
     """Return the JSON of a response, and the tensors after it: the fields of the response of /predict/batch."""
-    rows, served = json.loads(predictions.json_batch())["predictions"], predictions.served
+    rows, served = predictions.contents(), predictions.served
     outputs, parts = [], []
     for name, binary in request.chosen().items():
         tensor, values = OUTPUTS[name], [row[name] for row in rows]

@@ -58,7 +58,7 @@ class ModelReady(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """The served version, its inputs and its outputs; `parameters` of a tensor are described in docs/inference-protocol.md."""
+    """The served version, its inputs and its outputs; docs/inference-protocol.md describes a tensor's `parameters`."""
 
     name: str
     versions: list[str]

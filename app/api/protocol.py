@@ -109,8 +109,10 @@ class Protocol(HttpToolsProtocol):
     def _answer(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Answer a request directly; return whether that was possible."""
         assert self._direct is not None
+        if not self.parser.should_keep_alive():
+            return False
         answer = self._direct.answer(headers, self._body, self.server_state.default_headers)
-        if answer is None or not self.parser.should_keep_alive():
+        if answer is None:
             return False
         self._held = None
         self.transport.write(answer)

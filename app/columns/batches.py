@@ -5,7 +5,7 @@ What these readers refuse is judged by Pydantic (app/api/batches.py), whose erro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from app.columns import plain, stream
 from app.columns.arrays import Doubtful, mismatches, table
 from app.columns.fields import Record, Unknown, describe
+from app.columns.flatbuffer import Malformed
 from app.columns.rows import Reader, Refused
 from app.interface import ROWS, Request, columns, from_arrays
 from app.model.prediction import Received
@@ -48,7 +49,25 @@ def read_json(body: bytes) -> Received:
     return Received([columns(rows)], requests, body, kind)
 
 
-class ArrowBatch(Sequence[Any]):
+def read_arrow(body: bytes) -> Received:
+    """Return a batch of an Arrow stream; raise Refused for one that Pydantic has to judge or that cannot be read."""
+    try:
+        batch = ArrowBatch(body)
+        found, doubtful = batch.read() if 1 <= batch.size <= MAX_ROWS else (None, ())
+    except (Malformed, Mismatch) as err:
+        raise Refused from err
+    if found is None or doubtful:
+        raise Refused
+    return found
+
+
+def rows_of(body: bytes) -> list[dict[str, Any]]:
+    """Return the rows of an Arrow stream of any schema as objects of JSON; may raise Malformed."""
+    _, batches = stream.read(body)
+    return [row for arrays in batches if arrays for row in plain.rows(arrays, arrays[0].length)]
+
+
+class ArrowBatch(Iterable[Any]):
     """The rows of an Arrow stream as requests, made when they are used."""
 
     def __init__(self, body: bytes) -> None:
@@ -63,13 +82,6 @@ class ArrowBatch(Sequence[Any]):
             self.size += length
             if length and self.size <= MAX_ROWS:
                 self._parts.append((arrays, length))
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: Any) -> Any:
-        found = self.rows[index]
-        return [Request.model_validate(row) for row in found] if isinstance(index, slice) else Request(**found)
 
     def __iter__(self) -> Iterator[Any]:
         return map(Request.model_validate, self.rows)

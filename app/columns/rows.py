@@ -6,7 +6,7 @@ msgspec validates while it parses. What it refuses is parsed again by Pydantic, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -29,19 +29,11 @@ class Refused(ValueError):
     """A body that is left to Pydantic."""
 
 
-class Requests(Sequence[Any]):
-    """Rows that msgspec has read, converted to the request schema when they are used, in the journal's thread."""
+class Requests(Iterable[Any]):
+    """Rows that msgspec has read, converted to the request schema where the journal has to serialise them."""
 
     def __init__(self, record: Record, rows: Sequence[Any]) -> None:
         self._record, self._rows = record, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Requests(self._record, self._rows[index])
-        return construct(self._record, self._rows[index])
 
     def __iter__(self) -> Iterator[Any]:
         return (construct(self._record, row) for row in self._rows)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, column, select, values
 
-from app.columns.batches import ArrowBatch
+from app.columns.batches import rows_of
 from app.columns.rows import COLUMNS
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Request
@@ -84,7 +84,7 @@ def _by_column(stored: bytes) -> list[dict[str, Any]]:
 FORMATS: dict[Format, Callable[[bytes], list[dict[str, Any]]]] = {
     "rows": from_json,
     "columns": _by_column,
-    "arrow": lambda stored: ArrowBatch(stored).rows,
+    "arrow": rows_of,
 }
 """How requests are read, by format."""
 
@@ -97,15 +97,19 @@ def requests_of(stored: bytes, form: Format) -> list[dict[str, Any]]:
 def holding(
     connection: Connection, ids: Sequence[str], *columns: ColumnElement[Any], lock: bool = False
 ) -> Iterator[tuple[Row[Any], dict[str, int]]]:
-    """Yield the blocks that hold some of these ids, and where: each one's position by id.
+    """Yield each block that holds some of these ids, once, and where: each one's position by id.
 
     The ids have to be sorted; then several transactions that `lock` blocks do so in the same order.
     """
+    wanted = set(ids)
     for start in range(0, len(ids), STEP):
-        some = set(ids[start : start + STEP])
+        some = wanted.intersection(ids[start : start + STEP])
+        if not some:
+            continue
         query = select(blocks.c.ids, *columns).where(_may_hold(some)).order_by(blocks.c.first_id)
         for found in connection.execute(query.with_for_update() if lock else query):
-            if positions := {name: i for i, name in enumerate(ids_of(found.ids)) if name in some}:
+            if positions := {name: i for i, name in enumerate(ids_of(found.ids)) if name in wanted}:
+                wanted -= positions.keys()
                 yield found, positions
 
 

@@ -64,7 +64,7 @@ def connect(url: str) -> Engine:
         connect_args=timeouts,
         pool_pre_ping=dialect != "sqlite",
         pool_timeout=2,
-        json_serializer=lambda value: to_json(value, exclude_none=True).decode(),  # of a model; a dict keeps them
+        json_serializer=lambda value: to_json(value).decode(),
     )
     if dialect == "sqlite":
         files.watch(engine)

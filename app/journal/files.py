@@ -26,7 +26,7 @@ def watch(engine: Engine) -> None:
     def opened(connection: sqlite3.Connection, record: Any) -> None:
         path = file_of(engine.url)
         with _alone(path):
-            connection.execute("PRAGMA page_size = 16384")  # for a new file; a row has about 1 kB
+            connection.execute("PRAGMA page_size = 16384")  # for a new file; a block has many kB
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = NORMAL")  # commits survive a killed process
             connection.execute("PRAGMA temp_store = MEMORY")  # a read-only container has no folder for temporary files

@@ -125,27 +125,26 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         while True:
             stopping = self._stop.wait(pause)
             try:
-                self._work()
+                pause = 0.0 if self._flush() else FLUSH_SECONDS
+                self._expire()
                 self._report("")
-                pause = FLUSH_SECONDS
             except Exception as err:  # pylint: disable=broad-exception-caught # retried after any error
                 self._report(first_line(err))
                 self._verify_at, pause = 0.0, RETRY_SECONDS
                 self.engine.dispose()  # connections to a former primary, or with pages of a damaged file
             if stopping and not self._queue:
                 return
-            if stopping:
+            if stopping and pause:
                 time.sleep(FLUSH_SECONDS)  # `close` limits the time
 
-    def _work(self) -> None:
-        while self._flush():
-            pass
+    def _expire(self) -> None:
         if time.monotonic() >= self._expire_at:
             expire(self.engine, datetime.now(UTC) - self._retention)
             self._expire_at = time.monotonic() + EXPIRE_SECONDS
 
     def _flush(self) -> bool:
-        """Write the oldest predictions as a block, remove them from the queue, and return whether others waited."""
+        """Write the oldest predictions as a block, remove them from the queue, return whether others had to wait."""
+        waiting = len(self._queue)
         self._part = part = self._part or self._next()
         if not part and time.monotonic() < self._verify_at:
             return False
@@ -154,7 +153,7 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
                 self._verify(connection)
             if part:
                 self._write(connection, part)
-        return bool(part) and bool(self._queue)
+        return 0 < len(part) < waiting
 
     def _write(self, connection: Connection, part: list[Predictions]) -> None:
         """Write a block; it may have been written, if a commit succeeded on a connection that then broke."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -46,7 +46,7 @@ class Received(NamedTuple):
 
     columns: Sequence[Any]
     """The problem's columns; of several parts, one after another."""
-    requests: Sequence[Request]
+    requests: Iterable[Request]
     body: bytes = b""
     """As received, empty if the body has another form than `format` has."""
     format: Format = "rows"
@@ -71,7 +71,7 @@ class Predictions(NamedTuple):
 
     def json(self, explanation: Explanation | None = None) -> bytes:
         """Return the only prediction as the JSON of `schemas.Prediction`."""
-        (one,) = self._contents()
+        (one,) = self.contents()
         return to_json(one if explanation is None else one | {"explanation": explanation})
 
     def json_batch(self) -> bytes:
@@ -101,7 +101,8 @@ class Predictions(NamedTuple):
         }
         return write(columns_, count)
 
-    def _contents(self) -> list[dict[str, Any]]:
+    def contents(self) -> list[dict[str, Any]]:
+        """Return the fields of each prediction, as `schemas.Prediction` has them."""
         constant, threshold = self.served.constant, self.served.bundle.threshold
         return [
             {"prediction_id": name, "probability": risk, "alert": risk >= threshold, **constant}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_both_routes_count_a_batch_alike(service: Service) -> None:
         for body, kind in ((as_json(ROWS), JSON), (stream(table(ROWS)), MEDIA_TYPE)):
             assert post(service, body, kind, query).status_code == 200
 
-    found, ordinary = (service.growth(watched, lambda: send(query)) for query in ("", "?explain=false"))
+    found, ordinary = (service.growth(watched, partial(send, query)) for query in ("", "?explain=false"))
     assert found == ordinary and found[:3] == [2, 2, 2 * len(ROWS)] and min(found) > 0
 
 
@@ -260,13 +261,17 @@ def test_the_journal_has_the_requests_and_features_of_every_format(bundle_dir: P
         "columns": (as_columns(rows), JSON),
         "arrow": (stream(table(rows)), MEDIA_TYPE),
     }
-    padded = as_json(rows) + b" " * KEPT * len(rows)  # larger than what the journal keeps as it is
+    others = [
+        as_json(rows) + b" " * KEPT * len(rows),  # larger than what the journal keeps as it is
+        as_columns(rows).decode().encode("utf-16"),
+        b"\xef\xbb\xbf" + as_columns(rows),
+    ]
     with started(
         tmp_path, ONTIME_BAKED_MODEL=str(bake(bundle_dir, "7", tmp_path / "baked")), ONTIME_JOURNAL_URL=url
     ) as service:
-        for body, kind in [*bodies.values(), (padded, JSON)]:
+        for body, kind in [*bodies.values(), *((other, JSON) for other in others)]:
             predictions(post(service, body, kind))
-        wait_for("they are written", lambda: service.metric("journal_written_total") == 4 * len(rows))
+        wait_for("they are written", lambda: service.metric("journal_written_total") == 6 * len(rows))
     with connect(url).connect() as connection:
         stored = connection.execute(select(blocks).order_by(blocks.c.first_id)).all()
     features = [features_of(row.features, row.rows).tolist() for row in stored]
@@ -275,6 +280,6 @@ def test_the_journal_has_the_requests_and_features_of_every_format(bundle_dir: P
         told = [Request.model_validate(request) for request in requests_of(row.requests, row.requests_format)]
         assert told == whole * (row.rows // len(rows))
     forms = [row.requests_format for row in stored]
-    assert sorted(set(forms)) == ["arrow", "columns", "rows"] and sum(row.rows for row in stored) == 4 * len(rows)
+    assert sorted(set(forms)) == ["arrow", "columns", "rows"] and sum(row.rows for row in stored) == 6 * len(rows)
     flat = [repr(line) for block in features for line in block]
-    assert flat[: len(rows)] * 4 == flat and len(set(flat)) > 10
+    assert flat[: len(rows)] * 6 == flat and len(set(flat)) > 10

@@ -158,6 +158,15 @@ def test_unusual_requests_are_answered_as_ever(service: Service, content: bytes,
         assert b"probability" in received
 
 
+@pytest.mark.parametrize("header", ["Connection: close", "Connection: keep-alive"])
+def test_a_prediction_is_made_and_counted_once(service: Service, header: str) -> None:
+    watched = [
+        'http_requests_total{handler="/predict",method="POST",status="2xx"}',
+        'model_inference_seconds_count{model_version="7"}',
+    ]
+    assert service.growth(watched, lambda: exchange(service, request(header))) == [1, 1]
+
+
 def test_a_connection_stays_open_between_direct_answers_and_serves_thousands(service: Service) -> None:
     load = Load(service.port, REQUEST.replace(b"Host: x", b"Host: x\r\nX-API-Key: " + KEY), connections=4)
     asyncio.run(load.run(requests=4000))

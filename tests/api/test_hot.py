@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_both_ways_are_counted_alike(plain: Service) -> None:
         for body in (BODY, changed(weather=None, carrier="ZZ"), b"{}"):
             httpx.post(plain.base + path, content=body, headers={"Content-Type": "application/json"})
 
-    short, ordinary = (plain.growth(watched, lambda: send(path)) for path in ("/predict", "/predict?explain=false"))
+    short, ordinary = (plain.growth(watched, partial(send, path)) for path in ("/predict", "/predict?explain=false"))
     assert short == ordinary
     assert short[:2] == [2, 1] and short[-2:] == [1, 1]
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from app.api.batches import BATCH
 from app.api.bodies import Invalid
 from app.columns.answer import Texts, write
-from app.columns.batches import read_json
+from app.columns.batches import read_json, rows_of
 from app.columns.rows import Refused
 from app.interface import EXAMPLE, compute_one
 from app.metrics import Metrics
@@ -312,8 +312,8 @@ def test_a_damaged_stream_is_refused_or_read_as_the_rows_that_it_has(name: str, 
             batch = BATCH.arrow(bytes(body[:end]))
         except Invalid:
             return
-        assert 1 <= len(batch.requests) <= 10_000
-        assert len(list(batch.requests)) == len(risks(batch))
+        requests = list(batch.requests)
+        assert 1 <= len(requests) <= 10_000 and len(requests) == len(risks(batch))
 
     fuzz()  # pylint: disable=no-value-for-parameter # hypothesis gives it
 
@@ -329,3 +329,10 @@ def test_an_answer_is_read_by_pyarrow() -> None:
         "alert": [False, True, False],
         "model": [{"name": "x"}] * 3,
     }
+
+
+def test_rows_of_a_schema_that_has_changed_since_are_read() -> None:
+    column = pa.array([["old"], None], pa.list_(pa.string()))
+    found = rows_of(stream(GOOD.slice(0, 2).append_column("former", column)))
+    assert [row["former"] for row in found] == [["old"], None]
+    assert [row["dest"] for row in found] == GOOD.slice(0, 2)["dest"].to_pylist()

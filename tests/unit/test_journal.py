@@ -22,7 +22,7 @@ from sqlalchemy import insert, select, text
 from app.api.outcomes import record
 from app.interface import EXAMPLE, FEATURE_NAMES, Outcome, Request
 from app.journal import writer
-from app.journal.blocks import features_of, requests_of
+from app.journal.blocks import block, features_of, holding, requests_of
 from app.journal.database import JournalInvalid, connect, expire, prepare
 from app.journal.tables import blocks, former, layouts, outcomes, schema
 from app.journal.writer import Journal
@@ -319,3 +319,24 @@ def test_the_same_outcome_at_the_same_time_is_counted_once(run_journal: Callable
     assert sorted(asyncio.run(report())) == [0] * 7 + [1]
     assert running.metrics.registry.get_sample_value("model_outcomes_total", {"outcome": "negative"}) == 1
     assert count(running.journal, outcomes) == 1
+
+
+def test_each_block_that_holds_some_ids_is_found_once(journal: Journal, answer: Callable[..., Predictions]) -> None:
+    prepare(journal.engine)
+    made = [answer(250, 1_800_000_000 + i) for i in range(3)]
+    with journal.engine.begin() as connection:
+        connection.execute(insert(blocks), [block([each]) for each in made])
+        wanted = sorted([*made[0].ids, *made[2].ids[:7], "f" * 32])
+        found = [positions for _, positions in holding(connection, wanted)]
+    assert [len(positions) for positions in found] == [250, 7]
+    assert found[1] == {name: i for i, name in enumerate(made[2].ids[:7])}
+
+
+def test_predictions_that_arrive_one_by_one_share_blocks(run_journal: Callable[[str], Running], url: str) -> None:
+    running, started = run_journal(url), time.monotonic()
+    for _ in range(500):
+        running.record(1)
+        time.sleep(0.002)
+    wait_for("all are written", lambda: running.metric("written_total") == 500)
+    turns = (time.monotonic() - started) / writer.FLUSH_SECONDS
+    assert count(running.journal, blocks) < turns + 2
