@@ -206,13 +206,13 @@ def test_an_unexpected_error_is_500_and_the_next_request_on_the_connection_is_an
 
 
 def test_a_connection_is_closed_when_it_was_idle_for_the_whole_time_since_the_last_answer(baked: Path) -> None:
-    idle = 1
+    idle = 2
     app = create_app(Settings(journal_url="", baked_model=baked))
 
     async def asked() -> tuple[float, float]:
         async with connected(app, idle) as (reader, writer):
             times = []
-            for pause in (0.6, 0.6, 0):  # longer than the limit altogether
+            for pause in (1.2, 1.2, 0):  # longer than the limit altogether
                 assert await exchanged(reader, writer, REQUEST) == (200, True)
                 times.append(time.monotonic())
                 await asyncio.sleep(pause)

@@ -90,6 +90,18 @@ class Service:
         found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
+    @contextmanager
+    def peak(self) -> Iterator[Callable[[], int]]:
+        """Watch a block; yield a function that returns the bytes by which the process grew in it, at its largest."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
+
+        def largest() -> int:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+            return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+        before = largest()
+        yield lambda: largest() - before
+
     def growth(self, watched: Sequence[str], call: Callable[[], None]) -> list[float]:
         """Return by how much each of these series grows in a call."""
         before = [self.metric(series) for series in watched]

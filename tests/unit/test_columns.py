@@ -73,7 +73,7 @@ def test_all_formats_give_the_prediction_of_lightgbm_to_the_bit(
         assert list(batch.requests) == requests and risks(batch) == expected, name
 
 
-@pytest.mark.parametrize("name", set(WRITERS) - {"times as text"})
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"times as text"}))
 def test_what_programs_write_is_read_without_an_object_for_each_row(name: str) -> None:
     assert not isinstance(BATCH.arrow(WRITERS[name](ROWS)).requests, list)
 
@@ -176,7 +176,7 @@ BAD: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize(("body", "expected"), BAD, ids=[expected[-40:] for _, expected in BAD])
 def test_a_bad_stream_gets_one_sentence(body: bytes, expected: str) -> None:
-    found = [error for error in errors(lambda: BATCH.arrow(body)) if "visibility" not in error]
+    found = errors(lambda: BATCH.arrow(body))
     assert len(found) == 1 and found[0].startswith(expected), found
 
 
