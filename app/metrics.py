@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import isfinite, isnan
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from prometheus_client import (
@@ -36,7 +36,7 @@ HANDLER_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 INFERENCE_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 PROBABILITY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 # fmt: on
-OUTSIDE_OF_METRICS = ("/metrics", "/livez", "/readyz", "/v2/health", "/static-offline-docs")
+OUTSIDE_OF_METRICS = ("/$", "/page/", "/metrics", "/livez", "/readyz", "/v2/health", "/static-offline-docs")
 disable_created_metrics()  # type: ignore[no-untyped-call] # the *_created series are not used
 
 REJECTIONS = ("body_too_large", "too_many_in_progress", "timeout", "unauthorized", "method")
@@ -257,16 +257,25 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return the exposition text: of this process, or aggregated over all workers."""
+        return generate_latest(self._exported())
+
+    def collect(self, names: Collection[str]) -> Iterable[Metric]:
+        """Return the metrics that have samples of these names: of this process, or aggregated over all workers."""
+        found: Iterable[Metric] = self._exported(names).collect()
+        return found
+
+    def _exported(self, names: Collection[str] = ()) -> Any:
+        """Return the registry that is exported; of a single process, restricted to these metrics if there are any."""
         folder = os.environ.get(WORKERS_FOLDER)
         if folder is None:
-            return generate_latest(self.registry)
+            return self.registry.restricted_registry(names) if names else self.registry
         for file in os.listdir(folder):
             pid = file.rpartition("_")[2].removesuffix(".db")
             if file.startswith("gauge_live") and not os.path.exists(f"/proc/{pid}"):
                 mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         _Workers(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return registry
 
 
 class _Workers(MultiProcessCollector):

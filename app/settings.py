@@ -121,7 +121,13 @@ class Settings(Inherited):
     """Seconds for which /readyz returns 503 after SIGTERM before the server stops."""
 
     docs: bool = True
-    """Whether /docs and /openapi.json are served."""
+    """Whether the page at /, /docs and /openapi.json are served."""
+
+    mlflow_url: str = Field(default="", pattern=r"^https?://")
+    """Address of MLflow's UI for browsers; the page links to it, and to the runs of the served version."""
+
+    grafana_url: str = Field(default="", pattern=r"^https?://")
+    """Address of Grafana for browsers; the page links to it."""
 
     commit: str | None = None
     """Git commit of the code, shown by /version."""

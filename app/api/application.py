@@ -24,6 +24,8 @@ from app.api.dependencies import ReadyModel, Served
 from app.api.direct import Direct
 from app.api.edge import Edge
 from app.api.fast_path import FastPath
+from app.api.page import routes
+from app.api.page.live import Live
 from app.api.schemas import BatchPrediction, Live, Prediction, Ready, Version
 from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest
@@ -44,12 +46,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Load the baked model, start polling the alias and writing the journal; flush the journal at shutdown."""
     _drain_on_sigterm(app)
     watching, journal = app.state.watcher.start(), app.state.journal
+    sampling = asyncio.create_task(app.state.live.run())
     if journal:
         journal.start()
     gc.freeze()  # long-lived objects: excluded from the collections that large batches cause
     sys.setswitchinterval(0.0005)  # at Python's default, 5 ms, the journal's thread would delay requests
     yield {"direct": Direct(app.state)}  # for app/api/protocol.py
     watching.cancel()
+    sampling.cancel()
     if journal:
         await asyncio.to_thread(journal.close)
 
@@ -94,7 +98,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.watcher, state.journal = Watcher(state), None
     if settings.journal_url:
         state.journal = state.predictor.journal = Journal(settings, state.metrics.journal)
+    state.live = Live(state.metrics, settings)
     problem_details.install(app)
+    if settings.docs:
+        routes.install(app)
     _routes(app)
     outcomes.install(app)
     inference_protocol.install(app)

@@ -29,6 +29,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 READY = ("/readyz", "/v2/health/ready")
 HEALTH = ("/livez", "/v2/health/live", *READY, "/metrics")
 DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
+PAGE = "/page/static/"
 ID_HEADER = b"x-request-id"
 KEY_HEADER = b"x-api-key"
 SECURITY_HEADERS = [
@@ -44,9 +45,25 @@ DOCS_HEADERS = [
         b"img-src 'self' data:; frame-ancestors 'none'",
     ),
 ]
+PAGE_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"base-uri 'self'; form-action 'none'; frame-ancestors 'none'",
+    ),
+]
 
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9-]{1,64}")
 log = logging.getLogger("app.http")
+
+
+def headers_of(path: str) -> list[tuple[bytes, bytes]]:
+    """Return the security headers of a response."""
+    if path == "/" or path.startswith(PAGE):
+        return PAGE_HEADERS
+    return DOCS_HEADERS if path.startswith(DOCS) else SECURITY_HEADERS
 
 
 def id_of(headers: Mapping[bytes, bytes]) -> bytes:
@@ -123,7 +140,7 @@ class Edge:
         if self.in_progress > self.settings.max_in_progress:
             detail = f"More than {self.settings.max_in_progress} requests are in progress."
             return Refused(503, "too_many_in_progress", detail, {"Retry-After": "1"})
-        if not path.startswith(DOCS) and not self.keys.admit(exchange.headers):
+        if headers_of(path) is SECURITY_HEADERS and not self.keys.admit(exchange.headers):
             detail = "X-API-Key is missing or invalid."
             return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
         length = exchange.headers.get(b"content-length", b"")
@@ -218,7 +235,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message["headers"])
-            headers += DOCS_HEADERS if self.path.startswith(DOCS) else SECURITY_HEADERS
+            headers += headers_of(self.path)
             if self.status == 405:  # FastAPI's routes do not list HEAD
                 allowed = self.edge.allowed.get(self.edge.route(self.path), "GET, HEAD, POST").encode()
                 headers = [header for header in headers if header[0] != b"allow"] + [(b"allow", allowed)]
