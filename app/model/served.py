@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.interface import NAME
 from app.model.bundle import Bundle
@@ -23,8 +23,23 @@ class ModelVersion(BaseModel):
     version: str = Field(description="Version in the registry.", examples=["1"])
 
 
+class Production(BaseModel):
+    """How a version became Production the last time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    since: float
+    """Seconds since 1970."""
+    action: Literal["promote", "rollback"]
+    by: str
+    """The user who made the decision."""
+    why: str
+    run_id: str
+    """The MLflow run with the evidence."""
+
+
 @dataclass(frozen=True)
-class ServedModel:
+class ServedModel:  # pylint: disable=too-many-instance-attributes # each is a fact of the registry or of its copy
     """A served version, immutable: a request reads `app.state.served` once, and a hot swap replaces the object."""
 
     name: str
@@ -35,6 +50,10 @@ class ServedModel:
     source: Source = "registry"
     created: float | None = None
     """When the version was registered, in seconds since 1970."""
+    production: Production | None = None
+    """None unless the version was found by the alias `production`, or if the registry has no record."""
+    evaluation: dict[str, Any] | None = None
+    """What stage `evaluate` measured of this bundle; None if the version has been registered without it."""
     loaded: float = field(default_factory=time.time)
 
     @property
