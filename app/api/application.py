@@ -25,7 +25,7 @@ from app.api.direct import Direct
 from app.api.edge import Edge
 from app.api.fast_path import FastPath
 from app.api.page import routes
-from app.api.page.live import Live
+from app.api.page.live import Recent
 from app.api.schemas import BatchPrediction, Live, Prediction, Ready, Version
 from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest
@@ -46,7 +46,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Load the baked model, start polling the alias and writing the journal; flush the journal at shutdown."""
     _drain_on_sigterm(app)
     watching, journal = app.state.watcher.start(), app.state.journal
-    sampling = asyncio.create_task(app.state.live.run())
+    sampling = asyncio.create_task(app.state.recent.run())
     if journal:
         journal.start()
     gc.freeze()  # long-lived objects: excluded from the collections that large batches cause
@@ -98,7 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.watcher, state.journal = Watcher(state), None
     if settings.journal_url:
         state.journal = state.predictor.journal = Journal(settings, state.metrics.journal)
-    state.live = Live(state.metrics, settings)
+    state.recent = Recent(state.metrics, settings)
     problem_details.install(app)
     if settings.docs:
         routes.install(app)

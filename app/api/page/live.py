@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     missing: float
 
 
-class Live:
+class Recent:
     """Keeps samples of the metrics of a service."""
 
     def __init__(self, metrics: Metrics, settings: Settings) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import html
 import json
 import mimetypes
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -64,7 +63,7 @@ def facts(served: ServedModel) -> dict[str, Any]:
         "threshold": served.bundle.threshold,
         "created": served.created,
         "loaded": served.loaded,
-        "production": asdict(served.production) if served.production else None,
+        "production": served.production.model_dump() if served.production else None,
         "rows": manifest.get("rows", {}),
         "vocabularies": served.bundle.lookups.vocabularies,
         "evaluation": served.evaluation,
@@ -86,7 +85,7 @@ def _sent(content: bytes, kind: str, encodings: str, caching: str) -> Response:
 def install(app: FastAPI) -> None:
     """Add the routes of the page."""
     page = document(app.state.settings)
-    live = app.state.live
+    seen = app.state.recent
     encoding = Annotated[str, Header(alias="accept-encoding")]
 
     @app.get("/", include_in_schema=False)
@@ -106,5 +105,5 @@ def install(app: FastAPI) -> None:
 
     @app.get("/page/live", include_in_schema=False)
     async def recent() -> dict[str, Any]:
-        found: dict[str, Any] = live.facts()
+        found: dict[str, Any] = seen.facts()
         return found

@@ -1,7 +1,7 @@
 // The form's answer: the probability with the threshold, and the contributions, which add up.
 
 import { gauge, span } from "./charts.js";
-import { byId, cell, make, percent, problem, rowHead, send, short, table } from "./dom.js";
+import { byId, cell, make, percent, problem, rowHead, send, short, table, words } from "./dom.js";
 import { build, mark } from "./form.js";
 
 const SHOWN = 8;
@@ -54,7 +54,7 @@ function contributions({ baseline, contributions: parts, log_odds: total }) {
   const rest = parts.slice(SHOWN).reduce((sum, part) => sum + part.contribution, 0);
   const lines = parts.slice(0, SHOWN).map(({ feature, value, contribution }) => {
     const { unit, text } = problem.features[feature];
-    return [feature, text, value === null ? "missing" : `${short(value)} ${unit}`, contribution];
+    return [words(feature), text, value === null ? "missing" : `${short(value)} ${unit}`, contribution];
   });
   if (parts.length > SHOWN) lines.push([`${parts.length - SHOWN} other features`, "", "", rest]);
   const ends = lines.reduce((all, line) => [...all, all.at(-1) + line[3]], [baseline]);

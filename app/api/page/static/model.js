@@ -26,11 +26,11 @@ export async function load() {
 function origin(facts) {
   const { production: moved, rows } = facts;
   const period = (part) => part && `${part.first} to ${part.last}, ${count(part.rows)} ${problem.rows}`;
-  const evidence = moved?.evidence && problem.mlflow ? [" ", make("a", { href: `${problem.mlflow.replace(/\/$/, "")}/${moved.evidence}` }, "Evidence in MLflow")] : "";
+  const evidence = moved && problem.mlflow ? [" ", make("a", { href: `${problem.mlflow.replace(/\/$/, "")}/#/experiments/0/runs/${moved.run_id}` }, "Evidence in MLflow")] : "";
   const entries = {
     Version: `${facts.model.version}${facts.alias ? `, ${facts.alias}` : ""} (from ${{ registry: "the registry", baked: "the image", cache: "the last start" }[facts.source]})`,
     Registered: facts.created && clock(facts.created),
-    Production: moved && [`since ${clock(moved.since)}, by ${moved.action} of ${moved.by}: ${moved.why}`, evidence],
+    Production: moved && [`since ${clock(moved.since)}, ${moved.action === "rollback" ? "rolled back" : "promoted"} by ${moved.by}: ${moved.why}`, evidence],
     "Trained on": period(rows.train),
     "Tested on": period(rows.test),
     Threshold: facts.evaluation ? `${percent(facts.threshold)}: ${percent(facts.evaluation.threshold.alert_share)} of the ${problem.rows} tested got an alert, ${percent(facts.evaluation.threshold.precision)} of the alerts were right, ${percent(facts.evaluation.threshold.recall)} of the positives got one` : percent(facts.threshold),
@@ -66,7 +66,7 @@ function importance(shares) {
   const largest = Object.entries(shares).slice(0, 10);
   const [, most] = largest[0];
   return make("figure", {}, make("figcaption", {}, "Features by share of the gain"),
-    make("table", {}, make("caption", { class: "quiet" }, `The first ${largest.length} of ${Object.keys(shares).length}`), make("tbody", {}, largest.map(([name, share]) => make("tr", {}, rowHead(name), cell(percent(share)),
+    make("table", {}, make("caption", { class: "quiet" }, `The first ${largest.length} of ${Object.keys(shares).length}`), make("tbody", {}, largest.map(([name, share]) => make("tr", {}, rowHead(words(name)), cell(percent(share)),
       make("td", { class: "bar" }, make("svg", { class: "thin", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }, make("rect", { class: "fill-accent", width: (100 * share) / most, height: 6, y: 1 }))))))));
 }
 
