@@ -123,10 +123,10 @@ class Settings(Inherited):
     docs: bool = True
     """Whether the page at /, /docs and /openapi.json are served."""
 
-    mlflow_url: str = Field(default="", pattern=r"^https?://")
+    mlflow_url: str = Field(default="", pattern=r"^(https?://.*)?$")
     """Address of MLflow's UI for browsers; the page links to it, and to the runs of the served version."""
 
-    grafana_url: str = Field(default="", pattern=r"^https?://")
+    grafana_url: str = Field(default="", pattern=r"^(https?://.*)?$")
     """Address of Grafana for browsers; the page links to it."""
 
     commit: str | None = None

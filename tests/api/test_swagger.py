@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from app.interface import EXAMPLE
+from tests.support.browser import browser, in_a_browser, tab
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        CHROMIUM is None and not os.environ.get("CI"),
-        reason="no Chromium on this machine (Debian: apt install chromium)",
-    ),
-]
+pytestmark = in_a_browser
 
 
 @pytest.fixture(scope="module")
 def page(small_service: str) -> Iterator[Page]:
     """A browser on the service's Swagger UI, which cannot reach anything else."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_page(viewport={"width": 1200, "height": 1400})
-        foreign: list[str] = []
-        tab.on("request", lambda r: None if r.url.startswith((small_service, "data:")) else foreign.append(r.url))
-        tab.goto(f"{small_service}/docs")
-        tab.wait_for_selector("#operations-predictions-predict_predict_post")
-        yield tab
-        assert not foreign
-        browser.close()
+    with (
+        browser() as running,
+        tab(running, f"{small_service}/docs", viewport={"width": 1200, "height": 1400}) as opened,
+    ):
+        opened.wait_for_selector("#operations-predictions-predict_predict_post")
+        yield opened
 
 
 def execute(page: Page, body: str | None = None) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -53,17 +53,17 @@ class Recent:
     def __init__(self, metrics: Metrics, settings: Settings) -> None:
         self._metrics, self._journal = metrics, bool(settings.journal_url)
         self._samples: deque[Sample] = deque(maxlen=KEPT)
-        self._state: Counter[str] = Counter()
+        self._state: defaultdict[str, float] = defaultdict(float)
 
     async def run(self) -> None:
         """Take samples until cancelled."""
         while True:
-            await asyncio.to_thread(self.sample)
+            await asyncio.to_thread(self.sample, time.time())
             await asyncio.sleep(SECONDS)
 
-    def sample(self) -> None:
-        """Take a sample."""
-        found: Counter[str] = Counter()
+    def sample(self, now: float) -> None:
+        """Take a sample; `now` is in seconds since 1970."""
+        found: defaultdict[str, float] = defaultdict(float)
         buckets: dict[float, float] = dict.fromkeys((*LATENCY_BUCKETS, float("inf")), 0.0)
         for metric in self._metrics.collect(COUNTED):
             for name, labels, value, *_ in metric.samples:
@@ -74,7 +74,7 @@ class Recent:
         self._state = found
         self._samples.append(
             Sample(
-                time=time.time(),
+                time=now,
                 requests=found["http_requests_total"],
                 client_errors=found["http_requests_total 4xx"],
                 server_errors=found["http_requests_total 5xx"],

@@ -22,7 +22,9 @@ from app.settings import Settings
 STATIC = Path(__file__).parent / "static"
 IMMUTABLE = "public, max-age=31536000, immutable"
 CONTENT = {file.name: file.read_bytes() for file in sorted(STATIC.iterdir())}
-DIGEST = hashlib.sha256(b"\0".join(part for name in CONTENT for part in (name.encode(), CONTENT[name]))).hexdigest()[:16]
+DIGEST = hashlib.sha256(b"\0".join(part for name in CONTENT for part in (name.encode(), CONTENT[name]))).hexdigest()[
+    :16
+]
 """Part of the address of the static files, which therefore never change under their address."""
 
 
