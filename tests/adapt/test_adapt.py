@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 import pyarrow as pa
 import pytest
+from playwright.sync_api import expect
 
+from tests.support.browser import CHROMIUM, browser, tab
 from tests.support.clone import ROOT, Clone, make_clone
 from tests.support.processes import free_port, running, wait_for
 
@@ -138,6 +140,23 @@ def test_the_service_predicts_explains_and_records_an_outcome(service: httpx.Cli
     recorded = service.post(report[1].partition(":8000")[2], json=outcome)
     assert recorded.json() == {"prediction_id": answer["prediction_id"], "positive": True, "unchanged": False}
     assert 'model_outcomes_total{outcome="positive"} 1.0' in service.get("/metrics").text
+
+
+@pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine")
+def test_the_page_has_the_form_of_the_second_problem(service: httpx.Client, example: dict[str, object]) -> None:
+    address = str(service.base_url)
+    with browser() as running, tab(running, address) as page:
+        page.wait_for_selector("#model-facts dl")
+        fields = page.locator("#fields [name]").evaluate_all("all => all.map((one) => one.name)")
+        assert fields == list(example)
+        page.click("button[type=submit]")
+        page.wait_for_selector("#answer .big")
+        page.fill("#time", "2011-10-05T17:30:00")
+        page.select_option("#holiday", "true")
+        page.click("button[type=submit]")
+        expect(page.locator("#wrong-time")).to_have_text("must be the start of an hour")
+        text = page.content()
+    assert "hours" in text and not FIRST_PROBLEM.search(text)
 
 
 def test_the_contract_is_that_of_the_second_problem(service: httpx.Client, example: dict[str, object]) -> None:

@@ -127,6 +127,18 @@ def test_it_starts_while_the_registry_is_unreachable(release: Release) -> None:
     assert version["source"] == "baked" and version["model"]["version"] == "1"
 
 
+def test_the_page_is_complete_without_a_registry_and_a_network(release: Release) -> None:
+    with release.container(release.image) as name:
+        assert release.probe(name, "wait", "20")["status"] == 200
+        page = release.probe(name, "get", "/")["body"]
+        files = re.findall(r'(?:src|href)="(page/static/[^"]+)"', page)
+        assert len(files) == 3
+        assert all(release.probe(name, "get", f"/{file}")["status"] == 200 for file in files)
+        facts = json.loads(release.probe(name, "get", "/page/model")["body"])
+    assert facts["source"] == "baked" and facts["production"]["action"] == "promote"
+    assert facts["evaluation"]["bundle_digest"] == release.version("1").tags["bundle.digest"]
+
+
 def test_a_second_build_has_the_same_files(release: Release) -> None:
     done = release.run("release rebuild", release.image)
     assert done.returncode == 0 and re.search(r"same \d{4,} files", done.stdout), done.stderr

@@ -49,6 +49,6 @@ def bake(bundle_dir: Path, version: str, folder: Path) -> Path:
 def measured(folder: Path) -> Path:
     """Add the committed evaluation to the folder of a registered version, as if it were that of this bundle."""
     digest = hashlib.sha256((folder / model.MANIFEST_FILE).read_bytes()).hexdigest()
-    evaluation = register.evaluation() | {"bundle_digest": digest}
+    evaluation = register.evaluated() | {"bundle_digest": digest}
     (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     return folder
