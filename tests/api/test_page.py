@@ -86,12 +86,12 @@ def test_a_service_without_a_model_still_has_its_page(tmp_path: Path, start: Sta
     assert httpx.get(f"{service.base}/page/model").status_code == 503
 
 
-@pytest.mark.parametrize("path", ["/page/model", "/page/live"])
-def test_the_facts_need_the_key_and_the_page_does_not(baked: Path, start: Start, path: str) -> None:
+def test_the_facts_need_the_key_and_the_page_does_not(baked: Path, start: Start) -> None:
     service = start(baked_model=baked, journal_url="none", api_keys=hashlib.sha256(b"secret").hexdigest())
     assert httpx.get(f"{service.base}/").status_code == 200
-    assert httpx.get(service.base + path).status_code == 401
-    assert httpx.get(service.base + path, headers={"X-API-Key": "secret"}).status_code == 200
+    for path in ("/page/model", "/page/live"):
+        assert httpx.get(service.base + path).status_code == 401
+        assert httpx.get(service.base + path, headers={"X-API-Key": "secret"}).status_code == 200
 
 
 def test_opening_the_page_changes_no_objective(service: Service) -> None:
@@ -179,6 +179,19 @@ class TestInABrowser:
                 break
         page.keyboard.press("Enter")
         page.wait_for_selector("#answer .big")
+
+    def test_a_key_is_entered_on_the_page(self, chromium: Browser, baked: Path, start: Start) -> None:
+        service = start(baked_model=baked, journal_url="none", api_keys=hashlib.sha256(b"secret").hexdigest())
+        with tab(chromium, f"{service.base}/") as page:
+            expect(page.locator("#served")).to_have_text("An API key is required")
+            page.click("button[type=submit]")
+            expect(page.locator("#answer")).to_have_text("X-API-Key is missing or invalid.")
+            page.fill("#api-key", "secret")
+            page.press("#api-key", "Tab")
+            page.wait_for_selector("#model-facts dl")
+            page.click("button[type=submit]")
+            page.wait_for_selector("#answer .big")
+            assert "-H 'X-API-Key: KEY'" in page.locator("#curl").text_content()
 
     def test_the_model_is_described_by_its_evaluation(self, page: Page, service: Service) -> None:
         facts = httpx.get(f"{service.base}/page/model").json()

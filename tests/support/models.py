@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from app.interface import EXAMPLE, FEATURE_NAMES
 from app.model import bundle as model
 from app.problem.lookups import Lookups
 from app.registry import version as registry
+from stages import register
 from stages.train import write_bundle
 
 ROWS = {"train": {"first": "2013-01-01", "last": "2013-10-31", "rows": 4000, "sha256": "0" * 64}}

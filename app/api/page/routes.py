@@ -27,6 +27,8 @@ DIGEST = hashlib.sha256(b"\0".join(part for name in CONTENT for part in (name.en
 ]
 """Part of the address of the static files, which therefore never change under their address."""
 
+Encodings = Annotated[str, Header(alias="accept-encoding")]
+
 
 def problem(settings: Settings) -> dict[str, Any]:
     """Return what the page needs to know of the problem and of the service, before any model is loaded."""
@@ -88,14 +90,13 @@ def install(app: FastAPI) -> None:
     """Add the routes of the page."""
     page = document(app.state.settings)
     seen = app.state.recent
-    encoding = Annotated[str, Header(alias="accept-encoding")]
 
     @app.get("/", include_in_schema=False)
-    async def index(encodings: encoding = "") -> Response:
+    async def index(encodings: Encodings = "") -> Response:
         return _sent(page, "text/html", encodings, "no-cache")
 
     @app.get("/page/static/{digest}/{name}", include_in_schema=False)
-    async def static(digest: str, name: str, encodings: encoding = "") -> Response:
+    async def static(digest: str, name: str, encodings: Encodings = "") -> Response:
         if name not in CONTENT or digest != DIGEST:
             raise HTTPException(404, f"The page has no file {name[:80]} of this release.")
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"

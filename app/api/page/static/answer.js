@@ -63,7 +63,7 @@ function contributions({ baseline, contributions: parts, log_odds: total }) {
   const rows = lines.map(([name, text, value, part], i) => make("tr", { title: text || null }, rowHead(name), cell(value), cell(NAMED.format(part)),
     bar(ends[i], ends[i + 1], part > 0 ? "fill-up" : "fill-down")));
   return make("div", {},
-    table(`What adds up to the probability, in log-odds: the largest ${Math.min(SHOWN, parts.length)} contributions`, ["Feature", make("th", { scope: "col", class: "number" }, "Value"), make("th", { scope: "col", class: "number" }, "Log-odds"), make("th", { scope: "col" }, "")], [
+    table(`What adds up to the probability, in log-odds: the largest ${Math.min(SHOWN, parts.length)} contributions`, ["Feature", make("th", { scope: "col", class: "number" }, "Value"), make("th", { scope: "col", class: "number" }, "Log-odds"), "Sum so far"], [
       make("tr", {}, rowHead("Average of the training rows"), cell(""), cell(NAMED.format(baseline)), bar(0, baseline, "fill-quiet")),
       ...rows,
       make("tr", {}, rowHead("Sum"), cell(percent(1 / (1 + Math.exp(-total)))), cell(NAMED.format(total)), bar(0, total, "fill-accent")),

@@ -59,7 +59,7 @@ function metrics({ test, intervals, baselines, metrics: known }) {
     make("td", { class: "bar" }, interval(test[name], intervals[name], baselines.logistic?.[name] ?? Object.values(baselines)[0][name]))));
   const number = (text) => make("th", { scope: "col", class: "number" }, text);
   return table("Metrics on the test period. ↑ higher is better, ↓ lower is better. Bars: the model with its interval; the dark mark is the logistic regression.",
-    ["Metric", number("Model"), number("95 % interval"), ...Object.keys(baselines).map((name) => number(words(name))), ""], rows);
+    ["Metric", number("Model"), number("95 % interval"), ...Object.keys(baselines).map((name) => number(words(name))), "Interval"], rows);
 }
 
 function importance(shares) {
