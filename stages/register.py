@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from app.interface import NAME
 from app.model import bundle as model
+from app.model import evaluation
 from app.registry import download
-from stages import git, params, tracked, tracking
+from stages import git, interface, params, tracked, tracking
 from stages.decision import Decision, decide_floors
 from stages.errors import run
-from stages.files import BUNDLE_DIR, METRICS_FILE, write_json
+from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
+from stages.metrics import HIGHER_IS_BETTER
+from stages.model_card import METRIC_NAMES
 from stages.params import Params
 from stages.sections import as_dict, flatten
 
+PLOTS_DIR = EVALUATION_FILE.parent / "plots"
 RECEIPT_FILE = Path("build/receipt.json")
 
 
@@ -83,6 +89,30 @@ def register(
     return version
 
 
+def evaluated() -> dict[str, Any]:
+    """Return what the service shows of the evaluation: its facts, two curves, the importance of features, and texts."""
+
+    def plotted(name: str) -> pd.DataFrame:
+        return pd.read_csv(PLOTS_DIR / f"{name}.csv", float_precision="round_trip")
+
+    importance = plotted("importance")
+    measured: dict[str, Any] = tracked.load(EVALUATION_FILE)
+    return measured | {
+        "curves": {name: plotted(name).to_dict("list") for name in ("roc", "calibration")},
+        "importance": dict(zip(importance["feature"], importance["gain_share"].tolist(), strict=True)),
+        "metrics": {
+            name: {"title": title, "higher_is_better": HIGHER_IS_BETTER[name]} for name, title in METRIC_NAMES.items()
+        },
+        "texts": interface.CARD,
+    }
+
+
+def add_evaluation(client: MlflowClient, run_id: str) -> None:
+    """Log the evaluation to the training run, from which it is exported with the version; the first one stays."""
+    if evaluation.EVALUATION_FILE not in {file.path for file in client.list_artifacts(run_id)}:
+        client.log_dict(run_id, evaluated(), evaluation.EVALUATION_FILE)
+
+
 def main() -> None:
     """Read bundle and metrics, register the bundle, and write the receipt, which is the same on every machine."""
     p = params.load()
@@ -90,8 +120,8 @@ def main() -> None:
     measured = tracked.load(METRICS_FILE)
     decision = decide_floors(measured, p.gate)
     client = tracking.connect()
-    if not find_version(client, digest):
-        training_run(client, digest, p)
+    version = find_version(client, digest)
+    add_evaluation(client, (version and version.run_id) or training_run(client, digest, p))
     with tracking.stage_run("register", inputs=[str(BUNDLE_DIR)]) as log:
         version = register(client, p, digest, decision, measured["test"])
         log.tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})

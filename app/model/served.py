@@ -30,7 +30,8 @@ class Production(BaseModel):
 
     since: float
     """Seconds since 1970."""
-    action: Literal["promote", "rollback"]
+    action: str
+    """`promote` or `rollback`."""
     by: str
     """The user who made the decision."""
     why: str

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.errors import ModelUnavailable, VersionMissing
 from app.registry.address import sqlite_file
-from app.registry.version import DIGEST_TAG, Registered
+from app.registry.version import Registered
 
 SECONDS = 5
 """To wait for a reply over HTTP."""
@@ -25,11 +25,11 @@ CLIENT_ONLY = [f"MLFLOW_TRACKING_{name}" for name in ("AUTH", "CLIENT_CERT_PATH"
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for a model or an alias that does not exist."""
 QUERY = """
-SELECT version.version, version.run_id, version.creation_time / 1000.0, tag.value
+SELECT version.version, version.run_id, version.creation_time, tag.key, tag.value
 FROM registered_model_aliases AS alias
 JOIN model_versions AS version USING (workspace, name, version)
 LEFT JOIN model_version_tags AS tag USING (workspace, name, version)
-WHERE workspace = 'default' AND name = ? AND alias = ? AND tag.key = ?
+WHERE workspace = 'default' AND name = ? AND alias = ?
 """
 
 
@@ -52,15 +52,13 @@ def find_in_file(file: Path, name: str, alias: str) -> Registered | None:
     try:
         address = f"{file.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, timeout=LOCKED_SECONDS, uri=True)) as connection:
-            row = connection.execute(QUERY, (name, alias, DIGEST_TAG)).fetchone()
+            rows = connection.execute(QUERY, (name, alias)).fetchall()
     except sqlite3.Error:
         return None
-    if row is None:
+    if not rows:
         return None
-    version, run_id, created, digest = row
-    return Registered(
-        name=name, version=str(version), alias=alias, run_id=run_id, bundle_digest=digest or "", created=created
-    )
+    version, run_id, created, *_ = rows[0]
+    return Registered.of(name, version, alias, run_id, created, {key: value or "" for *_, key, value in rows})
 
 
 def find_by_http(uri: str, name: str, alias: str) -> Registered:
@@ -75,14 +73,9 @@ def find_by_http(uri: str, name: str, alias: str) -> Registered:
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as response:
             found = json.load(response)["model_version"]
-        return Registered(
-            name=found["name"],
-            version=found["version"],
-            alias=alias,
-            run_id=found.get("run_id"),
-            bundle_digest={tag["key"]: tag["value"] for tag in found.get("tags", [])}.get(DIGEST_TAG, ""),
-            created=found["creation_timestamp"] / 1000,
-        )
+        tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+        facts = found["name"], found["version"], alias, found.get("run_id"), found["creation_timestamp"]
+        return Registered.of(*facts, tags)
     except urllib.error.HTTPError as err:
         kind = VersionMissing if _code(err) in MISSING else ModelUnavailable
         raise kind(f"MLflow returned HTTP status {err.code} for the alias {alias} of {name}.") from err

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from app.errors import BundleInvalid
 from app.model import bundle as model
+from app.model.evaluation import EVALUATION_FILE
 from app.model.served import ServedModel, Source
 from app.registry.address import identity
 from app.registry.version import Registered, verified
@@ -64,10 +65,13 @@ class Cache:
     def keep(self, known: Registered, downloaded: Path | None = None) -> None:
         """Make a version the cached one, by its downloaded folder unless its bundle is cached already.
 
-        If the cache cannot be written, this is logged, and the next start downloads the model.
+        Nothing is done without either. If the cache cannot be written, this is logged, and the next start downloads the
+        model.
         """
         kept = self._bundle(known.bundle_digest)
         if not self._folder or not kept or (known.name, known.alias) != self._named:
+            return
+        if not downloaded and not kept.is_dir():
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +106,8 @@ class Cache:
 def _copy(downloaded: Path, scratch: Path, kept: Path) -> None:
     """Copy a bundle, complete or not at all."""
     scratch.mkdir()
-    for name in (model.MODEL_FILE, model.MANIFEST_FILE):
+    names = [model.MODEL_FILE, model.MANIFEST_FILE, *[EVALUATION_FILE] * (downloaded / EVALUATION_FILE).is_file()]
+    for name in names:
         shutil.copyfile(downloaded / name, scratch / name)
     try:
         scratch.rename(kept)

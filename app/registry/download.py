@@ -19,10 +19,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from app import environment
 from app.errors import BundleInvalid, OnTimeError, VersionMissing
 from app.model import bundle as model
+from app.model.evaluation import EVALUATION_FILE, MOST_BYTES
 from app.registry import failures, local_store
 from app.registry.address import without_password
 from app.registry.alias import MISSING
-from app.registry.version import DIGEST_TAG, VERSION_FILE, Registered
+from app.registry.version import VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
 
 FILES = ("MLmodel", model.MODEL_FILE, f"extra_files/{model.MANIFEST_FILE}")
@@ -60,18 +61,11 @@ def find(uri: str, name: str, alias: str) -> ModelVersion:
 
 def registered(version: ModelVersion, alias: str) -> Registered:
     """Return the registry's record of a version."""
-    return Registered(
-        name=version.name,
-        version=str(version.version),
-        alias=alias,
-        run_id=version.run_id,
-        bundle_digest=version.tags.get(DIGEST_TAG, ""),
-        created=version.creation_timestamp / 1000,
-    )
+    return Registered.of(version.name, version.version, alias, version.run_id, version.creation_timestamp, version.tags)
 
 
 def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registered:
-    """Download a version to a folder as model.lgb, manifest.json and version.json.
+    """Download a version to a folder as model.lgb, manifest.json, version.json and, if it has one, evaluation.json.
 
     `app.registry.version.load` verifies it. Raises ModelUnavailable if MLflow fails, BundleInvalid if it is no bundle.
     """
@@ -85,9 +79,25 @@ def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registe
         _refuse_foreign(found, version)
         for name in FILES[1:]:
             shutil.copyfile(found / name, folder / Path(name).name)
+    _export_evaluation(version, uri, folder)
     known = registered(version, alias)
     (folder / VERSION_FILE).write_text(known.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return known
+
+
+def _export_evaluation(version: ModelVersion, uri: str, folder: Path) -> None:
+    """Download the evaluation from a version's training run, if it is there; a failure is printed only."""
+    try:
+        kept = {
+            file.path: file.file_size or 0 for file in mlflow.MlflowClient(uri).list_artifacts(version.run_id or "")
+        }
+        if kept.get(EVALUATION_FILE, MOST_BYTES + 1) <= MOST_BYTES:
+            mlflow.artifacts.download_artifacts(
+                run_id=version.run_id, artifact_path=EVALUATION_FILE, dst_path=str(folder), tracking_uri=uri
+            )
+    except (MlflowException, OSError) as err:
+        reason = failures.explained(uri, err)
+        print(f"version {version.version} is used without its evaluation: {reason}", file=sys.stderr)
 
 
 def absent(source: str, uri: str) -> str:

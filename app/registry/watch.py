@@ -87,8 +87,9 @@ class Watcher:
             raise
         if served and (named.version, named.bundle_digest) == (served.version, served.bundle.digest):
             self.downloads.rest()
-            if served.source != "registry":
-                self._serve(replace(served, alias=named.alias, source="registry"))
+            if (served.source, served.production) != ("registry", named.production):
+                await asyncio.to_thread(self.cache.keep, named)
+                self._serve(replace(served, alias=named.alias, source="registry", production=named.production))
             return "unchanged"
         if self._failed and self._failed[0] == named and time.monotonic() < self._retry_at:
             raise self._failed[1]

@@ -7,7 +7,7 @@ finds the intent and completes it.
 
 A lock that is not released is broken after LEASE_SECONDS, and its holder may have been paused only. Moves are therefore
 numbered under the lock. The holder of a broken lock stops before its next write; an intent that it still wrote has a
-number that is taken, so it is dropped; an alias that it still wrote is set back to that of the last move.
+number that is taken, so it is dropped; an alias or a record that it still wrote is set back to that of the last move.
 """
 
 import json
@@ -21,12 +21,15 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from app.errors import OnTimeError
-from app.registry.version import DIGEST_TAG
+from app.model.served import Production
+from app.registry import version as registered
+from app.registry.version import DIGEST_TAG, PRODUCTION_TAG
 from stages import tracking
 
-STAGING, PRODUCTION, PREVIOUS = "staging", "production", "previous"
+STAGING, PRODUCTION, PREVIOUS = "staging", registered.PRODUCTION, "previous"
 ABSENT, PRESENT = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
 INTENT_TAG = "promotion.intent"
 PROMOTED_TAG = "promoted.by"
@@ -211,12 +214,15 @@ def _last(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def _set_back(client: MlflowClient, name: str, late: Intent) -> None:
-    """Set the aliases back to the last move, where a write of `late` came after it; to be called under the lock."""
+    """Set aliases and record back to the last move, if `late` wrote its own after it; to be called under the lock."""
     last, found = _last(client, name), by_alias(client, name, PRODUCTION)
     if "previous" not in last or last["run_id"] == late.run_id or not found or str(found.version) != late.to:
         return
+    origin, previous = last["from"] or None, last["previous"] or None
+    why = last["run_id"], last["why"], int(last["at"])
+    _set_record(client, name, Intent(last["action"], last["to"], origin, previous, *why))
     client.set_registered_model_alias(name, PRODUCTION, last["to"])
-    _set_previous(client, name, last["previous"])
+    _set_previous(client, name, previous)
 
 
 def _set_previous(client: MlflowClient, name: str, number: str | None) -> None:
@@ -226,11 +232,19 @@ def _set_previous(client: MlflowClient, name: str, number: str | None) -> None:
         client.delete_registered_model_alias(name, PREVIOUS)
 
 
+def _set_record(client: MlflowClient, name: str, intent: Intent) -> None:
+    """Write to a version how it becomes Production, and by whom: the user of the decision's run."""
+    by = client.get_run(intent.run_id).data.tags.get(MLFLOW_USER, "unknown")
+    record = Production(since=intent.at / 1000, action=intent.action, by=by, why=intent.reason, run_id=intent.run_id)
+    client.set_model_version_tag(name, intent.to, PRODUCTION_TAG, record.model_dump_json())
+
+
 def _apply(client: MlflowClient, name: str, intent: Intent, guard: Guard) -> None:
     """Execute the intent; every step is idempotent."""
     guard()
+    _set_record(client, name, intent)  # first, so that a service that follows the alias never reads an older record
     client.set_registered_model_alias(name, PRODUCTION, intent.to)
-    guard()  # if the lock was lost before the alias was written, the write has to be undone
+    guard()  # if the lock was lost before these were written, the writes have to be undone
     _set_previous(client, name, intent.previous)
     facts = {"action": intent.action, "to": intent.to, "from": intent.origin or "", "at": intent.at}
     facts |= {"number": intent.number, "previous": intent.previous or ""}

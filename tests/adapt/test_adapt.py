@@ -259,6 +259,9 @@ def test_the_build_context_of_the_image_serves_by_itself(
         version = httpx.get(f"{base}/version").json()
         answer = httpx.post(f"{base}/predict", json=example).json()
     assert (version["source"], version["model"]["name"]) == ("baked", "busy-hours")
+    evaluation = json.loads((tmp_path / "model/evaluation.json").read_bytes())
+    assert evaluation["bundle_digest"] == version["bundle_digest"]
+    assert evaluation["importance"] and not FIRST_PROBLEM.search(json.dumps(evaluation))
     assert 0.5 < answer["probability"] < 1
 
 

@@ -7,18 +7,32 @@ from pathlib import Path
 
 import httpx
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from app.errors import ModelUnavailable
 from app.interface import EXAMPLE
+from app.model.evaluation import EVALUATION_FILE, MOST_BYTES
+from app.registry import download
 from app.registry import version as registry
 from ops.registry import commands
-from tests.support.promotion import Bench
+from tests.support.promotion import NAME, Bench, record_of
 from tests.support.service import started
 
-FILES = ["manifest.json", "model.lgb", "version.json"]
+FILES = ["evaluation.json", "manifest.json", "model.lgb", "version.json"]
+
+
+def evaluate(bench: Bench, name: str, digest: str = "") -> dict[str, object]:
+    """Log an evaluation to the training run of a version, of its bundle or of another one; return it."""
+    version = bench.client.get_model_version(NAME, bench.versions[name])
+    facts = {"bundle_digest": digest or version.tags[registry.DIGEST_TAG], "test": {"roc_auc": 0.7}}
+    bench.client.log_dict(version.run_id or "", facts, EVALUATION_FILE)
+    return facts
 
 
 def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: Bench, tmp_path: Path) -> None:
+    facts = evaluate(bench, "good")
     commands.promote(bench.client, bench.params, bench.versions["good"])
     folder = tmp_path / "deep" / "copy"
     assert str(folder) in commands.export(bench.client, bench.params, folder, None)
@@ -31,6 +45,37 @@ def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: 
     assert version["run_id"] == kept.run_id == bench.client.get_model_version(kept.name, kept.version).run_id
     assert version["bundle_digest"] == json.loads((folder / "version.json").read_text())["bundle_digest"]
     assert sorted(f.name for f in folder.iterdir()) == FILES
+    assert kept.evaluation == facts and kept.production == record_of(bench.client)
+
+
+def test_an_evaluation_of_another_bundle_is_left_out(bench: Bench, tmp_path: Path) -> None:
+    evaluate(bench, "equal", "0" * 64)
+    commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
+    assert registry.load(tmp_path / "copy", "baked").evaluation is None
+
+
+@pytest.mark.parametrize("size", [1, MOST_BYTES])
+def test_an_evaluation_that_is_too_large_is_not_downloaded(
+    size: int, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(bench, "equal")
+    monkeypatch.setattr(download, "MOST_BYTES", size)
+    commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
+    assert (tmp_path / "copy" / EVALUATION_FILE).exists() is (size > 1)
+
+
+def test_a_version_whose_training_run_is_deleted_is_exported_without_its_evaluation_and_the_reason_is_printed(
+    bench: Bench, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise MlflowException("Run is gone", RESOURCE_DOES_NOT_EXIST)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MlflowClient, "list_artifacts", fail)
+        commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["weak"])
+    printed = capfd.readouterr().err
+    assert "without its evaluation" in printed and "Run is gone" in printed and printed.count("\n") == 1
+    assert registry.load(tmp_path / "copy", "baked").evaluation is None
 
 
 def test_a_version_that_is_not_production_is_exported_only_by_its_number(bench: Bench, tmp_path: Path) -> None:
@@ -42,4 +87,4 @@ def test_a_version_that_is_not_production_is_exported_only_by_its_number(bench: 
     assert not (tmp_path / "copy").exists()
     commands.export(client, p, tmp_path / "copy", bench.versions["weak"])
     kept = registry.load(tmp_path / "copy", "baked")
-    assert (kept.version, kept.alias) == (bench.versions["weak"], "")
+    assert (kept.version, kept.alias, kept.production) == (bench.versions["weak"], "", None)

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from app.registry.version import PRODUCTION_TAG
 from ops.registry import commands as registry
 from ops.registry import production as pointer
 from ops.registry.production import Intent, PointerMoved
 from tests.conftest import ROOT
 from tests.support.processes import wait_for
-from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions, two_at_once
+from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions, record_of, two_at_once
 
 
 @pytest.mark.long
@@ -42,7 +43,9 @@ class Interrupted(Exception):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("step", ["set_registered_model_alias", "set_tag", "delete_registered_model_tag"])
+@pytest.mark.parametrize(
+    "step", ["set_model_version_tag", "set_registered_model_alias", "set_tag", "delete_registered_model_tag"]
+)
 def test_an_interrupted_promotion_is_completed_by_the_next_call(
     bench: Bench, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,7 +54,8 @@ def test_an_interrupted_promotion_is_completed_by_the_next_call(
     original: Callable[..., Any] = getattr(MlflowClient, step)
 
     def stop(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
-        if step == "set_tag" and not arguments[1].startswith("moved."):
+        of_the_move = {"set_tag": "moved." in arguments[1], "set_model_version_tag": PRODUCTION_TAG in arguments}
+        if not of_the_move.get(step, True):
             return original(self, *arguments, **options)
         raise Interrupted
 
@@ -71,8 +75,8 @@ from mlflow import MlflowClient
 from ops.cli import main
 from ops.registry import production
 
-target, name, when = {"lock": (production, "_next", 1), "intent": (production, "_apply", 1),
-                      "alias": (MlflowClient, "set_registered_model_alias", 1)}[sys.argv[1]]
+target, name = {"lock": (production, "_next"), "intent": (production, "_apply"), "record": (production, "_set_record"),
+                "alias": (MlflowClient, "set_registered_model_alias")}[sys.argv[1]]
 original = getattr(target, name)
 
 def pause(*arguments, **options):
@@ -94,7 +98,7 @@ def stopped(program: subprocess.Popen[str]) -> bool:
 
 @pytest.mark.long
 @pytest.mark.parametrize("store", ["bench", "served"])
-@pytest.mark.parametrize(("where", "first"), [("lock", ""), ("intent", "good"), ("alias", "good")])
+@pytest.mark.parametrize(("where", "first"), [("lock", ""), ("intent", "good"), ("record", "good"), ("alias", "good")])
 def test_a_promoter_that_was_paused_for_longer_than_its_lock_changes_nothing(
     store: str, where: str, first: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +122,27 @@ def test_a_promoter_that_was_paused_for_longer_than_its_lock_changes_nothing(
         v[name] for name in ("weak", first, "better") if name
     ]
     assert_settled(client)
+
+
+def test_a_record_that_was_written_late_is_set_back_if_its_version_is_production_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, p, v = bench.client, bench.params, bench.versions
+    registry.promote(client, p, v["weak"])
+    original = pointer._set_record  # pylint: disable=protected-access # where the process is paused
+
+    def pause(*arguments: Any) -> None:
+        monkeypatch.setattr(pointer, "_set_record", original)
+        monkeypatch.setattr(pointer, "LEASE_SECONDS", 0.2)
+        registry.promote(client, p, v["better"])
+        registry.rollback(client, p, None, "late alerts")
+        original(*arguments)
+        assert record_of(client).action == "promote"
+
+    monkeypatch.setattr(pointer, "_set_record", pause)
+    registry.promote(client, p, v["good"])
+    assert [move["to"] for move in pointer.moves(client, NAME)] == [v[n] for n in ("weak", "good", "better", "good")]
+    assert record_of(client).why == "late alerts" and aliases(client) == (v["good"], v["weak"])
 
 
 def test_an_intent_to_a_version_that_is_gone_is_undone(bench: Bench) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import shutil
+import time
 from pathlib import Path
 
 import click
@@ -20,7 +22,17 @@ from ops.registry.commands import PromotionRefused
 from ops.registry.production import PRODUCTION
 from stages import tracking
 from stages.files import write_json
-from tests.support.promotion import NAME, Bench, aliases, assert_settled, decision_of, decisions, fill, two_at_once
+from tests.support.promotion import (
+    NAME,
+    Bench,
+    aliases,
+    assert_settled,
+    decision_of,
+    decisions,
+    fill,
+    record_of,
+    two_at_once,
+)
 
 
 def cached() -> str:
@@ -53,8 +65,14 @@ def whole_life(bench: Bench) -> None:
     assert cached() == v["better"]
     known = download.registered(client.get_model_version_by_alias(NAME, PRODUCTION), PRODUCTION)
     assert alias.find(bench.uri, NAME, PRODUCTION) == known  # without MLflow's client
+    record = known.production
+    assert record and (record.action, record.by) == ("promote", getpass.getuser()) and "roc_auc" in record.why
+    assert record.run_id == decisions(client)[0].info.run_id and abs(record.since - time.time()) < 600
     assert "again" in registry.rollback(client, p, None, "late alerts")
     assert aliases(client) == (v["good"], v["weak"]) and cached() == v["good"]
+    found = alias.find(bench.uri, NAME, PRODUCTION)
+    assert found and found.production == record_of(client)
+    assert (record_of(client).action, record_of(client).why) == ("rollback", "late alerts")
     registry.rollback(client, p, None, "still late")
     assert aliases(client) == (v["weak"], None)
     text = history.text(client, NAME).splitlines()[1:]

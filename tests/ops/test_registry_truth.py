@@ -24,6 +24,11 @@ from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
 from tests.support.promotion import MEASURED, Bench, fill
 
 NAME = "flight-delay"
+PLOTS = {
+    "roc": "false_positive_rate,true_positive_rate\n0.0,0.5\n",
+    "calibration": "predicted,observed,rows\n0.1,0.2,30\n",
+    "importance": "feature,gain_share\na,0.6\nb,0.4\n",
+}
 pytestmark = pytest.mark.long
 
 
@@ -88,7 +93,11 @@ def receipt(bench: Bench, name: str) -> str:
     write_json(register.RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": True})
     baselines = {"constant": MEASURED | {"brier": 0.25}, "logistic": MEASURED | {"log_loss": 0.69}}
     write_json(METRICS_FILE, baselines | {"test": MEASURED})
-    write_json(EVALUATION_FILE, {"rows": {"test": {"first": "2013-11-01", "last": "2013-12-10"}}})
+    period = {"test": {"first": "2013-11-01", "last": "2013-12-10"}}
+    write_json(EVALUATION_FILE, {"rows": period, "bundle_digest": digest})
+    register.PLOTS_DIR.mkdir(exist_ok=True)
+    for name, table in PLOTS.items():
+        (register.PLOTS_DIR / f"{name}.csv").write_text(table)
     return digest
 
 
@@ -128,6 +137,8 @@ def registered_again(bench: Bench, digest: str) -> None:
     version = summary.registered()
     client, uri = tracking.connect(), tracking.tracking_uri()
     assert version.tags[tracking.DIGEST_TAG] == digest and not download.missing(version, uri)
+    evaluation = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{EVALUATION_FILE.name}")
+    assert evaluation["bundle_digest"] == digest and evaluation["importance"] == {"a": 0.6, "b": 0.4}
     assert aliases(client, NAME)[STAGING] == str(version.version)
     assert f"Version {version.version} of {NAME} is Staging in {uri};" in summary.text(version)
     assert registry.promote(client, bench.params, None).startswith(f"Version {version.version}")

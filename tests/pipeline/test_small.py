@@ -12,8 +12,13 @@ import pytest
 from mlflow import MlflowClient
 
 from app.errors import BundleInvalid
+from app.registry import download
+from app.registry import version as registry
 from ops.registry.commands import PromotionRefused, promote
 from stages import params, register, tracking
+from stages.files import EVALUATION_FILE
+from stages.metrics import HIGHER_IS_BETTER
+from stages.problem_check import CARD_KEYS
 from tests.conftest import Clone
 from tests.support import scratch
 
@@ -115,6 +120,35 @@ def test_a_weak_model_is_registered_but_not_promoted(small: Clone, monkeypatch: 
     with pytest.raises(PromotionRefused, match="is refused.*brier skill"):
         promote(tracking.connect(), params.load(), None)
     assert json.loads(Path("build/receipt.json").read_bytes())["floors"] is False
+
+
+def test_what_evaluate_measured_travels_with_the_version_and_is_added_to_one_that_lacks_it(
+    small: Clone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    inside(small, monkeypatch)
+    client, uri = tracking.connect(), tracking.tracking_uri()
+    version = download.find(uri, "flight-delay", "staging")
+    kept = Path(client.get_run(version.run_id or "").info.artifact_uri.removeprefix("file://")) / EVALUATION_FILE.name
+    first = kept.read_bytes()
+    kept.unlink()
+    download.export(version, "staging", uri, tmp_path / "without")
+    assert registry.load(tmp_path / "without", "registry").evaluation is None
+    register.main()
+    assert kept.read_bytes() == first
+    download.export(version, "staging", uri, tmp_path / "copy")
+    found = registry.load(tmp_path / "copy", "registry").evaluation
+    assert found
+    measured = json.loads(EVALUATION_FILE.read_bytes())
+    assert {key: found[key] for key in measured} == measured
+    assert set(found) - set(measured) == {"curves", "importance", "metrics", "texts"}
+    assert list(found["importance"])[0] == (register.PLOTS_DIR / "importance.csv").read_text().split()[1].split(",")[0]
+    assert {name: set(curve) for name, curve in found["curves"].items()} == {
+        "roc": {"false_positive_rate", "true_positive_rate"},
+        "calibration": {"predicted", "observed", "rows"},
+    }
+    assert sum(found["curves"]["calibration"]["rows"]) == found["rows"]["test"]["rows"]
+    assert found["metrics"]["log_loss"] == {"title": "log loss", "higher_is_better": False}
+    assert list(found["metrics"]) == list(HIGHER_IS_BETTER) and set(found["texts"]) == CARD_KEYS
 
 
 def on_time(clone: Clone, line: str, **environment: str) -> subprocess.CompletedProcess[str]:

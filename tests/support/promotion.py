@@ -17,7 +17,9 @@ from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, FEATURE_NAMES
 from app.model import bundle as model
+from app.model.served import Production
 from app.problem.lookups import Lookups
+from app.registry import download
 from ops.registry import production as pointer
 from ops.registry.production import PREVIOUS, PRODUCTION, by_alias
 from stages import params, tracking
@@ -140,9 +142,18 @@ def decisions(client: MlflowClient) -> list[Any]:
     return tracking.find_runs(client, {tracking.STAGE_TAG: "decision"})
 
 
+def record_of(client: MlflowClient) -> Production:
+    """Return the record of how the Production version became that."""
+    found = download.registered(client.get_model_version_by_alias(NAME, PRODUCTION), PRODUCTION).production
+    assert found
+    return found
+
+
 def assert_settled(client: MlflowClient) -> None:
-    """Assert that aliases, history and registry tell one story, and nothing is under way."""
-    last = pointer.moves(client, NAME)[-1]
+    """Assert that aliases, history, record and registry tell one story, and nothing is under way."""
+    last, record = pointer.moves(client, NAME)[-1], record_of(client)
+    assert (record.run_id, record.action, record.why) == (last["run_id"], last["action"], last["why"])
+    assert record.since == int(last["at"]) / 1000
     assert aliases(client) == (last["to"], last["from"] or None)
     assert pointer.INTENT_TAG not in client.get_registered_model(NAME).tags
     assert [found.name for found in client.search_registered_models()] == [NAME]

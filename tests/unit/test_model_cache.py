@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import resource
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.model import bundle as model
+from app.model.evaluation import EVALUATION_FILE
+from app.model.served import Production
 from app.registry.cache import POINTER_FILE, Cache
 from app.registry.version import VERSION_FILE, Registered
 from app.settings import Settings
@@ -55,6 +58,35 @@ def test_a_kept_version_is_loaded_as_it_was_registered(cache: Cache, known: Regi
     assert served and served.source == "cache" and served.bundle.digest == known.bundle_digest
     assert sorted(path.name for path in (tmp_path / "served").iterdir()) == sorted([known.bundle_digest, POINTER_FILE])
     assert "secret" not in (tmp_path / "served" / POINTER_FILE).read_text()
+
+
+def test_a_version_is_kept_with_its_evaluation_and_with_how_it_became_production(
+    known: Registered, baked: Path, tmp_path: Path
+) -> None:
+    facts = {"bundle_digest": known.bundle_digest, "test": {"roc_auc": 0.7}}
+    (baked / EVALUATION_FILE).write_text(json.dumps(facts))
+    record = Production(since=1.5, action="promote", by="ada", why="accepted", run_id="r")
+    cache = cache_of(tmp_path)
+    cache.keep(known.model_copy(update={"production": record}), baked)
+    pointer = cache.pointer()
+    served = pointer and cache.load(pointer, "cache")
+    assert served and (served.evaluation, served.production) == (facts, record)
+
+
+def test_a_damaged_evaluation_is_no_reason_to_remove_a_cached_version(
+    cache: Cache, known: Registered, tmp_path: Path
+) -> None:
+    (tmp_path / "served" / known.bundle_digest / EVALUATION_FILE).write_text("{")
+    for _ in range(2):
+        served = cache.load(known, "cache")
+        assert served and served.evaluation is None
+
+
+def test_a_version_that_is_neither_cached_nor_downloaded_is_not_pointed_to(cache: Cache, known: Registered) -> None:
+    cache.keep(known.model_copy(update={"version": "8", "bundle_digest": "0" * 64}))
+    assert pointed(cache) == known and cache.load(known, "cache")
+    cache.keep(known.model_copy(update={"version": "8"}))  # the same bundle
+    assert (found := pointed(cache)) and found.version == "8"
 
 
 def test_the_version_of_another_registry_name_or_alias_is_not_used(cache: Cache, tmp_path: Path) -> None:

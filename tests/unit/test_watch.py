@@ -18,6 +18,7 @@ from starlette.datastructures import State
 
 from app.errors import BundleInvalid, ModelUnavailable
 from app.metrics import Metrics
+from app.model.served import Production
 from app.registry import download, watch
 from app.registry.alias import find, find_by_http
 from app.registry.cache import Cache
@@ -33,13 +34,15 @@ class FakeDownloads(Downloads):
     def __init__(self, folders: dict[str, Path]) -> None:
         super().__init__()
         self.folders, self.alias = folders, ""
+        self.record: Production | None = None
         self.asked: list[str] = []
 
     async def request(self, *command: str) -> Registered:
         """Answer as app.registry.download does."""
         if command[0] == "find":
             if self.alias in self.folders:
-                return Registered.model_validate_json((self.folders[self.alias] / VERSION_FILE).read_bytes())
+                found = Registered.model_validate_json((self.folders[self.alias] / VERSION_FILE).read_bytes())
+                return found.model_copy(update={"production": self.record})
             return Registered(name=command[2], version=self.alias, alias=command[3], run_id=None, bundle_digest="")
         version, target = command[3], command[5]
         self.asked.append(version)
@@ -134,6 +137,42 @@ def test_a_cached_version_is_served_first_stays_after_a_failure_and_spares_the_d
     assert look(watcher, "2") == "2" and downloads.asked == ["9"]
 
 
+def test_a_record_that_changes_is_served_and_cached_at_the_next_poll_without_loading_the_model_again(
+    downloads: FakeDownloads, tmp_path: Path
+) -> None:
+    settings = Settings(MLFLOW_TRACKING_URI="sqlite:///none.db", model_cache=tmp_path / "served")
+    watcher = Watcher(State({"settings": settings, "served": None, "metrics": Metrics(), "reason": ""}))
+    watcher.downloads = downloads
+    look(watcher, "1")
+    before = watcher.state.served
+    assert before.production is None
+    for number in range(2):
+        downloads.record = Production(since=number, action="promote", by="ada", why="accepted", run_id="r")
+        look(watcher, "1", 2)
+        served, pointer = watcher.state.served, Cache(settings).pointer()
+        assert served.bundle is before.bundle and served.production == downloads.record
+        assert pointer and pointer.production == downloads.record
+    assert downloads.asked == ["1"] and result(watcher, "swapped") == 1 and result(watcher, "unchanged") == 4
+
+
+def test_the_record_of_a_baked_version_is_the_registry_s_and_the_cache_stays_as_it_is(
+    downloads: FakeDownloads, tmp_path: Path
+) -> None:
+    cache = tmp_path / "served"
+    settings = Settings(MLFLOW_TRACKING_URI="sqlite:///none.db", model_cache=cache, baked_model=downloads.folders["1"])
+    watcher = Watcher(State({"settings": settings, "served": None, "metrics": Metrics(), "reason": ""}))
+    watcher.downloads = downloads
+
+    async def start() -> None:
+        watcher.start().cancel()
+
+    asyncio.run(start())
+    downloads.record = Production(since=1, action="promote", by="ada", why="accepted", run_id="r")
+    assert watcher.state.served.production is None and look(watcher, "1") == "1"
+    assert watcher.state.served.source == "registry" and watcher.state.served.production == downloads.record
+    assert downloads.asked == [] and not cache.exists()
+
+
 def test_without_a_model_the_reason_is_there(watcher: Watcher) -> None:
     assert look(watcher, "9") is None and "BundleInvalid" in watcher.state.reason
 
@@ -170,7 +209,13 @@ VERSION = {
     "version": "3",
     "run_id": "r",
     "creation_timestamp": 1500,
-    "tags": [{"key": "bundle.digest", "value": "d"}],
+    "tags": [
+        {"key": "bundle.digest", "value": "d"},
+        {
+            "key": "production.record",
+            "value": '{"since": 1.5, "action": "promote", "by": "ada", "why": "better", "run_id": "q"}',
+        },
+    ],
 }
 
 
@@ -213,6 +258,7 @@ def test_an_http_registry_is_asked_by_one_request(mlflow: Any, monkeypatch: pyte
     found = find_by_http(f"{uri}/", "flight-delay", "production")
     assert (found.version, found.alias, found.run_id, found.bundle_digest) == ("3", "production", "r", "d")
     assert found.created == 1.5
+    assert found.production == Production(since=1.5, action="promote", by="ada", why="better", run_id="q")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
     find_by_http(uri, "flight-delay", "production")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "u")
