@@ -192,6 +192,7 @@ class TestInABrowser:
             page.click("button[type=submit]")
             page.wait_for_selector("#answer .big")
             assert "-H 'X-API-Key: KEY'" in page.locator("#curl").text_content()
+            expect(page.locator(".tile:has(dt:text-is('Journal')) dd").first).to_have_text("off", timeout=15_000)
 
     def test_the_model_is_described_by_its_evaluation(self, page: Page, service: Service) -> None:
         facts = httpx.get(f"{service.base}/page/model").json()

@@ -38,11 +38,16 @@ function tiles(recent, journal, facts) {
     ["Share of alerts", percent(recent.alert_share), tested ? `${percent(tested.threshold.alert_share)} in the test period` : ""],
     ["Mean probability", percent(recent.mean_probability), tested ? `positive in the test period: ${percent(tested.rate.test)}` : ""],
     ["Inputs", `${count(recent.unseen)} unknown`, `category values; ${recent.missing === null ? "–" : recent.missing.toFixed(1)} missing features a prediction`],
-    ["Journal", journal.state, { off: "predictions are not recorded", up: `${count(journal.waiting)} waiting`, down: `${count(journal.waiting)} waiting, ${count(journal.dropped)} dropped` }[journal.state], journal.state === "down"],
+    ["Journal", journal.state, written(journal), journal.state === "down"],
   ];
   return make("div", {}, make("p", { class: "quiet" }, `The last ${minutes === 1 ? "minute" : `${minutes} minutes`}. Drift over days and weeks is measured by the drift monitor and shown in Grafana.`),
     make("dl", { class: "tiles" }, entries.map(([name, value, more, bad]) => make("div", { class: "tile" },
       make("dt", {}, name), make("dd", { class: bad ? "bad" : null }, value), make("dd", { class: "quiet" }, more)))));
+}
+
+function written({ state, waiting, dropped }) {
+  if (state === "off") return "predictions are not recorded";
+  return `${count(waiting)} waiting${state === "down" ? `, ${count(dropped)} dropped` : ""}`;
 }
 
 function chart(name, values, text, times) {
