@@ -124,6 +124,7 @@ def test_a_promoter_that_was_paused_for_longer_than_its_lock_changes_nothing(
     assert_settled(client)
 
 
+@pytest.mark.long
 def test_a_record_that_was_written_late_is_set_back_if_its_version_is_production_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
