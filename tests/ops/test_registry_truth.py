@@ -96,8 +96,8 @@ def receipt(bench: Bench, name: str) -> str:
     period = {"test": {"first": "2013-11-01", "last": "2013-12-10"}}
     write_json(EVALUATION_FILE, {"rows": period, "bundle_digest": digest})
     register.PLOTS_DIR.mkdir(exist_ok=True)
-    for name, table in PLOTS.items():
-        (register.PLOTS_DIR / f"{name}.csv").write_text(table)
+    for plot, table in PLOTS.items():
+        (register.PLOTS_DIR / f"{plot}.csv").write_text(table)
     return digest
 
 
