@@ -28,6 +28,10 @@ test-all: data ## run every test that this machine can run
 lint: ## check formatting, style, types, imports, the Dockerfile and the workflows
 	$(RUN) ops/ci/lint.sh
 
+docs: ## build the documentation as a site, to build/site
+	$(RUN) env NO_MKDOCS_2_WARNING=1 python -m mkdocs build --config-file ops/docs/mkdocs.yml
+	@echo "Open build/site/index.html in a browser."
+
 format: ## sort imports and format
 	$(RUN) isort $(SOURCES)
 	$(RUN) black --quiet $(SOURCES)

@@ -86,7 +86,7 @@ class Settings(Inherited):
     """Alias of the version that is served."""
 
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
-    """MLflow's address, from MLflow's own variable. If empty, `registry_uri` gives the default."""
+    """MLflow's address, in its own variable. If empty: sqlite:///mlflow.db, or no registry with `baked_model`."""
 
     baked_model: Path | None = None
     """Folder with a copy of a registered version, served while no registry is configured or reachable."""
@@ -109,7 +109,7 @@ class Settings(Inherited):
     """Days after which journal rows are deleted."""
 
     api_keys: Annotated[tuple[str, ...], NoDecode] = ()
-    """SHA-256 (hex) of each accepted X-API-Key, separated by commas; empty disables authentication."""
+    """SHA-256 of each accepted X-API-Key (`printf %s KEY | sha256sum`), separated by commas; empty: no authentication."""
 
     max_in_progress: int = Field(default=512, ge=1)
     """Maximum number of concurrent requests; further ones get 503 with Retry-After."""

@@ -67,6 +67,15 @@ def openapi() -> None:
     click.echo(f"{OPENAPI} is written; `git diff {OPENAPI}` shows what changed for clients.")
 
 
+@group.verb("on-time ci reference")
+def reference() -> None:
+    """Write docs/reference from the commands, parameters, settings, metrics and openapi.json."""
+    from ops.docs import reference as pages
+
+    changed = pages.write()
+    click.echo(f"{', '.join(map(str, changed)) or 'No page'} changed.")
+
+
 @group.verb("on-time ci outputs")
 def outputs() -> None:
     """Restore this commit's data and outputs from DVC's cache, as far as it has them."""

@@ -26,7 +26,7 @@ log = logging.getLogger("ops.monitoring.alert_receiver")
 
 
 class ReceiverSettings(Inherited):
-    """Settings of the receiver, each from the variable ONTIME_RECEIVER_<NAME>."""
+    """Settings of the alert receiver, each from the variable ONTIME_RECEIVER_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="ONTIME_RECEIVER_")
 

@@ -33,7 +33,7 @@ def grant(host: str, key: str, known_hosts: str, folder: Path) -> str:
     machine = host.removeprefix("ssh://").rpartition("@")[2]
     for name, value in (("the secret DEPLOY_KEY", key), ("the variable DEPLOY_KNOWN_HOSTS", known_hosts)):
         if not value.strip():
-            raise AccessRefused(f"{host} needs {name} of the environment; docs/ci.md describes it.")
+            raise AccessRefused(f"{host} needs {name} of the environment; docs/github.md describes it.")
     folder.mkdir(mode=0o700, exist_ok=True)
     _write(folder / f"id_{NAME}", key)
     _write(folder / f"known_hosts_{NAME}", known_hosts)

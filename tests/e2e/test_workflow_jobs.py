@@ -81,7 +81,7 @@ def clone(tmp_path: Path) -> Clone:
     return make_clone(tmp_path / "clone", data=False)
 
 
-@pytest.mark.parametrize("job", ["quality", "data", "lock", "tests"])
+@pytest.mark.parametrize("job", ["quality", "docs", "data", "lock", "tests"])
 def test_a_job_of_ci_passes(runner: Runner, clone: Clone, job: str) -> None:
     steps = yaml.safe_load((clone.path / WORKFLOW).read_text())["jobs"][job]["steps"]
     code, log = runner(clone, job)

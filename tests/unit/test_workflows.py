@@ -23,6 +23,7 @@ MAY_WRITE = {  # no other job may write anything
     ("codeql.yml", "analyze"): {"security-events"},
     ("comment.yml", "comment"): {"pull-requests"},
     ("deploy.yml", "deploy"): {"deployments"},
+    ("docs.yml", "publish"): {"id-token", "pages"},
     ("release.yml", "image"): {"attestations", "id-token", "packages"},
     ("release.yml", "production"): {"deployments"},
     ("release.yml", "staging"): {"deployments"},
@@ -123,7 +124,7 @@ def test_the_run_of_a_fork_has_no_secret() -> None:
 
 
 def test_a_release_takes_nothing_from_a_cache() -> None:
-    for name in ("release.yml", "deploy.yml", "rollback.yml", "retrain.yml"):
+    for name in ("release.yml", "deploy.yml", "docs.yml", "rollback.yml", "retrain.yml"):
         text = (FOLDER / name).read_text()
         assert "actions/cache" not in text and "cache:" not in text, name
 

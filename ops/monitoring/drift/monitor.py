@@ -27,7 +27,7 @@ log = logging.getLogger("ops.monitoring.drift")
 
 
 class DriftSettings(Inherited):
-    """Settings of the monitor, each from the variable ONTIME_DRIFT_<NAME>."""
+    """Settings of the drift monitor, each from the variable ONTIME_DRIFT_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="ONTIME_DRIFT_")
 

@@ -1,0 +1,1 @@
+"""The documentation: the generated reference pages, and the site."""
