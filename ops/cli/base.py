@@ -44,6 +44,16 @@ class CallerPath(click.Path):
         return Path(os.fsdecode(super().convert(path, param, ctx)))
 
 
+class Address(CallerPath):
+    """The address of an object store, as it is, or a path relative to the folder that the user is in."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the address as text."""
+        return value if "://" in value else str(super().convert(value, param, ctx))
+
+
 class Version(click.IntRange):
     """The number of a registered version, converted to the registry's string."""
 

@@ -215,3 +215,17 @@ def year(ctx: click.Context, months: int, files: Path | None, folder: Path) -> N
 
     ctx.invoke(data.fetch)
     click.echo(work.live(Path.cwd(), Path(folder), months, files))
+
+
+@group.verb("on-time model score flights/ s3://bucket/predictions --version 3")
+@click.argument("source", type=base.Address(), metavar="INPUT")
+@click.argument("target", type=base.Address(), metavar="OUTPUT")
+@base.version_option
+@click.option("--alias", default="production", help="Alias of the version, if no number is given.")
+@click.option("--rejected", type=click.FloatRange(0, 1), default=0.01, help="Share of rows that may be invalid.")
+@click.option("--workers", type=base.COUNT, metavar="N", help="Processes; by default one for each processor.")
+def score(source: str, target: str, version: str | None, alias: str, rejected: float, workers: int | None) -> None:
+    """Predict the rows of a file or a folder: Parquet, CSV or Arrow, local or in S3; repeat it to continue."""
+    from ops.scoring import command
+
+    click.echo(command.score(source, target, version, alias, rejected, workers or 0))

@@ -18,11 +18,18 @@ import boto3
 import httpx
 import mlflow
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from app.interface import EXAMPLE, Request
+from app.registry import version as registry
+from ops.scoring.output import Job
+from ops.scoring.score import score
 from ops.stack import credentials as secrets
 from tests.conftest import ROOT, Postgres, postgres_programs, running
+from tests.support.models import bake
 
 COMPOSE = ROOT / "ops" / "stack" / "compose"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -183,6 +190,22 @@ def test_dvc_pushes_and_pulls(system: Stack, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / ".dvc" / "cache")
     run("dvc", "pull")
     assert (tmp_path / "data" / "table.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_files_in_s3_are_scored_to_s3(system: Stack, bundle_dir: Path, tmp_path: Path) -> None:
+    patch = {"AWS_ENDPOINT_URL": system.storage, "AWS_ALLOW_HTTP": "true"} | system.s3
+    baked, rows = bake(bundle_dir, "3", tmp_path / "model"), [Request.model_validate(EXAMPLE).model_dump()] * 300
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    storage = boto3.client("s3", endpoint_url=system.storage, **_keys(system))
+    storage.upload_file(str(tmp_path / "a.parquet"), "dvc", "scored/in/a.parquet")
+    known = registry.Registered.model_validate_json((baked / registry.VERSION_FILE).read_bytes())
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in patch.items():
+            environment.setenv(name, value)
+        job = Job("s3://dvc/scored/in", "s3://dvc/scored/out", known, baked, 0.01, 1)
+        assert [score(job, 0.5)[:3] for _ in range(2)] == [(300, 0, 0), (0, 0, 300)]
+    keys = {item["Key"] for item in storage.list_objects_v2(Bucket="dvc", Prefix="scored/out/a")["Contents"]}
+    assert keys == {"scored/out/a-00000.parquet", "scored/out/a-00000.json"}
 
 
 def test_roles_reach_their_own_database_only_and_the_monitor_only_reads(system: Stack) -> None:

@@ -1,0 +1,171 @@
+"""The files that are scored: found locally or in S3, and read in blocks of fixed size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv, fs
+
+from app.columns.batches import MAX_ROWS, RECORD
+from app.columns.fields import Field, Record
+from app.errors import OnTimeError
+
+BLOCK_ROWS = MAX_ROWS
+"""Rows that are read and predicted together; as many as in a batch of the service."""
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".arrow", ".feather", ".arrows")
+STREAMED = ".arrows"
+_CSV_TYPES = {"number": pa.float64(), "integer": pa.int64(), "flag": pa.bool_()}
+
+
+class InputInvalid(OnTimeError):
+    """An input file that is missing, damaged, or lacks a column."""
+
+
+class Input(NamedTuple):
+    """One input file; `name` is its path below the input folder without the suffix."""
+
+    name: str
+    path: str
+    size: int
+    modified: str
+
+
+def located(address: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system and the path of an address: a local path or an S3 address."""
+    if "://" in address:
+        system, path = fs.FileSystem.from_uri(address)
+        return system, path.rstrip("/")
+    return fs.LocalFileSystem(), str(Path(address).resolve())
+
+
+def inputs(system: fs.FileSystem, path: str) -> list[Input]:
+    """Return the input files at a path, a file or a folder, in the order of their names."""
+    info = system.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise InputInvalid(f"{path} does not exist.")
+    if info.type == fs.FileType.File:
+        return [_input(info, PurePosixPath(path).parent)]
+    listed = system.get_file_info(fs.FileSelector(path, recursive=True))
+    found = [_input(one, PurePosixPath(path)) for one in listed if one.is_file and one.path.endswith(SUFFIXES)]
+    if not found:
+        raise InputInvalid(f"{path} has no file that ends with {', '.join(SUFFIXES)}.")
+    names = [one.name for one in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputInvalid(f"{path} has two files named {min(twice)}, whose predictions would have one name.")
+    return sorted(found)
+
+
+def _input(info: fs.FileInfo, folder: PurePosixPath) -> Input:
+    suffix = next((one for one in SUFFIXES if info.path.endswith(one)), None)
+    if suffix is None:
+        raise InputInvalid(f"{info.path} does not end with {', '.join(SUFFIXES)}.")
+    name = str(PurePosixPath(info.path).relative_to(folder)).removesuffix(suffix)
+    return Input(name, info.path, info.size, info.mtime.isoformat() if info.mtime else "")
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Raise InputInvalid for what Arrow's readers raise for a damaged file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as err:
+        raise InputInvalid(
+            f"{path} cannot be read: {str(err).splitlines()[0]} Complete parts are kept: write the file again, and "
+            "repeat the command."
+        ) from err
+
+
+def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file in blocks of `BLOCK_ROWS`, the last one smaller, from row `skipped` on.
+
+    Rows that are skipped in Parquet are not decoded, as far as they are whole row groups.
+    """
+    with reading(path), system.open_input_file(path) as file:
+        if path.endswith(".parquet"):
+            parts = _parquet(file, skipped)
+        else:
+            parts = _skipped(_csv(file, path) if ".csv" in path.rpartition("/")[2] else _arrow(file, path), skipped)
+        yield from _resized(parts)
+
+
+def _parquet(file: Any, skipped: int) -> Iterator[pa.RecordBatch]:
+    opened = pq.ParquetFile(file)
+    groups = list(range(opened.num_row_groups))
+    while groups and (rows := opened.metadata.row_group(groups[0]).num_rows) <= skipped:
+        skipped -= rows
+        groups.pop(0)
+    return _skipped(opened.iter_batches(BLOCK_ROWS, row_groups=groups), skipped)
+
+
+def _csv(file: Any, path: str) -> Iterator[pa.RecordBatch]:
+    fields = RECORD.fields if RECORD else {}
+    types = {name: _CSV_TYPES.get(field.kind, pa.string()) for name, field in fields.items()}
+    content = pa.CompressedInputStream(file, "gzip") if path.endswith(".gz") else file
+    options = csv.ConvertOptions(column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    for part in csv.open_csv(content, convert_options=options):
+        yield _nested(part, fields)
+
+
+def _nested(part: pa.RecordBatch, fields: dict[str, Field]) -> pa.RecordBatch:
+    """Return a block with lists and structs in place of their JSON."""
+    for i, name in enumerate(part.schema.names):
+        if name in fields and fields[name].kind in ("list", "record"):
+            try:
+                values = [None if text is None else json.loads(text) for text in part.column(i).to_pylist()]
+            except ValueError as err:
+                raise InputInvalid(f"column {name} is not JSON: {err}") from err
+            part = part.set_column(i, name, pa.array(values, _type(fields[name])))
+    return part
+
+
+def _type(field: Field | Record) -> pa.DataType:
+    """Return the Arrow type of a nested field, so that a block without values has it too."""
+    if isinstance(field, Record):
+        return pa.struct({name: _type(one) for name, one in field.fields.items()})
+    if field.kind == "list":
+        assert field.item is not None
+        return pa.list_(_type(field.item))
+    if field.kind == "record":
+        assert field.item is not None
+        return _type(field.item)
+    return _CSV_TYPES.get(field.kind, pa.string())
+
+
+def _arrow(file: Any, path: str) -> Iterator[pa.RecordBatch]:
+    if path.endswith(STREAMED):
+        yield from pa.ipc.open_stream(file)
+    else:
+        opened = pa.ipc.open_file(file)
+        for i in range(opened.num_record_batches):
+            yield opened.get_batch(i)
+
+
+def _skipped(parts: Iterator[pa.RecordBatch], skipped: int) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        if skipped < part.num_rows:
+            yield part.slice(skipped)
+        skipped = max(0, skipped - part.num_rows)
+
+
+def _resized(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for part in parts:
+        waiting.append(part)
+        rows += part.num_rows
+        while rows >= BLOCK_ROWS:
+            whole = pa.Table.from_batches(waiting)
+            yield _one(whole.slice(0, BLOCK_ROWS))
+            waiting, rows = whole.slice(BLOCK_ROWS).to_batches(), rows - BLOCK_ROWS
+    if rows:
+        yield _one(pa.Table.from_batches(waiting))
+
+
+def _one(table: pa.Table) -> pa.RecordBatch:
+    return table.combine_chunks().to_batches()[0]

@@ -1,0 +1,192 @@
+"""The output of scoring: parts with their receipts, complete or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from app.errors import OnTimeError, Refused
+from app.registry.version import Registered
+from ops.scoring.files import BLOCK_ROWS, Input, located
+from ops.scoring.predict import FIELDS, Scored, listed
+
+PART_ROWS = 100 * BLOCK_ROWS
+"""Rows of an input file whose predictions are in one part."""
+GROUP_BLOCKS = 10
+"""Blocks of a row group of the output."""
+
+EMPTY = pa.schema({"row": pa.int64(), "probability": pa.float64(), "alert": pa.bool_()})
+"""The columns of a part without rows."""
+
+
+class OutputInvalid(OnTimeError):
+    """An output folder that cannot be written, or has other predictions."""
+
+
+class TooManyRejected(Refused):
+    """More rows violate the request's schema than are tolerated."""
+
+
+class Job(NamedTuple):
+    """What is scored with what, to where; `tolerated` is the share of rows of a part that may be rejected."""
+
+    source: str
+    target: str
+    model: Registered
+    folder: Path
+    tolerated: float
+    workers: int
+
+
+class Part(NamedTuple):
+    """The receipt of a complete part, a JSON file beside it."""
+
+    file: str
+    input: str
+    input_size: int
+    input_modified: str
+    first_row: int
+    rows: int
+    rejected: int
+    last: bool
+    """Whether the part ends with the input file."""
+    model: str
+    version: str
+    bundle_digest: str
+    threshold: float
+
+
+class Target:
+    """The output folder."""
+
+    def __init__(self, job: Job, threshold: float) -> None:
+        self.job, self.threshold = job, threshold
+        self.system, self.path = located(job.target)
+
+    def place(self, file: Input, number: int, suffix: str = ".parquet") -> str:
+        """Return the path of a part, or with another suffix that of a file beside it."""
+        return f"{self.path}/{file.name}-{number:05d}{suffix}"
+
+    def known(self, file: Input) -> list[Part]:
+        """Return the complete parts of a file, from the first on; raise OutputInvalid for those of other inputs."""
+        found: list[Part] = []
+        while not (found and found[-1].last):
+            place = self.place(file, len(found), ".json")
+            if self.system.get_file_info(place).type != fs.FileType.File:
+                break
+            with self.system.open_input_stream(place) as opened:
+                part = Part(**json.loads(opened.read()))
+            self._same(part, file, place)
+            found.append(part)
+        return found
+
+    def _same(self, part: Part, file: Input, place: str) -> None:
+        model = self.job.model
+        if part.bundle_digest != model.bundle_digest:
+            what = f"predictions of version {part.version}, not of version {model.version}"
+        elif (part.input_size, part.input_modified) != (file.size, file.modified):
+            what = f"predictions of {file.path} as it was before it changed"
+        else:
+            return
+        raise OutputInvalid(f"{place} has {what}. Choose another folder, or remove this one.")
+
+    @contextmanager
+    def writing(self, place: str) -> Iterator[Any]:
+        """Yield a file to write, which gets its name when the block ends without an error."""
+        draft = f"{place}.partial"
+        try:
+            self.system.create_dir(place.rpartition("/")[0], recursive=True)
+            with self.system.open_output_stream(draft) as opened:
+                yield opened
+            self.system.move(draft, place)
+        except OSError as err:
+            raise OutputInvalid(
+                f"{place} cannot be written: {os.strerror(err.errno) if err.errno else err}. Complete parts are kept: "
+                "repeat the command when this is solved."
+            ) from err
+
+
+class Writer:
+    """Writes one part: the rows with their predictions, the rejected rows, and the receipt."""
+
+    def __init__(self, target: Target, file: Input, number: int) -> None:
+        self.target, self.file, self.number = target, file, number
+        self.first, self.rows = number * PART_ROWS, 0
+        self.rejected: list[dict[str, Any]] = []
+        self._blocks: list[pa.RecordBatch] = []
+        self._parquet: pq.ParquetWriter | None = None
+        self._opened = target.writing(target.place(file, number))
+        self._sink: Any = None
+
+    def __enter__(self) -> None:
+        self._sink = self._opened.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            try:
+                self._flush()
+                (self._parquet or pq.ParquetWriter(self._sink, EMPTY)).close()
+            except OSError as err:
+                error = (type(err), err, err.__traceback__)
+        self._opened.__exit__(*error)
+
+    def add(self, block: pa.RecordBatch, scored: Scored) -> None:
+        """Add a block; raise TooManyRejected when more rows are rejected than tolerated."""
+        self.rejected += listed(scored.rejected, block, self.first + self.rows)
+        self.rows += block.num_rows
+        if len(self.rejected) > self.target.job.tolerated * max(self.rows, BLOCK_ROWS):
+            first = self.rejected[0]
+            raise TooManyRejected(
+                f"{len(self.rejected):,} of {self.rows:,} rows of {self.file.path} violate the request's schema, more "
+                f"than {self.target.job.tolerated:.1%}; row {first['row']:,}: {'; '.join(first['reasons'])}. Correct "
+                "them, or raise --rejected."
+            )
+        kept = ~np.isnan(scored.probabilities)
+        others = [name for name in block.schema.names if name not in FIELDS]
+        row = pa.array(np.arange(block.num_rows) + self.first + self.rows - block.num_rows)
+        columns = {"row": row} | {name: block.column(name) for name in others}
+        columns["probability"] = pa.array(scored.probabilities)
+        columns["alert"] = pa.array(scored.probabilities >= self.target.threshold)
+        self._blocks.append(pa.RecordBatch.from_pydict(columns).filter(pa.array(kept)))
+        if len(self._blocks) == GROUP_BLOCKS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._blocks:
+            table = pa.Table.from_batches(self._blocks)
+            self._parquet = self._parquet or pq.ParquetWriter(self._sink, table.schema)
+            self._parquet.write_table(table, row_group_size=table.num_rows or 1)
+        self._blocks = []
+
+    def complete(self, last: bool) -> Part:
+        """Write the rejected rows, and then the receipt, which makes the part complete; return it."""
+        target, job = self.target, self.target.job
+        if self.rejected:
+            with target.writing(target.place(self.file, self.number, ".rejected.jsonl")) as opened:
+                opened.write("".join(json.dumps(row, default=str) + "\n" for row in self.rejected).encode())
+        part = Part(
+            file=target.place(self.file, self.number).removeprefix(f"{target.path}/"),
+            input=self.file.path,
+            input_size=self.file.size,
+            input_modified=self.file.modified,
+            first_row=self.first,
+            rows=self.rows,
+            rejected=len(self.rejected),
+            last=last,
+            model=job.model.name,
+            version=job.model.version,
+            bundle_digest=job.model.bundle_digest,
+            threshold=target.threshold,
+        )
+        with target.writing(target.place(self.file, self.number, ".json")) as opened:
+            opened.write((json.dumps(part._asdict(), indent=1) + "\n").encode())
+        return part

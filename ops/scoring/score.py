@@ -1,0 +1,110 @@
+"""Scoring of files, by a process for each core; a call continues where an earlier one ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import pyarrow as pa
+from pyarrow import fs
+
+from app.api import cpus
+from app.errors import OnTimeError
+from ops.scoring.files import Input, InputInvalid, blocks, inputs, located
+from ops.scoring.output import PART_ROWS, Job, Part, Target, Writer
+from ops.scoring.predict import FIELDS, BlockInvalid, Scored, Worker
+
+AHEAD = 3
+"""Blocks for each process that are read ahead."""
+
+
+class Total(NamedTuple):
+    """What a call did; `known` are the rows of parts that were complete before."""
+
+    rows: int = 0
+    rejected: int = 0
+    known: int = 0
+    seconds: float = 0.0
+
+
+def score(job: Job, threshold: float, report: Callable[[Part, float], None] = lambda part, rate: None) -> Total:
+    """Score all input files; raise InputInvalid, OutputInvalid or TooManyRejected.
+
+    Parts that an earlier call completed are kept. `report` is called with each new part and its rows per second.
+    """
+    started, total = time.monotonic(), Total()
+    system, path = located(job.source)
+    target = Target(job, threshold)
+    with _pool(job) as pool:
+        for file in inputs(system, path):
+            known = target.known(file)
+            total = total._replace(known=total.known + sum(part.rows for part in known))
+            if known and known[-1].last:
+                continue
+            for part, seconds in _parts(job, target, pool, system, file, len(known)):
+                total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
+                report(part, part.rows / seconds)
+    return total._replace(seconds=time.monotonic() - started)
+
+
+@contextmanager
+def _pool(job: Job) -> Iterator[ProcessPoolExecutor]:
+    """Yield the processes that predict, one thread each."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pool = ProcessPoolExecutor(job.workers or cpus.available(), get_context("spawn"), Worker.start, (job.folder,))
+    try:
+        yield pool
+    except BrokenProcessPool as err:
+        raise OnTimeError(
+            "a process that predicts has ended, by lack of memory or a signal. Complete parts are kept: repeat the "
+            "command, with fewer --workers."
+        ) from err
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _parts(
+    job: Job, target: Target, pool: ProcessPoolExecutor, system: fs.FileSystem, file: Input, number: int
+) -> Iterator[tuple[Part, float]]:
+    """Write the parts of a file from a number on; yield the receipt of each, and the seconds that it took."""
+    results = _results(job, pool, blocks(system, file.path, number * PART_ROWS), file)
+    following = next(results, None)
+    while following or not number:
+        started, writer = time.monotonic(), Writer(target, file, number)
+        with writer:
+            while following and writer.rows < PART_ROWS:
+                writer.add(*following)
+                following = next(results, None)
+        yield writer.complete(last=following is None), time.monotonic() - started
+        number += 1
+
+
+def _results(
+    job: Job, pool: ProcessPoolExecutor, read: Iterator[pa.RecordBatch], file: Input
+) -> Iterator[tuple[pa.RecordBatch, Scored]]:
+    """Yield each block with its predictions, in order, while the next ones are read and predicted."""
+    waiting: deque[tuple[pa.RecordBatch, Future[Scored]]] = deque()
+    most = int(job.tolerated * PART_ROWS) + 1
+
+    def submit(count: int) -> None:
+        for block in islice(read, count):
+            fields = [name for name in block.schema.names if name in FIELDS]
+            waiting.append((block, pool.submit(Worker.score, block.select(fields), most)))
+
+    submit(AHEAD * (job.workers or cpus.available()))
+    while waiting:
+        block, future = waiting.popleft()
+        try:
+            scored = future.result()
+        except BlockInvalid as err:
+            raise InputInvalid(f"{file.path} does not have the columns of a request: {err}.") from err
+        submit(1)
+        yield block, scored

@@ -1,0 +1,286 @@
+"""Scoring of files: the predictions of the service, complete or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import csv
+
+from app.interface import EXAMPLE, Request
+from app.model.bundle import Bundle
+from app.registry import version as registry
+from ops.scoring import files, output
+from ops.scoring import score as scoring
+from ops.scoring.files import InputInvalid
+from ops.scoring.output import Job, OutputInvalid, TooManyRejected
+from tests.support.models import bake
+
+BLOCK, PART = 50, 200
+ROWS: list[dict[str, Any]] = [
+    Request.model_validate(
+        EXAMPLE | {"flight_number": i + 1, "weather": (EXAMPLE["weather"] * (i % 4)) or None}
+    ).model_dump()
+    for i in range(PART * 2 + 30)
+]
+SCRIPT = f"""
+import sys
+from pathlib import Path
+from app.registry import version
+from ops.scoring import files, output, score
+files.BLOCK_ROWS = output.BLOCK_ROWS = {BLOCK}
+output.PART_ROWS = score.PART_ROWS = {PART}
+if __name__ == "__main__":
+    folder = Path(sys.argv[3])
+    served = version.load(folder, "baked")
+    known = version.Registered.model_validate_json((folder / version.VERSION_FILE).read_bytes())
+    report = lambda part, rate: print(part.file, flush=True)
+    score.score(output.Job(sys.argv[1], sys.argv[2], known, folder, 0.01, 1), served.bundle.threshold, report)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as `on-time model export` writes it."""
+    return bake(bundle_dir, "3", tmp_path_factory.mktemp("scored") / "model")
+
+
+@pytest.fixture
+def score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., scoring.Total]:
+    """Return a function that scores files with that model, in small blocks and parts."""
+    for module in (files, output):
+        monkeypatch.setattr(module, "BLOCK_ROWS", BLOCK)
+    for module in (output, scoring):
+        monkeypatch.setattr(module, "PART_ROWS", PART)
+    known = registry.Registered.model_validate_json((folder / registry.VERSION_FILE).read_bytes())
+
+    def run(source: Path | str, target: Path | str, tolerated: float = 0.01, **changed: Any) -> scoring.Total:
+        job = Job(str(source), str(target), known.model_copy(update=changed), folder, tolerated, 1)
+        return scoring.score(job, 0.5)
+
+    return run
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with one input file in a folder of its own."""
+    (tmp_path / "in/2013").mkdir(parents=True)
+    pq.write_table(
+        pa.Table.from_pylist(ROWS).append_column("id", pa.array(range(len(ROWS)))),
+        tmp_path / "in/2013/a.parquet",
+        row_group_size=70,
+    )
+    return tmp_path / "in"
+
+
+def written(target: Path) -> dict[str, bytes]:
+    """Return the files of a folder."""
+    return {str(path.relative_to(target)): path.read_bytes() for path in sorted(target.rglob("*")) if path.is_file()}
+
+
+def predicted(target: Path) -> pa.Table:
+    """Return all predictions of a folder, in the order of the parts."""
+    return pa.concat_tables(pq.read_table(path) for path in sorted(target.rglob("*.parquet")))
+
+
+def as_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows as CSV, nested values as JSON."""
+    flat = [row | {"weather": None if row["weather"] is None else json.dumps(row["weather"])} for row in rows]
+    csv.write_csv(pa.Table.from_pylist(flat), path)
+
+
+def as_arrow(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows as an Arrow file, or as a stream."""
+    table = pa.Table.from_pylist(rows)
+    new = pa.ipc.new_stream if path.suffix == ".arrows" else pa.ipc.new_file
+    with new(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=33)
+
+
+WRITERS: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {
+    "a.parquet": lambda rows, path: pq.write_table(pa.Table.from_pylist(rows), path),
+    "a.csv": as_csv,
+    "a.arrow": as_arrow,
+    "a.arrows": as_arrow,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gets_the_probabilities_of_the_model_to_the_bit(
+    score: Callable[..., scoring.Total], bundle: Bundle, tmp_path: Path, name: str
+) -> None:
+    WRITERS[name](ROWS, tmp_path / name)
+    total = score(tmp_path / name, tmp_path / "out")
+    assert (total.rows, total.rejected, total.known) == (len(ROWS), 0, 0)
+    found = predicted(tmp_path / "out")
+    expected = bundle.probabilities([Request.model_validate(row) for row in ROWS])
+    assert found["row"].to_pylist() == list(range(len(ROWS)))
+    assert found["probability"].to_numpy().tolist() == expected.tolist()
+    assert found["alert"].to_pylist() == (expected >= 0.5).tolist()
+
+
+def test_parts_name_model_and_rows_and_other_columns_are_passed_on(
+    score: Callable[..., scoring.Total], source: Path, tmp_path: Path
+) -> None:
+    score(source, tmp_path / "out")
+    receipts = [json.loads(path.read_bytes()) for path in sorted((tmp_path / "out").rglob("*.json"))]
+    assert [(part["file"], part["first_row"], part["rows"], part["last"]) for part in receipts] == [
+        ("2013/a-00000.parquet", 0, PART, False),
+        ("2013/a-00001.parquet", PART, PART, False),
+        ("2013/a-00002.parquet", 2 * PART, 30, True),
+    ]
+    assert {part["version"] for part in receipts} == {"3"} and len(receipts[0]["bundle_digest"]) == 64
+    assert predicted(tmp_path / "out")["id"].to_pylist() == list(range(len(ROWS)))
+
+
+def test_a_second_call_does_nothing_and_a_lost_part_is_made_again(
+    score: Callable[..., scoring.Total], source: Path, tmp_path: Path
+) -> None:
+    score(source, tmp_path / "out")
+    whole = written(tmp_path / "out")
+    assert score(source, tmp_path / "out")[:3] == (0, 0, len(ROWS))
+    (tmp_path / "out/2013/a-00001.json").unlink()
+    assert score(source, tmp_path / "out")[:3] == (PART + 30, 0, PART)
+    assert written(tmp_path / "out") == whole
+
+
+def test_after_a_kill_the_next_call_continues_and_the_bytes_are_the_same(
+    score: Callable[..., scoring.Total], folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS * 20), source)
+    script = tmp_path / "score.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, str(script), str(source), str(tmp_path / "out"), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout
+        process.stdout.readline()  # the first part is complete
+        os.killpg(process.pid, signal.SIGKILL)
+    before = len(list((tmp_path / "out").glob("*.json")))
+    total = score(source, tmp_path / "out")
+    assert total.known == before * PART > 0 and total.rows == len(ROWS) * 20 - total.known > 0
+    score(source, tmp_path / "other")
+    left = {name: content for name, content in written(tmp_path / "out").items() if not name.endswith(".partial")}
+    assert left == written(tmp_path / "other")
+
+
+def test_invalid_rows_are_set_apart_with_their_reasons(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+    rows = [dict(row) for row in ROWS]
+    rows[7]["dest"], rows[260]["dest"] = "nowhere", rows[260]["origin"]
+    rows[261]["weather"] = [EXAMPLE["weather"][0] | {"humidity_pct": 120.0}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    total = score(tmp_path / "a.parquet", tmp_path / "out", tolerated=0.1)
+    assert total.rejected == 3
+    found = predicted(tmp_path / "out")["row"].to_pylist()
+    assert sorted(set(range(len(ROWS))) - set(found)) == [7, 260, 261]
+    lines = [
+        json.loads(line)
+        for path in sorted((tmp_path / "out").glob("*.rejected.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert [(line["row"], line["reasons"][0].partition(":")[0]) for line in lines] == [
+        (7, "dest"),
+        (260, "dest"),
+        (261, "weather.0.humidity_pct"),
+    ]
+    assert lines[0]["values"]["dest"] == "nowhere"
+
+
+def test_more_invalid_rows_than_tolerated_are_refused_and_complete_parts_stay(
+    score: Callable[..., scoring.Total], tmp_path: Path
+) -> None:
+    rows = [dict(row) for row in ROWS]
+    for row in rows[PART : PART + 40]:
+        row["dest"] = "?"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(TooManyRejected, match=r"row 200: dest: .* raise --rejected"):
+        score(tmp_path / "a.parquet", tmp_path / "out")
+    assert set(written(tmp_path / "out")) >= {"a-00000.parquet", "a-00000.json"}
+    assert not (tmp_path / "out/a-00001.parquet").exists()
+    assert score(tmp_path / "a.parquet", tmp_path / "out", tolerated=0.9).rejected == 40
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.999])
+def test_a_truncated_file_is_named_and_what_was_complete_stays(
+    score: Callable[..., scoring.Total], source: Path, tmp_path: Path, cut: float
+) -> None:
+    score(source, tmp_path / "out")
+    whole = written(tmp_path / "out")
+    content = (source / "2013/a.parquet").read_bytes()
+    (source / "2013/b.parquet").write_bytes(content[: int(cut * len(content))])
+    with pytest.raises(InputInvalid, match="b.parquet cannot be read: .* repeat the command"):
+        score(source, tmp_path / "out")
+    assert written(tmp_path / "out") == whole
+    (source / "2013/b.parquet").write_bytes(content)
+    assert score(source, tmp_path / "out")[:3] == (len(ROWS), 0, len(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda table: table.drop_columns(["dest"]), "columns.dest: Field required"),
+        (lambda table: table.set_column(0, "carrier", pa.array([1] * len(table))), "columns.carrier: .*text"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(
+    score: Callable[..., scoring.Total], tmp_path: Path, change: Callable[[pa.Table], pa.Table], expected: str
+) -> None:
+    pq.write_table(change(pa.Table.from_pylist(ROWS)), tmp_path / "a.parquet")
+    with pytest.raises(InputInvalid, match=expected):
+        score(tmp_path / "a.parquet", tmp_path / "out")
+    assert [name for name in written(tmp_path / "out") if not name.endswith(".partial")] == []
+
+
+def test_a_file_without_rows_gets_an_empty_part(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS).slice(0, 0), tmp_path / "a.parquet")
+    assert score(tmp_path / "a.parquet", tmp_path / "out").rows == 0
+    assert predicted(tmp_path / "out").num_rows == 0
+    assert score(tmp_path / "a.parquet", tmp_path / "out").rows == 0
+
+
+def test_predictions_of_another_model_or_input_are_not_mixed(
+    score: Callable[..., scoring.Total], source: Path, tmp_path: Path
+) -> None:
+    score(source, tmp_path / "out")
+    with pytest.raises(OutputInvalid, match="of version 3, not of version 4"):
+        score(source, tmp_path / "out", version="4", bundle_digest="f" * 64)
+    pq.write_table(pa.Table.from_pylist(ROWS), source / "2013/a.parquet")
+    with pytest.raises(OutputInvalid, match="as it was before it changed"):
+        score(source, tmp_path / "out")
+
+
+def test_a_full_disk_is_named_and_the_next_call_continues(
+    score: Callable[..., scoring.Total], source: Path, folder: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "score.py"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))\n"
+    script.write_text(SCRIPT.replace("    folder =", f"    {limit}    folder =", 1), encoding="utf-8")
+    command = [sys.executable, str(script), str(source), str(tmp_path / "out"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (
+        done.returncode and "a-00000.parquet cannot be written: File too large. Complete parts are kept" in done.stderr
+    )
+    assert not list((tmp_path / "out").rglob("*.json"))
+    assert score(source, tmp_path / "out").rows == len(ROWS)
+
+
+@pytest.mark.parametrize("content", [[], ["notes.txt"]])
+def test_a_folder_without_tables_is_named(
+    score: Callable[..., scoring.Total], tmp_path: Path, content: list[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in content:
+        (tmp_path / "in" / name).touch()
+    with pytest.raises(InputInvalid, match=r"has no file that ends with \.parquet"):
+        score(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(InputInvalid, match="does not exist"):
+        score(tmp_path / "other", tmp_path / "out")
