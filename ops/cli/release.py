@@ -133,7 +133,7 @@ def sbom(image: str) -> None:
 
 @group.verb("on-time release audit")
 def audit() -> None:
-    """Audit the locked packages for known vulnerabilities; exceptions are in ops/release/audit-ignored.yml."""
+    """Audit the locked packages for known vulnerabilities; ops/release/audit-ignored.yml has the exceptions."""
     from ops.release import audit as packages
 
     click.echo(packages.audit())
