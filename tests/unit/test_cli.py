@@ -43,7 +43,7 @@ def parse(line: str) -> None:
     words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
     program, group, verb = words[:3]
     command = COMMANDS[f"{Path(program).name} {group} {verb}"]
-    context = click.Context(command)
+    context = click.Context(command, **cli.context_settings)
     _, extra, _ = command.make_parser(context).parse_args(words[3:])
     arguments = [param for param in command.params if isinstance(param, click.Argument)]
     if extra and not arguments:
