@@ -5,17 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite address; None for one in memory and for other addresses."""
-    try:
-        name = make_url(uri).database if uri.startswith("sqlite") else None
-    except ArgumentError:
-        return None
-    return Path(name) if name and name != ":memory:" else None
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)  # not by SQLAlchemy, whose import takes 0.5 s
+    return Path(found[1]) if found and found[1] != ":memory:" else None
 
 
 def without_password(text: str) -> str:

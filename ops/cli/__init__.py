@@ -8,7 +8,7 @@ import sys
 import click
 
 from app import environment
-from ops.cli.base import Group
+from ops.cli.base import Group, json_option
 from stages.errors import expected
 
 GROUPS = {
@@ -57,6 +57,15 @@ cli = Group(
     epilog=EPILOG,
     callback=environment.check,
 )
+
+
+@cli.verb("on-time doctor --json")
+@json_option
+def doctor(as_json: bool) -> None:
+    """Report what this machine has and lacks, what each part is for, and the command that installs it."""
+    from ops.stack import doctor as machine  # pylint: disable=import-outside-toplevel # 0.1 s
+
+    sys.exit(machine.report(as_json))
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
-import re
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,6 @@ from ops.cli.base import CallerPath, Group, dvc, echo_json, json_option
 
 group = Group()
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-REMOTES = (Path(".dvc/config"), Path(".dvc/config.local"))
 
 
 @group.verb("on-time data fetch --archive ~/downloads/tables.tar.gz")
@@ -106,14 +104,10 @@ def status(as_json: bool) -> None:
 
 def _complete(archive: Path | None = None) -> str:
     """Fetch what data/ lacks, verify it, and return a summary."""
+    from ops.stack import reach
     from stages import fetch as raw
 
-    if archive is None and raw.incomplete() and _has_remote():
+    if archive is None and raw.incomplete() and reach.dvc_remotes():
         with suppress(SystemExit):  # without access to the remote, the source package may do
             dvc("pull", str(raw.DATA_DIR))
     return raw.ensure(archive)
-
-
-def _has_remote() -> bool:
-    texts = [path.read_text(encoding="utf-8") for path in REMOTES if path.exists()]
-    return any(re.search(r'^\[.*remote "', text, re.MULTILINE) for text in texts)

@@ -41,8 +41,11 @@ def commands() -> str:
     parts = [cell(cli.help) + " Exit codes are in [Workflows](../ci.md#exit-codes)."]
     for name in cli.list_commands(root):
         group = cli.get_command(root, name)
-        assert isinstance(group, click.Group)
+        assert group is not None
         context = click.Context(group, info_name=name, parent=root)
+        if not isinstance(group, click.Group):
+            parts.append(f"## on-time {name}\n\n```text\n{group.get_help(context)}\n```")
+            continue
         parts.append(f"## on-time {name}\n\n{group.help}")
         for verb in group.list_commands(context):
             command = group.get_command(context, verb)

@@ -7,15 +7,21 @@ import sys
 
 from tests.conftest import Clone, free_port
 from tests.support.monitoring import needs
-from tests.support.processes import started
+from tests.support.processes import answers, started
 
 ON_TIME = (sys.executable, "-m", "ops.cli")
 
 
-def test_the_demo_shows_a_request_with_its_response_and_stops_on_interrupt(pipeline: Clone) -> None:
+def test_the_demo_shows_a_request_with_its_response_what_to_open_and_stops_on_interrupt(pipeline: Clone) -> None:
     port = free_port()
-    with started([*ON_TIME, "stack", "demo", "--port", str(port)], pipeline.path) as demo:
-        demo.wait_until("the demo shows Swagger's address", lambda: f"http://127.0.0.1:{port}/docs" in demo.output())
+    base = f"http://127.0.0.1:{port}"
+    opened = {"DISPLAY": ":9", "BROWSER": f"touch {pipeline.path}/opened"}
+    with started([*ON_TIME, "stack", "demo", "--port", str(port)], pipeline.path, **opened) as demo:
+        demo.wait_until("the demo has shown what to do next", lambda: "Ctrl-C ends the service." in demo.output())
+        urls = re.findall(rf"^({base}/\S*)  ", demo.output(), re.MULTILINE)
+        assert urls == [f"{base}/", f"{base}/docs", f"{base}/metrics"] and "`make ui`" in demo.output()
+        assert all(answers(url) for url in urls)
+        assert not (pipeline.path / "opened").exists(), "a page is only opened on a terminal"
         response = json.loads(re.findall(r"^\{$.*?^\}$", demo.output(), re.DOTALL | re.MULTILINE)[-1])
         assert 0 < response["probability"] < 1 and response["model"]["version"] == "1"
         demo.send_signal(signal.SIGINT)

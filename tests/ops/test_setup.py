@@ -239,3 +239,45 @@ def test_programs_need_not_be_executable_in_the_temporary_folder(tmp_path: Path)
     done = subprocess.run(unshare, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert _works(folder)
+
+
+def _mounted(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Set up a folder after a mount that only its process sees; skip where this user may not mount."""
+    unshare = ["unshare", "--mount", "--map-root-user", "bash", "-euc"]
+    if subprocess.run([*unshare[:3], "true"], check=False).returncode:
+        pytest.skip("this user may not mount")
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = f"{command} && cd . && exec ops/ci/setup"
+    return subprocess.run([*unshare, command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_checkout_that_cannot_be_written_is_named_and_one_that_can_works(tmp_path: Path) -> None:
+    folder = _checkout(tmp_path / "c")
+    done = _mounted(
+        folder, f"mount --bind '{folder}' '{folder}' && mount -o remount,bind,ro '{folder}' && cd '{folder}'"
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.endswith("cannot be written by this user: clone the repository into a folder of your own.\n")
+    assert _set_up(folder).returncode == 0 and _works(folder)
+
+
+def test_a_full_disk_ends_in_what_to_check_and_the_next_try_works(tmp_path: Path) -> None:
+    folder = _checkout(tmp_path / "c")
+    (folder / ".venv").mkdir()
+    done = _mounted(
+        folder, "mount -t tmpfs -o size=1m none .venv && mkdir build && mount -t tmpfs -o size=1m none build"
+    )
+    assert (
+        done.returncode and "and the free space (df -h .), and run the command again." in done.stderr.splitlines()[-1]
+    )
+    assert _set_up(folder).returncode == 0 and _works(folder)
+
+
+def test_without_a_network_the_last_line_says_what_to_check_and_the_next_try_works(tmp_path: Path) -> None:
+    folder = _checkout(tmp_path / "c")
+    none = {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "UV_NO_CACHE": "1"}
+    none |= {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+    done = _set_up(folder, **none)
+    assert done.returncode and done.stderr.splitlines()[-1].startswith("error: the packages are not all installed;")
+    assert "Check the network, pip's index" in done.stderr and not (folder / ".venv/.ready").exists()
+    assert _set_up(folder).returncode == 0 and _works(folder)
