@@ -139,7 +139,3 @@ def test_what_is_missing_is_found(tmp_path: Path) -> None:
 def test_the_index_lists_every_page() -> None:
     linked = {target for target, _ in LINK.findall((ROOT / "docs/README.md").read_text(encoding="utf-8"))}
     assert {path.removeprefix("docs/") for path in DOCS if path.startswith("docs/")} - {"README.md"} <= linked
-
-
-def test_the_readme_can_be_read_in_one_go() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160
