@@ -37,6 +37,8 @@ class Production(BaseModel):
     why: str
     run_id: str
     """The MLflow run with the evidence."""
+    experiment: str = ""
+    """The id of its experiment, which is part of the run's address."""
 
 
 @dataclass(frozen=True)

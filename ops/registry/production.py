@@ -234,8 +234,15 @@ def _set_previous(client: MlflowClient, name: str, number: str | None) -> None:
 
 def _set_record(client: MlflowClient, name: str, intent: Intent) -> None:
     """Write to a version how it becomes Production, and by whom: the user of the decision's run."""
-    by = client.get_run(intent.run_id).data.tags.get(MLFLOW_USER, "unknown")
-    record = Production(since=intent.at / 1000, action=intent.action, by=by, why=intent.reason, run_id=intent.run_id)
+    run = client.get_run(intent.run_id)
+    record = Production(
+        since=intent.at / 1000,
+        action=intent.action,
+        by=run.data.tags.get(MLFLOW_USER, "unknown"),
+        why=intent.reason,
+        run_id=intent.run_id,
+        experiment=run.info.experiment_id,
+    )
     client.set_model_version_tag(name, intent.to, PRODUCTION_TAG, record.model_dump_json())
 
 

@@ -26,7 +26,7 @@ export async function load() {
 function origin(facts) {
   const { production: moved, rows } = facts;
   const period = (part) => part && `${part.first} to ${part.last}, ${count(part.rows)} ${problem.rows}`;
-  const evidence = moved && problem.mlflow ? [" ", make("a", { href: `${problem.mlflow.replace(/\/$/, "")}/#/experiments/0/runs/${moved.run_id}` }, "Evidence in MLflow")] : "";
+  const evidence = moved?.experiment && problem.mlflow ? [" ", make("a", { href: `${problem.mlflow.replace(/\/$/, "")}/#/experiments/${moved.experiment}/runs/${moved.run_id}` }, "Evidence in MLflow")] : "";
   const entries = {
     Version: `${facts.model.version}${facts.alias ? `, ${facts.alias}` : ""} (from ${{ registry: "the registry", baked: "the image", cache: "the last start" }[facts.source]})`,
     Registered: facts.created && clock(facts.created),
