@@ -109,7 +109,7 @@ class Settings(Inherited):
     """Days after which journal rows are deleted."""
 
     api_keys: Annotated[tuple[str, ...], NoDecode] = ()
-    """SHA-256 of each accepted X-API-Key (`printf %s KEY | sha256sum`), separated by commas; empty: no authentication."""
+    """SHA-256 of each accepted X-API-Key (`printf %s KEY | sha256sum`), separated by commas; empty: none is needed."""
 
     max_in_progress: int = Field(default=512, ge=1)
     """Maximum number of concurrent requests; further ones get 503 with Retry-After."""
