@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path("docs/reference")
 NOTE = "<!-- Written by `on-time ci reference` from {}; a change here is lost. -->"
-WIDTH = 100
+WIDTH = 110
 """Characters of a line of the commands' help."""
 DOCUMENT = re.compile(r"docs/(\w+\.md)")
 FEW, LONGEST = 8, 60

@@ -31,6 +31,7 @@ STYLE = """
 .md-grid { max-width: 76rem; }
 .md-typeset h1, .md-typeset h2 { color: inherit; font-weight: 600; letter-spacing: 0; }
 .md-typeset td:first-child code { white-space: nowrap; }
+[data-md-copying] :is(.gp, .go) { display: none; } /* the copy of a console is its commands */
 """
 CACHE = Path("build/docs")
 LINK = re.compile(r"(\]\()(?!https?:|#)([^)#\s]+)([^)\s]*\))")

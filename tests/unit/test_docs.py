@@ -17,7 +17,8 @@ SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 PATH = re.compile(r"(?<![\w./-])((?:app|stages|ops|tests|docs|reports|\.github|\.ci)/[\w./-]*)")
 MODULE = re.compile(r"python -m ((?:app|stages|ops|tests)[\w.]*)")
-MAKE = re.compile(r"\bmake((?: [a-z][a-z-]*| [A-Z_]+=\S*)+)")
+MAKE = re.compile(r"\bmake((?: [a-z][a-z-]*| [A-Z_]+=(?:\"[^\"]*\"|\S*))+)")
+WORD = re.compile(r"[A-Z_]+=(?:\"[^\"]*\"|\S*)|[a-z][a-z-]*")
 ON_TIME = re.compile(r"(?<![\w/:=-])on-time +([a-z][a-z-]*) +([a-z][a-z-]*)([^&|#;]*)")
 
 
@@ -79,7 +80,7 @@ def unknown_targets(text: str, makefile: str) -> list[str]:
     """Return the targets and variables of `make` in a document that the Makefile lacks."""
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     variables = set(re.findall(r"\b[A-Z_]+\b", makefile))
-    words = [word for snippet in commands(text) for match in MAKE.findall(snippet) for word in match.split()]
+    words = [word for snippet in commands(text) for match in MAKE.findall(snippet) for word in WORD.findall(match)]
     names = [(name, equals) for name, equals, _ in (word.partition("=") for word in words)]
     return [name for name, equals in names if name not in (variables if equals else targets)]
 
@@ -121,7 +122,7 @@ def test_every_command_exists_with_its_options(document: str) -> None:
 def test_what_is_missing_is_found(tmp_path: Path) -> None:
     text = (
         "# A title\n[a](nowhere.md) [b](#no-section) [c](#a-title)\n`app/nothing.py` `ops/stack/compose/secrets`\n"
-        "`app/` `python -m stages.nothing` `make fly BASE=x HEIGHT=y`\n"
+        '`app/` `python -m stages.nothing` `make fly BASE=x HEIGHT=y` `make gate BASE="two words"`\n'
         "```console\n$ on-time model fly && on-time model \\\n    gate --upwards  # not on-time data fly\n"
         "on-time:model-v1 is not a command\n```\n"
     )
