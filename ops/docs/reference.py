@@ -63,8 +63,8 @@ def settings() -> str:
     from ops.retraining.decide import RetrainSettings
 
     parts = [
-        "Each setting is a variable of the environment; an empty one is not set. An invalid value, or a name that resembles "
-        "a setting, stops the program with an error that names it. "
+        "Each setting is a variable of the environment; an empty one is not set. An invalid value, or a name that "
+        "resembles a setting, stops the program with an error that names it. "
         "[Inherited environment](../environment.md) has the variables of others that change something."
     ]
     for model in (Settings, DriftSettings, ReceiverSettings, RetrainSettings):
@@ -109,7 +109,8 @@ def parameters() -> str:
 
     parts = [
         "The keys of `params.yaml`, with their types and bounds. An unknown key is an error. The values are in "
-        "[params.yaml](../../params.yaml); the site shows them as well. `dvc params diff` shows what differs from a commit. "
+        "[params.yaml](../../params.yaml); the site shows them as well. `dvc params diff` shows what differs from a "
+        "commit. "
         "What is optional is for [new data](../data.md#what-changes-in-paramsyaml)."
     ]
     tables: dict[str, list[tuple[str, str, str]]] = {}

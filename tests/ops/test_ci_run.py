@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 STEPS = """
-setup lint repro:
+setup lint docs repro:
 	@echo $@ with CI=$$CI; $(BROKEN_$@)
 test test-all:
 	@echo $@ with $$PYTEST_ADDOPTS; echo '== 7 passed of $@ in 1.00s (0:00:01) =='; $(BROKEN_$@)
@@ -46,7 +46,7 @@ def test_every_step_runs_each_test_once_and_the_summaries_of_the_tests_are_last(
     summaries = [f"== 7 passed of {target} in 1.00s (0:00:01) ==" for target in ("test", "test-all")]
     assert done.stdout.splitlines()[-2:] == summaries
     assert "test with --cov --cov-report=\n" in done.stdout and "test-all with -m long --cov-append\n" in done.stdout
-    assert done.stdout.count(" s  ok ") == 7 and "lint with CI=true" in done.stdout
+    assert done.stdout.count(" s  ok ") == 8 and "lint with CI=true" in done.stdout
     assert "left out" not in done.stdout
 
 
@@ -54,7 +54,7 @@ def test_every_step_runs_each_test_once_and_the_summaries_of_the_tests_are_last(
 def test_a_step_that_fails_fails_the_run_after_the_others(step: str, tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 0", **{f"BROKEN_{step}": "false"})
     assert done.returncode == 1
-    assert (done.stdout.count("  FAILED  "), done.stdout.count("  ok      ")) == (1, 6)
+    assert (done.stdout.count("  FAILED  "), done.stdout.count("  ok      ")) == (1, 7)
 
 
 def test_a_model_that_changes_what_is_committed_fails_the_run(tmp_path: Path) -> None:

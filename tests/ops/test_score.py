@@ -23,9 +23,11 @@ from ops.scoring import files, output
 from ops.scoring import score as scoring
 from ops.scoring.files import InputInvalid
 from ops.scoring.output import Job, OutputInvalid, TooManyRejected
+from tests.support.clone import ROOT
 from tests.support.models import bake
 
 BLOCK, PART = 50, 200
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 ROWS: list[dict[str, Any]] = [
     Request.model_validate(
         EXAMPLE | {"flight_number": i + 1, "weather": (EXAMPLE["weather"] * (i % 4)) or None}
@@ -161,7 +163,7 @@ def test_after_a_kill_the_next_call_continues_and_the_bytes_are_the_same(
     script = tmp_path / "score.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, str(script), str(source), str(tmp_path / "out"), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT, start_new_session=True) as process:
         assert process.stdout
         process.stdout.readline()  # the first part is complete
         os.killpg(process.pid, signal.SIGKILL)

@@ -35,7 +35,7 @@ def test_the_real_file_is_valid_and_frozen() -> None:
 @pytest.mark.parametrize(
     "old, new, key",
     [
-        ("\ntrain:\n", "\ntrain:\n  surprise: 1\n", r"train\.surprise"),
+        ("\n  rounds: ", "\n  surprise: 1\n  rounds: ", r"train\.surprise"),
         ("  rounds: ", "  rounds: many # ", r"train\.rounds"),
         ("  rounds: ", '  rounds: "200" # ', r"train\.rounds"),
         ("  rounds: ", "  round: ", r"train\.rounds.*train\.round:"),
@@ -44,7 +44,7 @@ def test_the_real_file_is_valid_and_frozen() -> None:
         ("  first_date: ", "  first_date: soon #", r"problem\.first_date"),
         ("    flights.distance: 1", "    flights.distance: -1", r"validate\.tolerance\.flights\.distance"),
         ("    weather.pressure: 0.15", "    weather.pressure: 1.5", r"validate\.missing_share\.weather\.pressure"),
-        ("\nvalidate:\n", "\nvalidation:\n", r"validate: .*validation:"),
+        ("\nvalidate: ", "\nvalidation: ", r"validate: .*validation:"),
     ],
 )
 def test_an_unknown_key_or_a_wrong_value_is_named(tmp_path: Path, text: str, old: str, new: str, key: str) -> None:

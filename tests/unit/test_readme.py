@@ -14,7 +14,7 @@ OWN = {"README.md", "README.fr.md"}
 
 
 def structure(text: str) -> dict[str, list[str]]:
-    """Return what a translation has to keep: levels of headings, blocks without comments, code, links, rows of tables."""
+    """Return what a translation keeps: levels of headings, blocks without comments, code, links, rows of tables."""
     prose = BLOCK.sub("", text)
     blocks = [f"{kind}\n{re.sub(r' +# .*', '', content)}" for kind, content in BLOCK.findall(text)]
     return {
