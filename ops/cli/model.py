@@ -217,7 +217,7 @@ def year(ctx: click.Context, months: int, files: Path | None, folder: Path) -> N
     click.echo(work.live(Path.cwd(), Path(folder), months, files))
 
 
-@group.verb("on-time model score flights/ s3://bucket/predictions --version 3")
+@group.verb("on-time model score rows/ s3://bucket/predictions --version 3")
 @click.argument("source", type=base.Address(), metavar="INPUT")
 @click.argument("target", type=base.Address(), metavar="OUTPUT")
 @base.version_option
