@@ -1,4 +1,4 @@
-// The form of a request, made from its JSON schema. A field's path is that of the API's errors: `weather.0.humidity_pct`.
+// The form of a request, made from its JSON schema. A field's path is that of the API's errors: `rows.0.value`.
 
 import { make, problem, words } from "./dom.js";
 
