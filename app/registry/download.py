@@ -86,7 +86,7 @@ def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registe
 
 
 def _export_evaluation(version: ModelVersion, uri: str, folder: Path) -> None:
-    """Download the evaluation from a version's training run, if it is there; a failure is printed only."""
+    """Download the evaluation of a version, if its training run has one; print a failure and continue."""
     try:
         kept = {
             file.path: file.file_size or 0 for file in mlflow.MlflowClient(uri).list_artifacts(version.run_id or "")

@@ -235,7 +235,7 @@ def report(as_json: bool = False) -> int:
         print(json.dumps([asdict(item) for item in items], indent=2))
     else:
         print(table(items))
-        print("\nEverything that `make repro` requires is there." * (not missing), end="\n" * (not missing))
+        print("\nEverything that `make repro` requires is installed." * (not missing), end="\n" * (not missing))
     for item in missing:
         print(f"error: {item.name}: {item.found}: {item.install}", file=sys.stderr)
     return int(bool(missing))

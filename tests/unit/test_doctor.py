@@ -1,4 +1,4 @@
-"""`on-time doctor`: what is there, what is missing with the command that helps, and the exit code."""
+"""`on-time doctor`: what is installed, what is missing with the command that helps, and the exit code."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_required_item_that_is_missing_is_an_error_with_its_command(
     assert doctor.report() == 1
     out, err = capsys.readouterr()
     assert err == "error: make: not on the PATH: apt install make\n"
-    assert "MISSING  make" in out and "-        wrk" in out and "is there" not in out
+    assert "MISSING  make" in out and "-        wrk" in out and "is installed" not in out
 
 
 @pytest.mark.parametrize(
