@@ -267,7 +267,7 @@ def test_a_full_disk_is_named_and_the_next_call_continues(
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))\n"
     script.write_text(SCRIPT.replace("    folder =", f"    {limit}    folder =", 1), encoding="utf-8")
     command = [sys.executable, str(script), str(source), str(tmp_path / "out"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert (
         done.returncode and "a-00000.parquet cannot be written: File too large. Complete parts are kept" in done.stderr
     )
