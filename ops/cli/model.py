@@ -137,9 +137,9 @@ def ui(port: int) -> None:
     from stages import tracking
 
     tracking.connect()  # the store may have been moved
-    base.execute(
-        *(sys.executable, "-m", "mlflow", "ui", "--port", str(port)), *("--backend-store-uri", tracking.tracking_uri())
-    )
+    command = sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"  # one person uses it
+    store = "--backend-store-uri", tracking.tracking_uri()
+    base.execute(*command, *store, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # seven processes more
 
 
 @group.verb("on-time model gate --base main --json")
