@@ -153,12 +153,18 @@ def text(revision: str) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def plots(revision: str, folder: Path) -> None:
+    """Write DVC's own page of plots, index.html, with both sides of each, to a folder."""
+    base = gate.merge_base(revision)[:9]  # it is the legend of the curves
+    command = [sys.executable, "-m", "dvc", "plots", "diff", base, "--out", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def write(revision: str) -> None:
     """Write and print the report, with DVC's own page of plots beside it; the verdict of `make gate` is part of it."""
     report = text(revision)
     FOLDER.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(report, encoding="utf-8")
-    command = [sys.executable, "-m", "dvc", "plots", "diff", gate.merge_base(revision), "--out", str(FOLDER / "plots")]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    plots(revision, FOLDER / "plots")
     print(report)
     append("GITHUB_STEP_SUMMARY", report)
