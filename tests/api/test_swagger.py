@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -63,9 +62,3 @@ def test_an_explanation_is_a_choice_away(page: Page) -> None:
     found = json.loads(answer)["explanation"]
     total = found["baseline"] + sum(part["contribution"] for part in found["contributions"])
     assert len(found["contributions"]) == 26 and abs(total - found["log_odds"]) < 1e-9
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.evaluate("scrollTo(0, 0)")
-        first, last = operation.bounding_box(), operation.locator(".live-responses-table").bounding_box()
-        assert first and last
-        whole = first | {"height": last["y"] + last["height"] - first["y"]}
-        page.screenshot(path=f"{folder}/swagger.png", full_page=True, clip=whole)
