@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -10,11 +11,13 @@ import click
 import pytest
 
 from ops.cli import cli
+from ops.docs.pictures.image import MOST_BYTES
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+SHOWN = re.compile(r"\]\(([^)\s]+\.png)\)")
 PATH = re.compile(r"(?<![\w./-])((?:app|stages|ops|tests|docs|reports|\.github|\.ci)/[\w./-]*)")
 MODULE = re.compile(r"python -m ((?:app|stages|ops|tests)[\w.]*)")
 MAKE = re.compile(r"\bmake((?: [a-z][a-z-]*| [A-Z_]+=(?:\"[^\"]*\"|\S*))+)")
@@ -140,3 +143,23 @@ def test_what_is_missing_is_found(tmp_path: Path) -> None:
 def test_the_index_lists_every_page() -> None:
     linked = {target for target, _ in LINK.findall((ROOT / "docs/README.md").read_text(encoding="utf-8"))}
     assert {path.removeprefix("docs/") for path in DOCS if path.startswith("docs/")} - {"README.md"} <= linked
+
+
+def unused_pictures(pages: dict[str, str], pictures: set[str]) -> set[str]:
+    """Return the pictures, by their paths in the repository, that no page shows."""
+    shown = {
+        os.path.normpath(os.path.join(os.path.dirname(page), target))
+        for page, text in pages.items()
+        for target in SHOWN.findall(text)
+    }
+    return pictures - shown
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    pictures = {path for path in FILES if path.startswith("docs/") and path.endswith(".png")}
+    assert len(pictures) > 10
+    assert not unused_pictures({page: (ROOT / page).read_text(encoding="utf-8") for page in DOCS}, pictures)
+    assert not [path for path in pictures if (ROOT / path).stat().st_size > MOST_BYTES]
+    assert unused_pictures(
+        {"docs/a.md": "[![A](b.png)](c.png) ![D](../e.png)"}, {"docs/b.png", "e.png", "docs/f.png"}
+    ) == {"docs/f.png"}
