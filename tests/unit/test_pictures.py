@@ -106,6 +106,16 @@ def test_a_panel_without_an_answer_is_marked(prometheus: Prometheus, tmp_path: P
     assert [text.get_text() for ax in figure.get_axes() for text in ax.texts] == ["no data"] * len(figure.get_axes())
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_the_picture_of_a_board_without_data_stays(
+    prometheus: Prometheus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    monkeypatch.setattr(pictures, "OUT_DIR", tmp_path)
+    prometheus.series = prometheus.series * answered
+    pictures.draw_all(prometheus.address, 10, END, ["on-time-monitoring"])
+    assert (tmp_path / "on-time-monitoring.png").exists() == answered
+
+
 def test_rates_are_over_grafanas_interval(prometheus: Prometheus) -> None:
     assert Source(prometheus.address, START, END).rate_interval() == "60s"
     assert Source(prometheus.address, 0, 86400).rate_interval() == f"{86400 / pictures.STEPS + 15:.0f}s"

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from app.errors import OnTimeError
+from ops.docs.pictures.image import shrink
 from ops.monitoring.dashboards.board import Board, Panel, load
 from ops.monitoring.dashboards.build import to_json
 
@@ -26,6 +27,7 @@ STEPS = 240
 """Points of a line."""
 COLUMNS, UNIT_INCHES, WIDTH_INCHES, MOST_LEGENDS = 24, 0.32, 15.0, 8
 DAY_SECONDS = 86400
+NO_DATA = "no data"
 SUFFIXES = {"s": "s", "bytes": "B", "Bps": "B/s", "pps": "/s", "reqps": "req/s", "cps": "/s", "x": "x"}
 
 
@@ -142,7 +144,9 @@ def rows(ax: Axes, panel: Panel, found: pd.DataFrame) -> None:
     texts = sorted({tuple(one.get(name, "")[:24] for name in panel.columns) for one in labels})
     ax.axis("off")
     if texts:
-        ax.table(cellText=[*texts], colLabels=panel.columns, loc="upper center", cellLoc="left")
+        table = ax.table(cellText=[*texts], colLabels=panel.columns, loc="upper center", cellLoc="left")
+        table.auto_set_font_size(False)
+        table.set_fontsize(7)
 
 
 def timeline(ax: Axes, _: Panel, found: pd.DataFrame) -> None:
@@ -174,18 +178,26 @@ def draw(board: Board, source: Source) -> Figure:
         found = source.of(panel, interval)
         if found.empty:
             ax.axis("off")
-            ax.text(0.5, 0.5, "no data", transform=ax.transAxes)
+            ax.text(0.5, 0.5, NO_DATA, transform=ax.transAxes)
         else:
             DRAW[panel.kind](ax, panel, found)
     return figure
 
 
 def draw_all(prometheus: str, minutes: float, until: float | None, boards: Sequence[str]) -> None:
-    """Draw these dashboards, or all of them, over the minutes until now or another time (seconds since 1970)."""
+    """Draw these dashboards, or all of them, over the minutes until now or another time (seconds since 1970).
+
+    The picture of a board stays as it is if most of its panels have no data, as without cAdvisor.
+    """
     end = until or time.time()
     source = Source(prometheus, end - 60 * minutes, end)
     matplotlib.rcParams["date.converter"] = "concise"
     for board in load():
         if not boards or board.uid in boards:
-            draw(board, source).savefig(OUT_DIR / f"{board.uid}.png")
-            print(OUT_DIR / f"{board.uid}.png")
+            file, figure = OUT_DIR / f"{board.uid}.png", draw(board, source)
+            empty = [any(text.get_text() == NO_DATA for text in ax.texts) for ax in figure.get_axes()]
+            if 2 * sum(empty) > len(empty):
+                print(f"{file} stays as it is: {sum(empty)} of {len(empty)} panels have no data.")
+                continue
+            figure.savefig(file)
+            shrink(file)
