@@ -10,6 +10,7 @@ import tempfile
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -33,6 +34,8 @@ CONTEXT = (
 )
 ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[^@/]+@)([\w.-]+)[:/](.+?)(?:\.git)?/?")
 OCI, OURS = "org.opencontainers.image.", "ai.on-time."
+PROMOTION = ("alias", "production")
+"""Fields of a version's record that a later promotion changes."""
 
 
 class ImageRefused(Refused):
@@ -106,22 +109,31 @@ def check_model(folder: Path, version: ModelVersion) -> None:
 
 
 def build(
-    client: MlflowClient, p: Params, number: str | None, tags: list[str] | None = None, fresh: bool = False
+    client: MlflowClient,
+    p: Params,
+    number: str | None,
+    tags: list[str] | None = None,
+    promotion: dict[str, Any] | None = None,
 ) -> str:
-    """Build the image of Production, or of the version `number`; return its immutable tag."""
+    """Build the image of Production, or of the version `number`; return its immutable tag.
+
+    `promotion`, the fields of PROMOTION in an image, replaces those of the registry, and the build uses no cache.
+    """
     commit = committed()
     with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
         folder = Path(scratch)
         context(folder, commit)
         registry.export(client, p, folder / "model", number)
-        known = json.loads((folder / "model" / VERSION_FILE).read_text(encoding="utf-8"))
+        record = folder / "model" / VERSION_FILE
+        known = json.loads(record.read_text(encoding="utf-8")) | (promotion or {})
+        record.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         version = client.get_model_version(NAME, known["version"])
         check_model(folder / "model", version)
         name = f"{REPOSITORY}:model-v{version.version}"
         tags = tags or [name, f"{name}-g{commit[:7]}"]
         facts = labels(version, commit, BASE_IMAGE)
         arguments = {"BASE": BASE_IMAGE, "BUNDLE_DIGEST": facts[f"{OURS}model.bundle_digest"], "COMMIT": commit}
-        _docker_build(folder, "service", tags, facts, arguments, fresh)
+        _docker_build(folder, "service", tags, facts, arguments, promotion is not None)
     return tags[-1]
 
 
@@ -172,13 +184,18 @@ def _facts(layer: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, ...
 
 @engine_errors()
 def again(client: MlflowClient, p: Params, image: str) -> str:
-    """Build an image a second time without any cache, and compare all files; raise ImageRefused if one differs."""
+    """Build an image a second time without any cache, and compare all files; raise ImageRefused if one differs.
+
+    The version may have been promoted again, or replaced, since: both images hold what was recorded for the first.
+    """
     known = facts_of(image)
     if known[f"{OCI}revision"] != committed():
         raise ImageRefused(f"{image} is of commit {known[f'{OCI}revision'][:7]}: check that one out first.")
     copy = f"{REPOSITORY}:again-{os.getpid()}"
     try:
-        build(client, p, known[f"{OURS}model.version"], [copy], fresh=True)
+        record = json.loads(docker.run(image, ["cat", f"model/{VERSION_FILE}"], remove=True))
+        promotion = {name: record[name] for name in PROMOTION if name in record}
+        build(client, p, known[f"{OURS}model.version"], [copy], promotion)
         before, after = files(image), files(copy)
     finally:
         if docker.image.exists(copy):

@@ -15,6 +15,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from app.interface import EXAMPLE, ROWS
+from app.model.served import Production
+from app.registry.version import PRODUCTION_TAG
 from ops.cli.ci import NOT_SERVED
 from ops.release import audit
 from tests.support.processes import answers, free_port, wait_for
@@ -138,7 +140,9 @@ def test_the_page_is_complete_without_a_registry_and_a_network(release: Release)
     assert facts["source"] == "baked" and facts["bundle_digest"] == release.version("1").tags["bundle.digest"]
 
 
-def test_a_second_build_has_the_same_files(release: Release) -> None:
+def test_a_second_build_has_the_same_files_even_after_another_promotion(release: Release) -> None:
+    record = Production(since=1e9, action="rollback", by="a test", why="version 2 failed", run_id="0")
+    release.client.set_model_version_tag("flight-delay", "1", PRODUCTION_TAG, record.model_dump_json())
     done = release.run("release rebuild", release.image)
     assert done.returncode == 0 and re.search(r"same \d{4,} files", done.stdout), done.stderr
 
