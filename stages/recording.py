@@ -11,6 +11,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,10 @@ END: list[Any] = ["end", {}]
 
 class StageFailed(Exception):
     """The stage ended without END; it reports the reason itself."""
+
+
+class RecordingFailed(Exception):
+    """The process that logs has ended with an error, which it has printed."""
 
 
 class Recorder:
@@ -57,18 +62,35 @@ class Recorder:
 
 @contextmanager
 def stage_run(stage: str, params: BaseModel, inputs: Sequence[str], model: bool = False) -> Iterator[Recorder]:
-    """Log a stage as `tracking.stage_run` does; if MLflow fails, exit with the error's code at the end.
+    """Log a stage as `tracking.stage_run` does; if MLflow fails, exit at once with the error's code.
 
-    With `model`, logging a bundle is prepared in advance.
+    With `model`, logging a bundle is prepared in advance. To be called in the main thread.
     """
     command = [sys.executable, "-m", "stages.recording", *(["model"] if model else [])]
+    ended = threading.Event()
+    signal.signal(signal.SIGUSR1, _raise)
     with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as process:
+        threading.Thread(target=_watch, args=(process, ended), daemon=True).start()
         recorder = Recorder(process)
-        recorder.send(stage, params.model_dump(mode="json"), inputs, time.time())
-        yield recorder
-        recorder.send(*END)
+        try:
+            recorder.send(stage, params.model_dump(mode="json"), inputs, time.time())
+            yield recorder
+            ended.set()
+            recorder.send(*END)
+        except RecordingFailed:
+            sys.exit(process.returncode)
     if process.returncode:
         sys.exit(process.returncode)
+
+
+def _watch(process: subprocess.Popen[bytes], ended: threading.Event) -> None:
+    """Interrupt the main thread if the process fails before the stage has ended, so that no time is lost."""
+    if process.wait() and not ended.is_set():
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+
+def _raise(*_: object) -> None:
+    raise RecordingFailed
 
 
 def main() -> None:
