@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import sys
 from collections.abc import Callable
 
 from app import environment
 from app.errors import OnTimeError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a file system, or of a limit, that has no space left."""
 
 
 class FileInvalid(OnTimeError):
@@ -31,15 +36,21 @@ def expected(err: Exception) -> OnTimeError | None:
 
         if known := failures.recognised(err):
             return known
-    return OnTimeError(f"{err.strerror or err}: {err.filename or 'output'}.") if isinstance(err, OSError) else None
+    if not isinstance(err, OSError):
+        return None
+    where = err.filename or f"the output, or a file below {os.getcwd()}"
+    way = " Free some space (`df -h`), and run the command again." if err.errno in FULL else ""
+    return OnTimeError(f"{err.strerror or err}: {where}.{way}")
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; on an expected error, print one line to stderr and exit with its code."""
+    """Run a command; on an expected error, print one line to stderr and exit with its code; after Ctrl-C, with 130."""
     try:
         environment.check()
         main()
         gc.freeze()  # nothing to collect when Python ends, which takes 1 s with MLflow imported
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as err:  # pylint: disable=broad-exception-caught # all others are raised again
         known = expected(err)
         if known is None:

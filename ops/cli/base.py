@@ -1,11 +1,13 @@
 """Shared parts of the command line: commands with an example, option types, subprocesses, JSON."""
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from stages.files import finite
 
 CALLER_DIR = "ONTIME_CALLER_DIR"
 """The variable in which the script `on-time` passes the folder that it was called from."""
+
+LOCK = Path("build/pipeline.lock")
+"""Locked while the pipeline runs; never removed."""
 
 
 class Group(click.Group):
@@ -92,7 +97,29 @@ def dvc(*arguments: str) -> None:
     from stages import tracked  # pylint: disable=import-outside-toplevel # it imports YAML
 
     tracked.check()
-    execute(sys.executable, "-m", "ops.cli.quiet_dvc", *arguments)
+    with _alone(), subprocess.Popen([sys.executable, "-m", "ops.cli.quiet_dvc", *arguments]) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:  # the terminal has sent it to DVC and its stage, too
+            process.wait()
+            click.echo("Stopped. Complete stages are kept: the same command continues after them.", err=True)
+            sys.exit(130)
+    if process.returncode:
+        sys.exit(1)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Refuse to run the pipeline twice at the same time in one checkout."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise click.ClickException(
+                "the pipeline already runs in this folder; wait until it has ended and run the command again, or use a clone."
+            ) from None
+        yield
 
 
 def echo_json(value: Any) -> None:
