@@ -18,6 +18,7 @@ from stages.files import finite
 CALLER_DIR = "ONTIME_CALLER_DIR"
 """The variable in which the script `on-time` passes the folder that it was called from."""
 
+FULL_BYTES = 10_000_000
 LOCK = Path("build/pipeline.lock")
 """Locked while the pipeline runs; never removed."""
 
@@ -105,6 +106,10 @@ def dvc(*arguments: str) -> None:
             click.echo("Stopped. Complete stages are kept: the same command continues after them.", err=True)
             sys.exit(130)
     if process.returncode:
+        if shutil.disk_usage(".").free < FULL_BYTES:  # DVC does not always say so
+            raise click.ClickException(
+                f"the disk of {os.getcwd()} is full: free some space, and run the command again."
+            )
         sys.exit(1)
 
 
@@ -117,7 +122,7 @@ def _alone() -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise click.ClickException(
-                "the pipeline already runs in this folder; wait until it has ended and run the command again, or use a clone."
+                "the pipeline already runs in this folder; run the command again when it has ended."
             ) from None
         yield
 

@@ -52,7 +52,7 @@ def test_a_second_one_in_the_same_folder_is_refused_and_the_first_goes_on(changi
     with training(changing) as repro:
         second = changing.run(*REPRO, check=False)
         assert second.returncode == 1
-        assert second.stderr.startswith("error: the pipeline already runs in this folder; wait until it has ended")
+        assert second.stderr.startswith("error: the pipeline already runs in this folder; run the command again")
         assert repro.poll() is None
         os.killpg(repro.pid, signal.SIGINT)
         wait_for("the end", lambda: repro.poll() is not None, 60, repro.output)

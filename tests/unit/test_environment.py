@@ -183,4 +183,6 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line() -> None:
         command = [sys.executable, "-m", "ops.cli", "data", "--help"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"error: No space left on device: the output, or a file below {ROOT}. Free some space")
+    assert done.stderr.startswith(
+        f"error: No space left on device: the output, or a file below {ROOT}. Free some space"
+    )
