@@ -227,7 +227,9 @@ class JournalMetrics(Family):
         )
         self.written = self.counter("journal_written", "Predictions written.")
         self.dropped = self.counter("journal_dropped", "Predictions dropped because the queue was full.")
-        self.up = self.gauge("journal_up", "Whether the database is reachable and accepted the last write.", workers="livemin")
+        self.up = self.gauge(
+            "journal_up", "Whether the database is reachable and accepted the last write.", workers="livemin"
+        )
         self.replaced = self.counter("journal_replaced", "Times that the database was found removed or replaced.")
         self.lost = self.counter("journal_lost", "Predictions written to a database before it was removed or replaced.")
         self.outcomes = self.counter("model_outcomes", "Outcomes reported.", outcome=("negative", "positive"))
