@@ -60,3 +60,13 @@ def start(rounds: int) -> None:
     from ops.bench import start as starts
 
     click.echo(starts.compare(rounds))
+
+
+@group.verb("on-time bench scoring --files 1 --files 3")
+@click.option("--files", type=COUNT, multiple=True, default=(1, 3, 10, 30), help="May be repeated.")
+@click.option("--rounds", type=COUNT, default=1, help="Number of measurements; the median is reported.")
+def scoring(files: tuple[int, ...], rounds: int) -> None:
+    """Measure `on-time model score` beside `Booster.predict`, and its memory; 332,418 rows a file (20 minutes)."""
+    from ops.bench import scoring as measured
+
+    measured.run(files, rounds)

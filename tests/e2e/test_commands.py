@@ -49,3 +49,11 @@ def test_the_parts_of_a_request_add_up_to_the_whole(pipeline: Clone) -> None:
     *parts, whole, recorded, written = map(float, re.findall(r" (-?[\d.]+)$", printed, re.MULTILINE))
     assert len(parts) == 7 and min(parts) > 0 and abs(sum(parts) - whole) < 1
     assert 0 < recorded < written
+
+
+def test_the_benchmark_of_scoring_compares_the_rate_with_the_model_alone_and_has_the_memory(pipeline: Clone) -> None:
+    pipeline.run(*ON_TIME, "model", "promote", "--if-none")
+    printed = pipeline.run(*ON_TIME, "bench", "scoring", "--files", "1").stdout
+    rate, alone, share, peak = re.findall(r"^ +1 +332,418 +([\d,]+) +([\d,]+) +([\d.]+) +([\d,]+)$", printed, re.M)[0]
+    speeds = [float(number.replace(",", "")) for number in (rate, alone)]
+    assert abs(speeds[0] / speeds[1] - float(share)) < 0.01 and 100 < int(peak.replace(",", "")) < 4000

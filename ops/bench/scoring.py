@@ -1,0 +1,117 @@
+"""`on-time bench scoring`: `model score` beside `Booster.predict` on all cores, and its memory, by the number of rows.
+
+The rows are those of the test period, several times in each input file; a measurement of more rows has more files.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+from pyarrow import parquet
+from tabulate import tabulate
+
+from app.api import cpus
+from app.errors import OnTimeError
+from app.features import Floats
+from app.interface import Request
+from app.model import bundle as model
+from ops.monitoring import replay
+from stages import params
+from stages.files import BUNDLE_DIR, write_json
+from stages.frames import OUT_DIR, matrix
+
+OUT_FILE = Path("build/bench/scoring.json")
+REPEATED = 6
+"""Times that a file holds the rows of the test period: about as many as a year has."""
+POLL_SECONDS = 0.2
+DONE = re.compile(r"^([\d,]+) .* in ([\d.]+) s, ([\d,]+) a second", re.MULTILINE)
+
+
+class ScoringFailed(OnTimeError):
+    """`model score` failed while it was measured."""
+
+
+def run(times: Sequence[int], rounds: int) -> None:
+    """Measure, print the table, and write it to OUT_FILE."""
+    features = np.tile(_features(), (REPEATED, 1))
+    with tempfile.TemporaryDirectory(prefix="on-time-scoring-") as scratch:
+        folder = Path(scratch)
+        rows = _write(folder / "rows.parquet")
+        table = []
+        for number in times:
+            alone = statistics.median(_predict(features) for _ in range(rounds))
+            found = [_score(folder, number) for _ in range(rounds)]
+            rate = statistics.median(speed for speed, _ in found)
+            facts = {"files": number, "rows": number * rows, "rows_per_second": round(rate), "booster": round(alone)}
+            table.append(facts | {"share": round(rate / alone, 2), "peak_mb": max(peak for _, peak in found) // 10**6})
+    write_json(OUT_FILE, table)
+    print(f"{cpus.available()} cores; medians of {rounds}; memory of all processes (PSS) at its peak")
+    print(tabulate(table, headers="keys", intfmt=","))
+
+
+def _features() -> Floats:
+    """Return the features of the test period."""
+    return matrix(pd.read_parquet(OUT_DIR / "test.parquet"))
+
+
+def _write(file: Path) -> int:
+    """Write the requests of the test period to a Parquet file, several times; return the number of rows."""
+    days = replay.days(*params.load().test_period)
+    rows = [Request.model_validate(body).model_dump() for day in days for body in day.requests]
+    table = pa.Table.from_pylist(rows)
+    parquet.write_table(pa.concat_tables([table] * REPEATED), file)
+    return len(rows) * REPEATED
+
+
+def _predict(features: Floats) -> float:
+    """Return the rows per second of `Booster.predict` on all cores."""
+    booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
+    started = time.perf_counter()
+    booster.predict(features, num_threads=cpus.available())
+    return len(features) / (time.perf_counter() - started)
+
+
+def _score(folder: Path, number: int) -> tuple[float, int]:
+    """Score so many files with the production version; return rows per second, and the peak of memory in bytes."""
+    source, target = folder / "in", folder / "out"
+    for path in (source, target):
+        shutil.rmtree(path, ignore_errors=True)
+    source.mkdir()
+    for i in range(number):
+        (source / f"{i:03d}.parquet").hardlink_to(folder / "rows.parquet")
+    command: list[Any] = [sys.executable, "-m", "ops.cli", "model", "score", source, target]
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        while process.poll() is None:
+            peak = max(peak, _memory(process.pid))
+            time.sleep(POLL_SECONDS)
+        text = process.stdout.read() if process.stdout else ""
+    if not (done := DONE.search(text)):
+        raise ScoringFailed(f"`on-time model score` ended with {process.returncode}; run it by hand to see why.")
+    return float(done[3].replace(",", "")), peak
+
+
+def _memory(pid: int) -> int:
+    """Return the memory of a process and its descendants, what they share once."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+    return total
