@@ -93,6 +93,11 @@ def execute(*command: str, **environment: str) -> None:
         sys.exit(1)
 
 
+def become(*command: str, **environment: str) -> None:
+    """Replace this process by a program with these variables, so that a signal ends the program itself."""
+    os.execve(command[0], command, os.environ | environment)
+
+
 def dvc(*arguments: str) -> None:
     """Run DVC, without hints; raise FileInvalid if a file that it reads holds conflict markers."""
     from stages import tracked  # pylint: disable=import-outside-toplevel # it imports YAML

@@ -139,7 +139,7 @@ def ui(port: int) -> None:
     tracking.connect()  # the store may have been moved
     command = sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"  # one person uses it
     store = "--backend-store-uri", tracking.tracking_uri()
-    base.execute(*command, *store, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # seven processes more
+    base.become(*command, *store, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # seven processes more
 
 
 @group.verb("on-time model gate --base main --json")

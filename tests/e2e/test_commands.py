@@ -57,3 +57,13 @@ def test_the_benchmark_of_scoring_compares_the_rate_with_the_model_alone_and_has
     rate, alone, share, peak = re.findall(r"^ +1 +332,418 +([\d,]+) +([\d,]+) +([\d.]+) +([\d,]+)$", printed, re.M)[0]
     speeds = [float(number.replace(",", "")) for number in (rate, alone)]
     assert abs(speeds[0] / speeds[1] - float(share)) < 0.01 and 100 < int(peak.replace(",", "")) < 4000
+
+
+def test_a_signal_ends_mlflows_ui_itself(pipeline: Clone) -> None:
+    port = free_port()
+    health = f"http://127.0.0.1:{port}/health"
+    with started([*ON_TIME, "model", "ui", "--port", str(port)], pipeline.path) as ui:
+        ui.wait_until("MLflow answers", lambda: answers(health))
+        ui.terminate()
+        ui.wait(60)
+        assert not answers(health)

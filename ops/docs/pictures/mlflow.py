@@ -51,5 +51,5 @@ def pictures(camera: Camera, base: str) -> None:
             opened.locator(f"text={text} >> visible=true").first.wait_for()
             for edge in opened.locator(".ag-header-cell .ag-header-cell-resize >> visible=true").all():
                 edge.dblclick()  # the column becomes as wide as its name
-            opened.wait_for_timeout(2000)  # the table is laid out after its text is there
+            opened.wait_for_timeout(2000)  # its layout follows its text
             camera.take(opened, name)

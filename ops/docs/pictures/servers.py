@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-import psutil
 
 from app.errors import OnTimeError
 
@@ -26,7 +25,7 @@ class ServerFailed(OnTimeError):
 def running(arguments: str, ready: str, port: int, log: Path, **environment: str) -> Iterator[str]:
     """Run a Python module with arguments until the block ends; yield its address once the path `ready` returns 200.
 
-    It is stopped with all processes that it has started. Raise ServerFailed with the end of its log if it ends before.
+    Raise ServerFailed with the end of its log if it ends before.
     """
     base = f"http://127.0.0.1:{port}"
     with log.open("wb") as file:
@@ -52,16 +51,12 @@ def _wait(process: subprocess.Popen[bytes], url: str, name: str, log: Path) -> N
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     process.terminate()
-    with suppress(subprocess.TimeoutExpired):
+    try:
         process.wait(STOP_SECONDS)
-    for one in family:
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def free_port() -> int:
