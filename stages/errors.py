@@ -11,8 +11,8 @@ from collections.abc import Callable
 from app import environment
 from app.errors import OnTimeError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Errors of a file system, or of a limit, that has no space left."""
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a file system, or of a user's share of it, that has no space left."""
 
 
 class FileInvalid(OnTimeError):
