@@ -73,7 +73,7 @@ class Box:
         docker("run", "--detach", "--init", "--name", self.name, *options, image, "sleep", "infinity")
 
     def run(self, command: str, check: bool = False, **environment: str) -> Done:
-        """Run a command in the clone, once it is there."""
+        """Run a command in the clone, or where it is to be made."""
         given = [f"--env={name}={value}" for name, value in environment.items()]
         line = f"[ ! -e on-time ] || cd on-time; {command}"
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The pipeline when it is interrupted, started twice, or cannot log: it ends soon, says why, and the next try works."""
+"""A pipeline that is interrupted, started twice, or cannot log ends at once with its reason, and runs the next time."""
 
 from __future__ import annotations
 
