@@ -69,13 +69,16 @@ def stage_run(stage: str, params: BaseModel, inputs: Sequence[str], model: bool 
     command = [sys.executable, "-m", "stages.recording", *(["model"] if model else [])]
     ended = threading.Event()
     signal.signal(signal.SIGUSR1, _raise)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as process:
+    # in a group of its own: Ctrl-C in a terminal ends the stage, and so this process
+    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, process_group=0) as process:
         threading.Thread(target=_watch, args=(process, ended), daemon=True).start()
         recorder = Recorder(process)
         try:
             recorder.send(stage, params.model_dump(mode="json"), inputs, time.time())
-            yield recorder
-            ended.set()
+            try:
+                yield recorder
+            finally:
+                ended.set()
             recorder.send(*END)
         except RecordingFailed:
             sys.exit(process.returncode)
@@ -95,7 +98,6 @@ def _raise(*_: object) -> None:
 
 def main() -> None:
     """Log the run that is described on stdin."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends the stage, and so this process
     gc.disable()  # a sixth of the imports' time, and the process is short
     from stages import tracking  # pylint: disable=import-outside-toplevel # it imports MLflow
 
