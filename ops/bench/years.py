@@ -33,7 +33,8 @@ DATE = ["year", "month", "day"]
 DATED = [table for table, columns in COLUMNS.items() if columns.keys() >= set(DATE)]
 SEED = 42
 TEST_SHARE = 1 / 6
-FOLD_MONTHS = 6
+FOLD_MONTHS = 4
+"""With more years than one; the fits then go through a training row about as often as those of the pinned year do."""
 
 
 def calendar(year: int) -> pd.DataFrame:
@@ -133,6 +134,7 @@ def change(file: Path, number: int, rows: dict[str, int], digests: dict[str, str
     problem["years"][1] = max(problem["years"][1], days[-1].year + 1)
     for name, period in (("train", days[:test]), ("test", days[test:])):
         content["featurize"][name][:] = [Quoted(period[0].date()), Quoted(period[-1].date())]
-    content["train"]["fold_months"] = FOLD_MONTHS
+    if number > 1:
+        content["train"]["fold_months"] = FOLD_MONTHS
     content.update(more)
     yaml.dump(content, file)
