@@ -191,7 +191,7 @@ def move_window(until: date, path: Path = PARAMS_FILE) -> None:
 
 def newest_day(p: Params) -> date:
     """Return the last day of the rows in data/."""
-    return day_of(interface.rows(load_tables(featurize.DATA_DIR), p.problem).day.max())
+    return day_of(interface.rows(load_tables(fetch.DATA_DIR), p.problem).day.max())
 
 
 def retrain_here(until: date) -> None:

@@ -33,6 +33,7 @@ from ops.retraining import year_report
 from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.retraining.year_report import MODELS, Month, measured
 from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress
+from stages.boosting import Source, fit
 from stages.files import BUNDLE_DIR, finite, sha256, write_json
 from stages.frames import DAY, TARGET, matrix
 from stages.params import Params
@@ -40,7 +41,6 @@ from stages.raw import load_tables
 from stages.rows import Rows, months_of
 from stages.rules import Tables
 from stages.sections import PARAMS_FILE
-from stages.train import fit
 
 CLONE, INBOX, SCORES, BEGUN, LEDGER = "clone", "inbox", "scores", "begun.json", "ledger.json"
 FIRST, PRODUCTION, REACH = "first", "production", "reach.json"
@@ -152,9 +152,9 @@ def predict(folder: Path, rows: Rows, tables: Tables, p: Params) -> tuple[pd.Dat
 def oracle(rows: Rows, now: Rows, tables: Tables, p: Params) -> Floats:
     """Return the scores of a model that is trained on all rows before the month."""
     before = rows.where(rows.day < now.day.min())
-    lookups = interface.lookups(tables, before.frame, p.problem)
+    lookups = interface.lookups(tables, [before.frame], p.problem)
     learned, frame = (featurize.features(part, tables, lookups, p.problem) for part in (before, now))
-    booster = fit(matrix(learned), learned[TARGET].to_numpy(), p.train, label="on all rows before the month")
+    booster = fit(Source.frame(learned), p.train, label="on all rows before the month")
     return model.predict(booster, matrix(frame))
 
 
