@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -85,8 +86,8 @@ def measure(folder: Path, row: dict[str, Any]) -> None:
             row |= execute(stage, clone, f"{row['factor']} x {row['mode']}")
             _tell(row, f"{stage} {row[f'{stage} s']:.1f} s, {row[f'{stage} MB']:,} MB")
         row["build MB"] = sum(path.stat().st_size for path in (clone / "build").rglob("*") if path.is_file()) // 10**6
-        row["seconds"] = sum(row[f"{stage} s"] for stage in STAGES)
-        row["µs/row"] = row["seconds"] / row["rows"] * 1e6
+        row["CPU s"] = sum(row.pop(f"{stage} CPU") for stage in STAGES)
+        row["µs/row"] = row["CPU s"] / row["rows"] * 1e6
 
 
 def _tell(row: dict[str, Any], text: str) -> None:
@@ -94,10 +95,10 @@ def _tell(row: dict[str, Any], text: str) -> None:
 
 
 def execute(stage: str, clone: Path, label: str) -> dict[str, Any]:
-    """Run a stage in a clone, with an MLflow of its own; return seconds and peak memory."""
+    """Run a stage in a clone, with an MLflow of its own; return wall time, CPU time of all its processes, peak memory."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     command, log = [sys.executable, "-m", f"stages.{stage}"], clone / "stage.log"
-    started = time.perf_counter()
+    started, used = time.perf_counter(), _cpu()
     with log.open("w", encoding="utf-8") as file:
         with subprocess.Popen(command, cwd=clone, env=env, stdout=file, stderr=file, text=True) as process:
             peak = memory.peak(process)
@@ -106,7 +107,13 @@ def execute(stage: str, clone: Path, label: str) -> dict[str, Any]:
         last = " ".join(log.read_text(encoding="utf-8").strip().splitlines()[-1:])
         reason = f"{label}: {stage} ended with {process.returncode} after {seconds:.0f} s, {peak / 10**6:,.0f} MB"
         raise StageFailed(f"{reason}: {last or 'it printed nothing'}")
-    return {f"{stage} s": seconds, f"{stage} MB": peak // 10**6}
+    return {f"{stage} s": seconds, f"{stage} MB": peak // 10**6, f"{stage} CPU": _cpu() - used}
+
+
+def _cpu() -> float:
+    """Return the CPU seconds of all children that have ended; other programs change them less than wall time."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def passes(p: Params) -> float:
@@ -118,7 +125,7 @@ def passes(p: Params) -> float:
 
 
 def compare(table: list[dict[str, Any]]) -> None:
-    """Add to the last row its cost per row as a multiple of that of factor 1 in the same mode."""
+    """Add to the last row its CPU time per row as a multiple of that of factor 1 in the same mode."""
     row = table[-1]
     base = [one["µs/row"] for one in table if one["factor"] == 1 and one["mode"] == row["mode"] and "µs/row" in one]
     if base and "µs/row" in row:
