@@ -207,8 +207,12 @@ def apply_rule(rule: Rule, tables: Tables, p: Params) -> Outcome:
 
 def apply_rules(tables: Tables, p: Params) -> list[Outcome]:
     """Return the results of all rules on whole tables."""
-    combined = {rule.name: {rule.table: combinations(rule, [tables[rule.table]])} for rule in RULES if rule.across}
-    return [apply_rule(rule, tables | combined.get(rule.name, {}), p) for rule in RULES]
+    return [apply_rule(rule, tables_for(rule, tables), p) for rule in RULES]
+
+
+def tables_for(rule: Rule, tables: Tables) -> Tables:
+    """Return what a rule gets of whole tables."""
+    return tables | {rule.table: combinations(rule, [tables[rule.table]])} if rule.across else tables
 
 
 def combinations(rule: Rule, parts: list[pd.DataFrame]) -> pd.DataFrame:
