@@ -18,7 +18,6 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 from tabulate import tabulate
@@ -30,9 +29,9 @@ from app.interface import Request
 from app.model import bundle as model
 from ops.bench import memory
 from ops.monitoring import replay
-from stages import params
+from stages import frames, params
 from stages.files import BUNDLE_DIR, write_json
-from stages.frames import OUT_DIR, matrix
+from stages.frames import matrix
 
 OUT_FILE = Path("build/bench/scoring.json")
 REPEATED = 6
@@ -64,7 +63,7 @@ def run(times: Sequence[int], rounds: int) -> None:
 
 def _features() -> Floats:
     """Return the features of the test period."""
-    return matrix(pd.read_parquet(OUT_DIR / "test.parquet"))
+    return matrix(frames.read("test"))
 
 
 def _write(file: Path) -> int:

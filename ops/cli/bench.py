@@ -44,17 +44,6 @@ def request(rounds: int) -> None:
     click.echo(measured.run(rounds))
 
 
-@group.verb("on-time bench pipeline --rounds 3")
-@click.option("--rounds", type=COUNT, default=1, help="Number of measurements.")
-@click.pass_context
-def pipeline(ctx: click.Context, rounds: int) -> None:
-    """Compare the pipeline's time with one plain process, and measure its growth with the rows."""
-    from ops.bench import pipeline as measured
-
-    ctx.invoke(data.fetch)
-    measured.compare(rounds)
-
-
 @group.verb("on-time bench start --rounds 5")
 @click.option("--rounds", type=COUNT, default=5, help="Number of measurements; the median is reported.")
 def start(rounds: int) -> None:
