@@ -17,6 +17,7 @@ from stages.problem import Params
 from stages.problem.rules import RULES
 from stages.problem.table import rows
 from stages.problem_check import problems
+from stages.raw import load_tables
 from stages.rules import Flags, Rule, Tables
 from tests.conftest import ROOT
 
@@ -27,6 +28,12 @@ RAW_ROWS: Any = interface.raw_rows
 def p() -> params.Params:
     """The parameters of the project."""
     return params.load(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def raw() -> Tables:
+    """The raw tables."""
+    return load_tables(ROOT / "data")
 
 
 def test_this_problem_has_the_whole_interface(p: params.Params) -> None:
@@ -55,8 +62,9 @@ def raising(*_: Any) -> Any:
     ],
 )
 def test_what_does_not_hold_is_named(
-    p: params.Params, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any, message: str
+    p: params.Params, raw: Tables, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any, message: str
 ) -> None:
+    monkeypatch.setattr(problem_check, "load_tables", lambda _: raw)
     monkeypatch.setattr(module, name, value)
     for slow in ("check_rules", "_by_month"):  # not what is broken here
         monkeypatch.setattr(problem_check, slow, lambda *_: [])
