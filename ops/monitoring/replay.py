@@ -14,7 +14,7 @@ import pandas as pd
 
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
-from stages import featurize, interface, params, progress
+from stages import featurize, interface, params, partitions, progress
 from stages.frames import LOOKUPS_FILE
 from stages.rows import day_of
 
@@ -44,16 +44,20 @@ class Day:
 def days(first: date, last: date) -> list[Day]:
     """Return the days of a period, rows in the order of the data."""
     p = params.load().problem
-    tables, rows = featurize.load(p)
-    rows = rows.where(rows.within((first, last)))
+    store = partitions.written(p)
     lookups = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")))
-    bodies = interface.requests(interface.columns(rows.frame, tables, lookups, p))
-    known = interface.outcomes(rows.frame, p)
     made: dict[int, Day] = {}
-    for number, body, outcome in zip(rows.day, bodies, known, strict=True):
-        day = made.setdefault(number, Day(day_of(number), [], []))
-        day.requests.append(body)
-        day.outcomes.append(outcome)
+    for partition in store.partitions:
+        if partition.first > last or partition.last < first:
+            continue
+        tables = store.around(partition, interface.reach_days(p))
+        rows = featurize.rows_of(tables, partition, p)
+        rows = rows.where(rows.within((first, last)))
+        bodies = interface.requests(interface.columns(rows.frame, tables, lookups, p))
+        for number, body, outcome in zip(rows.day, bodies, interface.outcomes(rows.frame, p), strict=True):
+            day = made.setdefault(number, Day(day_of(number), [], []))
+            day.requests.append(body)
+            day.outcomes.append(outcome)
     return [made[number] for number in sorted(made)]
 
 
