@@ -124,3 +124,5 @@ def test_the_days_of_the_test_months_are_those_that_were_featurized(
         rows = test[test["day"] == first + i]
         late = sum(known.get("delay_minutes", 9999) >= 15 for known in one.outcomes)
         assert (len(one.requests), late) == (len(rows), rows[TARGET].sum())
+    with pytest.raises(ReplayFailed, match="no flights from 2014-03-11 to 2014-03-13: .* --first and --last"):
+        days(date(2014, 3, 11), date(2014, 3, 13))
