@@ -22,7 +22,7 @@ from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
-from stages import featurize, interface, params
+from stages import fetch, interface, params
 from stages.errors import ParamsInvalid
 from stages.params import Params
 from stages.raw import load_tables
