@@ -19,6 +19,7 @@ from stages.sections import (
     GateParams,
     GrowthParams,
     MonitorParams,
+    Partitioning,
     Section,
     TrainParams,
     ValidateParams,
@@ -30,6 +31,7 @@ from stages.sections import (
 class Params(Section):
     """All of params.yaml."""
 
+    partition: Partitioning
     data: DataParams
     growth: GrowthParams
     problem: interface.Params

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from app.features import Floats
-from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute, without
+from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
-from stages import params, progress, recording
+from stages import frames, params, recording
+from stages.boosting import Source, Targets, fit
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
-from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
+from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
 from stages.rows import months_of
 from stages.sections import TrainParams
 
@@ -29,77 +28,31 @@ TRAINING_FILE = Path("reports/training.json")
 LOSS_STEP = 5
 
 
-def lightgbm_params(p: TrainParams) -> dict[str, Any]:
-    """Return LightGBM's parameters, without the number of threads, which LightGBM would save in the model."""
-    ours = {"rounds", "group_dropout", "fold_months", "threshold_rule", "threshold_value"}
-    return p.model_dump(exclude=ours) | {
-        "objective": "binary",
-        "metric": "binary_logloss",
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
-
-
-def dataset(features: Floats, target: npt.NDArray[np.int8], names: Sequence[str] = FEATURE_NAMES) -> lightgbm.Dataset:
-    """Return rows as a dataset of LightGBM."""
-    return lightgbm.Dataset(features, target, feature_name=list(names), categorical_feature=list(CATEGORIES))
-
-
-def fit(
-    features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = ""
-) -> lightgbm.Booster:
-    """Train a booster; each group of features in `group_dropout` is masked in a seeded share of the rows.
-
-    The training loss by round is stored in `curve` if given.
-    """
-    rng = np.random.default_rng(p.seed)
-    for group, share in p.group_dropout.items():
-        masked = rng.random(len(features)) < share
-        features = np.where(masked[:, None], without(group, features), features)
-    data = dataset(features, target)
-    with progress.steps(label, p.rounds) as advance:
-        callbacks: list[Any] = [lambda _: advance()]
-        if curve is not None:
-            callbacks.append(lightgbm.record_evaluation(curve))
-        booster = lightgbm.train(
-            lightgbm_params(p),
-            data,
-            p.rounds,
-            valid_sets=[data] if curve is not None else None,
-            valid_names=["train"] if curve is not None else None,
-            callbacks=callbacks,
-        )
-    print(f"{label}: {p.rounds} rounds", file=sys.stderr, flush=True)
-    return booster
-
-
-def folds(train: pd.DataFrame, p: TrainParams) -> list[int]:
+def folds(source: Source, p: TrainParams) -> list[int]:
     """Return the months of the folds, since January 1970."""
-    return p.folds([int(month) for month in np.unique(months_of(train[DAY].to_numpy()))])
+    return p.folds([int(month) for month in np.unique(months_of(source.facts[DAY].to_numpy()))])
 
 
 def rolling_origin(
-    train: pd.DataFrame, p: TrainParams, months: Sequence[int] | None = None
+    source: Source, p: TrainParams, months: Sequence[int] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict each fold's month (by default those of `folds`) by a model trained on all months before it.
 
     Returns the predictions (day, group, target, key, probability) and the loss on the fold's month by round.
     """
-    features, target, month = matrix(train), train[TARGET].to_numpy(), months_of(train[DAY].to_numpy())
+    month = months_of(source.facts[DAY].to_numpy())
     parts, losses = [], {}
-    for fold in folds(train, p) if months is None else months:
-        before, now = month < fold, month == fold
-        booster = fit(features[before], target[before], p, label=f"fold of month {fold % 12 + 1}")
-        probability = model.predict(booster, features[now])
-        parts.append(
-            train.loc[now, [DAY, GROUP, TARGET, KEY]].assign(probability=probability.round(9), row=np.flatnonzero(now))
-        )
-        losses[fold] = _loss_by_round(booster, features[now], target[now])
+    for fold in folds(source, p) if months is None else months:
+        now = month == fold
+        booster = fit(source, p, month < fold, label=f"fold of month {fold % 12 + 1}")
+        features = source.features(now)
+        probability = model.predict(booster, features)
+        parts.append(source.facts[now].assign(probability=probability.round(9), row=np.flatnonzero(now)))
+        losses[fold] = _loss_by_round(booster, features, source.target[now])
     return pd.concat(parts, ignore_index=True), pd.DataFrame(losses)
 
 
-def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: npt.NDArray[np.int8]) -> list[float]:
+def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: Targets) -> list[float]:
     """Return the log loss after every `LOSS_STEP` rounds, in one pass over the trees."""
     rounds = range(LOSS_STEP, booster.current_iteration() + 1, LOSS_STEP)
     raw = np.zeros(len(features))
@@ -112,7 +65,7 @@ def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: npt.NDAr
     return losses
 
 
-def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: str, value: float) -> float:
+def choose_threshold(target: Targets, probability: Floats, rule: str, value: float) -> float:
     """Choose the decision threshold from out-of-fold predictions by the rule in params.yaml.
 
     `precision`: the lowest threshold with at least this precision;
@@ -154,21 +107,21 @@ def main() -> None:
     """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
     p = params.load().train
     with recording.stage_run("train", p, ["build/features"], model=True) as log:
-        train = pd.read_parquet(OUT_DIR / "train.parquet")
+        train = Source.files("train")
         rolling, fold_losses = rolling_origin(train, p)
         threshold = choose_threshold(
             rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), p.threshold_rule, p.threshold_value
         )
         curve: dict[str, Any] = {}
-        booster = fit(matrix(train), train[TARGET].to_numpy(), p, curve, label="final model")
+        booster = fit(train, p, curve=curve, label="final model")
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
         write_reference(rolling, BUNDLE_DIR / model.REFERENCE_FILE)
-        test = pd.read_parquet(OUT_DIR / "test.parquet", columns=[DAY, KEY, TARGET])
+        test = frames.read("test", [DAY, KEY, TARGET])
         facts = {
             "threshold": threshold,
-            "rows": {"train": described(train), "selection": described(rolling), "test": described(test)},
+            "rows": {"train": described(train.facts), "selection": described(rolling), "test": described(test)},
             "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
-            "training_data_sha256": sha256(OUT_DIR / "train.parquet"),
+            "training_data_sha256": frames.digest("train"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }
         requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
