@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from app.api import cpus
 from app.errors import OnTimeError
 
 ADDRESS = "RAY_ADDRESS"
@@ -38,8 +39,11 @@ OWN_SETTINGS = {  # of a cluster of this machine alone
 
 
 @contextmanager
-def cluster(workers: int) -> Iterator[None]:
-    """Connect to RAY_ADDRESS, or start a cluster with a processor for each worker; disconnect or end it afterwards."""
+def cluster(workers: int = 0) -> Iterator[int]:
+    """Connect to RAY_ADDRESS, or start a cluster with a processor for each worker; disconnect or end it afterwards.
+
+    Yields the number of workers: `workers`, or by default the processors of the cluster or of this machine.
+    """
     address = os.environ.get(ADDRESS, "")
     if address:
         _answers(address)
@@ -47,15 +51,14 @@ def cluster(workers: int) -> Iterator[None]:
     ray = installed()
     with tempfile.TemporaryDirectory(prefix="on-time-ray-", ignore_cleanup_errors=True) as scratch:
         local = {
-            "num_cpus": workers,
+            "num_cpus": workers or cpus.available(),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
             "_temp_dir": scratch,
         }
         try:
             _start(ray, address, {} if address else local)
-            _enough(ray, workers)
-            yield
+            yield _enough(ray, workers)
         finally:
             ray.shutdown()
 
@@ -99,8 +102,12 @@ def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
         raise _silent(address, reason) if address else OnTimeError(f"Ray does not start: {reason}.") from err
 
 
-def _enough(ray: Any, workers: int) -> None:
-    """Raise OnTimeError if the cluster has too few processors, for which Ray would wait."""
+def _enough(ray: Any, workers: int) -> int:
+    """Return the number of workers; raise OnTimeError if the cluster has too few processors: Ray would wait for more."""
     processors = int(ray.cluster_resources().get("CPU", 0))
-    if processors < workers:
-        raise OnTimeError(f"the Ray cluster has {processors} processors for {workers} workers; use fewer workers.")
+    if processors < max(1, workers):
+        raise OnTimeError(
+            f"the Ray cluster has {processors} processors for {max(1, workers)} workers. Add processors, or use fewer "
+            "workers."
+        )
+    return workers or processors

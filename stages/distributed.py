@@ -154,18 +154,18 @@ def fit(
     fits: Sequence[Fit],
     p: TrainParams,
     params: dict[str, Any],
-    workers: int,
     folder: Path,
+    workers: int = 0,
     network: Network = network_params,
 ) -> list[Fitted]:
     """Train boosters one after the other in one run of Ray Train; raise OnTimeError if workers end again and again.
 
-    `params` are those of LightGBM. The workers write to a new folder within `folder`, which all of them must reach
-    at the same path, as well as the files; it is removed afterwards.
+    `params` are those of LightGBM, `workers` as in `cluster`. The workers write to a new folder within `folder`, which
+    all of them must reach at the same path, as well as the files; it is removed afterwards.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with cluster(workers), tempfile.TemporaryDirectory(prefix="ray-", dir=folder.resolve()) as scratch:
-        of_fits = [shares([file.resolve() for file in one.files], workers) for one in fits]
+    with cluster(workers) as number, tempfile.TemporaryDirectory(prefix="ray-", dir=folder.resolve()) as scratch:
+        of_fits = [shares([file.resolve() for file in one.files], number) for one in fits]
         config = {
             "folder": scratch,
             "shares": of_fits,
@@ -175,8 +175,8 @@ def fit(
             "network": network,
         }
         with _reported(fits, p.rounds, Path(scratch)):
-            _run(config, workers)
-        fitted = [_fitted(Path(scratch), number, workers) for number in range(len(fits))]
+            _run(config, number)
+        fitted = [_fitted(Path(scratch), i, number) for i in range(len(fits))]
         fraction = p.bagging_fraction if p.bagging_freq else 1.0
         for one, of_workers in zip(fitted, of_fits, strict=True):
             refuse_alone(one.booster, of_workers[0].total, fraction)

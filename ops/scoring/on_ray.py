@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from itertools import islice
@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from app.api import cpus
-from app.errors import OnTimeError
 from ops.scoring.files import BLOCK_ROWS, Input, blocks, inputs, located, reading
 from ops.scoring.output import PART_ROWS, Job, Part, Target
 from ops.scoring.predict import Worker
 from ops.scoring.score import Total, parts
+from stages import on_ray
 from stages.cluster import cluster
 
 
@@ -61,9 +60,14 @@ def score(job: Job, threshold: float, report: Callable[[Part, float], None] = la
         items += missing
     if not items:
         return total._replace(seconds=time.monotonic() - started)
-    workers = job.workers or cpus.available()
-    with cluster(workers):
-        for part, seconds in _run(items, job._replace(workers=1), threshold, workers):
+    with cluster(job.workers) as workers:
+        import ray
+
+        content = ray.put({path.name: path.read_bytes() for path in job.folder.iterdir()})
+        task = partial(_task, items=items, job=job._replace(workers=1), threshold=threshold, content=content)
+        for row in on_ray.results(task, len(items), workers):
+            seconds = row.pop("seconds")
+            part = Part(**row)
             total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
             report(part, part.rows / seconds)
     return total._replace(seconds=time.monotonic() - started)
@@ -81,24 +85,7 @@ def _items(target: Target, system: fs.FileSystem, file: Input) -> tuple[list[Par
     return [part for part in receipts if part], [Item(file, i, last=i == count - 1, open=False) for i in missing]
 
 
-def _run(items: list[Item], job: Job, threshold: float, workers: int) -> Iterator[tuple[Part, float]]:
-    import ray
-    from ray.exceptions import RayError
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    content = ray.put({path.name: path.read_bytes() for path in job.folder.iterdir()})
-    task = partial(_score, job=job, threshold=threshold, content=content)
-    dataset = ray.data.from_items([{"item": i} for i in range(len(items))], override_num_blocks=len(items))
-    try:
-        for row in dataset.flat_map(partial(task, items=items), concurrency=workers).iter_rows():
-            seconds = row.pop("seconds")
-            yield Part(**row), seconds
-    except RayError as err:
-        raise _known(err) from err
-
-
-def _score(row: dict[str, int], items: list[Item], job: Job, threshold: float, content: Any) -> list[dict[str, Any]]:
+def _task(number: int, items: list[Item], job: Job, threshold: float, content: Any) -> list[on_ray.Row]:
     """Write what one task writes, and return its receipts."""
     import ray
 
@@ -107,19 +94,9 @@ def _score(row: dict[str, int], items: list[Item], job: Job, threshold: float, c
             for name, data in ray.get(content).items():
                 (Path(folder) / name).write_bytes(data)
             Worker.start(Path(folder))
-    file, number, last, is_open = items[row["item"]]
+    file, place, last, is_open = items[number]
     system, _ = located(job.source)
-    read = blocks(system, file.path, number * PART_ROWS)
+    read = blocks(system, file.path, place * PART_ROWS)
     read = read if is_open else islice(read, PART_ROWS // BLOCK_ROWS)
-    written = parts(job, Target(job, threshold), Inline(), read, file, number, last)
+    written = parts(job, Target(job, threshold), Inline(), read, file, place, last)
     return [part._asdict() | {"seconds": seconds} for part, seconds in written]
-
-
-def _known(err: BaseException) -> OnTimeError:
-    """Return the error of a task, as it was raised there; another one in one line."""
-    causes: list[BaseException] = [err]
-    while (cause := getattr(causes[-1], "cause", None) or causes[-1].__cause__) and cause not in causes:
-        causes.append(cause)
-    known = next((cause for cause in causes if isinstance(cause, OnTimeError)), None)
-    reason = str(err).strip().splitlines()[-1]
-    return known or OnTimeError(f"Ray has ended: {reason} Complete parts are kept: repeat the command.")
