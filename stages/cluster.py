@@ -26,11 +26,11 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns about GPUs
 }
 OWN_SETTINGS = {  # of a cluster of this machine alone
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all processes of Ray listen on 127.0.0.1 only
+    "RAY_raylet_start_wait_time_s": "120",  # 30 are too few for a machine that is busy
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_AUTH_MODE": "token",
@@ -93,11 +93,11 @@ def _silent(address: str, reason: str) -> OnTimeError:
 
 
 def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
-    for name in ("ray", "ray.train", "ray.data"):
+    for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, TimeoutError, ValueError) as err:
+    except Exception as err:  # pylint: disable=broad-exception-caught # Ray raises this class itself
         reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
         raise _silent(address, reason) if address else OnTimeError(f"Ray does not start: {reason}.") from err
 

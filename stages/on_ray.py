@@ -7,6 +7,7 @@ Ray repeats a task whose process has ended, so a task writes the same files when
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,14 +25,15 @@ def results(task: Task, count: int, workers: int) -> Iterator[Row]:
 
     Raises the OnTimeError that a task has raised, or one for a task whose process ends again and again.
     """
-    import ray
+    import ray.data
     from ray.exceptions import RayError
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the import has set another one
     ray.data.DataContext.get_current().enable_progress_bars = False
     numbers = ray.data.from_items([{"number": i} for i in range(count)], override_num_blocks=count)
     run = partial(_run, task=task, folder=Path.cwd())
     try:
-        yield from numbers.flat_map(run, concurrency=workers).iter_rows()
+        yield from numbers.flat_map(run, compute=ray.data.TaskPoolStrategy(size=workers)).iter_rows()
     except RayError as err:
         raise _known(err) from err
 
