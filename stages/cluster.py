@@ -30,7 +30,7 @@ SETTINGS = {
 }
 OWN_SETTINGS = {  # of a cluster of this machine alone
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all processes of Ray listen on 127.0.0.1 only
-    "RAY_raylet_start_wait_time_s": "120",  # 30 are too few for a machine that is busy
+    "RAY_agent_register_timeout_ms": "120000",  # on a busy machine, 30 s are too few
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_AUTH_MODE": "token",
@@ -95,11 +95,14 @@ def _silent(address: str, reason: str) -> OnTimeError:
 def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
     for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
-    except Exception as err:  # pylint: disable=broad-exception-caught # Ray raises this class itself
-        reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
-        raise _silent(address, reason) if address else OnTimeError(f"Ray does not start: {reason}.") from err
+    for last in (bool(address), True):  # a new cluster has 30 s to start, which can be too few once
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
+            return
+        except Exception as err:  # pylint: disable=broad-exception-caught # Ray raises this class itself
+            reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
+            if last:
+                raise _silent(address, reason) if address else OnTimeError(f"Ray does not start: {reason}.") from err
 
 
 def _enough(ray: Any, workers: int) -> int:

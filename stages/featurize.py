@@ -86,7 +86,7 @@ def write_partition(store: Store, partition: Partition, lookups: Lookups, p: Par
     return Counts(len(train), int(train.target.sum()), len(test))
 
 
-def _write_on_ray(store: Store, lookups: Lookups, p: Params) -> list[Counts]:
+def write_on_ray(store: Store, lookups: Lookups, p: Params) -> list[Counts]:
     """Write the features of all partitions as `write_partition` does, a task of Ray for each."""
     task = partial(_task, lookups=lookups, p=p)
     with cluster() as workers:
@@ -161,7 +161,7 @@ def main() -> None:
         lookups = fit_lookups(store, p)
         shutil.rmtree(OUT_DIR, ignore_errors=True)
         if p.engine == "ray":
-            counts = _write_on_ray(store, lookups, p)
+            counts = write_on_ray(store, lookups, p)
         else:
             counts = [write_partition(store, partition, lookups, p) for partition in store.partitions]
         write_reference(counts, p.featurize)
