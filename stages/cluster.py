@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.api import cpus
+from app.environment import LOOPBACK
 from app.errors import OnTimeError
 
 ADDRESS = "RAY_ADDRESS"
@@ -28,8 +29,9 @@ SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns about GPUs
 }
-OWN_SETTINGS = {  # of a cluster of this machine alone
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all processes of Ray listen on 127.0.0.1 only
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""The setting by which all processes of Ray listen on 127.0.0.1 only, and connect there."""
+OWN_SETTINGS = ALONE | {  # of a cluster of this machine alone
     "RAY_agent_register_timeout_ms": "120000",  # on a busy machine, 30 s are too few
     "RAY_worker_niceness": "0",  # not 15, as the worker of a command is no background job
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
@@ -46,9 +48,7 @@ def cluster(workers: int = 0) -> Iterator[int]:
     Yields the number of workers: `workers`, or by default the processors of the cluster or of this machine.
     """
     address = os.environ.get(ADDRESS, "")
-    if address:
-        _answers(address)
-    os.environ |= SETTINGS if address else SETTINGS | OWN_SETTINGS
+    os.environ |= SETTINGS | (_reached(address) if address else OWN_SETTINGS)
     ray = installed()
     with tempfile.TemporaryDirectory(prefix="on-time-ray-", ignore_cleanup_errors=True) as scratch:
         local = {
@@ -73,17 +73,38 @@ def installed() -> Any:
     return ray
 
 
-def _answers(address: str) -> None:
-    """Raise OnTimeError unless something answers at the address."""
+def _reached(address: str) -> dict[str, str]:
+    """Return the settings with which Ray reaches an address; raise OnTimeError unless something answers there.
+
+    Ray replaces 127.0.0.1 by the machine's own address, where a cluster of this machine alone does not listen.
+    """
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         raise OnTimeError(f"{ADDRESS} is {address}, must be HOST:PORT of a cluster, or unset to use this machine.")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as connection:
-            connection.sendall(GREETING)
-            connection.recv(1)
+        _greet(host.strip("[]"), int(port))
+        if host not in LOOPBACK:
+            return {}
     except OSError as err:
         raise _silent(address, err.strerror or str(err)) from err
+    try:
+        _greet(_own_address(), int(port))
+        return {}
+    except OSError:
+        return ALONE
+
+
+def _greet(host: str, port: int) -> None:
+    with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
+        connection.sendall(GREETING)
+        connection.recv(1)
+
+
+def _own_address() -> str:
+    """Return the address from which this machine reaches others, as Ray finds it; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("8.8.8.8", 53))
+        return str(probe.getsockname()[0])
 
 
 def _silent(address: str, reason: str) -> OnTimeError:
