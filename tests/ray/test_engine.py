@@ -44,6 +44,7 @@ TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason=LEFT_OUT),
+    pytest.mark.timeout(400),  # none of them may hang
     pytest.mark.filterwarnings("ignore"),  # of Ray
 ]
 
