@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import frames, interface, params, partitions, recording
+from stages import frames, interface, on_ray, params, partitions, recording
+from stages.cluster import cluster
 from stages.errors import ParamsInvalid, run
 from stages.files import write_json
 from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
@@ -84,6 +86,19 @@ def write_partition(store: Store, partition: Partition, lookups: Lookups, p: Par
     return Counts(len(train), int(train.target.sum()), len(test))
 
 
+def write_on_ray(store: Store, lookups: Lookups, p: Params) -> list[Counts]:
+    """Write the features of all partitions as `write_partition` does, a task of Ray for each."""
+    task = partial(_task, lookups=lookups, p=p)
+    with cluster() as workers:
+        rows = sorted(on_ray.results(task, len(store.partitions), workers), key=lambda row: int(row["place"]))
+    return [Counts(row["train"], row["positive"], row["test"]) for row in rows]
+
+
+def _task(place: int, lookups: Lookups, p: Params) -> list[on_ray.Row]:
+    store = partitions.written(p.problem)
+    return [{"place": place} | write_partition(store, store.partitions[place], lookups, p)._asdict()]
+
+
 def fit_lookups(store: Store, p: Params) -> Lookups:
     """Return the lookups, fitted on the training rows."""
     period = p.train_period
@@ -145,7 +160,10 @@ def main() -> None:
         store = partitions.written(p.problem)
         lookups = fit_lookups(store, p)
         shutil.rmtree(OUT_DIR, ignore_errors=True)
-        counts = [write_partition(store, partition, lookups, p) for partition in store.partitions]
+        if p.engine == "ray":
+            counts = write_on_ray(store, lookups, p)
+        else:
+            counts = [write_partition(store, partition, lookups, p) for partition in store.partitions]
         write_reference(counts, p.featurize)
         write_json(LOOKUPS_FILE, lookups.to_json())
         write_json(OUT_DIR / "golden.json", golden_requests(store, counts, lookups, p.featurize, p.problem))

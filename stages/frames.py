@@ -45,6 +45,11 @@ def files(name: str) -> list[Path]:
     return found
 
 
+def month_of(path: Path) -> int:
+    """Return the month of the rows of a file, since January 1970, for `partition: month`."""
+    return int(np.datetime64(path.stem.partition("-")[2], "M").astype(int))
+
+
 def each(name: str) -> Iterator[pd.DataFrame]:
     """Yield the rows of each file."""
     return (pd.read_parquet(path) for path in files(name))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightgbm
 import numpy as np
@@ -15,8 +15,8 @@ import pandas as pd
 from app.features import Floats
 from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
-from stages import frames, params, recording
-from stages.boosting import Source, Targets, fit
+from stages import distributed, frames, params, recording
+from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
@@ -28,28 +28,52 @@ TRAINING_FILE = Path("reports/training.json")
 LOSS_STEP = 5
 
 
+class Trained(NamedTuple):
+    """What training computes: what `rolling_origin` returns, the threshold, the model, and its training loss by round."""
+
+    rolling: pd.DataFrame
+    fold_losses: pd.DataFrame
+    threshold: float
+    booster: lightgbm.Booster
+    loss: list[float]
+
+
 def folds(source: Source, p: TrainParams) -> list[int]:
     """Return the months of the folds, since January 1970."""
     return p.folds([int(month) for month in np.unique(months_of(source.facts[DAY].to_numpy()))])
 
 
 def rolling_origin(
-    source: Source, p: TrainParams, months: Sequence[int] | None = None
+    source: Source,
+    p: TrainParams,
+    months: Sequence[int] | None = None,
+    boosters: Iterable[lightgbm.Booster] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict each fold's month (by default those of `folds`) by a model trained on all months before it.
+
+    The models are trained here, one after the other, or given as `boosters`.
 
     Returns the predictions (day, group, target, key, probability) and the loss on the fold's month by round.
     """
     month = months_of(source.facts[DAY].to_numpy())
+    months = folds(source, p) if months is None else months
     parts, losses = [], {}
-    for fold in folds(source, p) if months is None else months:
+    for fold, booster in zip(months, boosters or _fold_boosters(source, p, months), strict=True):
         now = month == fold
-        booster = fit(source, p, month < fold, label=f"fold of month {fold % 12 + 1}")
         features = source.features(now)
         probability = model.predict(booster, features)
         parts.append(source.facts[now].assign(probability=probability.round(9), row=np.flatnonzero(now)))
         losses[fold] = _loss_by_round(booster, features, source.target[now])
     return pd.concat(parts, ignore_index=True), pd.DataFrame(losses)
+
+
+def _fold_boosters(source: Source, p: TrainParams, months: Sequence[int]) -> Iterator[lightgbm.Booster]:
+    month = months_of(source.facts[DAY].to_numpy())
+    return (fit(source, p, month < fold, label=_label(fold)) for fold in months)
+
+
+def _label(fold: int) -> str:
+    return f"fold of month {fold % 12 + 1}"
 
 
 def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: Targets) -> list[float]:
@@ -81,6 +105,30 @@ def choose_threshold(target: Targets, probability: Floats, rule: str, value: flo
     return float(np.round(probability[order][enough[-1]], 6))
 
 
+def train_here(source: Source, p: TrainParams) -> Trained:
+    """Train the models of the folds, and then the final one, on this machine."""
+    rolling, fold_losses = rolling_origin(source, p)
+    threshold, curve = _threshold(rolling, p), dict[str, Any]()
+    booster = fit(source, p, curve=curve, label="final model")
+    return Trained(rolling, fold_losses, threshold, booster, curve["train"]["binary_logloss"])
+
+
+def train_on_ray(source: Source, p: TrainParams) -> Trained:
+    """Train the same models in one run of Ray Train; its workers read the files of features."""
+    files, months = frames.files("train"), folds(source, p)
+    fits = [distributed.Fit(_label(fold), [f for f in files if frames.month_of(f) < fold]) for fold in months]
+    *folded, final = distributed.fit(
+        [*fits, distributed.Fit("final model", files)], p, lightgbm_params(p), BUNDLE_DIR.parent
+    )
+    rolling, fold_losses = rolling_origin(source, p, months, [one.booster for one in folded])
+    return Trained(rolling, fold_losses, _threshold(rolling, p), final.booster, final.loss)
+
+
+def _threshold(rolling: pd.DataFrame, p: TrainParams) -> float:
+    target, probability = rolling[TARGET].to_numpy(), rolling["probability"].to_numpy()
+    return choose_threshold(target, probability, p.threshold_rule, p.threshold_value)
+
+
 def write_reference(rolling: pd.DataFrame, path: Path) -> None:
     """Write the reference sample with its out-of-fold probabilities (NaN before the first fold)."""
     reference = pd.read_parquet(OUT_DIR / "reference.parquet")
@@ -105,33 +153,28 @@ def write_bundle(
 
 def main() -> None:
     """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
-    p = params.load().train
-    with recording.stage_run("train", p, ["build/features"], model=True) as log:
+    p = params.load()
+    with recording.stage_run("train", p.train, ["build/features"], model=True) as log:
         train = Source.files("train")
-        rolling, fold_losses = rolling_origin(train, p)
-        threshold = choose_threshold(
-            rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), p.threshold_rule, p.threshold_value
-        )
-        curve: dict[str, Any] = {}
-        booster = fit(train, p, curve=curve, label="final model")
+        trained = train_on_ray(train, p.train) if p.engine == "ray" else train_here(train, p.train)
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
-        write_reference(rolling, BUNDLE_DIR / model.REFERENCE_FILE)
+        write_reference(trained.rolling, BUNDLE_DIR / model.REFERENCE_FILE)
         test = frames.read("test", [DAY, KEY, TARGET])
         facts = {
-            "threshold": threshold,
-            "rows": {"train": described(train.facts), "selection": described(rolling), "test": described(test)},
+            "threshold": trained.threshold,
+            "rows": {"train": described(train.facts), "selection": described(trained.rolling), "test": described(test)},
             "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
             "training_data_sha256": frames.digest("train"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }
         requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
-        write_bundle(booster, facts, requests, BUNDLE_DIR)
-        rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
-        _write_losses(curve["train"]["binary_logloss"], fold_losses)
+        write_bundle(trained.booster, facts, requests, BUNDLE_DIR)
+        trained.rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
+        _write_losses(trained.loss, trained.fold_losses)
         measured = {
-            "threshold": threshold,
-            "train_log_loss": round(curve["train"]["binary_logloss"][-1], 6),
-            "rolling_log_loss": round(float(fold_losses.iloc[-1].mean()), 6),
+            "threshold": trained.threshold,
+            "train_log_loss": round(trained.loss[-1], 6),
+            "rolling_log_loss": round(float(trained.fold_losses.iloc[-1].mean()), 6),
         }
         write_json(TRAINING_FILE, measured)
         log.metrics(**measured, model_bytes=(BUNDLE_DIR / model.MODEL_FILE).stat().st_size)

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 STEPS = """
-setup lint docs repro:
+setup lint docs repro ray:
 	@echo $@ with CI=$$CI; $(BROKEN_$@)
 test test-all:
 	@echo $@ with $$PYTEST_ADDOPTS; echo '== 7 passed of $@ in 1.00s (0:00:01) =='; $(BROKEN_$@)
@@ -48,15 +48,15 @@ def test_every_step_runs_each_test_once_and_the_summaries_of_the_tests_are_last(
     folders = ("tests/adapt", "tests/e2e")
     assert f"test-all with -m long {' '.join(folders)}\n" in done.stdout
     assert f"test-all with -m long --ignore {' --ignore '.join(folders)}\n" in done.stdout
-    assert done.stdout.count(" s  ok ") == 8 and "lint with CI=true" in done.stdout
+    assert done.stdout.count(" s  ok ") == 9 and "lint with CI=true" in done.stdout
     assert "left out" not in done.stdout
 
 
-@pytest.mark.parametrize("step", ["lint", "repro", "test", "test-all"])
+@pytest.mark.parametrize("step", ["lint", "repro", "test", "ray", "test-all"])
 def test_a_step_that_fails_fails_the_run_after_the_others(step: str, tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 0", **{f"BROKEN_{step}": "false"})
     assert done.returncode == 1
-    assert (done.stdout.count("  FAILED  "), done.stdout.count("  ok      ")) == (1, 7)
+    assert (done.stdout.count("  FAILED  "), done.stdout.count("  ok      ")) == (1, 8)
 
 
 def test_a_model_that_changes_what_is_committed_fails_the_run(tmp_path: Path) -> None:
