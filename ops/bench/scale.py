@@ -30,7 +30,11 @@ from stages.sections import PARAMS_FILE
 OUT_FILE = Path("build/bench/scale.json")
 STAGES = ("validate", "featurize", "train", "evaluate")
 """Those whose cost depends on the rows, in the order of dvc.yaml."""
-MODES: dict[str, dict[str, Any]] = {"memory": {"partition": "all"}, "month": {"partition": "month"}}
+MODES: dict[str, dict[str, Any]] = {
+    "memory": {"partition": "all", "engine": "local"},
+    "month": {"partition": "month", "engine": "local"},
+    "ray": {"partition": "month", "engine": "ray"},
+}
 """The keys of params.yaml by which each mode differs from what is committed."""
 OWN = ("MLFLOW_", "ONTIME_")
 """Variables of the caller that would lead a clone to the caller's own services."""
