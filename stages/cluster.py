@@ -128,7 +128,7 @@ def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
 
 
 def _enough(ray: Any, workers: int) -> int:
-    """Return the number of workers; raise OnTimeError if the cluster has too few processors: Ray would wait for more."""
+    """Return the number of workers; raise OnTimeError if there are too few processors: Ray would wait for more."""
     processors = int(ray.cluster_resources().get("CPU", 0))
     if processors < max(1, workers):
         raise OnTimeError(
