@@ -117,7 +117,7 @@ def _silent(address: str, reason: str) -> OnTimeError:
 def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
     for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for last in (bool(address), True):  # a new cluster has 30 s to start, which can be too few once
+    for last in (True,) if address else (False, False, True):  # Ray gives a new cluster 15 s, too few on a busy machine
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
             return
