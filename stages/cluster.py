@@ -117,7 +117,7 @@ def _silent(address: str, reason: str) -> OnTimeError:
 def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
     for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for last in (bool(address), True):  # a new cluster has 30 s to start, which can be too few once
+    for last in (True,) if address else (False, False, True):  # Ray gives a new cluster 15 s, too few on a busy machine
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
             return
@@ -128,7 +128,7 @@ def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
 
 
 def _enough(ray: Any, workers: int) -> int:
-    """Return the number of workers; raise OnTimeError if the cluster has too few processors: Ray would wait for more."""
+    """Return the number of workers; raise OnTimeError if there are too few processors: Ray would wait for more."""
     processors = int(ray.cluster_resources().get("CPU", 0))
     if processors < max(1, workers):
         raise OnTimeError(

@@ -29,7 +29,7 @@ LOSS_STEP = 5
 
 
 class Trained(NamedTuple):
-    """What training computes: what `rolling_origin` returns, the threshold, the model, and its training loss by round."""
+    """What `rolling_origin` returns, the threshold, the final model, and its training loss by round."""
 
     rolling: pd.DataFrame
     fold_losses: pd.DataFrame

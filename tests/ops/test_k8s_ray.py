@@ -45,7 +45,10 @@ def pod_manifests(manifests: dict[str, dict[str, Any]]) -> dict[str, dict[str, A
 def test_the_pods_and_the_manifests_of_kubernetes_own_are_valid(
     manifests: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
 ) -> None:
-    assert set(manifests) == {"RayCluster", "PersistentVolumeClaim", "NetworkPolicy"} and set(pods) == {"head", "workers"}
+    assert set(manifests) == {"RayCluster", "PersistentVolumeClaim", "NetworkPolicy"} and set(pods) == {
+        "head",
+        "workers",
+    }
     for manifest in [*pods.values(), manifests["PersistentVolumeClaim"], manifests["NetworkPolicy"]]:
         kubernetes_validate.validate(manifest, SCHEMAS, strict=True)
 
@@ -79,7 +82,10 @@ def test_head_and_workers_have_the_same_files_at_the_same_paths(
         (own,) = pod["spec"]["containers"]
         assert {"name": "work", "mountPath": "/work"} in own["volumeMounts"] and own["workingDir"] == "/work/on-time"
         assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-        assert int(pod["spec"]["volumes"][2]["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30 > cluster.OBJECT_STORE_BYTES
+        assert (
+            int(pod["spec"]["volumes"][2]["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+            > cluster.OBJECT_STORE_BYTES
+        )
         allowed = manifests["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
         assert allowed.items() <= pod["metadata"]["labels"].items()
 

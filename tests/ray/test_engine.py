@@ -29,7 +29,6 @@ from ops.scoring import score as scoring_here
 from ops.scoring.output import Job
 from stages import cluster, distributed, featurize, params, partitions, train
 from stages.boosting import Source, lightgbm_params
-from stages.files import write_json
 from stages.frames import DAY, GROUP, KEY, TARGET, matrix
 from tests.ray import workers
 from tests.support.clone import ROOT
@@ -104,14 +103,16 @@ def test_training_with_a_killed_worker_ends_with_the_quality_of_the_engine_local
             for process in (found := psutil.Process(training.pid).children(recursive=True)):
                 addresses |= listening(process)
             processes.update(found)
-    assert training.returncode == 0, training.output()
+            time.sleep(0.2)
+        assert training.returncode == 0, training.output()
     assert (tmp_path / "killed").exists() and addresses == {"127.0.0.1"}
     wait_for("all processes of Ray have ended", lambda: not any(p.is_running() for p in processes), 20)
     assert not os.listdir(settings["TMPDIR"]) and os.listdir(features / "build") == ["features"]
 
     monkeypatch.chdir(features)
     here = train.train_here(Source.files("train"), workers.few_rounds())
-    assert abs(quality(lightgbm.Booster(model_file=tmp_path / "model.txt"), features) - quality(here.booster, features)) < 0.003
+    booster = lightgbm.Booster(model_file=tmp_path / "model.txt")
+    assert abs(quality(booster, features) - quality(here.booster, features)) < 0.003
     rolling, loss = pd.read_parquet(tmp_path / "rolling.parquet"), pd.read_parquet(tmp_path / "loss.parquet")
     pd.testing.assert_frame_equal(rolling.drop(columns="probability"), here.rolling.drop(columns="probability"))
     assert np.corrcoef(rolling["probability"], here.rolling["probability"])[0, 1] > 0.99
@@ -170,7 +171,9 @@ def test_files_are_scored_to_the_same_bytes_though_a_process_is_killed(
     row = Request.model_validate(EXAMPLE).model_dump()
     for name in ("a", "b", "c"):
         (tmp_path / "in").mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist([row | {"flight_number": i} for i in range(1, 300)]), tmp_path / f"in/{name}.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([row | {"flight_number": i} for i in range(1, 300)]), tmp_path / f"in/{name}.parquet"
+        )
     job = Job(str(tmp_path / "in"), str(tmp_path / "here"), known, folder, 0.01, 1)
     expected = scoring_here.score(job, 0.5)
     monkeypatch.setattr(scoring, "_task", partial(workers.killed_while_writing, flag=tmp_path / "killed"))
