@@ -36,6 +36,20 @@ MODES: dict[str, dict[str, Any]] = {
     "ray": {"partition": "month", "engine": "ray"},
 }
 """The keys of params.yaml by which each mode differs from what is committed."""
+CLOCK = """
+import runpy, sys
+from datetime import datetime
+from app.problem import request
+
+class Then(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromisoformat(sys.argv[2])
+
+request.datetime = Then
+runpy.run_module(f"stages.{sys.argv[1]}", run_name="__main__")
+"""
+"""Runs a stage on another day: no request of today may be more than a year ahead, but the generated years are."""
 OWN = ("MLFLOW_", "ONTIME_")
 """Variables of the caller that would lead a clone to the caller's own services."""
 
@@ -84,24 +98,27 @@ def measure(folder: Path, row: dict[str, Any]) -> None:
         clone = Path(name)
         git("clone", "--quiet", ".", name)
         row["rows"] = years.install(folder / "years", row["factor"], DATA_DIR, clone, MODES[row["mode"]])
-        row["passes"] = passes(params.load(clone / PARAMS_FILE))
+        p = params.load(clone / PARAMS_FILE)
+        row["passes"] = passes(p)
         _tell(row, f"data in {time.perf_counter() - started:.1f} s")
         for stage in STAGES:
-            row |= execute(stage, clone, f"{row['factor']} x {row['mode']}")
+            row |= execute(stage, clone, str(p.problem.last_date), f"{row['factor']} x {row['mode']}")
             _tell(row, f"{stage} {row[f'{stage} s']:.1f} s, {row[f'{stage} MB']:,} MB")
         row["build MB"] = sum(path.stat().st_size for path in (clone / "build").rglob("*") if path.is_file()) // 10**6
-        row["CPU s"] = sum(row.pop(f"{stage} CPU") for stage in STAGES)
-        row["µs/row"] = row["CPU s"] / row["rows"] * 1e6
+        row["µs/row"] = sum(row[f"{stage} CPU"] for stage in STAGES) / row["rows"] * 1e6
 
 
 def _tell(row: dict[str, Any], text: str) -> None:
     print(f"{row['factor']} x {row['mode']}: {text}", file=sys.stderr, flush=True)
 
 
-def execute(stage: str, clone: Path, label: str) -> dict[str, Any]:
-    """Run a stage in a clone, with an MLflow of its own; return wall time, CPU time of all its processes, peak memory."""
+def execute(stage: str, clone: Path, day: str, label: str) -> dict[str, Any]:
+    """Run a stage in a clone on a day, with an MLflow of its own.
+
+    Returns wall time and CPU time of all its processes, s, and their peak memory, MB.
+    """
     env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
-    command, log = [sys.executable, "-m", f"stages.{stage}"], clone / "stage.log"
+    command, log = [sys.executable, "-c", CLOCK, stage, day], clone / "stage.log"
     started, used = time.perf_counter(), _cpu()
     with log.open("w", encoding="utf-8") as file:
         with subprocess.Popen(command, cwd=clone, env=env, stdout=file, stderr=file, text=True) as process:
@@ -111,7 +128,7 @@ def execute(stage: str, clone: Path, label: str) -> dict[str, Any]:
         last = " ".join(log.read_text(encoding="utf-8").strip().splitlines()[-1:])
         reason = f"{label}: {stage} ended with {process.returncode} after {seconds:.0f} s, {peak / 10**6:,.0f} MB"
         raise StageFailed(f"{reason}: {last or 'it printed nothing'}")
-    return {f"{stage} s": seconds, f"{stage} MB": peak // 10**6, f"{stage} CPU": _cpu() - used}
+    return {f"{stage} s": seconds, f"{stage} CPU": _cpu() - used, f"{stage} MB": peak // 10**6}
 
 
 def _cpu() -> float:

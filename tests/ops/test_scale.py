@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from app.interface import EXAMPLE
 from ops.bench import memory, scale, years
 from stages import checks, fetch, params
 from stages.interface import KEYS
@@ -140,9 +141,21 @@ def test_the_peak_counts_the_children_and_shared_pages_once(child: str, least: i
 
 def test_a_stage_that_fails_is_reported_with_its_last_line(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
+    (tmp_path / "app").symlink_to(ROOT / "app")
     (tmp_path / "stages/validate.py").write_text("import sys\nsys.exit('error: no data')", encoding="utf-8")
     with pytest.raises(scale.StageFailed, match="3 x memory: validate ended with 1 after 0 s, .*: error: no data"):
-        scale.execute("validate", tmp_path, "3 x memory")
+        scale.execute("validate", tmp_path, "2015-12-31", "3 x memory")
+
+
+def test_a_stage_runs_on_the_day_of_the_newest_data(tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "app").symlink_to(ROOT / "app")
+    body = EXAMPLE | {"scheduled_departure": "2042-12-31T09:00:00", "scheduled_arrival": "2042-12-31T11:00:00"}
+    code = f"from app.problem import Request\nRequest.model_validate({body})\n"
+    (tmp_path / "stages/train.py").write_text(code, encoding="utf-8")
+    assert scale.execute("train", tmp_path, "2042-12-31", "")["train MB"] > 0
+    with pytest.raises(scale.StageFailed, match="must be at most 366 days from now"):
+        scale.execute("train", tmp_path, "2041-12-01", "")
 
 
 def test_the_cost_per_row_is_compared_within_a_mode() -> None:
