@@ -47,7 +47,7 @@ class Then(datetime):
         return cls.fromisoformat(sys.argv[2])
 
 request.datetime = Then
-runpy.run_module(f"stages.{sys.argv[1]}", run_name="__main__")
+runpy.run_module(f"stages.{sys.argv[1]}", run_name="__main__", alter_sys=True)
 """
 """Runs a stage on another day: no request of today may be more than a year ahead, but the generated years are."""
 OWN = ("MLFLOW_", "ONTIME_")
