@@ -60,6 +60,8 @@ def ray_cluster() -> Iterator[str]:
         with started(command, Path(folder), **settings) as head:
             head.wait_until("Ray runs", lambda: "Ray runtime started" in head.output())
             yield f"127.0.0.1:{port}"
+            for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+                process.kill()  # it takes minutes to end by SIGTERM
 
 
 @pytest.fixture(name="at_address")
