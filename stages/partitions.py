@@ -84,7 +84,7 @@ class Store:
         return {table: self.read(table, partition) for table in COLUMNS}
 
     def _around(self, partition: Partition, days: int) -> Tables:
-        """Return the same tables as `own` with the rows of so many days before and after it; the index of its own rows is as in `own`."""
+        """Return the tables as `own` does, with its index, and the rows of so many days before and after it."""
         low, high = partition.first - days * DAY, partition.last + days * DAY
         near = sorted((other for other in self.partitions if other.first <= high and other.last >= low), key=_first)
         return self.own(partition) | {table: self._joined(table, partition, near, low, high) for table in self.dated}
