@@ -74,9 +74,20 @@ def run(factors: Sequence[int], modes: Sequence[str], keep: Path | None) -> None
                     print(err, file=sys.stderr)
                 compare(table)
                 write_json(OUT_FILE, table)
-                print(f"\n{tabulate(table, headers='keys', intfmt=',', floatfmt='.1f')}", flush=True)
+                print(f"\n{text(table)}", flush=True)
     if failed:
         raise StageFailed(f"{len(failed)} of {len(table)} measurements failed: {'; '.join(failed)}")
+
+
+def text(table: Sequence[dict[str, Any]]) -> str:
+    """Return the measurements as columns."""
+    names = list(dict.fromkeys(name for row in table for name in row))
+    cells = [[name, *(_cell(row.get(name, "")) for row in table)] for name in names]
+    return tabulate(cells, disable_numparse=True, colalign=["left", *["right"] * len(table)])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @contextmanager
