@@ -95,21 +95,30 @@ def quality(booster: lightgbm.Booster, features: Path) -> float:
     return float(roc_auc_score(test[TARGET], booster.predict(matrix(test))))
 
 
-def test_training_with_a_killed_worker_ends_with_the_quality_of_the_engine_local_and_leaves_nothing(
+def test_a_cluster_of_this_machine_listens_on_127_0_0_1_only_and_leaves_nothing(tmp_path: Path) -> None:
+    processes, addresses = set[psutil.Process](), set[str]()
+    code = "from stages.cluster import cluster\nwith cluster(2) as workers: print(workers, 'workers')"
+    with tempfile.TemporaryDirectory(prefix="r-") as folder:  # a short path, for Ray's sockets
+        settings = {"PYTHONPATH": str(ROOT), "TMPDIR": folder, cluster.ADDRESS: ""}
+        with started([sys.executable, "-c", code], tmp_path, **settings) as program:
+            while program.poll() is None:
+                for process in (found := psutil.Process(program.pid).children(recursive=True)):
+                    addresses |= listening(process)
+                processes.update(found)
+                time.sleep(0.2)
+            assert program.returncode == 0 and "2 workers" in program.output(), program.output()
+        assert addresses == {"127.0.0.1"} and not os.listdir(folder)
+    wait_for("all processes of Ray have ended", lambda: not any(p.is_running() for p in processes), 20)
+
+
+@pytest.mark.usefixtures("at_address")
+def test_training_with_a_killed_worker_ends_with_the_quality_of_the_engine_local(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes, addresses = set[psutil.Process](), set[str]()
-    settings = {"PYTHONPATH": str(ROOT), "TMPDIR": tempfile.mkdtemp(prefix="r-", dir="/tmp"), cluster.ADDRESS: ""}
-    with started([sys.executable, "-m", "tests.ray.workers", tmp_path], features, **settings) as training:
-        while training.poll() is None:
-            for process in (found := psutil.Process(training.pid).children(recursive=True)):
-                addresses |= listening(process)
-            processes.update(found)
-            time.sleep(0.2)
+    with started([sys.executable, "-m", "tests.ray.workers", tmp_path], features, PYTHONPATH=str(ROOT)) as training:
+        training.wait()
         assert training.returncode == 0, training.output()
-    assert (tmp_path / "killed").exists() and addresses == {"127.0.0.1"}
-    wait_for("all processes of Ray have ended", lambda: not any(p.is_running() for p in processes), 20)
-    assert not os.listdir(settings["TMPDIR"]) and os.listdir(features / "build") == ["features"]
+    assert (tmp_path / "killed").exists() and os.listdir(features / "build") == ["features"]
 
     monkeypatch.chdir(features)
     here = train.train_here(Source.files("train"), workers.few_rounds())
