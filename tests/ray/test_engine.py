@@ -133,7 +133,8 @@ def test_training_with_a_killed_worker_ends_with_the_quality_of_the_engine_local
 def listening(process: psutil.Process) -> set[str]:
     """Return the addresses at which a process listens."""
     try:
-        return {one.laddr.ip.removeprefix("::ffff:") for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+        listens = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        return {one.laddr.ip.removeprefix("::ffff:") for one in listens}
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return set()
 
