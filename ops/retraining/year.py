@@ -32,12 +32,13 @@ from ops.monitoring.drift.selftest import weeks
 from ops.retraining import year_report
 from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.retraining.year_report import MODELS, Month, measured
-from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress
+from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress, validate
 from stages.boosting import Source, fit
 from stages.files import BUNDLE_DIR, finite, sha256, write_json
 from stages.frames import DAY, TARGET, matrix
 from stages.params import Params
 from stages.raw import load_tables
+from stages.repairs import repair
 from stages.rows import Rows, months_of
 from stages.rules import Tables
 from stages.sections import PARAMS_FILE
@@ -135,6 +136,15 @@ def retrain() -> list[str]:
     return dropped
 
 
+def repaired() -> Tables:
+    """Return the tables in data/ with the repairs of the last validation; build/tables lacks what was added since."""
+    items = json.loads(validate.REPORT.read_text(encoding="utf-8"))["repairs"]
+    return {
+        table: repair(frame, [item for item in items if item["table"] == table])[0]
+        for table, frame in load_tables(fetch.DATA_DIR).items()
+    }
+
+
 def keep_production(folder: Path, last: int) -> None:
     """Keep the bundle that is Production, and the day to which its data reach (since 1970-01-01)."""
     shutil.rmtree(folder / PRODUCTION, ignore_errors=True)
@@ -186,7 +196,8 @@ def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
     digests = {sha256(path) for path in files}
     report = next(one for one in addition.reports().values() if set(one["files"].values()) == digests)
     p = params.load()
-    tables, rows = featurize.load(p.problem)
+    tables = repaired()
+    rows = interface.rows(tables, p.problem)
     now = rows.where(months_of(rows.day) == np.datetime64(place.name, "M").astype(int))
     last = int(now.day.max())
     (frame, vocabularies), (first, _) = (predict(folder / name, now, tables, p) for name in (PRODUCTION, FIRST))
