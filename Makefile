@@ -15,6 +15,9 @@ PORT := # port that the service listens on
 setup: ## create or repair .venv with the locked packages
 	@ops/ci/setup
 
+ray: ## add Ray to .venv, for the engine `ray`
+	$(RUN) ops/ci/uv pip install --compile-bytecode --require-hashes --python .venv/bin/python -r requirements-ray.txt
+
 data: ## fetch the raw tables and compare them with their pinned digests
 	$(ON_TIME) data fetch
 

@@ -45,6 +45,7 @@ RULES = (
     Rule("MLFLOW_*", "honoured", "an invalid number or truth value is an error that names the variable"),
     Rule("AWS_*", "honoured", "artifacts and data in S3"),
     Rule("DVC_*", "honoured", "configuration, cache and remote of DVC"),
+    Rule("RAY_*", "honoured", "`RAY_ADDRESS` is the cluster of the engine `ray`, the others are settings of Ray"),
     Rule("OMP_WAIT_POLICY", "set", "threads that spin make two trainings take an hour instead of minutes", "passive"),
     Rule("GOMP_SPINCOUNT", "removed", "it overrides OMP_WAIT_POLICY"),
     Rule("OMP_* GOMP_* KMP_*", "honoured", "the number of threads does not change the model; invalid: ignored"),

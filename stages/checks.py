@@ -1,8 +1,9 @@
-"""Check the raw tables against the rules; report violations and repairs."""
+"""Check the raw tables against the rules, partition by partition; report violations and repairs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -12,7 +13,8 @@ from stages.columns import schema, spare, types
 from stages.errors import DataInvalid, ParamsInvalid
 from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
 from stages.params import Params
-from stages.rules import Flags, Severity, Tables
+from stages.partitions import Partition, Store, split
+from stages.rules import Flags, Rule, Severity, Tables
 
 SAMPLE = 5
 STATUS: dict[Severity, Literal["fail", "warn"]] = {"error": "fail", "warning": "warn"}
@@ -20,15 +22,15 @@ STATUS: dict[Severity, Literal["fail", "warn"]] = {"error": "fail", "warning": "
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a rule: one flag per checked row, True for a violation."""
+    """The result of a rule on some tables: one flag per checked row, True for a violation."""
 
     name: str
     severity: Severity
     description: str
     broken: Flags
-    tolerance: int
+    most: float
+    """The tolerance: a number of violations, or with `share` a share of the rows: no single row is a violation."""
     share: bool = False
-    """Whether the tolerance is a share of the rows: no single row is a violation."""
 
     @property
     def table(self) -> str:
@@ -43,7 +45,7 @@ class Outcome:
     @property
     def status(self) -> Literal["pass", "warn", "fail"]:
         """Return `pass` if the violations are within the tolerance, else `warn` or `fail` by severity."""
-        return STATUS[self.severity] if self.violating > self.tolerance else "pass"
+        return Tally(self, len(self.broken), self.violating).status
 
     @property
     def of_rows(self) -> bool:
@@ -51,7 +53,7 @@ class Outcome:
         return None in self.broken.index.names
 
     def keys(self, tables: Tables, most: int | None = None) -> list[dict[str, str]]:
-        """Return the keys of violations, at most `most`, as text, as `featurize.repair` matches them."""
+        """Return the keys of violations, at most `most`, as text, as `repair` matches them."""
         where = self.broken.index[self.broken.to_numpy(dtype=bool)][:most]
         if self.of_rows:  # rows of the table, which may lack a column of its key
             rows = tables[self.table].loc[where].reindex(columns=KEYS[self.table])
@@ -59,18 +61,47 @@ class Outcome:
             rows = where.to_frame(index=False)
         return [{str(name): str(value) for name, value in row.items()} for row in rows.astype(str).to_dict("records")]
 
-    def to_json(self, tables: Tables) -> dict[str, Any]:
+
+@dataclass
+class Tally:
+    """The results of a rule on all partitions."""
+
+    rule: Outcome
+    checked: int = 0
+    violating: int = 0
+    keys: list[dict[str, str]] = field(default_factory=list)
+    """Of the first violations: those of the report, and as many as can be repaired."""
+
+    @property
+    def tolerance(self) -> int:
+        """Return the number of violations that are tolerated."""
+        return int(self.rule.most * self.checked) if self.rule.share else int(self.rule.most)
+
+    @property
+    def status(self) -> Literal["pass", "warn", "fail"]:
+        """Return `pass` if the violations are within the tolerance, else `warn` or `fail` by severity."""
+        return STATUS[self.rule.severity] if self.violating > self.tolerance else "pass"
+
+    def add(self, outcome: Outcome, tables: Tables) -> None:
+        """Add the result on a partition, whose tables have the keys."""
+        self.checked += len(outcome.broken)
+        self.violating += outcome.violating
+        wanted = SAMPLE if outcome.share else max(SAMPLE, int(outcome.most))
+        if outcome.violating and len(self.keys) < wanted:
+            self.keys += outcome.keys(tables, wanted - len(self.keys))
+
+    def to_json(self) -> dict[str, Any]:
         """Return the rule's part of the report."""
         return {
-            "name": self.name,
-            "table": self.table,
-            "severity": self.severity,
-            "description": self.description,
-            "checked": len(self.broken),
+            "name": self.rule.name,
+            "table": self.rule.table,
+            "severity": self.rule.severity,
+            "description": self.rule.description,
+            "checked": self.checked,
             "violating": self.violating,
             "tolerance": self.tolerance,
             "status": self.status,
-            "sample": [" ".join(f"{k}={v}" for k, v in key.items()) for key in self.keys(tables, SAMPLE)],
+            "sample": [" ".join(f"{k}={v}" for k, v in key.items()) for key in self.keys[:SAMPLE]],
         }
 
 
@@ -94,17 +125,18 @@ def verify_names(p: Params) -> None:
         )
 
 
-def row_count(tables: Tables, table: str, p: Params) -> Outcome:
+def row_count(rows: int, table: str, p: Params) -> Outcome:
     """Check the number of rows."""
-    rows, (low, high) = len(tables[table]), p.validate_.rows[table]
+    low, high = p.validate_.rows[table]
     flags = pd.Series([not low <= rows <= high], index=pd.Index([rows], name="rows"), dtype=bool)
     return Outcome(f"{table}.rows", "error", f"There are {low} to {high} rows.", flags, 0)
 
 
-def column_set(frame: pd.DataFrame, table: str) -> Outcome:
+def column_set(found: Iterable[object], table: str) -> Outcome:
     """Check that the table has the described columns and no others."""
-    names = sorted({*COLUMNS[table], *map(str, frame.columns)})
-    flags = [(name in COLUMNS[table]) != (name in frame) for name in names]
+    present = set(map(str, found))
+    names = sorted({*COLUMNS[table], *present})
+    flags = [(name in COLUMNS[table]) != (name in present) for name in names]
     index = pd.Index(names, name="column")
     return Outcome(f"{table}.columns", "error", "The columns are those described.", pd.Series(flags, index), 0)
 
@@ -119,7 +151,7 @@ def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
             "warning" if spare(described) else "error",
             f"At most {shares[column]:.1%} of the values are missing.",
             frame[column].isna(),
-            int(shares[column] * len(frame)),
+            shares[column],
             share=True,
         )
         for column, described in COLUMNS[table].items()
@@ -144,13 +176,16 @@ def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
     return outcomes
 
 
+def contents(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
+    """Check the values of a table, column by column."""
+    return [*column_values(frame, table, p), *missing_values(frame, table, p)]
+
+
 def structure(tables: Tables, p: Params) -> list[Outcome]:
     """Check the rows and columns of each table."""
     outcomes = []
-    for table in COLUMNS:
-        frame = tables[table]
-        outcomes += [row_count(tables, table, p), column_set(frame, table)]
-        outcomes += [*column_values(frame, table, p), *missing_values(frame, table, p)]
+    for table, frame in ((table, tables[table]) for table in COLUMNS):
+        outcomes += [row_count(len(frame), table, p), column_set(frame, table), *contents(frame, table, p)]
     return outcomes
 
 
@@ -164,42 +199,112 @@ def is_sound(tables: Tables) -> bool:
     return True
 
 
-def repairs(tables: Tables, outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """Return the distinct repairs of rows that violate a rule within its tolerance."""
-    found: list[dict[str, Any]] = []
-    for outcome in outcomes:
-        if outcome.name in REPAIRS and outcome.status == "pass":
-            for key in outcome.keys(tables):
-                repair = {"table": outcome.table, "key": key, **REPAIRS[outcome.name]}
-                if not any(repair.items() <= earlier.items() for earlier in found):
-                    found.append({"rule": outcome.name, **repair})
-    return found
+def apply_rule(rule: Rule, tables: Tables, p: Params) -> Outcome:
+    """Return the result of a rule between columns, rows and tables, which must be sound."""
+    broken = rule.broken(tables, p.problem)
+    return Outcome(rule.name, rule.severity, rule.description, broken, p.validate_.tolerance.get(rule.name, 0))
 
 
 def apply_rules(tables: Tables, p: Params) -> list[Outcome]:
-    """Return the results of the rules between columns, rows and tables, which must be sound."""
-    tolerance = p.validate_.tolerance
-    return [
-        Outcome(r.name, r.severity, r.description, r.broken(tables, p.problem), tolerance.get(r.name, 0)) for r in RULES
-    ]
+    """Return the results of all rules on whole tables."""
+    return [apply_rule(rule, tables_for(rule, tables), p) for rule in RULES]
 
 
-def check(tables: Tables, p: Params) -> dict[str, Any]:
-    """Return the validation report; the index of each table must be unique.
+def tables_for(rule: Rule, tables: Tables) -> Tables:
+    """Return what a rule gets of whole tables."""
+    return tables | {rule.table: combinations(rule, [tables[rule.table]])} if rule.across else tables
+
+
+def combinations(rule: Rule, parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return each combination of the columns of a rule, with the number of its `rows`."""
+    columns = [*rule.across]
+    counted = [part if "rows" in part else part[columns].assign(rows=1) for part in parts]
+    return pd.concat(counted).groupby(columns, dropna=False, as_index=False)["rows"].sum()
+
+
+class Check:
+    """The check of tables by partition."""
+
+    def __init__(self, store: Store, p: Params) -> None:
+        self.store, self.p = store, p
+        self.sound = True
+        self.tallies: dict[str, Tally] = {}
+        self.rows = dict.fromkeys(COLUMNS, 0)
+        self._columns: dict[str, set[str]] = {table: set() for table in COLUMNS}
+        self._combinations: dict[str, pd.DataFrame] = {}
+
+    def run(self) -> list[Tally]:
+        """Return the results in the order of tables and rules; without those of the rules if a column is not sound."""
+        for partition in self.store.partitions:
+            self._partition(partition)
+        for table in COLUMNS:
+            self._add(row_count(self.rows[table], table, self.p), {})
+            self._add(column_set(self._columns[table], table), {})
+        for rule in RULES if self.sound else ():
+            if rule.across or rule.table in self.store.undated:
+                tables = self.store.undated | ({rule.table: self._combinations[rule.name]} if rule.across else {})
+                self._add(apply_rule(rule, tables, self.p), tables)
+        names = [name for table in COLUMNS for name in _names(table)]
+        names += [rule.name for rule in RULES if self.sound]
+        return [self.tallies[name] for name in names if name in self.tallies]
+
+    def _add(self, outcome: Outcome, tables: Tables) -> None:
+        self.tallies.setdefault(outcome.name, Tally(outcome)).add(outcome, tables)
+
+    def _partition(self, partition: Partition) -> None:
+        own = self.store.own(partition)
+        for table in COLUMNS if partition == self.store.partitions[0] else self.store.dated:
+            self.rows[table] += len(own[table])
+            self._columns[table] |= set(own[table].columns)
+            for outcome in contents(own[table], table, self.p):
+                self._add(outcome, own)
+        self.sound = self.sound and is_sound(own)
+        local = self.p.model_copy(update={"problem": partition.only(self.p.problem)})
+        for rule in RULES if self.sound else ():
+            if rule.across:
+                known = self._combinations.get(rule.name, own[rule.table].iloc[:0])
+                self._combinations[rule.name] = combinations(rule, [known, own[rule.table]])
+            elif rule.reach and len(self.store.partitions) > 1:
+                outcome = apply_rule(rule, self.store.around(partition, rule.reach), local)
+                inside = outcome.broken.index.isin(own[rule.table].index)
+                self._add(replace(outcome, broken=outcome.broken[inside]), own)
+            elif rule.table in self.store.dated:
+                self._add(apply_rule(rule, own, local), own)
+
+
+def _names(table: str) -> list[str]:
+    values = [f"{table}.{column}{kind}" for kind in ("", ".missing") for column in COLUMNS[table]]
+    return [f"{table}.rows", f"{table}.columns", *values]
+
+
+def repairs(tallies: Iterable[Tally]) -> list[dict[str, Any]]:
+    """Return the distinct repairs of rows that violate a rule within its tolerance."""
+    found: list[dict[str, Any]] = []
+    for tally in tallies:
+        if tally.rule.name in REPAIRS and tally.status == "pass":
+            for key in tally.keys[: tally.violating]:
+                repair = {"table": tally.rule.table, "key": key, **REPAIRS[tally.rule.name]}
+                if not any(repair.items() <= earlier.items() for earlier in found):
+                    found.append({"rule": tally.rule.name, **repair})
+    return found
+
+
+def check(tables: Store | Tables, p: Params) -> dict[str, Any]:
+    """Return the validation report of tables, whole or by partition; the index of each table must be unique.
 
     If a column is absent or has another type, the rules between columns and tables are not run, and the report lists
     them. Raises ParamsInvalid if `validate` in params.yaml names an unknown table, column or rule.
     """
     verify_names(p)
-    sound = is_sound(tables)
-    outcomes = structure(tables, p) + (apply_rules(tables, p) if sound else [])
+    run = Check(tables if isinstance(tables, Store) else split(tables, p.problem), p)
+    tallies = run.run()
     return {
-        "failed": sum(outcome.status == "fail" for outcome in outcomes),
-        "warnings": sum(outcome.status == "warn" for outcome in outcomes),
-        "not_run": [] if sound else [rule.name for rule in RULES],
-        "repairs": repairs(tables, outcomes),
-        "rows": {table: len(tables[table]) for table in COLUMNS},
-        "rules": [outcome.to_json(tables) for outcome in outcomes],
+        "failed": sum(tally.status == "fail" for tally in tallies),
+        "warnings": sum(tally.status == "warn" for tally in tallies),
+        "not_run": [] if run.sound else [rule.name for rule in RULES],
+        "repairs": repairs(tallies),
+        "rows": run.rows,
+        "rules": [tally.to_json() for tally in tallies],
     }
 
 

@@ -1,9 +1,12 @@
-"""Stage evaluate: measure the model and its baselines on the test rows; write metrics, plots and the model card."""
+"""Stage evaluate: measure the model and its baselines on the test rows; write metrics, plots and the model card.
+
+Features are read file by file; targets, probabilities and slices of the test rows are in memory.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightgbm
 import numpy as np
@@ -12,25 +15,34 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
-from stages import interface, metrics, model_card, params, plots, recording
+from stages import frames, interface, metrics, model_card, params, plots, recording
+from stages.boosting import Source
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, ROLLING_FILE, rounded, write_json
-from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_file
+from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
 from stages.metrics import MetricSettings, Scored, describe
 from stages.rows import day_of, month_names, months_of
 from stages.sections import EvaluateParams
 
 CARD_FILE = Path("reports/model_card.md")
+MODEL, LOGISTIC = "model", "logistic"
+BASELINE_ROWS = 500_000
+"""Training rows of the logistic regression, at most: it needs them all in memory."""
 
 
-def logistic_regression(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
-    """Return the test probabilities of a logistic regression on the same features; medians replace missing values."""
+def logistic_regression(source: Source, seed: int) -> Pipeline:
+    """Return a logistic regression on the same features, of at most BASELINE_ROWS; medians replace missing values."""
+    rows = np.ones(len(source.facts), dtype=bool)
+    if len(rows) > BASELINE_ROWS:
+        rows = np.isin(
+            np.arange(len(rows)), np.random.default_rng(seed).choice(len(rows), BASELINE_ROWS, replace=False)
+        )
     columns = ColumnTransformer(
         [
             (
@@ -42,15 +54,59 @@ def logistic_regression(train: pd.DataFrame, test: pd.DataFrame) -> Floats:
         ]
     )
     regression = make_pipeline(columns, LogisticRegression(max_iter=300))
-    regression.fit(train[list(FEATURE_NAMES)], train[TARGET])
-    return np.asarray(regression.predict_proba(test[list(FEATURE_NAMES)])[:, 1])
+    frame = pd.DataFrame(source.features(rows), columns=list(FEATURE_NAMES))
+    return regression.fit(frame, source.target[rows])
+
+
+class Predictions(NamedTuple):
+    """The predictions of the test rows."""
+
+    facts: pd.DataFrame
+    """Day, group, target and key of each row."""
+    probability: dict[str, Floats]
+    """By the model (MODEL), the logistic regression (LOGISTIC), and by the model in each scenario."""
+    slices: dict[str, npt.NDArray[np.bool_]]
+
+    def scored(self, name: str) -> Scored:
+        """Return predictions with target and group."""
+        return score(self.facts, self.probability[name])
+
+
+def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) -> Predictions:
+    """Predict the test rows file by file: as they are, in each scenario, and without each group of features."""
+    facts, slices_, found = [], [], []
+    groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
+    for path in frames.files("test"):
+        frame = pd.read_parquet(path)
+        intact = matrix(frame)
+        changed = {name: matrix(pd.read_parquet(OUT_DIR / scenario_name(name) / path.name)) for name in scenarios}
+        changed |= {f"without {group}": without(group, intact) for group in groups}
+        found.append(
+            {
+                MODEL: model.predict(bundle.booster, intact).round(9),
+                LOGISTIC: regression.predict_proba(frame[list(FEATURE_NAMES)])[:, 1],
+                **{name: model.predict(bundle.booster, features) for name, features in changed.items()},
+            }
+        )
+        slices_.append(interface.slices(frame, bundle.lookups))
+        facts.append(frame[[DAY, GROUP, TARGET, KEY]])
+    together = pd.concat(facts, ignore_index=True)
+    return Predictions(together, _joined(found), _joined(slices_) | months(together))
+
+
+def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def slices(frame: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bool_]]:
     """Return the row mask of each slice: those of the problem, and the months."""
+    return interface.slices(frame, lookups) | months(frame)
+
+
+def months(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return the row mask of each month."""
     month = months_of(frame[DAY].to_numpy())
-    months: dict[str, npt.NDArray[np.bool_]] = {f"month={name}": month == m for m, name in month_names(month).items()}
-    return interface.slices(frame, lookups) | months
+    return {f"month={name}": month == m for m, name in month_names(month).items()}
 
 
 def score(frame: pd.DataFrame, probability: npt.ArrayLike) -> Scored:
@@ -58,10 +114,9 @@ def score(frame: pd.DataFrame, probability: npt.ArrayLike) -> Scored:
     return Scored(frame[TARGET].to_numpy(), np.asarray(probability), frame[GROUP].to_numpy())
 
 
-def by_slice(scored: Scored, frame: pd.DataFrame, lookups: Lookups, settings: MetricSettings) -> dict[str, Any]:
+def by_slice(scored: Scored, parts: dict[str, npt.NDArray[np.bool_]], settings: MetricSettings) -> dict[str, Any]:
     """Return the metrics of each slice that has rows."""
-    parts = slices(frame, lookups).items()
-    return {name: describe(scored.where(rows), settings) for name, rows in parts if rows.any()}
+    return {name: describe(scored.where(rows), settings) for name, rows in parts.items() if rows.any()}
 
 
 def intervals(scored: Scored, p: EvaluateParams, settings: MetricSettings) -> dict[str, list[float]]:
@@ -82,18 +137,6 @@ def backtest(rolling: pd.DataFrame, test: pd.DataFrame, settings: MetricSettings
     return months
 
 
-def damaged(bundle: model.Bundle, test: Scored, names: list[str], settings: MetricSettings) -> dict[str, Any]:
-    """Return the test metrics in each scenario of the problem, and without each group of features."""
-    matrices = {name: matrix(pd.read_parquet(scenario_file(name))) for name in names}
-    intact = matrix(pd.read_parquet(OUT_DIR / "test.parquet"))
-    groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
-    matrices |= {f"without {group}": without(group, intact) for group in groups}
-    return {
-        name: describe(Scored(test.target, model.predict(bundle.booster, features), test.group), settings)
-        for name, features in matrices.items()
-    }
-
-
 def refuse_known(train: pd.DataFrame, test: pd.DataFrame) -> None:
     """Raise DataInvalid if test rows are among the training rows, by key."""
     known = test[test[KEY].isin(train[KEY])]
@@ -111,39 +154,35 @@ def refuse_others(train: pd.DataFrame, bundle: model.Bundle) -> None:
     if bundle.manifest.get("rows", {}).get("train") != rows:
         raise DataInvalid(
             f"{BUNDLE_DIR} was not trained on the {rows['rows']:,} rows, {rows['first']} to {rows['last']}, in "
-            f"{OUT_DIR}/train.parquet. `dvc repro evaluate` makes both anew."
+            f"{OUT_DIR}/train. `dvc repro evaluate` makes both anew."
         )
 
 
-def evaluate(
-    train: pd.DataFrame, test: pd.DataFrame, bundle: model.Bundle, p: EvaluateParams
-) -> tuple[Scored, dict[str, Any]]:
-    """Return the model's scores on the test rows, and the evaluation."""
-    refuse_known(train, test)
+def evaluate(train: pd.DataFrame, test: Predictions, bundle: model.Bundle, p: EvaluateParams) -> dict[str, Any]:
+    """Return the evaluation, from the predictions of the test rows and day, target and key of the training rows."""
     settings = MetricSettings(p.ece_bins, p.riskiest_share)
-    target, group = test[TARGET].to_numpy(), test[GROUP].to_numpy()
-    scored = Scored(target, model.predict(bundle.booster, matrix(test)).round(9), group)
-    baselines = {
-        "constant": Scored(target, np.full(len(test), train[TARGET].mean()), group),
-        "logistic": Scored(target, logistic_regression(train, test), group),
-    }
+    scored, target = test.scored(MODEL), test.facts[TARGET].to_numpy()
+    constant = np.full(len(target), train[TARGET].mean())
+    baselines = {"constant": score(test.facts, constant), LOGISTIC: test.scored(LOGISTIC)}
     alerts = scored.probability >= bundle.threshold
-    facts: dict[str, Any] = {
+    return {
         "test": metrics.measure(scored, settings),
         "baselines": {name: metrics.measure(baseline, settings) for name, baseline in baselines.items()},
         "intervals": intervals(scored, p, settings),
-        "baseline_intervals": {"logistic": intervals(baselines["logistic"], p, settings)},
-        "slices": by_slice(scored, test, bundle.lookups, settings),
+        "baseline_intervals": {LOGISTIC: intervals(baselines[LOGISTIC], p, settings)},
+        "slices": by_slice(scored, test.slices, settings),
+        "scenarios": {
+            name: describe(test.scored(name), settings) for name in test.probability if name not in (MODEL, LOGISTIC)
+        },
         "threshold": {
             "value": bundle.threshold,
             "alert_share": float(alerts.mean()),
             "precision": float(target[alerts].mean()) if alerts.any() else 0.0,
             "recall": float(alerts[target == 1].mean()),
         },
-        "rows": {"train": described(train), "test": described(test)},
+        "rows": {"train": described(train), "test": described(test.facts)},
         "rate": {"train": float(train[TARGET].mean()), "test": float(target.mean())},
     }
-    return scored, facts
 
 
 def main() -> None:
@@ -153,18 +192,20 @@ def main() -> None:
     with recording.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:
         settings = MetricSettings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
-        train, test = (pd.read_parquet(OUT_DIR / f"{name}.parquet") for name in ("train", "test"))
-        refuse_others(train, bundle)
-        scored, facts = evaluate(train, test, bundle, p)
-        predictions = test[[DAY, GROUP, TARGET, KEY]].assign(probability=scored.probability)
+        train = Source.files("train")
+        refuse_others(train.facts, bundle)
+        refuse_known(train.facts, frames.read("test", [DAY, KEY]))
+        test = predict(bundle, logistic_regression(train, p.seed), names)
+        facts = evaluate(train.facts, test, bundle, p)
+        predictions = test.facts.assign(probability=test.probability[MODEL])
         facts["backtest"] = backtest(pd.read_parquet(ROLLING_FILE), predictions, settings)
-        facts["scenarios"] = damaged(bundle, scored, names, settings)
         facts["bundle_digest"] = bundle.digest
         facts = rounded(facts)
         predictions.to_parquet(PREDICTIONS_FILE, index=False)
         write_json(METRICS_FILE, {"test": facts["test"], **facts["baselines"]})
         write_json(EVALUATION_FILE, facts)
-        plots.write_plots(scored, facts, lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), settings)
+        booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
+        plots.write_plots(test.scored(MODEL), facts, booster, settings)
         CARD_FILE.write_text(model_card.model_card(facts), encoding="utf-8")
         log.metrics(**facts["test"])
         for path in (METRICS_FILE, EVALUATION_FILE, CARD_FILE, plots.PLOTS_DIR):

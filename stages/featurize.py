@@ -1,54 +1,51 @@
-"""Stage featurize: compute features, target and lookups from the validated tables."""
+"""Stage featurize: compute features, target and lookups from the validated tables, partition by partition."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import interface, params, recording
-from stages.errors import DataInvalid, ParamsInvalid, run
+from stages import frames, interface, on_ray, params, partitions, recording
+from stages.cluster import cluster
+from stages.errors import ParamsInvalid, run
 from stages.files import write_json
-from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_file
+from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
 from stages.interface import EDGE_CASES
-from stages.raw import load_tables
+from stages.params import Params
+from stages.partitions import Partition, Store
 from stages.rows import Rows
 from stages.rules import Tables
 from stages.sections import FeaturizeParams
 
-DATA_DIR = Path("data")
-REPAIRS_FILE = Path("build/repairs.json")
-
 CHUNK_ROWS = 100_000
 
 
-def repair(tables: Tables, repairs: list[dict[str, Any]]) -> Tables:
-    """Return the tables with the repairs of `validate` applied: rows dropped, cells set to null."""
-    tables = dict(tables)
-    for item in repairs:
-        frame = tables[item["table"]]
-        rows = np.logical_and.reduce([frame[column].astype(str) == value for column, value in item["key"].items()])
-        if rows.sum() != 1:
-            raise DataInvalid(
-                f"build/repairs.json: the key {item['key']} of {item['table']} matches {rows.sum()} rows, not one. "
-                "`dvc repro validate` rewrites the file."
-            )
-        if item["action"] == "drop":
-            tables[item["table"]] = frame[~rows].reset_index(drop=True)
-        else:
-            tables[item["table"]] = frame.assign(**{item["column"]: frame[item["column"]].where(~rows)})
-    return tables
+class Counts(NamedTuple):
+    """Rows of a partition: for training, of these with the target 1, and for the test."""
+
+    train: int
+    positive: int
+    test: int
 
 
 def load(p: interface.Params) -> tuple[Tables, Rows]:
-    """Return the repaired tables in data/, and their rows."""
-    repairs = json.loads(REPAIRS_FILE.read_text(encoding="utf-8"))
-    tables = repair(load_tables(DATA_DIR), repairs)
+    """Return the whole repaired tables, and their rows."""
+    tables = partitions.written(p).whole()
     return tables, interface.rows(tables, p)
+
+
+def rows_of(tables: Tables, partition: Partition, p: interface.Params) -> Rows:
+    """Return the rows of a partition from tables that may have those of other days."""
+    rows = interface.rows(tables, p)
+    return rows.where(rows.within((partition.first, partition.last)))
 
 
 def features(rows: Rows, tables: Tables, lookups: Lookups, p: interface.Params, scenario: str = "") -> pd.DataFrame:
@@ -61,44 +58,117 @@ def features(rows: Rows, tables: Tables, lookups: Lookups, p: interface.Params, 
     return frame.assign(**{TARGET: rows.target, DAY: rows.day, GROUP: rows.group, KEY: rows.key})
 
 
+def features_within(
+    store: Store, period: tuple[date, date], lookups: Lookups, p: interface.Params
+) -> Iterator[pd.DataFrame]:
+    """Yield the features of a period by partition."""
+    for partition in store.partitions:
+        tables = store.around(partition, interface.reach_days(p))
+        rows = rows_of(tables, partition, p)
+        if (inside := rows.within(period)).any():
+            yield features(rows.where(inside), tables, lookups, p)
+
+
+def write_partition(store: Store, partition: Partition, lookups: Lookups, p: Params) -> Counts:
+    """Write the features of a partition: those for training, and those for the test in each scenario."""
+    tables = store.around(partition, interface.reach_days(p.problem))
+    rows = rows_of(tables, partition, p.problem)
+    train, test = (rows.where(rows.within(period)) for period in p.featurize.periods(p.problem))
+    for part, name, scenario in (
+        (train, "train", ""),
+        (test, "test", ""),
+        *((test, scenario_name(scenario), scenario) for scenario in interface.scenarios(p.problem)),
+    ):
+        if len(part):
+            path = OUT_DIR / name / partition.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            features(part, tables, lookups, p.problem, scenario).to_parquet(path, index=False)
+    return Counts(len(train), int(train.target.sum()), len(test))
+
+
+def write_on_ray(store: Store, lookups: Lookups, p: Params) -> list[Counts]:
+    """Write the features of all partitions as `write_partition` does, a task of Ray for each."""
+    task = partial(_task, lookups=lookups, p=p)
+    with cluster() as workers:
+        rows = sorted(on_ray.results(task, len(store.partitions), workers), key=lambda row: int(row["place"]))
+    return [Counts(row["train"], row["positive"], row["test"]) for row in rows]
+
+
+def _task(place: int, lookups: Lookups, p: Params) -> list[on_ray.Row]:
+    store = partitions.written(p.problem)
+    return [{"place": place} | write_partition(store, store.partitions[place], lookups, p)._asdict()]
+
+
+def fit_lookups(store: Store, p: Params) -> Lookups:
+    """Return the lookups, fitted on the training rows."""
+    period = p.train_period
+
+    def training() -> Iterator[pd.DataFrame]:
+        for partition in store.partitions:
+            rows = rows_of(store.own(partition), partition, p.problem)
+            yield rows.where(rows.within(period)).frame
+
+    return interface.lookups(store.undated, training(), p.problem)
+
+
+def chosen(rows: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the positions of a sample of rows, in their order."""
+    return np.sort(pd.RangeIndex(rows).to_series().sample(count, random_state=seed).to_numpy())
+
+
+def write_reference(counts: list[Counts], p: FeaturizeParams) -> None:
+    """Write the reference sample, with the positions of its rows among the training rows."""
+    rows = sum(count.train for count in counts)
+    if p.reference_rows > rows:
+        raise ParamsInvalid(
+            f"params.yaml: featurize.reference_rows is {p.reference_rows}, there are {rows} training rows."
+        )
+    positions, parts, start = chosen(rows, p.reference_rows, p.seed), [], 0
+    for frame in frames.each("train"):
+        own = positions[(positions >= start) & (positions < start + len(frame))]
+        parts.append(frame.drop(columns=KEY).iloc[own - start].set_axis(own))
+        start += len(frame)
+    pd.concat(parts).to_parquet(OUT_DIR / "reference.parquet")
+
+
 def golden_requests(
-    rows: Rows, tables: Tables, lookups: Lookups, p: FeaturizeParams, problem: interface.Params
+    store: Store, counts: list[Counts], lookups: Lookups, p: FeaturizeParams, problem: interface.Params
 ) -> list[dict[str, Any]]:
     """Return sampled requests; the last ones are changed to the problem's edge cases."""
-    if not len(EDGE_CASES) <= p.golden_rows <= len(rows):
+    starts = np.cumsum([0, *(count.train for count in counts)])
+    if not len(EDGE_CASES) <= p.golden_rows <= starts[-1]:
         raise ParamsInvalid(
             f"params.yaml: featurize.golden_rows is {p.golden_rows}, must be {len(EDGE_CASES)} (the edge cases of "
-            f"stages/problem) to {len(rows)} (the training rows)."
+            f"stages/problem) to {starts[-1]} (the training rows)."
         )
-    frame = rows.frame.sample(p.golden_rows, random_state=p.seed).sort_index()
-    drawn = interface.requests(interface.columns(frame, tables, lookups, problem))
+    positions, drawn = chosen(int(starts[-1]), p.golden_rows, p.seed), []
+    for partition, start, end in zip(store.partitions, starts, starts[1:], strict=False):
+        own = positions[(positions >= start) & (positions < end)] - start
+        if len(own):
+            tables = store.around(partition, interface.reach_days(problem))
+            rows = rows_of(tables, partition, problem)
+            frame = rows.where(rows.within(p.periods(problem)[0])).frame.iloc[own]
+            drawn += interface.requests(interface.columns(frame, tables, lookups, problem))
     plain = len(drawn) - len(EDGE_CASES)
     return drawn[:plain] + [request | case for request, case in zip(drawn[plain:], EDGE_CASES, strict=True)]
 
 
 def main() -> None:
-    """Read raw tables and repairs; write features, lookups and samples to build/features."""
-    all_params = params.load()
-    p, problem = all_params.featurize, all_params.problem
-    with recording.stage_run("featurize", p, inputs=["data"]) as log:
-        tables, rows = load(problem)
-        training, test = (rows.where(rows.within(period)) for period in p.periods(problem))
-        if p.reference_rows > len(training):
-            raise ParamsInvalid(
-                f"params.yaml: featurize.reference_rows is {p.reference_rows}, there are {len(training)} training rows."
-            )
-        lookups = interface.lookups(tables, training.frame, problem)
-        OUT_DIR.mkdir(parents=True, exist_ok=True)
-        train = features(training, tables, lookups, problem)
-        train.to_parquet(OUT_DIR / "train.parquet", index=False)
-        reference = train.drop(columns=KEY).sample(p.reference_rows, random_state=p.seed).sort_index()
-        reference.to_parquet(OUT_DIR / "reference.parquet")
-        features(test, tables, lookups, problem).to_parquet(OUT_DIR / "test.parquet", index=False)
-        for name in interface.scenarios(problem):
-            features(test, tables, lookups, problem, name).to_parquet(scenario_file(name), index=False)
+    """Read build/tables; write features, lookups and samples to build/features."""
+    p = params.load()
+    with recording.stage_run("featurize", p.featurize, inputs=["build/tables"]) as log:
+        store = partitions.written(p.problem)
+        lookups = fit_lookups(store, p)
+        shutil.rmtree(OUT_DIR, ignore_errors=True)
+        if p.engine == "ray":
+            counts = write_on_ray(store, lookups, p)
+        else:
+            counts = [write_partition(store, partition, lookups, p) for partition in store.partitions]
+        write_reference(counts, p.featurize)
         write_json(LOOKUPS_FILE, lookups.to_json())
-        write_json(OUT_DIR / "golden.json", golden_requests(training, tables, lookups, p, problem))
-        log.metrics(train_rows=len(training), test_rows=len(test), train_rate=float(training.target.mean()))
+        write_json(OUT_DIR / "golden.json", golden_requests(store, counts, lookups, p.featurize, p.problem))
+        train, positive, test = (sum(count) for count in zip(*counts, strict=True))
+        log.metrics(train_rows=train, test_rows=test, train_rate=positive / train)
         log.artifact(LOOKUPS_FILE)
 
 

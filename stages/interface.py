@@ -52,9 +52,12 @@ from stages.problem import (  # noqa: E402
 raw_rows: Callable[[Sequence[Request], Sequence[Outcome], Tables], Tables] | None = getattr(_problem, "raw_rows", None)
 """Turn requests and their outcomes into raw rows; optional, as requests may lack what the tables have."""
 
+reach_days: Callable[[Params], int] = getattr(_problem, "reach_days", lambda _: 0)
+"""Return how many days before and after a row `rows` and `columns` read other rows; optional."""
+
 # fmt: off
 __all__ = [
     "CARD", "COLUMNS", "EDGE_CASES", "KEYS", "Params", "REPAIRS", "RULES", "columns", "days", "lookups",
-    "outcomes", "raw_rows", "requests", "rows", "scenarios", "slices",
+    "outcomes", "raw_rows", "reach_days", "requests", "rows", "scenarios", "slices",
 ]
 # fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,10 @@ HIGHER_IS_BETTER = {
 }
 """All metrics and their direction, for reports and gates."""
 
-Counts = npt.NDArray[np.int32]
+Counts = npt.NDArray[np.int64]
 
-CHUNK_CELLS = 4_000_000
+CHUNK_CELLS = 100_000
+"""Cells of the arrays of replicates by rows that are in memory at once: they fit into a processor's cache."""
 CLIP = 1e-15
 
 
@@ -109,73 +111,59 @@ def _ece(scored: Scored, counts: npt.NDArray[np.int64], bins: int) -> Floats:
 
 def roc_auc(scored: Scored, counts: npt.NDArray[np.int64]) -> Floats:
     """Return ROC AUC by replicate, shape (B,); NaN if the drawn rows have a single class."""
-    weights, seen, hits, last_of_tie = _in_order(scored, counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _roc_auc(weights, seen[:, last_of_tie], hits[:, last_of_tie])
+    return np.concatenate([_roc_auc(seen[:, ends], hits[:, ends]) for seen, hits, ends in _in_order(scored, counts)])
 
 
 def _ranked(scored: Scored, counts: npt.NDArray[np.int64], settings: MetricSettings) -> dict[str, Floats]:
     """Return the metrics that depend on the order of the scores."""
-    weights, seen, hits, last_of_tie = _in_order(scored, counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "roc_auc": _roc_auc(weights, seen[:, last_of_tie], hits[:, last_of_tie]),
-            "pr_auc": _average_precision(weights, seen[:, last_of_tie], hits[:, last_of_tie]),
-            "top_precision": _top_precision(weights, seen, hits, settings.riskiest_share),
-        }
+    parts = [
+        (
+            _roc_auc(seen[:, ends], hits[:, ends]),
+            _average_precision(seen[:, ends], hits[:, ends]),
+            _top_precision(seen, hits, settings.riskiest_share),
+        )
+        for seen, hits, ends in _in_order(scored, counts)
+    ]
+    names = ("roc_auc", "pr_auc", "top_precision")
+    return {name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
 
 
-def _in_order(scored: Scored, counts: npt.NDArray[np.int64]) -> tuple[Floats, Counts, Counts, npt.NDArray[np.intp]]:
-    """Return weights of days, rows and positives seen by day down to each row, riskiest first, and the ends of ties.
+def _in_order(scored: Scored, counts: npt.NDArray[np.int64]) -> Iterator[tuple[Counts, Counts, npt.NDArray[np.intp]]]:
+    """Yield rows and positives by replicate down to each row, riskiest first, shape (b, n), and the ends of ties.
 
-    Counts down to a row are weighted sums of counts by day, so a replicate costs a matrix product instead of a sort.
-    Days with the same weight in every replicate are merged.
+    There are so few replicates at once that each array has about CHUNK_CELLS cells.
     """
-    weights, merged = np.unique(counts, axis=1, return_inverse=True)
     order = np.argsort(-scored.probability, kind="stable")
-    day = merged.ravel()[np.unique(scored.group, return_inverse=True)[1][order]]
+    group = np.unique(scored.group, return_inverse=True)[1][order]
     positive = scored.target[order] == 1
-    rows = np.arange(len(day))
-    seen, hits = (np.zeros((weights.shape[1], len(day)), dtype=np.int32) for _ in range(2))
-    seen[day, rows], hits[day, rows] = 1, positive
-    seen, hits = (part.cumsum(axis=1, dtype=np.int32) for part in (seen, hits))
-    last_of_tie = np.flatnonzero(np.append(np.diff(scored.probability[order]) != 0, True))
-    return weights.astype(np.float64), seen, hits, last_of_tie  # counts stay far below 2^53
+    ends = np.flatnonzero(np.append(np.diff(scored.probability[order]) != 0, True))
+    size = max(1, CHUNK_CELLS // len(order))
+    for start in range(0, len(counts), size):
+        weights = counts[start : start + size][:, group]
+        yield weights.cumsum(axis=1), (weights * positive).cumsum(axis=1), ends
 
 
-def _roc_auc(weights: Floats, seen: Counts, hits: Counts) -> Floats:
-    """Return ROC AUC from the pairs of a positive of one day and a negative of another that are in the right order."""
-    gain = np.diff(hits, axis=1, prepend=0).astype(np.float64)
+def _roc_auc(seen: Counts, hits: Counts) -> Floats:
+    """Return ROC AUC: the share of the pairs of a positive and a negative that are in the right order, ties as half."""
     negatives = seen - hits
     below = negatives[:, -1:] - (negatives - np.diff(negatives, axis=1, prepend=0) / 2)
-    pairs = gain @ below.T
-    total = (weights @ hits[:, -1]) * (weights @ negatives[:, -1])
-    return np.asarray(((weights @ pairs) * weights).sum(axis=1) / total)
+    right = (np.diff(hits, axis=1, prepend=0) * below).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(right / (hits[:, -1] * negatives[:, -1]))
 
 
-def _average_precision(weights: Floats, seen: Counts, hits: Counts) -> Floats:
-    found = np.flatnonzero(np.diff(hits.sum(axis=0), prepend=0))  # precision is summed at positives only
-    total, before = np.zeros(len(weights)), np.zeros((len(weights), 1))
-    size = max(1, CHUNK_CELLS // len(weights))
-    for start in range(0, len(found), size):
-        columns = found[start : start + size]
-        true_positive = weights @ hits[:, columns]
-        alerts = weights @ seen[:, columns]
-        gain = np.diff(true_positive, axis=1, prepend=before)
-        total += (gain * np.where(alerts > 0, true_positive / alerts, 0.0)).sum(axis=1)
-        before = true_positive[:, -1:]
-    return np.asarray(total / (weights @ hits[:, -1]))
+def _average_precision(seen: Counts, hits: Counts) -> Floats:
+    with np.errstate(invalid="ignore"):
+        precision = np.where(seen > 0, hits / seen, 0.0)
+        return np.asarray((np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1) / hits[:, -1])
 
 
-def _top_precision(weights: Floats, seen: Counts, hits: Counts, share: float) -> Floats:
-    """Return the precision down to the first row at which `share` of the rows is reached, found by bisection."""
-    wanted = np.ceil(share * (weights @ seen[:, -1]))
-    low, high = np.zeros(len(weights), dtype=np.int64), np.full(len(weights), seen.shape[1] - 1)
-    while np.any(low < high):
-        middle = (low + high) // 2
-        enough = (weights * seen[:, middle].T).sum(axis=1) >= wanted
-        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
-    return np.asarray((weights * hits[:, low].T).sum(axis=1) / (weights * seen[:, low].T).sum(axis=1))
+def _top_precision(seen: Counts, hits: Counts, share: float) -> Floats:
+    """Return the precision down to the first row at which `share` of the rows is reached."""
+    wanted = np.ceil(share * seen[:, -1:])
+    last = (seen < wanted).sum(axis=1)
+    rows = np.arange(len(seen))
+    return np.asarray(hits[rows, last] / seen[rows, last])
 
 
 def interval(values: Floats) -> tuple[float, float]:

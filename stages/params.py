@@ -14,11 +14,13 @@ from stages.errors import ParamsInvalid
 from stages.sections import (
     PARAMS_FILE,
     DataParams,
+    Engine,
     EvaluateParams,
     FeaturizeParams,
     GateParams,
     GrowthParams,
     MonitorParams,
+    Partitioning,
     Section,
     TrainParams,
     ValidateParams,
@@ -30,6 +32,8 @@ from stages.sections import (
 class Params(Section):
     """All of params.yaml."""
 
+    partition: Partitioning
+    engine: Engine
     data: DataParams
     growth: GrowthParams
     problem: interface.Params
@@ -73,6 +77,8 @@ def load(path: Path = PARAMS_FILE) -> Params:
     """Read params.yaml; raise ParamsInvalid with every invalid key, or with a window that cannot be."""
     p = parse(Params, as_dict(path), path)
     check_windows(p, path)
+    if p.engine == "ray" and p.partition == "all":
+        raise ParamsInvalid(f"{path}: engine: ray divides the rows by month, and needs partition: month.")
     groups = {feature.group for feature in FEATURES if feature.group}
     if unknown := sorted(set(p.train.group_dropout) - groups):
         known = ", ".join(sorted(groups)) or "none"

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from app.columns.batches import ArrowBatch
+from app.features import day_number
 from app.interface import (
     CATEGORIES,
     EXAMPLE,
@@ -26,9 +27,13 @@ from app.interface import (
 )
 from stages import interface
 from stages.checks import check as check_rules
+from stages.columns import kind
+from stages.featurize import rows_of
 from stages.fetch import DATA_DIR
 from stages.incoming import convert
+from stages.interface import COLUMNS
 from stages.params import Params
+from stages.partitions import Store, split
 from stages.raw import load_tables
 from stages.rows import Rows
 from stages.rules import Tables
@@ -41,7 +46,7 @@ SAMPLE_ROWS = 500
 def problems(p: Params) -> list[str]:
     """Return one line per violation; an exception in a check becomes a line."""
     found: list[str] = []
-    for check in (_serving, _training):
+    for check in (_serving, _training, _by_month):
         try:
             found += [message for holds, message in check(p) if not holds]
         except Exception as err:  # pylint: disable=broad-exception-caught # whatever the problem's code raises
@@ -94,7 +99,7 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     yield set(np.unique(rows.target)) <= {0, 1}, "rows: target has other values than 0 and 1"
     for name, period in (("train", p.train_period), ("test", p.test_period)):
         yield bool(rows.within(period).any()), f"rows: no row is in featurize.{name}, {period[0]} to {period[1]}"
-    lookups = interface.lookups(tables, rows.where(rows.within(p.train_period)).frame, problem)
+    lookups = interface.lookups(tables, [rows.where(rows.within(p.train_period)).frame], problem)
     again = Lookups.from_json(json.loads(json.dumps(lookups.to_json())))
     yield again.to_json() == lookups.to_json(), "Lookups: from_json(to_json()) gives other lookups"
     yield set(CATEGORIES) <= set(lookups.vocabularies), "Lookups: vocabularies lacks a feature of the kind category"
@@ -110,6 +115,60 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     positives = [Outcome.model_validate(body).positive for body in reported]
     yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
     yield from _recorded(sample, tables, interface.columns(sample.frame, tables, again, problem), reported, p)
+
+
+def _by_month(p: Params) -> Iterator[tuple[bool, str]]:
+    """Compare what is computed from the tables of a month with what is computed from whole tables."""
+    tables = load_tables(DATA_DIR)
+    store = split(tables, p.problem, "month")
+    for table in store.dated:
+        for name, described in COLUMNS[table].items():
+            yield not described.unique, f"COLUMNS: {table}.{name} is unique, which is checked by month only: add a rule"
+    yield from _rules_by_month(_shuffled(tables, store.dated), p)
+    others = _months_with_other_features(tables, store, p)
+    yield not others, (
+        f"reach_days: {', '.join(others)} have other rows or features by month than in whole tables; "
+        "`rows` or `columns` read more days around a row"
+    )
+
+
+def _rules_by_month(tables: Tables, p: Params) -> Iterator[tuple[bool, str]]:
+    whole, by_month = (
+        {rule["name"]: (rule["violating"], rule["checked"]) for rule in check_rules(each, p)["rules"]}
+        for each in (tables, split(tables, p.problem, "month"))
+    )
+    for name, counts in whole.items():
+        found = by_month.get(name, (0, 0))
+        yield found == counts, (
+            f"rule {name}: by month {found[0]} of {found[1]} are violations, in whole tables {counts[0]} of "
+            f"{counts[1]}; add it with across or reach"
+        )
+
+
+def _months_with_other_features(tables: Tables, store: Store, p: Params) -> list[str]:
+    """Return the months whose first or last day has other rows or features by month than in whole tables."""
+    rows = interface.rows(tables, p.problem)
+    lookups = interface.lookups(tables, [rows.where(rows.within(p.train_period)).frame], p.problem)
+    names = []
+    for partition in store.partitions:
+        edges = [day_number(day) for day in (partition.first, partition.last)]
+        near = store.around(partition, interface.reach_days(p.problem))
+        whole, own = (
+            compute(interface.columns(part.frame[np.isin(part.day, edges)], read, lookups, p.problem), lookups)
+            for part, read in ((rows, tables), (rows_of(near, partition, p.problem), near))
+        )
+        names += [partition.name] * (whole.tobytes() != own.tobytes())
+    return names
+
+
+def _shuffled(tables: Tables, names: list[str]) -> Tables:
+    """Return tables in which the real numbers of each column are those of other rows, so that rules are violated."""
+    rng, shuffled = np.random.default_rng(0), dict(tables)
+    for table in names:
+        numbers = [name for name, described in COLUMNS[table].items() if kind(described) == "real"]
+        frame = tables[table]
+        shuffled[table] = frame.assign(**{name: rng.permutation(frame[name].to_numpy()) for name in numbers})
+    return shuffled
 
 
 def _recorded(sample: Rows, tables: Tables, made: Any, reported: list[Any], p: Params) -> Iterator[tuple[bool, str]]:

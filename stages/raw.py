@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 
 from stages.columns import kind
 from stages.interface import COLUMNS, KEYS
 from stages.rules import Tables
 from stages.sections import ADDED
 
+CHUNK_ROWS = 500_000
 
-def read_csv(path: Path, table: str) -> pd.DataFrame:
-    """Return a CSV file of a table; text columns are text, and times are parsed, whatever the file has in them."""
+
+def read_csv(path: Path, table: str, rows: int | None = None) -> Any:
+    """Return a CSV file of a table; text columns are text, and times are parsed, whatever the file has in them.
+
+    With `rows`, return an iterator over frames of so many rows.
+    """
     header = pd.read_csv(path, nrows=0).columns
     kinds = {name: kind(column) for name, column in COLUMNS[table].items() if name in header}
     times = [name for name, found in kinds.items() if found == "time"]
     texts: Any = {name: str for name, found in kinds.items() if found == "text"}
-    return pd.read_csv(path, dtype=texts, parse_dates=times)
+    return pd.read_csv(path, dtype=texts, parse_dates=times, chunksize=rows)
+
+
+def chunks(folder: Path, table: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the rows of a table, at most CHUNK_ROWS at a time, each with the number of its source."""
+    for frame in read_csv(folder / f"{table}.csv", table, CHUNK_ROWS):
+        yield 0, frame
+    for source, path in enumerate(additions(folder, table), 1):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(CHUNK_ROWS):
+                yield source, batch.to_pandas()
+
+
+def additions(folder: Path, table: str) -> list[Path]:
+    """Return what `on-time data add` added to a table, in its order."""
+    return sorted(folder.glob(f"{ADDED}/*/{table}.parquet"))
+
+
+def empty(table: str) -> pd.DataFrame:
+    """Return a table without rows."""
+    return pd.DataFrame({name: pd.Series(dtype=str(column.dtype)) for name, column in COLUMNS[table].items()})
 
 
 def absorb(frames: list[pd.DataFrame], keys: list[str]) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
@@ -37,7 +64,7 @@ def load_tables(folder: Path) -> Tables:
     tables = {}
     for table in COLUMNS:
         tables[table] = read_csv(folder / f"{table}.csv", table)
-        if added := sorted(folder.glob(f"{ADDED}/*/{table}.parquet")):
+        if added := additions(folder, table):
             frames = [tables[table], *(pd.read_parquet(path) for path in added)]
             tables[table] = absorb(frames, KEYS[table])[0]
     return tables

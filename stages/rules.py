@@ -2,11 +2,14 @@
 
 A rule returns one flag per checked row, True for a violation. Flags of a table's rows have the table's index; flags of
 other objects (days, keys, hours) have an index that identifies them.
+
+Tables with days are checked by partition (stages/partitions.py): a rule gets the rows of some days, and parameters
+whose period has these days only. A rule that compares rows of other days says so when it is added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -26,6 +29,10 @@ class Rule:
     severity: Severity
     description: str
     broken: Broken
+    across: tuple[str, ...] = ()
+    """Columns whose combinations in the whole table the rule checks, with the number of their `rows`."""
+    reach: int = 0
+    """Days before and after the checked ones that the rule reads."""
 
     @property
     def table(self) -> str:
@@ -36,11 +43,18 @@ class Rule:
 class Rules(list[Rule]):
     """Rules in the order of their definition."""
 
-    def add(self, table: str, severity: Severity = "error") -> Callable[[Broken], Broken]:
-        """Return a decorator that adds a function as a rule; its name and docstring become name and description."""
+    def add(
+        self, table: str, severity: Severity = "error", across: Sequence[str] = (), reach: int = 0
+    ) -> Callable[[Broken], Broken]:
+        """Return a decorator that adds a function as a rule; its name and docstring become name and description.
+
+        A rule with `across` gets, in place of its table, each combination of these columns with the number of its
+        `rows`, the tables without days, and no others. A rule with `reach` also gets the rows of so many days around.
+        """
 
         def decorate(broken: Broken) -> Broken:
-            self.append(Rule(f"{table}.{broken.__name__}", severity, str(broken.__doc__), broken))
+            rule = Rule(f"{table}.{broken.__name__}", severity, str(broken.__doc__), broken, tuple(across), reach)
+            self.append(rule)
             return broken
 
         return decorate

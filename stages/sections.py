@@ -22,6 +22,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "ece", "top_precision"]
+Partitioning = Literal["month", "all"]
+Engine = Literal["local", "ray"]
 SliceMetricName = Literal["log_loss", "roc_auc"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Day = Annotated[date, Field(strict=False)]  # DVC does not parse dates: they are quoted

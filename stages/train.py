@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightgbm
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from app.features import Floats
-from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute, without
+from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
-from stages import params, progress, recording
+from stages import distributed, frames, params, recording
+from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
-from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
+from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
 from stages.rows import months_of
 from stages.sections import TrainParams
 
@@ -29,77 +28,55 @@ TRAINING_FILE = Path("reports/training.json")
 LOSS_STEP = 5
 
 
-def lightgbm_params(p: TrainParams) -> dict[str, Any]:
-    """Return LightGBM's parameters, without the number of threads, which LightGBM would save in the model."""
-    ours = {"rounds", "group_dropout", "fold_months", "threshold_rule", "threshold_value"}
-    return p.model_dump(exclude=ours) | {
-        "objective": "binary",
-        "metric": "binary_logloss",
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
+class Trained(NamedTuple):
+    """What `rolling_origin` returns, the threshold, the final model, and its training loss by round."""
+
+    rolling: pd.DataFrame
+    fold_losses: pd.DataFrame
+    threshold: float
+    booster: lightgbm.Booster
+    loss: list[float]
 
 
-def dataset(features: Floats, target: npt.NDArray[np.int8], names: Sequence[str] = FEATURE_NAMES) -> lightgbm.Dataset:
-    """Return rows as a dataset of LightGBM."""
-    return lightgbm.Dataset(features, target, feature_name=list(names), categorical_feature=list(CATEGORIES))
-
-
-def fit(
-    features: Floats, target: npt.NDArray[np.int8], p: TrainParams, curve: dict[str, Any] | None = None, label: str = ""
-) -> lightgbm.Booster:
-    """Train a booster; each group of features in `group_dropout` is masked in a seeded share of the rows.
-
-    The training loss by round is stored in `curve` if given.
-    """
-    rng = np.random.default_rng(p.seed)
-    for group, share in p.group_dropout.items():
-        masked = rng.random(len(features)) < share
-        features = np.where(masked[:, None], without(group, features), features)
-    data = dataset(features, target)
-    with progress.steps(label, p.rounds) as advance:
-        callbacks: list[Any] = [lambda _: advance()]
-        if curve is not None:
-            callbacks.append(lightgbm.record_evaluation(curve))
-        booster = lightgbm.train(
-            lightgbm_params(p),
-            data,
-            p.rounds,
-            valid_sets=[data] if curve is not None else None,
-            valid_names=["train"] if curve is not None else None,
-            callbacks=callbacks,
-        )
-    print(f"{label}: {p.rounds} rounds", file=sys.stderr, flush=True)
-    return booster
-
-
-def folds(train: pd.DataFrame, p: TrainParams) -> list[int]:
+def folds(source: Source, p: TrainParams) -> list[int]:
     """Return the months of the folds, since January 1970."""
-    return p.folds([int(month) for month in np.unique(months_of(train[DAY].to_numpy()))])
+    return p.folds([int(month) for month in np.unique(months_of(source.facts[DAY].to_numpy()))])
 
 
 def rolling_origin(
-    train: pd.DataFrame, p: TrainParams, months: Sequence[int] | None = None
+    source: Source,
+    p: TrainParams,
+    months: Sequence[int] | None = None,
+    boosters: Iterable[lightgbm.Booster] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict each fold's month (by default those of `folds`) by a model trained on all months before it.
 
+    The models are trained here, one after the other, or given as `boosters`.
+
     Returns the predictions (day, group, target, key, probability) and the loss on the fold's month by round.
     """
-    features, target, month = matrix(train), train[TARGET].to_numpy(), months_of(train[DAY].to_numpy())
+    month = months_of(source.facts[DAY].to_numpy())
+    months = folds(source, p) if months is None else months
     parts, losses = [], {}
-    for fold in folds(train, p) if months is None else months:
-        before, now = month < fold, month == fold
-        booster = fit(features[before], target[before], p, label=f"fold of month {fold % 12 + 1}")
-        probability = model.predict(booster, features[now])
-        parts.append(
-            train.loc[now, [DAY, GROUP, TARGET, KEY]].assign(probability=probability.round(9), row=np.flatnonzero(now))
-        )
-        losses[fold] = _loss_by_round(booster, features[now], target[now])
+    for fold, booster in zip(months, boosters or _fold_boosters(source, p, months), strict=True):
+        now = month == fold
+        features = source.features(now)
+        probability = model.predict(booster, features)
+        parts.append(source.facts[now].assign(probability=probability.round(9), row=np.flatnonzero(now)))
+        losses[fold] = _loss_by_round(booster, features, source.target[now])
     return pd.concat(parts, ignore_index=True), pd.DataFrame(losses)
 
 
-def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: npt.NDArray[np.int8]) -> list[float]:
+def _fold_boosters(source: Source, p: TrainParams, months: Sequence[int]) -> Iterator[lightgbm.Booster]:
+    month = months_of(source.facts[DAY].to_numpy())
+    return (fit(source, p, month < fold, label=_label(fold)) for fold in months)
+
+
+def _label(fold: int) -> str:
+    return f"fold of month {fold % 12 + 1}"
+
+
+def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: Targets) -> list[float]:
     """Return the log loss after every `LOSS_STEP` rounds, in one pass over the trees."""
     rounds = range(LOSS_STEP, booster.current_iteration() + 1, LOSS_STEP)
     raw = np.zeros(len(features))
@@ -112,7 +89,7 @@ def _loss_by_round(booster: lightgbm.Booster, features: Floats, target: npt.NDAr
     return losses
 
 
-def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: str, value: float) -> float:
+def choose_threshold(target: Targets, probability: Floats, rule: str, value: float) -> float:
     """Choose the decision threshold from out-of-fold predictions by the rule in params.yaml.
 
     `precision`: the lowest threshold with at least this precision;
@@ -126,6 +103,30 @@ def choose_threshold(target: npt.NDArray[np.int8], probability: Floats, rule: st
     if not enough.size:
         raise DataInvalid(f"train.threshold_value: no threshold gives a precision of {value}; choose a lower one.")
     return float(np.round(probability[order][enough[-1]], 6))
+
+
+def train_here(source: Source, p: TrainParams) -> Trained:
+    """Train the models of the folds, and then the final one, on this machine."""
+    rolling, fold_losses = rolling_origin(source, p)
+    threshold, curve = _threshold(rolling, p), dict[str, Any]()
+    booster = fit(source, p, curve=curve, label="final model")
+    return Trained(rolling, fold_losses, threshold, booster, curve["train"]["binary_logloss"])
+
+
+def train_on_ray(source: Source, p: TrainParams) -> Trained:
+    """Train the same models in one run of Ray Train; its workers read the files of features."""
+    files, months = frames.files("train"), folds(source, p)
+    fits = [distributed.Fit(_label(fold), [f for f in files if frames.month_of(f) < fold]) for fold in months]
+    *folded, final = distributed.fit(
+        [*fits, distributed.Fit("final model", files)], p, lightgbm_params(p), BUNDLE_DIR.parent
+    )
+    rolling, fold_losses = rolling_origin(source, p, months, [one.booster for one in folded])
+    return Trained(rolling, fold_losses, _threshold(rolling, p), final.booster, final.loss)
+
+
+def _threshold(rolling: pd.DataFrame, p: TrainParams) -> float:
+    target, probability = rolling[TARGET].to_numpy(), rolling["probability"].to_numpy()
+    return choose_threshold(target, probability, p.threshold_rule, p.threshold_value)
 
 
 def write_reference(rolling: pd.DataFrame, path: Path) -> None:
@@ -152,33 +153,28 @@ def write_bundle(
 
 def main() -> None:
     """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
-    p = params.load().train
-    with recording.stage_run("train", p, ["build/features"], model=True) as log:
-        train = pd.read_parquet(OUT_DIR / "train.parquet")
-        rolling, fold_losses = rolling_origin(train, p)
-        threshold = choose_threshold(
-            rolling[TARGET].to_numpy(), rolling["probability"].to_numpy(), p.threshold_rule, p.threshold_value
-        )
-        curve: dict[str, Any] = {}
-        booster = fit(matrix(train), train[TARGET].to_numpy(), p, curve, label="final model")
+    p = params.load()
+    with recording.stage_run("train", p.train, ["build/features"], model=True) as log:
+        train = Source.files("train")
+        trained = train_on_ray(train, p.train) if p.engine == "ray" else train_here(train, p.train)
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
-        write_reference(rolling, BUNDLE_DIR / model.REFERENCE_FILE)
-        test = pd.read_parquet(OUT_DIR / "test.parquet", columns=[DAY, KEY, TARGET])
+        write_reference(trained.rolling, BUNDLE_DIR / model.REFERENCE_FILE)
+        test = frames.read("test", [DAY, KEY, TARGET])
         facts = {
-            "threshold": threshold,
-            "rows": {"train": described(train), "selection": described(rolling), "test": described(test)},
+            "threshold": trained.threshold,
+            "rows": {"train": described(train.facts), "selection": described(trained.rolling), "test": described(test)},
             "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
-            "training_data_sha256": sha256(OUT_DIR / "train.parquet"),
+            "training_data_sha256": frames.digest("train"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }
         requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
-        write_bundle(booster, facts, requests, BUNDLE_DIR)
-        rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
-        _write_losses(curve["train"]["binary_logloss"], fold_losses)
+        write_bundle(trained.booster, facts, requests, BUNDLE_DIR)
+        trained.rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
+        _write_losses(trained.loss, trained.fold_losses)
         measured = {
-            "threshold": threshold,
-            "train_log_loss": round(curve["train"]["binary_logloss"][-1], 6),
-            "rolling_log_loss": round(float(fold_losses.iloc[-1].mean()), 6),
+            "threshold": trained.threshold,
+            "train_log_loss": round(trained.loss[-1], 6),
+            "rolling_log_loss": round(float(trained.fold_losses.iloc[-1].mean()), 6),
         }
         write_json(TRAINING_FILE, measured)
         log.metrics(**measured, model_bytes=(BUNDLE_DIR / model.MODEL_FILE).stat().st_size)

@@ -1,4 +1,4 @@
-"""Stage validate: check the raw tables against the rules; a violated error rule stops the pipeline."""
+"""Stage validate: write the raw tables by partition, check and repair them; a violated error rule ends the pipeline."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from stages import fetch, params, recording
+from stages import fetch, params, partitions, recording
 from stages.checks import check, enforce
 from stages.errors import run
 from stages.files import write_json
-from stages.raw import load_tables
-from stages.rules import Tables
+from stages.partitions import Store
+from stages.repairs import repair_all
 
 REPORT = Path("reports/validation.json")
-REPAIRS = Path("build/repairs.json")
 SUMMARY_ROWS = 20_000
 SUMMARY_SEED = 42
 
 
-def samples(tables: Tables) -> dict[str, pd.DataFrame]:
-    """Return rows of each large table."""
-    large = {name: frame for name, frame in tables.items() if len(frame) > SUMMARY_ROWS}
-    return {name: frame.sample(SUMMARY_ROWS, random_state=SUMMARY_SEED).sort_index() for name, frame in large.items()}
+def sample(store: Store, table: str, rows: int) -> pd.DataFrame:
+    """Return a sample of the rows of a table with days."""
+    chosen = np.sort(np.random.default_rng(SUMMARY_SEED).choice(rows, SUMMARY_ROWS, replace=False))
+    parts, start = [], 0
+    for partition in store.partitions:
+        frame = store.own(partition)[table]
+        parts.append(frame.iloc[chosen[(chosen >= start) & (chosen < start + len(frame))] - start])
+        start += len(frame)
+    return pd.concat(parts, ignore_index=True)
 
 
 def write_summary(sample: pd.DataFrame, name: str, rows: int, directory: Path) -> Path:
@@ -49,7 +54,7 @@ def write_summary(sample: pd.DataFrame, name: str, rows: int, directory: Path) -
 
 
 def main() -> None:
-    """Check data/ against its digests and the rules; write reports/validation.json and build/repairs.json."""
+    """Check data/ against its digests and the rules; write build/tables and reports/validation.json."""
     p = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
     with (
@@ -58,12 +63,13 @@ def main() -> None:
         ProcessPoolExecutor(1, get_context("spawn"), initializer=gc.disable) as pool,
     ):
         pool.submit(import_module, "evidently")  # takes 3 s, meanwhile the tables are read
-        tables = load_tables(fetch.DATA_DIR)
+        store = partitions.write(fetch.DATA_DIR, p.problem, p.partition)
+        report = check(store, p)
         pages = [
-            pool.submit(write_summary, sample, name, len(tables[name]), Path(temporary))
-            for name, sample in samples(tables).items()
+            pool.submit(write_summary, sample(store, table, rows), table, rows, Path(temporary))
+            for table, rows in report["rows"].items()
+            if table in store.dated and rows > SUMMARY_ROWS
         ]
-        report = check(tables, p)
         write_json(REPORT, report)
         log.metrics(
             rules=len(report["rules"]),
@@ -74,7 +80,7 @@ def main() -> None:
         )
         log.artifact(REPORT)
         enforce(report)
-        write_json(REPAIRS, report["repairs"])
+        repair_all(store, report["repairs"])
         for page in pages:
             log.artifact(page.result())
         pool.submit(gc.freeze)  # as in stages/errors.py

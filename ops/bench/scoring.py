@@ -13,14 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
-import pandas as pd
-import psutil
 import pyarrow as pa
 from pyarrow import parquet
 from tabulate import tabulate
@@ -30,15 +27,15 @@ from app.errors import OnTimeError
 from app.features import Floats
 from app.interface import Request
 from app.model import bundle as model
+from ops.bench import memory
 from ops.monitoring import replay
-from stages import params
+from stages import frames, params
 from stages.files import BUNDLE_DIR, write_json
-from stages.frames import OUT_DIR, matrix
+from stages.frames import matrix
 
 OUT_FILE = Path("build/bench/scoring.json")
 REPEATED = 6
 """Times that a file holds the rows of the test period: about as many as a year has."""
-POLL_SECONDS = 0.2
 DONE = re.compile(r"^([\d,]+) .* in ([\d.]+) s, ([\d,]+) a second", re.MULTILINE)
 
 
@@ -66,7 +63,7 @@ def run(times: Sequence[int], rounds: int) -> None:
 
 def _features() -> Floats:
     """Return the features of the test period."""
-    return matrix(pd.read_parquet(OUT_DIR / "test.parquet"))
+    return matrix(frames.read("test"))
 
 
 def _write(file: Path) -> int:
@@ -95,23 +92,9 @@ def _score(folder: Path, number: int) -> tuple[float, int]:
     for i in range(number):
         (source / f"{i:03d}.parquet").hardlink_to(folder / "rows.parquet")
     command: list[Any] = [sys.executable, "-m", "ops.cli", "model", "score", source, target]
-    peak = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        while process.poll() is None:
-            peak = max(peak, _memory(process.pid))
-            time.sleep(POLL_SECONDS)
+        peak = memory.peak(process)
         text = process.stdout.read() if process.stdout else ""
     if not (done := DONE.search(text)):
         raise ScoringFailed(f"`on-time model score` ended with {process.returncode}; run it by hand to see why.")
     return float(done[3].replace(",", "")), peak
-
-
-def _memory(pid: int) -> int:
-    """Return the memory of a process and its descendants, what they share once."""
-    total = 0
-    with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(pid)
-        for process in (parent, *parent.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                total += process.memory_full_info().pss
-    return total

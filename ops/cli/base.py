@@ -60,6 +60,19 @@ class Address(CallerPath):
         return value if "://" in value else str(super().convert(value, param, ctx))
 
 
+class Several(click.ParamType[Any]):
+    """Values of one type, separated by commas."""
+
+    def __init__(self, of: click.ParamType[Any]) -> None:
+        self.of = of
+        self.name = f"{of.name},…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Return the values."""
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(self.of.convert(part, param, ctx) for part in parts)
+
+
 class Version(click.IntRange):
     """The number of a registered version, converted to the registry's string."""
 

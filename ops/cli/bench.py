@@ -2,10 +2,12 @@
 
 # pylint: disable=import-outside-toplevel # a command imports what it runs
 
+from pathlib import Path
+
 import click
 
 from ops.cli import data
-from ops.cli.base import COUNT, Group
+from ops.cli.base import COUNT, CallerPath, Group, Several
 
 group = Group()
 
@@ -42,17 +44,6 @@ def request(rounds: int) -> None:
     click.echo(measured.run(rounds))
 
 
-@group.verb("on-time bench pipeline --rounds 3")
-@click.option("--rounds", type=COUNT, default=1, help="Number of measurements.")
-@click.pass_context
-def pipeline(ctx: click.Context, rounds: int) -> None:
-    """Compare the pipeline's time with one plain process, and measure its growth with the rows."""
-    from ops.bench import pipeline as measured
-
-    ctx.invoke(data.fetch)
-    measured.compare(rounds)
-
-
 @group.verb("on-time bench start --rounds 5")
 @click.option("--rounds", type=COUNT, default=5, help="Number of measurements; the median is reported.")
 def start(rounds: int) -> None:
@@ -70,3 +61,18 @@ def scoring(files: tuple[int, ...], rounds: int) -> None:
     from ops.bench import scoring as measured
 
     measured.run(files, rounds)
+
+
+@group.verb("on-time bench scale --factors 1,3 --modes memory --keep ~/years")
+@click.option("--factors", type=Several(COUNT), default="1,3,10,30", help="Numbers of years.")
+@click.option("--modes", type=Several(click.STRING), show_default="all", help="Settings of the pipeline.")
+@click.option("--keep", type=CallerPath(file_okay=False), help="Folder for the generated years, used again if there.")
+@click.pass_context
+def scale(ctx: click.Context, factors: tuple[int, ...], modes: tuple[str, ...] | None, keep: Path | None) -> None:
+    """Measure time and memory of each stage on the pinned year and on several of them, in each mode (hours)."""
+    from ops.bench import scale as measured
+
+    if unknown := [mode for mode in modes or () if mode not in measured.MODES]:
+        raise click.UsageError(f"Unknown mode {', '.join(unknown)}; known are {', '.join(measured.MODES)}.")
+    ctx.invoke(data.fetch)
+    measured.run(factors, modes or tuple(measured.MODES), keep)

@@ -19,8 +19,9 @@ NOT_SERVED = {  # what packages that serving imports require, and its code does 
 }
 LOCKED = {  # the file, and what it is locked from
     "requirements.txt": tuple(f"--no-emit-package={name}" for names in NOT_SERVED.values() for name in names),
-    "requirements-dev.txt": ("--all-extras", "-c", "requirements.txt"),
+    "requirements-dev.txt": ("--extra", "pipeline", "--extra", "dev", "-c", "requirements.txt"),
     "requirements-monitor.txt": ("--extra", "pipeline", "-c", "requirements-dev.txt"),
+    "requirements-ray.txt": ("--extra", "pipeline", "--extra", "ray", "-c", "requirements-dev.txt"),
 }
 OPENAPI = Path("openapi.json")
 reason_option = click.option("--reason", default="", show_default=False, metavar="TEXT", help="Reason; recorded.")

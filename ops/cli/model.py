@@ -224,8 +224,11 @@ def year(ctx: click.Context, months: int, files: Path | None, folder: Path) -> N
 @click.option("--alias", default="production", help="Alias of the version, if no number is given.")
 @click.option("--rejected", type=click.FloatRange(0, 1), default=0.01, help="Share of rows that may be invalid.")
 @click.option("--workers", type=base.COUNT, metavar="N", help="Processes; by default one for each processor.")
-def score(source: str, target: str, version: str | None, alias: str, rejected: float, workers: int | None) -> None:
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="What runs the processes.")
+def score(
+    source: str, target: str, version: str | None, alias: str, rejected: float, workers: int | None, engine: str
+) -> None:
     """Predict the rows of a file or a folder: Parquet, CSV or Arrow, local or in S3; repeat it to continue."""
     from ops.scoring import command
 
-    click.echo(command.score(source, target, version, alias, rejected, workers or 0))
+    click.echo(command.score(source, target, version, alias, rejected, workers or 0, engine))

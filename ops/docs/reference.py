@@ -120,7 +120,7 @@ def parameters() -> str:
     for section, rows in tables.items():
         note = notes.get(section, "")
         intro = f"{note[0].upper()}{note[1:]}.\n\n" if note else ""
-        parts.append(f"## {section}\n\n{intro}" + table(("parameter", "type", "meaning"), rows))
+        parts.append(f"## {section or 'Top level'}\n\n{intro}" + table(("parameter", "type", "meaning"), rows))
     return page("Parameters", "stages/sections.py, stages/problem and the comments of params.yaml", *parts)
 
 

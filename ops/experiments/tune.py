@@ -14,7 +14,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import optuna
-import pandas as pd
 from mlflow.exceptions import MlflowException
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -23,10 +22,10 @@ from ruamel.yaml import YAML
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
-from stages import evaluate, git, params, progress, tracking
+from stages import evaluate, frames, git, params, progress, tracking
+from stages.boosting import Source
 from stages.decision import Check, Decision
-from stages.files import sha256
-from stages.frames import LOOKUPS_FILE, OUT_DIR
+from stages.frames import LOOKUPS_FILE
 from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
 from stages.sections import PARAMS_FILE, TrainParams
@@ -74,7 +73,7 @@ def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> op
     more than `size_ratio` times the leaves of theirs cannot be the best: the promotion gate would refuse it.
     """
     most = size_ratio * leaves(present(p))
-    inputs = {"rows": sha256(OUT_DIR / "train.parquet"), "space": str(SPACE), "leaves": most}
+    inputs = {"rows": frames.digest("train"), "space": str(SPACE), "leaves": most}
     fixed = p.model_dump(exclude=set(SPACE)) | inputs
     name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
     storage.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +95,7 @@ def ask(study: optuna.Study) -> optuna.Trial:
     return trial
 
 
-def search(study: optuna.Study, train: pd.DataFrame, p: TrainParams, trials: int) -> None:
+def search(study: optuna.Study, train: Source, p: TrainParams, trials: int) -> None:
     """Run trials up to this total, including pruned ones; each is a run nested in the active one."""
     ended = len(_ended(study))
     for done in progress.track(range(ended, trials), "trials", lines=False):
@@ -116,7 +115,7 @@ def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def _mean_loss(trial: optuna.Trial, train: pd.DataFrame, p: TrainParams) -> float | None:
+def _mean_loss(trial: optuna.Trial, train: Source, p: TrainParams) -> float | None:
     """Return the mean log loss of the folds; None once it is worse than the median of the earlier trials."""
     losses: list[float] = []
     months = folds(train, p)
@@ -146,13 +145,13 @@ def study_run(study: optuna.Study) -> Iterator[None]:
         yield
 
 
-def measure(train: pd.DataFrame, lookups: Lookups, p: Params, values: TrainParams) -> Resampled:
+def measure(train: Source, lookups: Lookups, p: Params, values: TrainParams) -> Resampled:
     """Measure parameters with the metrics of a promotion, on all folds together, as the mean over other seeds."""
     settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     measured = []
     for seed in range(values.seed + 1, values.seed + 1 + CONFIRMING_SEEDS):
         rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))
-        found = evaluate.slices(train.iloc[rolling["row"]], lookups)
+        found = evaluate.slices(frames.read("train").iloc[rolling["row"]], lookups)
         slices = {name: found[name] for name in p.gate.slices}
         measured.append(resampled(evaluate.score(rolling, rolling["probability"]), slices, p.gate.promotion, settings))
     return Resampled(
@@ -189,7 +188,7 @@ def edited(text: str, values: dict[str, Any]) -> str:
     return written.getvalue()
 
 
-def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decision, dict[str, Any]]:
+def propose(study: optuna.Study, train: Source, p: Params) -> tuple[Decision, dict[str, Any]]:
     """Return the decision on the study's best parameters, and those of them that differ from the present ones."""
     best = with_values(p.train, study.best_params)
     changes = {name: value for name, value in present(best).items() if value != present(p.train)[name]}
@@ -206,7 +205,7 @@ def propose(study: optuna.Study, train: pd.DataFrame, p: Params) -> tuple[Decisi
 def tune(trials: int, apply: bool) -> None:
     """Search up to this number of trials; print the change of params.yaml that improves the model, if any."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    p, train = params.load(), pd.read_parquet(OUT_DIR / "train.parquet")
+    p, train = params.load(), Source.files("train")
     study = open_study(p.train, p.gate.promotion.max_size_ratio)
     with study_run(study):
         search(study, train, p.train, trials)

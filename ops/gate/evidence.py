@@ -28,13 +28,14 @@ from app.model import bundle as model
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, git, metrics, register, tracked, tracking
+from stages import evaluate, featurize, frames, git, metrics, partitions, register, tracked, tracking
 from stages.decision import Check
 from stages.errors import DataInvalid, FileInvalid
 from stages.files import METRICS_FILE
 from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
+from stages.partitions import TABLES_DIR
 from stages.sections import PARAMS_FILE, PromotionParams
 
 WARM_UP_CALLS = 20
@@ -76,19 +77,19 @@ class TestRows:
         """Read what `featurize` wrote."""
         try:
             lookups = json.loads(LOOKUPS_FILE.read_text(encoding="utf-8"))
-            frame = pd.read_parquet(OUT_DIR / "test.parquet")
+            frame = frames.read("test")
             return cls(frame, Lookups.from_json(lookups), described(frame))
         except (OSError, KeyError) as err:
             raise DataInvalid(f"{OUT_DIR} is not complete: {err}. `dvc repro featurize` makes it.") from err
 
     def features(self, lookups: Lookups, p: Params) -> Floats:
-        """Return the features by a bundle's own lookups: from the raw data when these are not the present ones."""
+        """Return the features by a bundle's own lookups: from build/tables when these are not the present ones."""
         if lookups == self.lookups:
             return matrix(self.frame)
-        tables, rows = featurize.load(p.problem)
-        frame = featurize.features(rows.where(rows.within(p.test_period)), tables, lookups, p.problem)
+        parts = featurize.features_within(partitions.written(p.problem), p.test_period, lookups, p.problem)
+        frame = pd.concat([self.frame.iloc[:0], *parts], ignore_index=True)
         if not frame[[KEY, TARGET, DAY]].equals(self.frame[[KEY, TARGET, DAY]]):
-            raise DataInvalid(f"{OUT_DIR}/test.parquet has other rows than the raw data: `dvc repro` makes it anew.")
+            raise DataInvalid(f"{OUT_DIR}/test has other rows than {TABLES_DIR}: `dvc repro` makes it anew.")
         return matrix(frame)
 
 

@@ -48,7 +48,7 @@ def scored_again(base: Base, now: Side) -> Base:
                 "choose later days for featurize.test in params.yaml."
             )
         scored = evidence.score(bundle, rows, p)
-    slices = evaluate.by_slice(scored, rows.frame, rows.lookups, settings)
+    slices = evaluate.by_slice(scored, evaluate.slices(rows.frame, rows.lookups), settings)
     share = float((scored.probability >= bundle.threshold).mean())
     threshold = {"value": bundle.threshold, "alert_share": share}
     measured = Side({"test": metrics.measure(scored, settings)}, {"slices": slices, "threshold": threshold})

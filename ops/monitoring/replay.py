@@ -14,8 +14,9 @@ import pandas as pd
 
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
-from stages import featurize, interface, params, progress
+from stages import featurize, interface, params, partitions, progress
 from stages.frames import LOOKUPS_FILE
+from stages.partitions import TABLES_DIR
 from stages.rows import day_of
 
 BATCH = 24
@@ -42,18 +43,24 @@ class Day:
 
 
 def days(first: date, last: date) -> list[Day]:
-    """Return the days of a period, rows in the order of the data."""
+    """Return the days of a period, rows in the order of the data; raise ReplayFailed if there are none."""
     p = params.load().problem
-    tables, rows = featurize.load(p)
-    rows = rows.where(rows.within((first, last)))
+    store = partitions.written(p)
     lookups = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")))
-    bodies = interface.requests(interface.columns(rows.frame, tables, lookups, p))
-    known = interface.outcomes(rows.frame, p)
     made: dict[int, Day] = {}
-    for number, body, outcome in zip(rows.day, bodies, known, strict=True):
-        day = made.setdefault(number, Day(day_of(number), [], []))
-        day.requests.append(body)
-        day.outcomes.append(outcome)
+    for partition in (one for one in store.partitions if one.first <= last and first <= one.last):
+        tables = store.around(partition, interface.reach_days(p))
+        rows = featurize.rows_of(tables, partition, p)
+        rows = rows.where(rows.within((first, last)))
+        if not rows:
+            continue
+        bodies = interface.requests(interface.columns(rows.frame, tables, lookups, p))
+        for number, body, outcome in zip(rows.day, bodies, interface.outcomes(rows.frame, p), strict=True):
+            day = made.setdefault(number, Day(day_of(number), [], []))
+            day.requests.append(body)
+            day.outcomes.append(outcome)
+    if not made:
+        raise ReplayFailed(f"{TABLES_DIR} has no {ROWS} from {first} to {last}: name other days by --first and --last.")
     return [made[number] for number in sorted(made)]
 
 

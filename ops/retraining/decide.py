@@ -22,7 +22,7 @@ from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
-from stages import featurize, interface, params
+from stages import fetch, interface, params
 from stages.errors import ParamsInvalid
 from stages.params import Params
 from stages.raw import load_tables
@@ -191,7 +191,7 @@ def move_window(until: date, path: Path = PARAMS_FILE) -> None:
 
 def newest_day(p: Params) -> date:
     """Return the last day of the rows in data/."""
-    return day_of(interface.rows(load_tables(featurize.DATA_DIR), p.problem).day.max())
+    return day_of(interface.rows(load_tables(fetch.DATA_DIR), p.problem).day.max())
 
 
 def retrain_here(until: date) -> None:

@@ -32,15 +32,16 @@ from ops.monitoring.drift.selftest import weeks
 from ops.retraining import year_report
 from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.retraining.year_report import MODELS, Month, measured
-from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress
+from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress, validate
+from stages.boosting import Source, fit
 from stages.files import BUNDLE_DIR, finite, sha256, write_json
 from stages.frames import DAY, TARGET, matrix
 from stages.params import Params
 from stages.raw import load_tables
+from stages.repairs import repair
 from stages.rows import Rows, months_of
 from stages.rules import Tables
 from stages.sections import PARAMS_FILE
-from stages.train import fit
 
 CLONE, INBOX, SCORES, BEGUN, LEDGER = "clone", "inbox", "scores", "begun.json", "ledger.json"
 FIRST, PRODUCTION, REACH = "first", "production", "reach.json"
@@ -135,6 +136,15 @@ def retrain() -> list[str]:
     return dropped
 
 
+def repaired() -> Tables:
+    """Return the tables in data/ with the repairs of the last validation; build/tables lacks what was added since."""
+    items = json.loads(validate.REPORT.read_text(encoding="utf-8"))["repairs"]
+    return {
+        table: repair(frame, [item for item in items if item["table"] == table])[0]
+        for table, frame in load_tables(fetch.DATA_DIR).items()
+    }
+
+
 def keep_production(folder: Path, last: int) -> None:
     """Keep the bundle that is Production, and the day to which its data reach (since 1970-01-01)."""
     shutil.rmtree(folder / PRODUCTION, ignore_errors=True)
@@ -152,9 +162,9 @@ def predict(folder: Path, rows: Rows, tables: Tables, p: Params) -> tuple[pd.Dat
 def oracle(rows: Rows, now: Rows, tables: Tables, p: Params) -> Floats:
     """Return the scores of a model that is trained on all rows before the month."""
     before = rows.where(rows.day < now.day.min())
-    lookups = interface.lookups(tables, before.frame, p.problem)
+    lookups = interface.lookups(tables, [before.frame], p.problem)
     learned, frame = (featurize.features(part, tables, lookups, p.problem) for part in (before, now))
-    booster = fit(matrix(learned), learned[TARGET].to_numpy(), p.train, label="on all rows before the month")
+    booster = fit(Source.frame(learned), p.train, label="on all rows before the month")
     return model.predict(booster, matrix(frame))
 
 
@@ -186,7 +196,8 @@ def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
     digests = {sha256(path) for path in files}
     report = next(one for one in addition.reports().values() if set(one["files"].values()) == digests)
     p = params.load()
-    tables, rows = featurize.load(p.problem)
+    tables = repaired()
+    rows = interface.rows(tables, p.problem)
     now = rows.where(months_of(rows.day) == np.datetime64(place.name, "M").astype(int))
     last = int(now.day.max())
     (frame, vocabularies), (first, _) = (predict(folder / name, now, tables, p) for name in (PRODUCTION, FIRST))

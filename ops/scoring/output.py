@@ -79,15 +79,19 @@ class Target:
     def known(self, file: Input) -> list[Part]:
         """Return the complete parts of a file, from the first on; raise OutputInvalid for those of other inputs."""
         found: list[Part] = []
-        while not (found and found[-1].last):
-            place = self.place(file, len(found), ".json")
-            if self.system.get_file_info(place).type != fs.FileType.File:
-                break
-            with self.system.open_input_stream(place) as opened:
-                part = Part(**json.loads(opened.read()))
-            self._same(part, file, place)
+        while not (found and found[-1].last) and (part := self.receipt(file, len(found))):
             found.append(part)
         return found
+
+    def receipt(self, file: Input, number: int) -> Part | None:
+        """Return the receipt of a part, None if it is not complete; raise OutputInvalid if it is of another input."""
+        place = self.place(file, number, ".json")
+        if self.system.get_file_info(place).type != fs.FileType.File:
+            return None
+        with self.system.open_input_stream(place) as opened:
+            part = Part(**json.loads(opened.read()))
+        self._same(part, file, place)
+        return part
 
     def _same(self, part: Part, file: Input, place: str) -> None:
         model = self.job.model

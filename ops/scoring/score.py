@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 import pyarrow as pa
-from pyarrow import fs
 
 from app.api import cpus
 from app.errors import OnTimeError
@@ -49,7 +48,8 @@ def score(job: Job, threshold: float, report: Callable[[Part, float], None] = la
             total = total._replace(known=total.known + sum(part.rows for part in known))
             if known and known[-1].last:
                 continue
-            for part, seconds in _parts(job, target, pool, system, file, len(known)):
+            read = blocks(system, file.path, len(known) * PART_ROWS)
+            for part, seconds in parts(job, target, pool, read, file, len(known)):
                 total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
                 report(part, part.rows / seconds)
     return total._replace(seconds=time.monotonic() - started)
@@ -71,11 +71,20 @@ def _pool(job: Job) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _parts(
-    job: Job, target: Target, pool: ProcessPoolExecutor, system: fs.FileSystem, file: Input, number: int
+def parts(
+    job: Job,
+    target: Target,
+    pool: Executor,
+    read: Iterator[pa.RecordBatch],
+    file: Input,
+    number: int,
+    last: bool = True,
 ) -> Iterator[tuple[Part, float]]:
-    """Write the parts of a file from a number on; yield the receipt of each, and the seconds that it took."""
-    results = _results(job, pool, blocks(system, file.path, number * PART_ROWS), file)
+    """Write the parts of a file from a number on; yield the receipt of each, and the seconds that it took.
+
+    `read` are the blocks from that part on, to the end of the file if `last`, else to the end of a part.
+    """
+    results = _results(job, pool, read, file)
     following = next(results, None)
     while following or not number:
         started, writer = time.monotonic(), Writer(target, file, number)
@@ -83,12 +92,12 @@ def _parts(
             while following and writer.rows < PART_ROWS:
                 writer.add(*following)
                 following = next(results, None)
-        yield writer.complete(last=following is None), time.monotonic() - started
+        yield writer.complete(last=last and following is None), time.monotonic() - started
         number += 1
 
 
 def _results(
-    job: Job, pool: ProcessPoolExecutor, read: Iterator[pa.RecordBatch], file: Input
+    job: Job, pool: Executor, read: Iterator[pa.RecordBatch], file: Input
 ) -> Iterator[tuple[pa.RecordBatch, Scored]]:
     """Yield each block with its predictions, in order, while the next ones are read and predicted."""
     waiting: deque[tuple[pa.RecordBatch, Future[Scored]]] = deque()

@@ -9,7 +9,7 @@ from stages.problem.recorded import raw_rows
 from stages.problem.rules import REPAIRS, RULES
 from stages.problem.schema import COLUMNS, KEYS
 from stages.problem.slicing import slices
-from stages.problem.table import EDGE_CASES, columns, lookups, outcomes, requests, rows, scenarios
+from stages.problem.table import EDGE_CASES, columns, lookups, outcomes, reach_days, requests, rows, scenarios
 from stages.problem.times import days
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "lookups",
     "outcomes",
     "raw_rows",
+    "reach_days",
     "requests",
     "rows",
     "scenarios",

@@ -157,13 +157,13 @@ def dest_placed(t: Tables, _: Params) -> Flags:
     return t["flights"]["dest"].isin(t["airports"].loc[misplaced, "faa"])
 
 
-@rule("flights", "warning")
+@rule("flights", "warning", across=["dest"])
 def dest_frequent(t: Tables, _: Params) -> Flags:
     """Every destination has at least ten flights; of fewer a model can learn little."""
-    return t["flights"]["dest"].value_counts(sort=False).sort_index() < 10
+    return t["flights"].groupby("dest")["rows"].sum() < 10
 
 
-@rule("flights")
+@rule("flights", across=["origin", "dest", "distance"])
 def route_length(t: Tables, _: Params) -> Flags:
     """The distance of a route is the same for all flights, to a mile."""
     distance = t["flights"].groupby(["origin", "dest"])["distance"]
@@ -269,19 +269,19 @@ def gust_above_wind(t: Tables, _: Params) -> Flags:
     return t["weather"]["wind_gust"] < t["weather"]["wind_speed"]
 
 
-@rule("weather", "warning")
+@rule("weather", "warning", reach=1)
 def temp_jump(t: Tables, _: Params) -> Flags:
     """The temperature changes by at most 25 °F from one hour to the next."""
     return hourly_change(t["weather"], "temp", -1).abs() > MAX_JUMP_F
 
 
-@rule("weather")
+@rule("weather", reach=1)
 def temp_spike(t: Tables, _: Params) -> Flags:
     """No temperature is more than 25 °F off both neighbouring hours."""
     return spikes(t["weather"], "temp")
 
 
-@rule("weather")
+@rule("weather", reach=1)
 def dewp_spike(t: Tables, _: Params) -> Flags:
     """No dew point is more than 25 °F off both neighbouring hours."""
     return spikes(t["weather"], "dewp")

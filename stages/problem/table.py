@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -26,6 +27,11 @@ WEATHER_COLUMNS = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust
 """The columns of weather.csv, in the order of the request's WEATHER."""
 
 EDGE_CASES: list[dict[str, Any]] = [{"weather": None}, {"carrier": "ZZ", "dest": "XXX"}]
+
+
+def reach_days(p: Params) -> int:
+    """Return how many days before a flight its oldest weather is, in the scenarios too."""
+    return (WEATHER_HOURS + max(p.weather_age_hours, default=0)) // 24 + 1
 
 
 def rows(tables: Tables, _: Params) -> Rows:
@@ -56,8 +62,12 @@ def time_zone_offsets(zone: str, years: tuple[int, int]) -> tuple[list[int], lis
     return starts, offsets
 
 
-def lookups(tables: Tables, training: pd.DataFrame, p: Params) -> Lookups:
+def lookups(tables: Tables, training: Iterable[pd.DataFrame], p: Params) -> Lookups:
     """Return the lookups: vocabularies of the training rows, airports, time zones and holidays."""
+    words: dict[str, set[str]] = {feature.name: set() for feature in FEATURES if feature.kind == "category"}
+    for part in training:
+        for name, found in words.items():
+            found.update(part[name].unique())
     known = tables["airports"].dropna(subset=["tzone"])
     known = known[known["tzone"].str.startswith(("America/", "Pacific/")) & (known["lon"] < 0)]
     # Alaska's westernmost airports, beyond 180°, have no flights and are excluded with the misplaced ones.
@@ -65,7 +75,7 @@ def lookups(tables: Tables, training: pd.DataFrame, p: Params) -> Lookups:
     zones = sorted({zone for _, _, zone in places.values()})
     years = range(p.years[0], p.years[1] + 1)
     return Lookups(
-        vocabularies={f.name: sorted(training[f.name].unique()) for f in FEATURES if f.kind == "category"},
+        vocabularies={name: sorted(found) for name, found in words.items()},
         airports={code: places[code] for code in sorted(places)},
         zones={zone: time_zone_offsets(zone, p.years) for zone in zones},
         holidays=sorted(holidays.country_holidays("US", years=years, observed=False)),

@@ -18,7 +18,7 @@ import pytest
 from app.interface import EXAMPLE
 from ops.monitoring import replay
 from ops.monitoring.replay import BATCH, Day, ReplayFailed, days, predict, report
-from stages import interface, params
+from stages import frames, interface, params
 from stages.frames import TARGET
 from tests.conftest import ROOT, Clone, free_port, running
 
@@ -117,10 +117,12 @@ def test_the_days_of_the_test_months_are_those_that_were_featurized(
 ) -> None:
     monkeypatch.chdir(small.path)
     made = days(date(2013, 3, 11), date(2013, 3, 13))
-    test = pd.read_parquet("build/features/test.parquet")
+    test = frames.read("test")
     first = test["day"].min() + 10  # 11 March
     assert [d.day.isoformat() for d in made] == ["2013-03-11", "2013-03-12", "2013-03-13"]
     for i, one in enumerate(made):
         rows = test[test["day"] == first + i]
         late = sum(known.get("delay_minutes", 9999) >= 15 for known in one.outcomes)
         assert (len(one.requests), late) == (len(rows), rows[TARGET].sum())
+    with pytest.raises(ReplayFailed, match="no flights from 2014-03-11 to 2014-03-13: .* --first and --last"):
+        days(date(2014, 3, 11), date(2014, 3, 13))

@@ -12,8 +12,8 @@ import pytest
 
 from app.interface import EXAMPLE, Lookups
 from stages import featurize, interface, params
+from stages.files import PREDICTIONS_FILE
 from stages.frames import LOOKUPS_FILE
-from stages.raw import load_tables
 from tests.conftest import Clone
 
 PROBLEM = "application/problem+json"
@@ -25,14 +25,15 @@ def api(small_service: str) -> httpx.Client:
     return httpx.Client(base_url=small_service, timeout=30)
 
 
-def test_answers_of_the_service_are_the_predictions_of_evaluate(api: httpx.Client, small: Clone) -> None:
-    p = params.load(small.path / "params.yaml")
-    repairs = json.loads((small.path / "build/repairs.json").read_text())
-    raw = featurize.repair(load_tables(small.path / "data"), repairs)
-    rows = interface.rows(raw, p.problem)
+def test_answers_of_the_service_are_the_predictions_of_evaluate(
+    api: httpx.Client, small: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small.path)
+    p = params.load()
+    raw, rows = featurize.load(p.problem)
     test = rows.where(rows.within(p.test_period))
-    known = Lookups.from_json(json.loads((small.path / LOOKUPS_FILE).read_text()))
-    evaluated = pd.read_parquet(small.path / "build/predictions.parquet")["probability"].to_numpy()
+    known = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text()))
+    evaluated = pd.read_parquet(PREDICTIONS_FILE)["probability"].to_numpy()
     chosen = np.sort(np.random.default_rng(0).choice(len(evaluated), 1000, replace=False))
     requests = interface.requests(interface.columns(test.frame.iloc[chosen], raw, known, p.problem))
     batch = api.post("/predict/batch", json={"flights": requests}).raise_for_status().json()["predictions"]

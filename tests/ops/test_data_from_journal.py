@@ -77,7 +77,7 @@ def replayed(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     commit(clone.path, "January and February")
     baked = bake(bundle_dir, "1", folder / "model")
     sent, journal = march["flights"], f"sqlite:///{folder}/journal.db"
-    lookups = interface.lookups(whole, whole["flights"], p)
+    lookups = interface.lookups(whole, [whole["flights"]], p)
     days = sent_days(sent, whole, lookups, p)
     days.append(Day(days[0].day, days[0].requests[:1], days[0].outcomes[:1]))
     with started(folder, ONTIME_BAKED_MODEL=str(baked), ONTIME_JOURNAL_URL=journal) as service:

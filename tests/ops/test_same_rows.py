@@ -35,7 +35,7 @@ def measure(name: str, rows: dict[str, Any] | None = None) -> None:
     baselines = {"constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(METRICS_FILE, {"test": metrics.measure(scored, settings), **baselines})
     facts = {
-        "slices": evaluate.by_slice(scored, test.frame, test.lookups, settings),
+        "slices": evaluate.by_slice(scored, evaluate.slices(test.frame, test.lookups), settings),
         "rows": {"test": rows or test.described},
         "threshold": {"value": bundle.threshold, "alert_share": float((scored.probability >= bundle.threshold).mean())},
     }

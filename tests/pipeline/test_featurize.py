@@ -11,12 +11,14 @@ import pytest
 from app.interface import FEATURE_NAMES, Request
 from app.problem.features import columns
 from stages import interface, params
-from stages.errors import DataInvalid, ParamsInvalid
-from stages.featurize import features, golden_requests, repair
+from stages.errors import ParamsInvalid
+from stages.featurize import Counts, features, golden_requests
 from stages.frames import DAY, TARGET
+from stages.partitions import split
 from stages.problem import Params
 from stages.problem.table import lookups, rows
 from stages.raw import load_tables
+from stages.repairs import repair
 from stages.rules import Tables
 from tests.conftest import ROOT
 
@@ -38,7 +40,7 @@ def p() -> Params:
 
 
 def test_scrambling_what_is_known_after_departure_changes_no_feature(raw: Tables, p: Params) -> None:
-    known = lookups(raw, raw["flights"], p)
+    known = lookups(raw, [raw["flights"]], p)
     scrambled = raw["flights"].copy()
     rng = np.random.default_rng(0)
     for column in AFTER_DEPARTURE:
@@ -57,7 +59,7 @@ def test_late_cancelled_and_diverted_flights_are_positive(raw: Tables, p: Params
 
 
 def test_requests_made_from_rows_have_the_features_of_the_rows(raw: Tables, p: Params) -> None:
-    known = lookups(raw, raw["flights"], p)
+    known = lookups(raw, [raw["flights"]], p)
     expected = interface.columns(raw["flights"].iloc[::100], raw, known, p)
     bodies = json.loads(json.dumps(interface.requests(expected)))
     sent = columns([Request.model_validate(body) for body in bodies])
@@ -67,7 +69,7 @@ def test_requests_made_from_rows_have_the_features_of_the_rows(raw: Tables, p: P
 
 
 def test_older_weather_is_the_weather_of_earlier_hours(raw: Tables, p: Params) -> None:
-    known, last = lookups(raw, raw["flights"], p), rows(raw, p)
+    known, last = lookups(raw, [raw["flights"]], p), rows(raw, p)
     last = last.where(np.arange(len(last)) >= len(last) - 50)
     now, older = (features(last, raw, known, p, scenario) for scenario in ("", "weather 3 h old"))
     row, weather = raw["flights"].iloc[-1], raw["weather"]
@@ -80,24 +82,17 @@ def test_older_weather_is_the_weather_of_earlier_hours(raw: Tables, p: Params) -
 @pytest.mark.parametrize("golden_rows", [1, 100_000])
 def test_golden_requests_need_rows_and_room_for_the_edge_cases(raw: Tables, p: Params, golden_rows: int) -> None:
     changed = params.load(ROOT / "params.yaml").featurize.model_copy(update={"golden_rows": golden_rows})
+    store, counts = split(raw, p), [Counts(len(raw["flights"]), 1, 0)]
     with pytest.raises(ParamsInvalid, match=rf"featurize\.golden_rows is {golden_rows}, must be 2 "):
-        golden_requests(rows(raw, p), raw, lookups(raw, raw["flights"], p), changed, p)
-
-
-def test_a_repair_that_fits_no_row_is_an_error(raw: Tables) -> None:
-    with pytest.raises(DataInvalid, match="matches 0 rows.*dvc repro validate"):
-        repair(raw, [{"table": "flights", "action": "drop", "key": {"year": "1999"}}])
+        golden_requests(store, counts, lookups(raw, [raw["flights"]], p), changed, p)
 
 
 def test_repairs_empty_cells_and_drop_rows(raw: Tables) -> None:
     hour = {"origin": "EWR", "time_hour": str(raw["weather"]["time_hour"].iloc[0])}
     key = {c: str(raw["flights"][c].iloc[3]) for c in ("year", "month", "day", "carrier", "flight", "origin")}
-    repaired = repair(
-        raw,
-        [
-            {"table": "weather", "action": "null", "column": "temp", "key": hour},
-            {"table": "flights", "action": "drop", "key": key},
-        ],
+    weather, matches = repair(raw["weather"], [{"action": "null", "column": "temp", "key": hour}])
+    assert np.isnan(weather["temp"].iloc[0]) and not np.isnan(raw["weather"]["temp"].iloc[0]) and matches == [1]
+    flights, matches = repair(
+        raw["flights"], [{"action": "drop", "key": key}, {"action": "drop", "key": {"year": "1999"}}]
     )
-    assert np.isnan(repaired["weather"]["temp"].iloc[0]) and not np.isnan(raw["weather"]["temp"].iloc[0])
-    assert len(repaired["flights"]) == len(raw["flights"]) - 1
+    assert len(flights) == len(raw["flights"]) - 1 and matches == [1, 0]

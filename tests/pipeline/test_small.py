@@ -103,6 +103,7 @@ def test_what_evaluate_measured_travels_with_the_version_and_is_added_to_one_tha
     small: Clone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     inside(small, monkeypatch)
+    register.main()  # another test may have registered a later version
     client, uri = tracking.connect(), tracking.tracking_uri()
     version = download.find(uri, "flight-delay", "staging")
     kept = Path(client.get_run(version.run_id or "").info.artifact_uri.removeprefix("file://")) / EVALUATION_FILE.name

@@ -28,6 +28,7 @@ from stages.files import METRICS_FILE, write_json
 from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.register import register
+from stages.rows import months_of
 from stages.train import write_bundle
 from tests.support.clone import ROOT
 from tests.support.models import ROWS
@@ -90,8 +91,9 @@ def make_folder(path: Path, tables: Lookups) -> None:
     p["gate"]["promotion"]["margins"] = {"roc_auc": 0.01, "log_loss": 0.01}  # these models hardly differ by chance
     (path / "params.yaml").write_text(yaml.safe_dump(p))
     test, train = flights(1), flights(0)
-    (path / OUT_DIR).mkdir(parents=True)
-    test.to_parquet(path / OUT_DIR / "test.parquet", index=False)
+    (path / OUT_DIR / "test").mkdir(parents=True)
+    for month, rows in test.groupby(months_of(test[DAY].to_numpy())):
+        rows.to_parquet(path / OUT_DIR / "test" / f"{month:04d}.parquet", index=False)
     write_json(path / OUT_DIR / "lookups.json", tables.to_json())
     baselines = {"test": MEASURED, "constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(path / METRICS_FILE, baselines)

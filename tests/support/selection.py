@@ -1,7 +1,7 @@
 """Which tests run, how long each may take, and what was skipped.
 
 Without `--all`, the tests that are marked `long` run only where the command line names their file or an expression of
-marks. All tests in the folders e2e and adapt are long, and so are the variants of tests on PostgreSQL.
+marks. All tests in LONG_FOLDERS are long, and so are the variants of tests on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tabulate import tabulate
 
-LONG_FOLDERS = ("e2e", "adapt")
+LONG_FOLDERS = ("e2e", "adapt", "ray")
 SMALL_SECONDS = 600
 """Limit of a test that may have to run the small pipeline first."""
 LONG_SECONDS = 1800

@@ -30,7 +30,8 @@ def test_every_command_is_run_by_the_long_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "names"), [("app", [*SERVING, "compute_one", "from_arrays"]), ("stages", [*TRAINING, "raw_rows"])]
+    ("module", "names"),
+    [("app", [*SERVING, "compute_one", "from_arrays"]), ("stages", [*TRAINING, "raw_rows", "reach_days"])],
 )
 def test_every_name_of_the_interface_is_described_and_no_other(module: str, names: list[str]) -> None:
     table = PAGE.split(f"that `{module}/problem/__init__.py` exports")[1].split("\n\n")[1]

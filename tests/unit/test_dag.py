@@ -17,6 +17,7 @@ WITHOUT_EFFECT = {
     "app.errors": "errors end a stage without outputs",
     "app.registry": "access to MLflow, from which no output is read",
     "app.settings": "settings of the service; a stage reads MLflow's default address",
+    "stages.cluster": "connects to Ray, whose number of processors no file has",
     "stages.errors": "errors end a stage without outputs",
     "stages.git": "the commit, for MLflow",
     "stages.params": "checks params.yaml; DVC compares its values, and stages/sections.py gives them their meaning",

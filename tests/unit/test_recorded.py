@@ -52,7 +52,7 @@ def first_params(raw: Tables) -> Params:
 @pytest.fixture(scope="module", name="lookups")
 def all_lookups(raw: Tables, p: Params) -> Lookups:
     """Return the lookups of these days."""
-    return interface.lookups(raw, raw["flights"], p.problem)
+    return interface.lookups(raw, [raw["flights"]], p.problem)
 
 
 def recorded(frame: pd.DataFrame, raw: Tables, lookups: Lookups, p: Params) -> tuple[list[Request], list[Outcome]]:

@@ -11,8 +11,9 @@ import pytest
 from app.interface import FEATURE_NAMES, members, without
 from app.model.bundle import Bundle
 from stages import evaluate, params
+from stages.boosting import Source
 from stages.errors import DataInvalid, ParamsInvalid
-from stages.frames import DAY, KEY, TARGET, described
+from stages.frames import DAY, GROUP, KEY, TARGET, described
 from stages.rows import month_names, month_of, row_keys
 from stages.train import choose_threshold, folds
 
@@ -57,7 +58,8 @@ def training(first: str, last: str) -> pd.DataFrame:
     days = pd.Series(pd.date_range(first, last, freq="D"))
     kept = days[~days.dt.year.isin([2014, 2015, 2016])]
     keys = np.arange(len(kept), dtype=np.uint64)
-    return pd.DataFrame({DAY: kept.to_numpy("datetime64[D]").astype(np.int64), KEY: keys, TARGET: keys % 2 == 0})
+    day = kept.to_numpy("datetime64[D]").astype(np.int64)
+    return pd.DataFrame({DAY: day, GROUP: day, KEY: keys, TARGET: keys % 2 == 0})
 
 
 @pytest.mark.parametrize(
@@ -71,14 +73,14 @@ def training(first: str, last: str) -> pd.DataFrame:
 def test_folds_are_the_newest_of_their_months_or_the_last_ones(
     last: str, fold_months: list[int] | int, expected: list[str]
 ) -> None:
-    found = folds(training("2013-01-01", last), P.model_copy(update={"fold_months": fold_months}))
+    found = folds(Source.frame(training("2013-01-01", last)), P.model_copy(update={"fold_months": fold_months}))
     assert [str(np.datetime64(month, "M")) for month in found] == expected
 
 
 @pytest.mark.parametrize("fold_months", [[1], [5], 2])
 def test_a_fold_without_earlier_rows_is_refused(fold_months: list[int] | int) -> None:
     with pytest.raises(ParamsInvalid, match="train.fold_months"):
-        folds(training("2013-01-01", "2013-02-28"), P.model_copy(update={"fold_months": fold_months}))
+        folds(Source.frame(training("2013-01-01", "2013-02-28")), P.model_copy(update={"fold_months": fold_months}))
 
 
 def test_months_have_their_year_where_there_is_more_than_one() -> None:

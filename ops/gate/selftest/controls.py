@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +15,24 @@ from typing import Any
 import lightgbm
 import mlflow
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from mlflow import MlflowClient
 
 from app.errors import Refused
-from app.interface import FEATURE_NAMES
+from app.features import Floats
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model import bundle as model
 from ops.gate.policy import table as markdown_table
 from ops.registry import commands as registry
 from ops.registry.commands import PromotionRefused
-from stages import progress, tracked, tracking
+from stages import frames, progress, tracked, tracking
+from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.decision import Decision
 from stages.files import BUNDLE_DIR, METRICS_FILE, sha256, write_json
 from stages.frames import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.register import register
-from stages.train import dataset, fit, lightgbm_params, write_bundle
+from stages.rows import Mask
+from stages.train import write_bundle
 
 LEAK, LEAK_FLIPPED = "leaked_target", 0.1
 SLOW_TIMES, SLOW_ROWS = 20, 4000
@@ -48,8 +49,8 @@ class Workshop:
 
     def __init__(self, p: Params, every: int = 1) -> None:
         self.p = p
-        train = pd.read_parquet(OUT_DIR / "train.parquet").iloc[::every]
-        self.features, self.target, self.day = matrix(train), train[TARGET].to_numpy(), train[DAY].to_numpy()
+        self.train = frames.read("train").iloc[::every]
+        self.features, self.target = matrix(self.train), self.train[TARGET].to_numpy()
         self.champion = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
 
@@ -64,12 +65,10 @@ class Workshop:
             raise ControlFailed("no slice in params.yaml (gate.slices) is named after the value of a category feature.")
         return max(sizes, key=lambda pair: sizes[pair])
 
-    def fit(
-        self, target: npt.NDArray[np.int8] | None = None, rows: Any = slice(None), **changes: Any
-    ) -> lightgbm.Booster:
-        """Train as the pipeline does, on other labels or rows, or with other parameters."""
-        target = self.target if target is None else target
-        return fit(self.features[rows], target[rows], self.p.train.model_copy(update=changes), label="negative control")
+    def fit(self, target: Targets | None = None, rows: Mask | None = None) -> lightgbm.Booster:
+        """Train as the pipeline does, on other labels or rows."""
+        train = self.train if target is None else self.train.assign(**{TARGET: target})
+        return fit(Source.frame(train), self.p.train, rows, label="negative control")
 
     def write(self, folder: Path, booster: lightgbm.Booster, **facts: Any) -> None:
         """Write a bundle with the champion's facts, some of them changed."""
@@ -79,6 +78,11 @@ class Workshop:
         shutil.copy(BUNDLE_DIR / model.REFERENCE_FILE, folder)
 
 
+def dataset(features: Floats, target: Targets, names: Sequence[str] = FEATURE_NAMES) -> lightgbm.Dataset:
+    """Return rows that are in memory as a dataset of LightGBM."""
+    return lightgbm.Dataset(features, target, feature_name=[*names], categorical_feature=[*CATEGORIES])
+
+
 def shuffled_labels(shop: Workshop, folder: Path) -> None:
     """Train on the labels of other rows."""
     shop.write(folder, shop.fit(np.random.default_rng(0).permutation(shop.target)))
@@ -86,7 +90,8 @@ def shuffled_labels(shop: Workshop, folder: Path) -> None:
 
 def first_days_only(shop: Workshop, folder: Path) -> None:
     """Train on the first days alone."""
-    shop.write(folder, shop.fit(rows=shop.day < shop.day.min() + FIRST_DAYS))
+    day = shop.train[DAY].to_numpy()
+    shop.write(folder, shop.fit(rows=day < day.min() + FIRST_DAYS))
 
 
 def largest_slice_at_the_mean(shop: Workshop, folder: Path) -> None:

@@ -20,14 +20,13 @@ from app.interface import Lookups
 from app.model import bundle as model
 from ops.gate.evidence import Resampled, TestRows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
-from stages import evaluate, progress
+from stages import evaluate, frames, progress
+from stages.boosting import Source, fit
 from stages.decision import Decision
-from stages.files import sha256
-from stages.frames import GROUP, OUT_DIR, TARGET, matrix
+from stages.frames import GROUP, matrix
 from stages.metrics import MIN_ROWS, MetricSettings
 from stages.params import Params
 from stages.sections import GateParams
-from stages.train import fit
 
 CACHE_DIR = Path("build/selftest")
 
@@ -37,7 +36,7 @@ class Period:
     """Rows to train on, and the other ones on which the models are compared."""
 
     name: str
-    train: pd.DataFrame
+    train: Source
     scored: pd.DataFrame
     lookups: Lookups
 
@@ -45,7 +44,7 @@ class Period:
     def test(cls) -> Period:
         """Return all training months, compared on the test months."""
         rows = TestRows.load()
-        return cls("test", pd.read_parquet(OUT_DIR / "train.parquet"), rows.frame, rows.lookups)
+        return cls("test", Source.files("train"), rows.frame, rows.lookups)
 
     def slices(self, p: Params) -> dict[str, npt.NDArray[np.bool_]]:
         """Return the rows of the watched slices that are large enough to be measured here."""
@@ -79,22 +78,28 @@ def resample(
     return np.concatenate([members[i] for i in drawn]), np.repeat(np.arange(len(drawn)), sizes)
 
 
+def drawn(source: Source, rows: npt.NDArray[np.int64]) -> Source:
+    """Return rows of a source, some of them several times, in memory."""
+    features = source.features(np.ones(len(source.facts), dtype=bool))[rows]
+    return Source(source.facts.iloc[rows].reset_index(drop=True), [lambda: features], [len(rows)])
+
+
 def models(period: Period, p: Params, count: int, by_groups: bool) -> Iterator[Resampled]:
     """Yield full-size models that differ by chance only, measured on the period's scored rows.
 
     Each has its own seed and (`by_groups`) its own resample of the groups of training rows. Their predictions are kept
     in build/selftest, so that an interrupted run can be continued.
     """
-    features, scored = matrix(period.train), matrix(period.scored)
-    target, groups = period.train[TARGET].to_numpy(), period.train[GROUP].to_numpy()
-    inputs = [sha256(OUT_DIR / f"{name}.parquet") for name in ("train", "test")]
+    scored, groups = matrix(period.scored), period.train.facts[GROUP].to_numpy()
+    inputs = [frames.digest(name) for name in ("train", "test")]
     key = hashlib.sha256(json.dumps([inputs, len(groups), p.train.model_dump()]).encode()).hexdigest()[:12]
     for seed in progress.track(range(count), f"{period.name}: models", lines=False):
         path = CACHE_DIR / f"{period.name}-{'groups' if by_groups else 'seed'}-{key}-{seed}.npy"
         if not path.exists():
-            rows = resample(groups, np.random.default_rng(seed))[0] if by_groups else np.arange(len(groups))
+            rows = resample(groups, np.random.default_rng(seed))[0]
+            train = drawn(period.train, rows) if by_groups else period.train
             label = f"{period.name}: model {seed + 1} of {count}"
-            booster = fit(features[rows], target[rows], p.train.model_copy(update={"seed": seed}), label=label)
+            booster = fit(train, p.train.model_copy(update={"seed": seed}), label=label)
             _write(path, model.predict(booster, scored))
         yield period.measure(np.load(path), p)
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import lightgbm
@@ -54,7 +55,7 @@ class Power:
         count, predict = steps
         frame = self.period.scored
         rows, group = resample(frame[GROUP].to_numpy(), rng)
-        drawn = Period("resample", frame.iloc[:0], frame.iloc[rows], self.period.lookups)
+        drawn = replace(self.period, scored=frame.iloc[rows])
         slices, target = drawn.slices(self.p), drawn.scored[TARGET].to_numpy()
 
         def measured(step: int) -> Resampled:

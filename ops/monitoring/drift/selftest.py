@@ -14,11 +14,10 @@ from app.interface import CATEGORIES, NUMBERS
 from app.model import bundle as model
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
-from stages import params, progress
+from stages import frames, params, progress
 from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256
-from stages.frames import DAY, OUT_DIR, TARGET, matrix
+from stages.frames import DAY, TARGET, matrix
 from stages.rows import months_of
-from stages.train import folds
 
 RESAMPLES = 100
 WINDOW_ROWS = 2000
@@ -70,16 +69,19 @@ def weeks(frame: pd.DataFrame, stride: int = WEEK_DAYS) -> Iterator[tuple[str, p
 
 def training_weeks(vocabularies: dict[str, list[str]]) -> pd.DataFrame:
     """Return the training rows of the rolling-origin months with their out-of-fold scores."""
-    known, train = pd.read_parquet(ROLLING_FILE), pd.read_parquet(OUT_DIR / "train.parquet")
-    month = months_of(train[DAY].to_numpy())
-    rows = pd.concat([train[month == fold] for fold in folds(train, params.load().train)], ignore_index=True)
+    known = pd.read_parquet(ROLLING_FILE)
+    folds = months_of(known[DAY].to_numpy())
+    parts = [frame[np.isin(months_of(frame[DAY].to_numpy()), folds)] for frame in frames.each("train")]
+    rows = pd.concat(parts, ignore_index=True)
+    month = months_of(rows[DAY].to_numpy())
+    rows = pd.concat([rows[month == fold] for fold in pd.unique(folds)], ignore_index=True)
     assert rows[DAY].equals(known[DAY]) and rows[TARGET].equals(known[TARGET])
     return words(rows, vocabularies).assign(**{SCORE: known[SCORE]})
 
 
 def test_weeks(bundle: model.Bundle) -> pd.DataFrame:
     """Return the test rows with the model's scores."""
-    test = pd.read_parquet(OUT_DIR / "test.parquet")
+    test = frames.read("test")
     return words(test, bundle.lookups.vocabularies).assign(**{SCORE: model.predict(bundle.booster, matrix(test))})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -92,9 +94,15 @@ def rows(tables: Tables, p: Params) -> Rows:
     return Rows(frame, target=busy, day=day, group=day, key=row_keys(frame[KEYS["Bikeshare"]]))
 
 
-def lookups(_tables: Tables, training: pd.DataFrame, _p: Params) -> Lookups:
+def lookups(_tables: Tables, training: Iterable[pd.DataFrame], _p: Params) -> Lookups:
     """Return the words of the training rows."""
-    return Lookups({"sky": sorted(training["weathersit"].unique())})
+    words = {word for part in training for word in part["weathersit"].unique()}
+    return Lookups({"sky": sorted(words)})
+
+
+def reach_days(p: Params) -> int:
+    """Return the days before a row that `columns` reads."""
+    return math.ceil(p.weather_age_hours / 24)
 
 
 def scenarios(p: Params) -> list[str]:

@@ -1,0 +1,102 @@
+"""Scoring of files with Ray Data: a task for each part of a Parquet file, and for each whole file of another format.
+
+The parts and receipts are those of the engine `local`, byte for byte; Ray repeats a task whose process has ended.
+"""
+
+# pylint: disable=import-outside-toplevel # Ray is an extra
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from ops.scoring.files import BLOCK_ROWS, Input, blocks, inputs, located, reading
+from ops.scoring.output import PART_ROWS, Job, Part, Target
+from ops.scoring.predict import Worker
+from ops.scoring.score import Total, parts
+from stages import on_ray
+from stages.cluster import cluster
+
+
+class Item(NamedTuple):
+    """What one task writes: the part `number` of a file, or, if it is `open`, that one and all that follow."""
+
+    file: Input
+    number: int
+    last: bool
+    open: bool
+
+
+class Inline(Executor):
+    """Predicts in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as err:  # pylint: disable=broad-exception-caught # it is raised by `result`
+            future.set_exception(err)
+        return future
+
+
+def score(job: Job, threshold: float, report: Callable[[Part, float], None] = lambda part, rate: None) -> Total:
+    """Score all input files as `ops.scoring.score.score` does, on a Ray cluster."""
+    started, total = time.monotonic(), Total()
+    system, path = located(job.source)
+    target, items = Target(job, threshold), list[Item]()
+    for file in inputs(system, path):
+        known, missing = _items(target, system, file)
+        total = total._replace(known=total.known + sum(part.rows for part in known))
+        items += missing
+    if not items:
+        return total._replace(seconds=time.monotonic() - started)
+    with cluster(job.workers) as workers:
+        import ray
+
+        content = ray.put({path.name: path.read_bytes() for path in job.folder.iterdir()})
+        task = partial(_task, items=items, job=job._replace(workers=1), threshold=threshold, content=content)
+        for row in on_ray.results(task, len(items), workers):
+            seconds = row.pop("seconds")
+            part = Part(**row)
+            total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
+            report(part, part.rows / seconds)
+    return total._replace(seconds=time.monotonic() - started)
+
+
+def _items(target: Target, system: fs.FileSystem, file: Input) -> tuple[list[Part], list[Item]]:
+    """Return the complete parts of a file, and what is missing."""
+    if not file.path.endswith(".parquet"):
+        known = target.known(file)
+        return known, [] if known and known[-1].last else [Item(file, len(known), last=True, open=True)]
+    with reading(file.path), system.open_input_file(file.path) as opened:
+        count = max(1, -(-pq.read_metadata(opened).num_rows // PART_ROWS))
+    receipts = [target.receipt(file, number) for number in range(count)]
+    missing = [number for number, part in enumerate(receipts) if part is None]
+    return [part for part in receipts if part], [Item(file, i, last=i == count - 1, open=False) for i in missing]
+
+
+def _task(number: int, items: list[Item], job: Job, threshold: float, content: Any) -> list[on_ray.Row]:
+    """Write what one task writes, and return its receipts."""
+    import ray
+
+    if not hasattr(Worker, "bundle"):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in ray.get(content).items():
+                (Path(folder) / name).write_bytes(data)
+            Worker.start(Path(folder))
+    file, place, last, is_open = items[number]
+    system, _ = located(job.source)
+    read = blocks(system, file.path, place * PART_ROWS)
+    read = read if is_open else islice(read, PART_ROWS // BLOCK_ROWS)
+    written = parts(job, Target(job, threshold), Inline(), read, file, place, last)
+    return [part._asdict() | {"seconds": seconds} for part, seconds in written]

@@ -1,0 +1,138 @@
+"""The Ray cluster of the engine `ray`: the one at RAY_ADDRESS, or one of this machine for the time of a command.
+
+Ray is imported within functions only: it is an extra, and the engine `local` does not need it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from app.api import cpus
+from app.environment import LOOPBACK
+from app.errors import OnTimeError
+
+ADDRESS = "RAY_ADDRESS"
+ANSWER_SECONDS = 10
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""The start of a gRPC connection, which Ray answers at once; `ray.init` waits for minutes if nothing answers."""
+OBJECT_STORE_BYTES = 300_000_000
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns about GPUs
+}
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""The setting by which all processes of Ray listen on 127.0.0.1 only, and connect there."""
+OWN_SETTINGS = ALONE | {  # of a cluster of this machine alone
+    "RAY_agent_register_timeout_ms": "120000",  # on a busy machine, 30 s are too few
+    "RAY_worker_niceness": "0",  # not 15, as the worker of a command is no background job
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one to the home folder
+}
+
+
+@contextmanager
+def cluster(workers: int = 0) -> Iterator[int]:
+    """Connect to RAY_ADDRESS, or start a cluster with a processor for each worker; disconnect or end it afterwards.
+
+    Yields the number of workers: `workers`, or by default the processors of the cluster or of this machine.
+    """
+    address = os.environ.get(ADDRESS, "")
+    os.environ |= SETTINGS | (_reached(address) if address else OWN_SETTINGS)
+    ray = installed()
+    with tempfile.TemporaryDirectory(prefix="on-time-ray-", ignore_cleanup_errors=True) as scratch:
+        local = {
+            "num_cpus": workers or cpus.available(),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": scratch,
+        }
+        try:
+            _start(ray, address, {} if address else local)
+            yield _enough(ray, workers)
+        finally:
+            ray.shutdown()
+
+
+def installed() -> Any:
+    """Return Ray; raise OnTimeError if it is not installed."""
+    try:
+        import ray  # pylint: disable=import-outside-toplevel # an extra, which takes seconds
+    except ImportError as err:
+        raise OnTimeError("The engine `ray` needs Ray, which is not installed: make ray") from err
+    return ray
+
+
+def _reached(address: str) -> dict[str, str]:
+    """Return the settings with which Ray reaches an address; raise OnTimeError unless something answers there.
+
+    Ray replaces 127.0.0.1 by the machine's own address, where a cluster of this machine alone does not listen.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise OnTimeError(f"{ADDRESS} is {address}, must be HOST:PORT of a cluster, or unset to use this machine.")
+    try:
+        _greet(host.strip("[]"), int(port))
+        if host not in LOOPBACK:
+            return {}
+    except OSError as err:
+        raise _silent(address, err.strerror or str(err)) from err
+    try:
+        _greet(_own_address(), int(port))
+        return {}
+    except OSError:
+        return ALONE
+
+
+def _greet(host: str, port: int) -> None:
+    with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
+        connection.sendall(GREETING)
+        connection.recv(1)
+
+
+def _own_address() -> str:
+    """Return the address from which this machine reaches others, as Ray finds it; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("8.8.8.8", 53))
+        return str(probe.getsockname()[0])
+
+
+def _silent(address: str, reason: str) -> OnTimeError:
+    return OnTimeError(
+        f"no Ray cluster answers at {ADDRESS}={address}: {reason}. Start it, set RAY_AUTH_MODE and "
+        f"RAY_AUTH_TOKEN if it needs a token, or unset {ADDRESS}."
+    )
+
+
+def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
+    for name in ("ray", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for last in (True,) if address else (False, False, True):  # Ray gives a new cluster 15 s, too few on a busy machine
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
+            return
+        except Exception as err:  # pylint: disable=broad-exception-caught # Ray raises this class itself
+            reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
+            if last:
+                raise _silent(address, reason) if address else OnTimeError(f"Ray does not start: {reason}.") from err
+
+
+def _enough(ray: Any, workers: int) -> int:
+    """Return the number of workers; raise OnTimeError if there are too few processors: Ray would wait for more."""
+    processors = int(ray.cluster_resources().get("CPU", 0))
+    if processors < max(1, workers):
+        raise OnTimeError(
+            f"the Ray cluster has {processors} processors for {max(1, workers)} workers. Add processors, or use fewer "
+            "workers."
+        )
+    return workers or processors

@@ -1,0 +1,223 @@
+"""The raw tables by month: the rows that are in memory at once, and those of the days around them.
+
+A table with days (`stages.problem.days`) has a file per partition, in the order in which the months appear; each other
+table has one file. Rows without a valid day, or of a month that the period lacks, are in the first partition.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from stages import interface
+from stages.errors import DataInvalid
+from stages.interface import COLUMNS, KEYS
+from stages.raw import absorb, chunks, empty
+from stages.rules import Tables
+from stages.sections import Coverage, Partitioning
+
+TABLES_DIR = Path("build/tables")
+WHOLE = "all"
+DAY = timedelta(days=1)
+KEPT = 3
+"""Partitions of a table that stay in memory: one, and its neighbours."""
+
+Covered = TypeVar("Covered", bound=Coverage)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Days whose rows are read together, both ends included; `place` is their position in the order of the rows."""
+
+    place: int
+    name: str
+    first: date
+    last: date
+
+    @property
+    def file(self) -> str:
+        """Return the name of its files; sorted by name, they are in the order of the rows."""
+        return f"{self.place:04d}-{self.name}.parquet"
+
+    def only(self, p: Covered) -> Covered:
+        """Return parameters of the same period in which all other days are gaps."""
+        around = [(p.first_date, self.first - DAY), (self.last + DAY, p.last_date)]
+        return p.model_copy(update={"gaps": [*p.gaps, *(gap for gap in around if gap[0] <= gap[1])]})
+
+
+class Store:
+    """The tables of a period, read by partition; frames are shared, and must not be changed."""
+
+    def __init__(
+        self,
+        partitions: Sequence[Partition],
+        undated: Tables,
+        read: Callable[[str, Partition], pd.DataFrame],
+        p: interface.Params,
+    ) -> None:
+        self.partitions = partitions
+        self.undated = undated
+        self.dated = [table for table in COLUMNS if table not in undated]
+        self._dated = lru_cache(KEPT * len(self.dated))(read)
+        self.around = lru_cache(1)(self._around)
+        self._p = p
+
+    def files(self, table: str) -> Sequence[Partition]:
+        """Return the partitions of a table: one for a table without days."""
+        return [_whole(self._p)] if table in self.undated else self.partitions
+
+    def read(self, table: str, partition: Partition) -> pd.DataFrame:
+        """Return the rows of a table in a partition; the whole of a table without days."""
+        return self.undated[table] if table in self.undated else self._dated(table, partition)
+
+    def own(self, partition: Partition) -> Tables:
+        """Return the tables with the rows of a partition; tables without days are whole."""
+        return {table: self.read(table, partition) for table in COLUMNS}
+
+    def _around(self, partition: Partition, days: int) -> Tables:
+        """Return the tables as `own` does, with its index, and the rows of so many days before and after it."""
+        low, high = partition.first - days * DAY, partition.last + days * DAY
+        near = sorted((other for other in self.partitions if other.first <= high and other.last >= low), key=_first)
+        return self.own(partition) | {table: self._joined(table, partition, near, low, high) for table in self.dated}
+
+    def whole(self) -> Tables:
+        """Return the whole tables."""
+        if len(self.partitions) == 1:
+            return self.own(self.partitions[0])
+        parts = {table: [self.read(table, partition) for partition in self.partitions] for table in self.dated}
+        return self.undated | {table: pd.concat(frames, ignore_index=True) for table, frames in parts.items()}
+
+    def _joined(self, table: str, own: Partition, near: list[Partition], low: date, high: date) -> pd.DataFrame:
+        frames = [self.read(table, other) for other in near]
+        for i, other in enumerate(near):
+            if other != own:
+                days = interface.days(table, frames[i], self._p)
+                assert days is not None
+                frames[i] = frames[i][days.between(pd.Timestamp(low), pd.Timestamp(high)).to_numpy()]
+        before = sum(map(len, frames[: near.index(own)]))
+        joined = pd.concat(frames, ignore_index=True)
+        return joined.set_axis(pd.RangeIndex(-before, len(joined) - before))
+
+
+def _first(partition: Partition) -> date:
+    return partition.first
+
+
+def split(tables: Tables, p: interface.Params, by: Partitioning = "all") -> Store:
+    """Return tables that are in memory by partition."""
+    undated = {table: frame for table, frame in tables.items() if not _dated(table, p)}
+    parts: dict[str, dict[str, pd.DataFrame]] = {table: {} for table in tables if table not in undated}
+    for table, found in parts.items():
+        found.update(_groups(table, tables[table], p, by))
+    partitions = _partitions([name for found in parts.values() for name in found], p, by)
+
+    def read(table: str, partition: Partition) -> pd.DataFrame:
+        return parts[table].get(partition.name, tables[table].iloc[:0]).reset_index(drop=True)
+
+    return Store(partitions, undated, read, p)
+
+
+def write(folder: Path, p: interface.Params, by: Partitioning) -> Store:
+    """Write the raw tables of a folder, with their additions, to build/tables; at most CHUNK_ROWS are in memory."""
+    shutil.rmtree(TABLES_DIR, ignore_errors=True)
+    names: list[str] = []
+    for table in COLUMNS:
+        for number, (source, frame) in enumerate(chunks(folder, table)):
+            groups = _groups(table, frame, p, by) if _dated(table, p) else iter([(WHOLE, frame)])
+            for name, rows in groups:
+                scratch = TABLES_DIR / table / name
+                scratch.mkdir(parents=True, exist_ok=True)
+                rows.to_parquet(scratch / f"{source:06d}-{number:06d}.parquet", index=False)
+                names += [name] * _dated(table, p)
+    partitions = _partitions(names, p, by)
+    for table in COLUMNS:
+        for partition in partitions if _dated(table, p) else [_whole(p)]:
+            scratch = TABLES_DIR / table / partition.name
+            rewrite(table, partition, _gathered(table, scratch))
+            shutil.rmtree(scratch, ignore_errors=True)
+    return written(p)
+
+
+def written(p: interface.Params) -> Store:
+    """Return the tables that `write` wrote; raise DataInvalid if there are none."""
+    names = {table: sorted(path.stem for path in (TABLES_DIR / table).glob("*.parquet")) for table in COLUMNS}
+    dated = [table for table in COLUMNS if _dated(table, p)]
+    if not all(names.values()) or len({tuple(names[table]) for table in dated}) > 1:
+        raise DataInvalid(f"{TABLES_DIR} is not complete. `dvc repro validate` makes it.")
+    known = [name.partition("-")[2] for name in names[dated[0]]] if dated else [WHOLE]
+    undated = {table: pd.read_parquet(TABLES_DIR / table / _whole(p).file) for table in COLUMNS if table not in dated}
+
+    def read(table: str, partition: Partition) -> pd.DataFrame:
+        return pd.read_parquet(TABLES_DIR / table / partition.file)
+
+    return Store(_partitions(known, p, "all" if known == [WHOLE] else "month"), undated, read, p)
+
+
+def rewrite(table: str, partition: Partition, frame: pd.DataFrame) -> None:
+    """Write a partition that `write` wrote anew."""
+    frame.to_parquet(TABLES_DIR / table / partition.file, index=False)
+
+
+def _dated(table: str, p: interface.Params) -> bool:
+    return interface.days(table, empty(table), p) is not None
+
+
+def _whole(p: Coverage) -> Partition:
+    return Partition(0, WHOLE, p.first_date, p.last_date)
+
+
+def _partitions(names: Sequence[str], p: Coverage, by: Partitioning) -> list[Partition]:
+    """Return the partitions of these names, each once, in their order, and those of the other months of the period."""
+    if by == "all":
+        return [_whole(p)]
+    spans = _spans(p)
+    return [Partition(i, name, *spans[name]) for i, name in enumerate(dict.fromkeys([*names, *spans]))]
+
+
+def _spans(p: Coverage) -> dict[str, tuple[date, date]]:
+    """Return the first and the last covered day of each month of the period."""
+    days: dict[str, list[date]] = {}
+    for day in p.days():
+        days.setdefault(f"{day:%Y-%m}", []).append(day)
+    return {name: (covered[0], covered[-1]) for name, covered in days.items()}
+
+
+def _groups(
+    table: str, frame: pd.DataFrame, p: interface.Params, by: Partitioning
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each partition, by its name."""
+    if by == "all":
+        yield WHOLE, frame
+        return
+    for name, rows in frame.groupby(_names(table, frame, p), sort=False):
+        yield str(name), rows
+
+
+def _names(table: str, frame: pd.DataFrame, p: interface.Params) -> npt.NDArray[np.str_]:
+    spans = _spans(p)
+    elsewhere = next(iter(spans))
+    days = interface.days(table, frame, p) if set(COLUMNS[table]) <= set(frame) else None
+    if days is None:
+        return np.full(len(frame), elsewhere)
+    months, place = np.unique(days.to_numpy("datetime64[M]"), return_inverse=True)
+    return np.array([str(month) if str(month) in spans else elsewhere for month in months])[place]
+
+
+def _gathered(table: str, scratch: Path) -> pd.DataFrame:
+    """Return the rows of a partition; those of a later source replace those with the same key."""
+    sources: dict[str, list[pd.DataFrame]] = {}
+    for path in sorted(scratch.glob("*.parquet")):
+        sources.setdefault(path.name.partition("-")[0], []).append(pd.read_parquet(path))
+    frames = [pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0] for parts in sources.values()]
+    if len(frames) > 1:
+        return absorb(frames, KEYS[table])[0]
+    return frames[0] if frames else empty(table)

@@ -1,0 +1,40 @@
+"""The test rows of the gate: features by the lookups of another bundle, and folders that do not fit together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ops.gate import evidence
+from stages import params
+from stages.errors import DataInvalid
+from stages.files import write_json
+from stages.frames import LOOKUPS_FILE, matrix
+from tests.support.clone import Clone
+
+
+def test_features_by_the_lookups_of_another_bundle_differ_in_its_unknown_categories_only(
+    small: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small.path)
+    p, rows = params.load(), evidence.TestRows.load()
+    known = rows.lookups.vocabularies["carrier"]
+    fewer = replace(rows.lookups, vocabularies=rows.lookups.vocabularies | {"carrier": known[:-1]})
+    expected = rows.frame.assign(carrier=rows.frame["carrier"].replace(len(known) - 1, np.nan))
+    assert expected["carrier"].isna().any()
+    np.testing.assert_array_equal(rows.features(fewer, p), matrix(expected))
+    with pytest.raises(DataInvalid, match="^build/features/test has other rows than build/tables: `dvc repro` "):
+        replace(rows, frame=rows.frame.iloc[1:]).features(fewer, p)
+
+
+def test_a_folder_without_test_rows_or_lookups_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataInvalid, match="^build/features is not complete: .*lookups.json.*`dvc repro featurize` "):
+        evidence.TestRows.load()
+    LOOKUPS_FILE.parent.mkdir(parents=True)
+    write_json(LOOKUPS_FILE, {})
+    with pytest.raises(DataInvalid, match="^build/features/test is missing or empty. `dvc repro featurize` "):
+        evidence.TestRows.load()
