@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -20,19 +21,32 @@ from ops.registry import commands
 from tests.support.promotion import NAME, Bench, record_of
 from tests.support.service import started
 
+Evaluate = Callable[..., dict[str, object]]
 FILES = ["evaluation.json", "manifest.json", "model.lgb", "version.json"]
 
 
-def evaluate(bench: Bench, name: str, digest: str = "") -> dict[str, object]:
-    """Log an evaluation to the training run of a version, of its bundle or of another one; return it."""
-    version = bench.client.get_model_version(NAME, bench.versions[name])
-    facts = {"bundle_digest": digest or version.tags[registry.DIGEST_TAG], "test": {"roc_auc": 0.7}}
-    bench.client.log_dict(version.run_id or "", facts, EVALUATION_FILE)
-    return facts
+@pytest.fixture(name="evaluate")
+def evaluations(bench: Bench) -> Iterator[Evaluate]:
+    """Log an evaluation to the training run of a version, of its bundle or of another one, until the test ends."""
+    logged: list[Path] = []
+
+    def evaluate(name: str, digest: str = "") -> dict[str, object]:
+        version = bench.client.get_model_version(NAME, bench.versions[name])
+        facts = {"bundle_digest": digest or version.tags[registry.DIGEST_TAG], "test": {"roc_auc": 0.7}}
+        run = bench.client.get_run(version.run_id or "")
+        bench.client.log_dict(run.info.run_id, facts, EVALUATION_FILE)
+        logged.append(Path((run.info.artifact_uri or "").removeprefix("file://")) / EVALUATION_FILE)
+        return facts
+
+    yield evaluate
+    for path in logged:
+        path.unlink()  # other tests share the artifacts
 
 
-def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: Bench, tmp_path: Path) -> None:
-    facts = evaluate(bench, "good")
+def test_production_is_exported_and_a_service_with_no_registry_serves_it(
+    bench: Bench, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    facts = evaluate("good")
     commands.promote(bench.client, bench.params, bench.versions["good"])
     folder = tmp_path / "deep" / "copy"
     assert str(folder) in commands.export(bench.client, bench.params, folder, None)
@@ -48,17 +62,17 @@ def test_production_is_exported_and_a_service_with_no_registry_serves_it(bench: 
     assert kept.evaluation == facts and kept.production == record_of(bench.client)
 
 
-def test_an_evaluation_of_another_bundle_is_left_out(bench: Bench, tmp_path: Path) -> None:
-    evaluate(bench, "equal", "0" * 64)
+def test_an_evaluation_of_another_bundle_is_left_out(bench: Bench, evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate("equal", "0" * 64)
     commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
     assert registry.load(tmp_path / "copy", "baked").evaluation is None
 
 
 @pytest.mark.parametrize("size", [1, MOST_BYTES])
 def test_an_evaluation_that_is_too_large_is_not_downloaded(
-    size: int, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    size: int, bench: Bench, evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate(bench, "equal")
+    evaluate("equal")
     monkeypatch.setattr(download, "MOST_BYTES", size)
     commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
     assert (tmp_path / "copy" / EVALUATION_FILE).exists() is (size > 1)
