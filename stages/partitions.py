@@ -148,12 +148,13 @@ def write(folder: Path, p: interface.Params, by: Partitioning) -> Store:
 
 
 def written(p: interface.Params) -> Store:
-    """Return the tables that `write` wrote; raise DataInvalid if there are none."""
+    """Return the tables that `write` wrote; raise DataInvalid if they do not have the whole period."""
     names = {table: sorted(path.stem for path in (TABLES_DIR / table).glob("*.parquet")) for table in COLUMNS}
     dated = [table for table in COLUMNS if _dated(table, p)]
-    if not all(names.values()) or len({tuple(names[table]) for table in dated}) > 1:
-        raise DataInvalid(f"{TABLES_DIR} is not complete. `dvc repro validate` makes it.")
     known = [name.partition("-")[2] for name in names[dated[0]]] if dated else [WHOLE]
+    complete = all(names.values()) and len({tuple(names[table]) for table in dated}) <= 1
+    if not complete or not (known == [WHOLE] or _spans(p).keys() <= set(known)):
+        raise DataInvalid(f"{TABLES_DIR} is not complete. `dvc repro validate` makes it.")
     undated = {table: pd.read_parquet(TABLES_DIR / table / _whole(p).file) for table in COLUMNS if table not in dated}
 
     def read(table: str, partition: Partition) -> pd.DataFrame:

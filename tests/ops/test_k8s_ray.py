@@ -80,7 +80,7 @@ def test_head_and_workers_have_the_same_files_at_the_same_paths(
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     for pod in pods.values():
         (own,) = pod["spec"]["containers"]
-        assert {"name": "work", "mountPath": "/work"} in own["volumeMounts"] and own["workingDir"] == "/work/on-time"
+        assert {"name": "srv", "mountPath": "/srv"} in own["volumeMounts"] and own["workingDir"] == "/srv/on-time"
         assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         assert (
             int(pod["spec"]["volumes"][2]["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30

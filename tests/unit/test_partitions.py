@@ -106,6 +106,9 @@ def test_the_days_around_a_month_are_those_before_and_after_it(folder: Path, p: 
 
 def test_tables_that_are_not_complete_are_named_with_the_command(folder: Path, p: Params) -> None:
     partitions.write(folder, p.problem, "month")
+    later = p.problem.model_copy(update={"last_date": date(2014, 1, 31)})
+    with pytest.raises(DataInvalid, match="build/tables is not complete. `dvc repro validate` makes it."):
+        partitions.written(later)
     next((partitions.TABLES_DIR / "weather").glob("*-2013-05.parquet")).unlink()
     with pytest.raises(DataInvalid, match="build/tables is not complete. `dvc repro validate` makes it."):
         partitions.written(p.problem)
