@@ -36,12 +36,6 @@ class Counts(NamedTuple):
     test: int
 
 
-def load(p: interface.Params) -> tuple[Tables, Rows]:
-    """Return the whole repaired tables, and their rows."""
-    tables = partitions.written(p).whole()
-    return tables, interface.rows(tables, p)
-
-
 def rows_of(tables: Tables, partition: Partition, p: interface.Params) -> Rows:
     """Return the rows of a partition from tables that may have those of other days."""
     rows = interface.rows(tables, p)

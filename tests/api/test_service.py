@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from app.interface import EXAMPLE, Lookups
-from stages import featurize, interface, params
+from stages import interface, params, partitions
 from stages.files import PREDICTIONS_FILE
 from stages.frames import LOOKUPS_FILE
 from tests.conftest import Clone
@@ -30,7 +30,8 @@ def test_answers_of_the_service_are_the_predictions_of_evaluate(
 ) -> None:
     monkeypatch.chdir(small.path)
     p = params.load()
-    raw, rows = featurize.load(p.problem)
+    raw = partitions.written(p.problem).whole()
+    rows = interface.rows(raw, p.problem)
     test = rows.where(rows.within(p.test_period))
     known = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text()))
     evaluated = pd.read_parquet(PREDICTIONS_FILE)["probability"].to_numpy()
