@@ -71,11 +71,13 @@ async def record(journal: Journal, reported: Sequence[Outcome]) -> Result:
     rest = {outcome.prediction_id: outcome for outcome in reported}
     try:
         while True:
+            # Asked before the database, which has what has left the queue by then.
+            waiting, waited = journal.waiting(rest), time.monotonic() - started
             done = await run_in_threadpool(_write, journal, list(rest.values()))
             result.recorded |= done.recorded
             result.unchanged |= done.unchanged
             rest = {name: rest[name] for name in done.unknown}
-            waiting, waited = journal.waiting(rest), time.monotonic() - started
+            waiting &= rest.keys()
             # The prediction may still be in the queue of this worker or of another one.
             if not rest or waited > WAIT_SECONDS or (not waiting and waited > 2 * FLUSH_SECONDS):
                 break

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 from sqlalchemy import insert, select, text
 
+from app.api import outcomes as api_outcomes
 from app.api.outcomes import record
 from app.interface import EXAMPLE, FEATURE_NAMES, Outcome, Request
 from app.journal import writer
@@ -238,6 +239,27 @@ def test_outcomes_are_recorded_once_corrected_and_refused(
     assert report(given.ids[1], delay_minutes=300) == set() and len(rows(journal)) == 2
     assert value(metrics, "model_outcomes_total", outcome="negative") == 1  # the correction is not counted again
     assert value(metrics, "model_outcomes_total", outcome="positive") == 1
+
+
+def test_a_prediction_that_is_written_while_a_slow_database_is_asked_is_found(
+    journal: Journal, answer: Callable[..., Predictions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = answer()
+    prepare(journal.engine)
+    journal.record(given)
+    asked = api_outcomes._write
+
+    def slowly(*args: Any) -> api_outcomes.Result:
+        result = asked(*args)
+        if result.unknown:
+            journal.start()
+            wait_for("it is written", lambda: predicted(journal))
+            time.sleep(3 * writer.FLUSH_SECONDS)
+        return result
+
+    monkeypatch.setattr(api_outcomes, "_write", slowly)
+    outcome = Outcome(prediction_id=given.ids[0], delay_minutes=3)
+    assert asyncio.run(record(journal, [outcome])).recorded == set(given.ids)
     journal.close()
 
 
