@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.errors import ModelUnavailable
@@ -104,10 +105,8 @@ def test_a_locked_file_is_waited_for_within_a_limit_and_then_named(bench: Bench)
         assert "`fuser " in output and time.monotonic() - began > 15
         command = [sys.executable, "-m", "ops.cli", "model", "promote", "--version", bench.versions["good"]]
         with started(command, bench.path, MLFLOW_TRACKING_URI=bench.uri, PYTHONPATH=str(ROOT)) as promotion:
-            journal = Path(f"/proc/{promotion.pid}/fd")
-            wait_for(
-                "the file is opened", lambda: str(database(bench)) in {str(fd.resolve()) for fd in journal.iterdir()}
-            )
+            opened = psutil.Process(promotion.pid).open_files
+            wait_for("the file is opened", lambda: str(database(bench)) in {file.path for file in opened()})
             writer.execute("ROLLBACK")
             assert promotion.wait(120) == 0, promotion.output()
     writer.close()
