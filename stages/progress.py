@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 Item = TypeVar("Item")
 
@@ -19,8 +20,16 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and not os.environ.get("CI")
 
 
-def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+class Speed(ProgressColumn):
+    """The steps per second of the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        """Return the column."""
+        return Text(f"{task.speed or 0:,.0f} a second")
+
+
+def _bars(*more: ProgressColumn) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *more, TimeRemainingColumn())
     shared = sys.stdout.isatty()  # do not write bars to a file or a pipe
     return Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=shared)
 
@@ -34,6 +43,20 @@ def steps(label: str, total: int) -> Iterator[Callable[[], None]]:
     with _bars() as bars:
         task = bars.add_task(label, total=total)
         yield lambda: bars.advance(task)
+
+
+@contextmanager
+def rows(label: str, count: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with a number of rows after these are done; a bar shows it, on a terminal only.
+
+    `count` returns the number of all rows, None if it is not known; it is called on a terminal only.
+    """
+    if not on_terminal():
+        yield lambda _: None
+        return
+    with _bars(Speed()) as bars:
+        task = bars.add_task(label, total=count())
+        yield lambda done: bars.advance(task, done)
 
 
 def track(items: Iterable[Item], label: str, total: int | None = None, lines: bool = True) -> Iterator[Item]:

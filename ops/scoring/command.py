@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+from app.api import cpus
 from app.interface import NAME, ROWS
 from app.registry import download, version
 from ops.registry import commands
-from ops.scoring import on_ray
+from ops.scoring import files, on_ray
 from ops.scoring.output import Job, Part
+from ops.scoring.score import Report, Total, processes
 from ops.scoring.score import score as score_files
-from stages import tracking
+from stages import progress, tracking
+
+
+class Shown(Report):
+    """A line on stderr for each part, below which a bar shows the rows."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+
+    def rows(self, count: int) -> None:
+        """Advance the bar."""
+        self._advance(count)
+
+    def part(self, part: Part, rate: float) -> None:
+        """Print the part's file, rows, rate and rejected rows."""
+        print(f"{part.file}: {part.rows:,} rows, {rate:,.0f} a second, {part.rejected:,} rejected", file=sys.stderr)
 
 
 def score(
@@ -20,23 +40,23 @@ def score(
 ) -> str:
     """Score files with a version, by default the one with the alias, and return what was done."""
     uri = tracking.tracking_uri()
-    with tempfile.TemporaryDirectory(prefix="on-time-score-") as scratch:
-        folder = Path(scratch) / "model"
+    with ExitStack() as stack:
+        run: Callable[..., Total] = on_ray.score
+        if engine == "local":  # the processes start while the version is looked for
+            workers = workers or cpus.available()
+            run = partial(score_files, pool=stack.enter_context(processes(workers)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-score-"))) / "model"
         if number:
             found = commands.find(tracking.connect(), NAME, number, "", "`make history` shows them")
         else:
             found = download.find(uri, NAME, alias)
         known = download.export(found, "" if number else alias, uri, folder)
         threshold = version.load(folder, "baked").bundle.threshold
-        run = on_ray.score if engine == "ray" else score_files
-        total = run(Job(source, target, known, folder, tolerated, workers), threshold, _report)
+        advance = stack.enter_context(progress.rows(ROWS, partial(files.count, source)))
+        total = run(Job(source, target, known, folder, tolerated, workers), threshold, report=Shown(advance))
     rate = f" in {total.seconds:.1f} s, {total.rows / total.seconds:,.0f} a second" if total.rows else ""
     before = f" {total.known:,} were there before." if total.known else ""
     return (
         f"{total.rows:,} {ROWS} scored with version {known.version} of {known.name}{rate}; {total.rejected:,} rejected."
         f"{before} The predictions are in {target}."
     )
-
-
-def _report(part: Part, rate: float) -> None:
-    print(f"{part.file}: {part.rows:,} rows, {rate:,.0f} a second, {part.rejected:,} rejected", file=sys.stderr)

@@ -18,6 +18,8 @@ from app.errors import OnTimeError
 
 BLOCK_ROWS = MAX_ROWS
 """Rows that are read and predicted together; as many as in a batch of the service."""
+MOST_PARTS = 4
+"""Parts of a block that are left as they are."""
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".arrow", ".feather", ".arrows")
 STREAMED = ".arrows"
 _CSV_TYPES = {"number": pa.float64(), "integer": pa.int64(), "flag": pa.bool_()}
@@ -81,7 +83,7 @@ def reading(path: str) -> Iterator[None]:
         ) from err
 
 
-def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.RecordBatch]:
+def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.Table]:
     """Yield the rows of a file in blocks of `BLOCK_ROWS`, the last one smaller, from row `skipped` on.
 
     Rows that are skipped in Parquet are not decoded, as far as they are whole row groups.
@@ -94,13 +96,26 @@ def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.Re
         yield from _resized(parts)
 
 
+def count(address: str) -> int | None:
+    """Return the rows of the input files at an address, None if not all are Parquet, whose footers have the number."""
+    system, path = located(address)
+    rows = 0
+    for one in inputs(system, path):
+        if not one.path.endswith(".parquet"):
+            return None
+        with reading(one.path), system.open_input_file(one.path) as opened:
+            rows += pq.read_metadata(opened).num_rows
+    return rows
+
+
 def _parquet(file: Any, skipped: int) -> Iterator[pa.RecordBatch]:
     opened = pq.ParquetFile(file)
     groups = list(range(opened.num_row_groups))
     while groups and (rows := opened.metadata.row_group(groups[0]).num_rows) <= skipped:
         skipped -= rows
         groups.pop(0)
-    return _skipped(opened.iter_batches(BLOCK_ROWS, row_groups=groups), skipped)
+    # Arrow's threads would take the cores from the processes that predict, and are slower for blocks of this size.
+    return _skipped(opened.iter_batches(BLOCK_ROWS, row_groups=groups, use_threads=False), skipped)
 
 
 def _csv(file: Any, path: str) -> Iterator[pa.RecordBatch]:
@@ -153,7 +168,8 @@ def _skipped(parts: Iterator[pa.RecordBatch], skipped: int) -> Iterator[pa.Recor
         skipped = max(0, skipped - part.num_rows)
 
 
-def _resized(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _resized(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield the rows in blocks; their columns are copied only if a block has many parts."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for part in parts:
@@ -161,11 +177,8 @@ def _resized(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows += part.num_rows
         while rows >= BLOCK_ROWS:
             whole = pa.Table.from_batches(waiting)
-            yield _one(whole.slice(0, BLOCK_ROWS))
+            block = whole.slice(0, BLOCK_ROWS)
+            yield block if len(waiting) <= MOST_PARTS else block.combine_chunks()
             waiting, rows = whole.slice(BLOCK_ROWS).to_batches(), rows - BLOCK_ROWS
     if rows:
-        yield _one(pa.Table.from_batches(waiting))
-
-
-def _one(table: pa.Table) -> pa.RecordBatch:
-    return table.combine_chunks().to_batches()[0]
+        yield pa.Table.from_batches(waiting).combine_chunks()

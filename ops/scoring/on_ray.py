@@ -22,7 +22,7 @@ from pyarrow import fs
 from ops.scoring.files import BLOCK_ROWS, Input, blocks, inputs, located, reading
 from ops.scoring.output import PART_ROWS, Job, Part, Target
 from ops.scoring.predict import Worker
-from ops.scoring.score import Total, parts
+from ops.scoring.score import Report, Total, parts
 from stages import on_ray
 from stages.cluster import cluster
 
@@ -49,14 +49,16 @@ class Inline(Executor):
         return future
 
 
-def score(job: Job, threshold: float, report: Callable[[Part, float], None] = lambda part, rate: None) -> Total:
+def score(job: Job, threshold: float, report: Report = Report()) -> Total:
     """Score all input files as `ops.scoring.score.score` does, on a Ray cluster."""
     started, total = time.monotonic(), Total()
     system, path = located(job.source)
     target, items = Target(job, threshold), list[Item]()
     for file in inputs(system, path):
         known, missing = _items(target, system, file)
-        total = total._replace(known=total.known + sum(part.rows for part in known))
+        before = sum(part.rows for part in known)
+        total = total._replace(known=total.known + before)
+        report.rows(before)
         items += missing
     if not items:
         return total._replace(seconds=time.monotonic() - started)
@@ -69,7 +71,8 @@ def score(job: Job, threshold: float, report: Callable[[Part, float], None] = la
             seconds = row.pop("seconds")
             part = Part(**row)
             total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
-            report(part, part.rows / seconds)
+            report.rows(part.rows)
+            report.part(part, part.rows / seconds)
     return total._replace(seconds=time.monotonic() - started)
 
 
@@ -89,7 +92,7 @@ def _task(number: int, items: list[Item], job: Job, threshold: float, content: A
     """Write what one task writes, and return its receipts."""
     import ray
 
-    if not hasattr(Worker, "bundle"):
+    if Worker.bundle is None:
         with tempfile.TemporaryDirectory() as folder:
             for name, data in ray.get(content).items():
                 (Path(folder) / name).write_bytes(data)

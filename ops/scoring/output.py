@@ -126,7 +126,7 @@ class Writer:
         self.target, self.file, self.number = target, file, number
         self.first, self.rows = number * PART_ROWS, 0
         self.rejected: list[dict[str, Any]] = []
-        self._blocks: list[pa.RecordBatch] = []
+        self._blocks: list[pa.Table] = []
         self._parquet: pq.ParquetWriter | None = None
         self._opened = target.writing(target.place(file, number))
         self._sink: Any = None
@@ -143,7 +143,7 @@ class Writer:
                 error = (type(err), err, err.__traceback__)
         self._opened.__exit__(*error)
 
-    def add(self, block: pa.RecordBatch, scored: Scored) -> None:
+    def add(self, block: pa.Table, scored: Scored) -> None:
         """Add a block; raise TooManyRejected when more rows are rejected than tolerated."""
         self.rejected += listed(scored.rejected, block, self.first + self.rows)
         self.rows += block.num_rows
@@ -160,13 +160,13 @@ class Writer:
         columns = {"row": row} | {name: block.column(name) for name in others}
         columns["probability"] = pa.array(scored.probabilities)
         columns["alert"] = pa.array(scored.probabilities >= self.target.threshold)
-        self._blocks.append(pa.RecordBatch.from_pydict(columns).filter(pa.array(kept)))
+        self._blocks.append(pa.table(columns).filter(pa.array(kept)))
         if len(self._blocks) == GROUP_BLOCKS:
             self._flush()
 
     def _flush(self) -> None:
         if self._blocks:
-            table = pa.Table.from_batches(self._blocks)
+            table = pa.concat_tables(self._blocks).combine_chunks()
             self._parquet = self._parquet or pq.ParquetWriter(self._sink, table.schema)
             self._parquet.write_table(table, row_group_size=table.num_rows or 1)
         self._blocks = []

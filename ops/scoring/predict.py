@@ -35,24 +35,29 @@ class Scored(NamedTuple):
 class Worker:
     """What a process keeps: the model."""
 
-    bundle: Bundle
+    bundle: Bundle | None = None
 
     @classmethod
-    def start(cls, folder: Path) -> None:
-        """Load the model; call it once in each process."""
-        cls.bundle = load(folder, "baked").bundle
+    def ready(cls) -> None:
+        """Do nothing: what a process does first is to import this file."""
 
     @classmethod
-    def score(cls, block: pa.RecordBatch, most: int) -> Scored:
-        """Return the predictions of a block; raise BlockInvalid if its columns do not fit.
+    def start(cls, folder: Path) -> Bundle:
+        """Load the model of a folder, unless this process has one; return it."""
+        cls.bundle = cls.bundle or load(folder, "baked").bundle
+        return cls.bundle
 
-        Rows that the schema rejects are left out; of more than `most`, only some are listed.
+    @classmethod
+    def score(cls, folder: Path, block: bytes, rows: int, most: int) -> Scored:
+        """Return the predictions of a block, an Arrow stream; raise BlockInvalid if its columns do not fit.
+
+        `folder` has the model. Rows that the schema rejects are left out; of more than `most`, only some are listed.
         """
-        kept, rejected = np.arange(block.num_rows), dict[int, list[str]]()
-        risks = np.full(block.num_rows, np.nan)
+        bundle, kept, rejected = cls.start(folder), np.arange(rows), dict[int, list[str]]()
+        risks = np.full(rows, np.nan)
         while len(kept):
             try:
-                received = BATCH.arrow(_stream(block.take(kept) if len(kept) < block.num_rows else block))
+                received = BATCH.arrow(block if len(kept) == rows else _taken(block, kept))
             except Invalid as err:
                 bad = _by_row(err)
                 rejected |= {int(kept[row]): reasons for row, reasons in bad.items()}
@@ -60,8 +65,8 @@ class Worker:
                 if len(rejected) > most:
                     break
                 continue
-            parts = [compute(part, cls.bundle.lookups) for part in received.columns]
-            risks[kept] = predict(cls.bundle.booster, np.concatenate(parts))
+            parts = [compute(part, bundle.lookups) for part in received.columns]
+            risks[kept] = predict(bundle.booster, np.concatenate(parts))
             break
         return Scored(risks, rejected)
 
@@ -77,14 +82,19 @@ def _by_row(err: Invalid) -> dict[int, list[str]]:
     return found
 
 
-def _stream(block: pa.RecordBatch) -> bytes:
+def _taken(block: bytes, rows: Any) -> bytes:
+    return stream(pa.ipc.open_stream(block).read_all().take(rows).combine_chunks())
+
+
+def stream(block: pa.Table) -> bytes:
+    """Return a block as an Arrow stream, the form in which it goes to a process."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, block.schema) as writer:
-        writer.write_batch(block)
+        writer.write_table(block)
     return bytes(sink.getvalue())
 
 
-def listed(reasons: dict[int, list[str]], block: pa.RecordBatch, first: int) -> list[dict[str, Any]]:
+def listed(reasons: dict[int, list[str]], block: pa.Table, first: int) -> list[dict[str, Any]]:
     """Return rejected rows for the rejects file: position in the input file, reasons, values."""
     return [
         {"row": first + row, "reasons": why, "values": block.slice(row, 1).to_pylist()[0]}

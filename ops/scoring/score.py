@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from app.api import cpus
 from app.errors import OnTimeError
 from ops.scoring.files import Input, InputInvalid, blocks, inputs, located
 from ops.scoring.output import PART_ROWS, Job, Part, Target, Writer
-from ops.scoring.predict import FIELDS, BlockInvalid, Scored, Worker
+from ops.scoring.predict import FIELDS, BlockInvalid, Scored, Worker, stream
 
 AHEAD = 3
 """Blocks for each process that are read ahead."""
@@ -34,33 +33,46 @@ class Total(NamedTuple):
     seconds: float = 0.0
 
 
-def score(job: Job, threshold: float, report: Callable[[Part, float], None] = lambda part, rate: None) -> Total:
-    """Score all input files; raise InputInvalid, OutputInvalid or TooManyRejected.
+class Report:
+    """What is told of the progress; by default, nothing is done with it."""
 
-    Parts that an earlier call completed are kept. `report` is called with each new part and its rows per second.
+    def rows(self, count: int) -> None:
+        """Rows have predictions, from this call or an earlier one."""
+
+    def part(self, part: Part, rate: float) -> None:
+        """A new part is complete; `rate` is in rows per second."""
+
+
+def score(job: Job, threshold: float, pool: Executor, report: Report = Report()) -> Total:
+    """Score all input files in the processes of a pool; raise InputInvalid, OutputInvalid or TooManyRejected.
+
+    Parts that an earlier call completed are kept.
     """
     started, total = time.monotonic(), Total()
     system, path = located(job.source)
     target = Target(job, threshold)
-    with _pool(job) as pool:
-        for file in inputs(system, path):
-            known = target.known(file)
-            total = total._replace(known=total.known + sum(part.rows for part in known))
-            if known and known[-1].last:
-                continue
-            read = blocks(system, file.path, len(known) * PART_ROWS)
-            for part, seconds in parts(job, target, pool, read, file, len(known)):
-                total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
-                report(part, part.rows / seconds)
+    for file in inputs(system, path):
+        known = target.known(file)
+        before = sum(part.rows for part in known)
+        total = total._replace(known=total.known + before)
+        report.rows(before)
+        if known and known[-1].last:
+            continue
+        read = blocks(system, file.path, len(known) * PART_ROWS)
+        for part, seconds in parts(job, target, pool, read, file, len(known), report=report):
+            total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
+            report.part(part, part.rows / seconds)
     return total._replace(seconds=time.monotonic() - started)
 
 
 @contextmanager
-def _pool(job: Job) -> Iterator[ProcessPoolExecutor]:
-    """Yield the processes that predict, one thread each."""
+def processes(count: int) -> Iterator[Executor]:
+    """Yield a pool of processes that predict, one thread each, which begin to import at once."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    pool = ProcessPoolExecutor(job.workers or cpus.available(), get_context("spawn"), Worker.start, (job.folder,))
+    pool = ProcessPoolExecutor(count, get_context("spawn"))
     try:
+        for _ in range(count):
+            pool.submit(Worker.ready)
         yield pool
     except BrokenProcessPool as err:
         raise OnTimeError(
@@ -75,10 +87,11 @@ def parts(
     job: Job,
     target: Target,
     pool: Executor,
-    read: Iterator[pa.RecordBatch],
+    read: Iterator[pa.Table],
     file: Input,
     number: int,
     last: bool = True,
+    report: Report = Report(),
 ) -> Iterator[tuple[Part, float]]:
     """Write the parts of a file from a number on; yield the receipt of each, and the seconds that it took.
 
@@ -91,24 +104,24 @@ def parts(
         with writer:
             while following and writer.rows < PART_ROWS:
                 writer.add(*following)
+                report.rows(following[0].num_rows)
                 following = next(results, None)
         yield writer.complete(last=last and following is None), time.monotonic() - started
         number += 1
 
 
-def _results(
-    job: Job, pool: Executor, read: Iterator[pa.RecordBatch], file: Input
-) -> Iterator[tuple[pa.RecordBatch, Scored]]:
+def _results(job: Job, pool: Executor, read: Iterator[pa.Table], file: Input) -> Iterator[tuple[pa.Table, Scored]]:
     """Yield each block with its predictions, in order, while the next ones are read and predicted."""
-    waiting: deque[tuple[pa.RecordBatch, Future[Scored]]] = deque()
+    waiting: deque[tuple[pa.Table, Future[Scored]]] = deque()
     most = int(job.tolerated * PART_ROWS) + 1
 
     def submit(count: int) -> None:
         for block in islice(read, count):
             fields = [name for name in block.schema.names if name in FIELDS]
-            waiting.append((block, pool.submit(Worker.score, block.select(fields), most)))
+            given = stream(block.select(fields))
+            waiting.append((block, pool.submit(Worker.score, job.folder, given, block.num_rows, most)))
 
-    submit(AHEAD * (job.workers or cpus.available()))
+    submit(AHEAD * job.workers)
     while waiting:
         block, future = waiting.popleft()
         try:

@@ -45,8 +45,11 @@ if __name__ == "__main__":
     folder = Path(sys.argv[3])
     served = version.load(folder, "baked")
     known = version.Registered.model_validate_json((folder / version.VERSION_FILE).read_bytes())
-    report = lambda part, rate: print(part.file, flush=True)
-    score.score(output.Job(sys.argv[1], sys.argv[2], known, folder, 0.01, 1), served.bundle.threshold, report)
+    report = score.Report()
+    report.part = lambda part, rate: print(part.file, flush=True)
+    job = output.Job(sys.argv[1], sys.argv[2], known, folder, 0.01, 1)
+    with score.processes(1) as pool:
+        score.score(job, served.bundle.threshold, pool, report)
 """
 
 
@@ -67,7 +70,8 @@ def score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., scorin
 
     def run(source: Path | str, target: Path | str, tolerated: float = 0.01, **changed: Any) -> scoring.Total:
         job = Job(str(source), str(target), known.model_copy(update=changed), folder, tolerated, 1)
-        return scoring.score(job, 0.5)
+        with scoring.processes(1) as pool:
+            return scoring.score(job, 0.5, pool)
 
     return run
 

@@ -187,7 +187,8 @@ def test_files_are_scored_to_the_same_bytes_though_a_process_is_killed(
             pa.Table.from_pylist([row | {"flight_number": i} for i in range(1, 300)]), tmp_path / f"in/{name}.parquet"
         )
     job = Job(str(tmp_path / "in"), str(tmp_path / "here"), known, folder, 0.01, 1)
-    expected = scoring_here.score(job, 0.5)
+    with scoring_here.processes(1) as pool:
+        expected = scoring_here.score(job, 0.5, pool)
     monkeypatch.setattr(scoring, "_task", partial(workers.killed_while_writing, flag=tmp_path / "killed"))
     total = scoring.score(job._replace(target=str(tmp_path / "there"), workers=2), 0.5)
     assert (tmp_path / "killed").exists() and total.rows == expected.rows == 3 * 299
