@@ -112,8 +112,20 @@ def as_arrow(rows: list[dict[str, Any]], path: Path) -> None:
         writer.write_table(table, max_chunksize=33)
 
 
+def as_categories(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write Parquet whose row groups, two in a block, have different dictionaries of their carriers."""
+    table = pa.Table.from_pylist(rows)
+    place = table.schema.names.index("carrier")
+    parts = [table.slice(first, 35).combine_chunks() for first in range(0, len(rows), 35)]
+    parts = [part.set_column(place, "carrier", part.column(place).dictionary_encode()) for part in parts]
+    with pq.ParquetWriter(path, parts[0].schema) as writer:
+        for part in parts:
+            writer.write_table(part)
+
+
 WRITERS: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {
     "a.parquet": lambda rows, path: pq.write_table(pa.Table.from_pylist(rows), path),
+    "categories.parquet": as_categories,
     "a.csv": as_csv,
     "a.arrow": as_arrow,
     "a.arrows": as_arrow,
