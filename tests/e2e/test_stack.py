@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 from app.interface import EXAMPLE, Request
 from app.registry import version as registry
 from ops.scoring.output import Job
-from ops.scoring.score import score
+from ops.scoring.score import processes, score
 from ops.stack import credentials as secrets
 from tests.conftest import ROOT, Postgres, postgres_programs, running
 from tests.support.models import bake
@@ -203,7 +203,8 @@ def test_files_in_s3_are_scored_to_s3(system: Stack, bundle_dir: Path, tmp_path:
         for name, value in patch.items():
             environment.setenv(name, value)
         job = Job("s3://dvc/scored/in", "s3://dvc/scored/out", known, baked, 0.01, 1)
-        assert [score(job, 0.5)[:3] for _ in range(2)] == [(300, 0, 0), (0, 0, 300)]
+        with processes(1) as pool:
+            assert [score(job, 0.5, pool)[:3] for _ in range(2)] == [(300, 0, 0), (0, 0, 300)]
     keys = {item["Key"] for item in storage.list_objects_v2(Bucket="dvc", Prefix="scored/out/a")["Contents"]}
     assert keys == {"scored/out/a-00000.parquet", "scored/out/a-00000.json"}
 

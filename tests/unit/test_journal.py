@@ -247,7 +247,7 @@ def test_a_prediction_that_is_written_while_a_slow_database_is_asked_is_found(
     given = answer()
     prepare(journal.engine)
     journal.record(given)
-    asked = api_outcomes._write
+    asked = api_outcomes._write  # pylint: disable=protected-access
 
     def slowly(*args: Any) -> api_outcomes.Result:
         result = asked(*args)
