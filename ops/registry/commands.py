@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import random
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,9 +22,12 @@ from mlflow.exceptions import MlflowException
 
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError, Refused
 from app.interface import NAME
+from app.model import bundle as model
+from app.model.evaluation import EVALUATION_FILE
 from app.registry import download
 from app.registry import version as registry
 from app.registry.cache import Cache
+from app.registry.version import VERSION_FILE
 from app.settings import Settings
 from ops.ci.github import output
 from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows
@@ -43,6 +45,14 @@ LOCKED_SECONDS = 40
 """Time after which no locked call is repeated; MLflow waits 20 s in each."""
 
 Result = TypeVar("Result")
+
+
+EXPORTED = frozenset({model.MODEL_FILE, model.MANIFEST_FILE, VERSION_FILE, EVALUATION_FILE})
+"""The files of an export."""
+
+
+class ExportRefused(OnTimeError):
+    """The folder of an export has files that are not of an export."""
 
 
 class PromotionRefused(Refused):
@@ -221,8 +231,9 @@ def _cache(version: ModelVersion) -> None:
 def export(client: MlflowClient, p: Params, folder: Path, number: str | None) -> str:
     """Write Production, or the version `number`, as a folder that the service can load; return what was done.
 
-    The folder is complete or not there at all; what was in it before is gone.
+    The folder is complete or not there at all. Only an earlier export is replaced; raises ExportRefused otherwise.
     """
+    _refuse_other_files(folder)
     version = find(client, NAME, number, "", "`make history` shows them") if number else require(client, p)
     production = by_alias(client, NAME, PRODUCTION)
     alias = PRODUCTION if production and production.version == version.version else ""
@@ -231,10 +242,24 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
         copy = Path(scratch) / folder.name
         download.export(version, alias, tracking.tracking_uri(), copy)
         registry.load(copy, "baked")
-        if folder.exists():
-            shutil.rmtree(folder)
-        copy.rename(folder)
+        _refuse_other_files(folder)  # the download took seconds
+        for file in folder.iterdir() if folder.exists() else ():
+            file.unlink()
+        copy.rename(folder)  # an empty folder is replaced, one with a new file is not
     return f"Version {version.version} of {NAME} is in {folder}; ONTIME_BAKED_MODEL={folder} serves it."
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Raise ExportRefused unless the folder is absent, empty, or holds an earlier export and nothing else."""
+    try:
+        others = sorted(path.name for path in folder.iterdir() if path.name not in EXPORTED or not path.is_file())
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise ExportRefused(f"{folder} cannot be replaced by an export: {err.strerror}. Name a new folder.") from err
+    if others or folder.is_symlink() or folder.resolve() == Path.cwd():
+        what = f"has other files than an export ({others[0]})" if others else "is a link or the current folder"
+        raise ExportRefused(f"{folder} {what}. Nothing was removed; name a new or empty folder.")
 
 
 def patiently(action: Callable[[MlflowClient, Params], Result]) -> Result:

@@ -102,3 +102,36 @@ def test_a_version_that_is_not_production_is_exported_only_by_its_number(bench: 
     commands.export(client, p, tmp_path / "copy", bench.versions["weak"])
     kept = registry.load(tmp_path / "copy", "baked")
     assert (kept.version, kept.alias, kept.production) == (bench.versions["weak"], "", None)
+
+
+def test_export_replaces_an_earlier_export_only(bench: Bench, tmp_path: Path) -> None:
+    client, p, version = bench.client, bench.params, bench.versions["weak"]
+    folder = tmp_path / "models"
+    (folder / "notes").mkdir(parents=True)
+    (folder / "notes" / "thesis.txt").write_text("precious", encoding="utf-8")
+    (folder / "model.lgb").write_text("mine", encoding="utf-8")
+    with pytest.raises(commands.ExportRefused, match=r"other files than an export \(notes\). Nothing was removed"):
+        commands.export(client, p, folder, version)
+    assert (folder / "notes" / "thesis.txt").read_text(encoding="utf-8") == "precious"
+    assert (folder / "model.lgb").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):  # into an empty folder, and over an earlier export
+        commands.export(client, p, tmp_path / "empty", version)
+        assert registry.load(tmp_path / "empty", "baked").version == version
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "current folder"])
+def test_export_refuses(kind: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "place"
+    target = tmp_path / "target"
+    target.mkdir()
+    if kind == "link":
+        place.symlink_to(target)
+    elif kind == "file":
+        place.write_text("mine", encoding="utf-8")
+    else:
+        place.mkdir()
+        monkeypatch.chdir(place)
+    with pytest.raises(commands.ExportRefused, match="Name a new folder|name a new or empty folder"):
+        commands.export(bench.client, bench.params, place, bench.versions["weak"])
+    assert place.exists() and (kind != "file" or place.read_text(encoding="utf-8") == "mine")
