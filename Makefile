@@ -22,10 +22,10 @@ data: ## fetch the raw tables and compare them with their pinned digests
 	$(ON_TIME) data fetch
 
 ##@ Develop
-test: data ## run the tests of a few minutes
-	$(RUN) python -m pytest
+test: data ## run the short tests, on all cores
+	$(RUN) python -m pytest -n logical --dist loadfile
 
-test-all: data ## run every test that this machine can run
+test-all: data ## run every test that this machine can run, one after another
 	$(RUN) python -m pytest --all
 
 lint: ## check formatting, style, types, imports, the Dockerfile and the workflows

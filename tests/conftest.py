@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from app.model import bundle as model
 from app.problem.lookups import Lookups
 from stages.problem.table import time_zone_offsets
-from tests.support.clone import ROOT, Clone, make_clone, make_small_clone
+from tests.support.clone import ROOT, Clone, make_clone, make_once, make_small_clone
 from tests.support.models import bake, make_bundle
 from tests.support.postgres import Postgres, postgres_programs
 from tests.support.processes import end_tests_by_signals, free_port, running
@@ -81,7 +81,8 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone in which the pipeline has run on a small part of the real data; a test leaves it as it was."""
-    return make_small_clone(tmp_path_factory.mktemp("small"))
+    original = make_once(tmp_path_factory, "small", make_small_clone)
+    return Clone(shutil.copytree(original, tmp_path_factory.mktemp("small") / "clone", symlinks=True))
 
 
 @pytest.fixture(scope="session")

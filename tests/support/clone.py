@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.support.processes import run
 from tests.support.scratch import commit, copy_tree, cut, git, make_repository, write_params
@@ -53,3 +57,18 @@ def make_small_clone(path: Path) -> Clone:
     clone.run("dvc", "repro")
     commit(path, "A small part of the data")
     return clone
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first process of pytest-xdist that needs it has made; the others wait for it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # the folder of all processes
+    folder, complete = root / name, root / f"{name}.complete"
+    with (root / f"{name}.lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+            make(folder)
+            complete.touch()
+    return folder

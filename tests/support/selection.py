@@ -1,7 +1,8 @@
 """Which tests run, how long each may take, and what was skipped.
 
-Without `--all`, the tests that are marked `long` run only where the command line names their file or an expression of
-marks. All tests in LONG_FOLDERS are long, and so are the variants of tests on PostgreSQL.
+There are three lists. The short tests run by default (`make test`). The tests marked `long` protect `main`, too:
+`.ci/run` runs them. Those marked `nightly` run each night, and with `make test-all`. A long or nightly test also runs
+where the command line names its file or an expression of marks.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tabulate import tabulate
 
 LONG_FOLDERS = ("e2e", "adapt", "ray")
+NIGHTLY_FOLDERS = ("ray",)
+CONTRACTS = ("test_journal.py",)
+"""Files whose variants on PostgreSQL are long; those of other files are nightly."""
 SMALL_SECONDS = 600
 """Limit of a test that may have to run the small pipeline first."""
 LONG_SECONDS = 1800
@@ -27,14 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark."""
-    config.addinivalue_line("markers", "long: only runs with --all, or when its file is named")
+    config.addinivalue_line("markers", "long: only runs in .ci/run, with --all, or when its file is named")
+    config.addinivalue_line("markers", "nightly: a long test that .ci/run omits")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tests in LONG_FOLDERS, and set the limits."""
-    if in_long_folder(item.path, item.config.rootpath) or on_postgresql(item):
+    """Mark the tests of some folders and the variants on PostgreSQL, and set the limits."""
+    root = item.config.rootpath
+    other_variant = on_postgresql(item) and item.path.name not in CONTRACTS
+    if within(item.path, root, NIGHTLY_FOLDERS) or other_variant:
+        item.add_marker(pytest.mark.nightly)
+    if within(item.path, root, LONG_FOLDERS) or on_postgresql(item) or item.get_closest_marker("nightly"):
         item.add_marker(pytest.mark.long)
-    if not item.get_closest_marker("timeout") and (seconds := limit(item)):
+    seconds = limit(item)
+    if seconds and not item.get_closest_marker("timeout"):
         item.add_marker(pytest.mark.timeout(seconds))
 
 
@@ -46,14 +57,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("long")]
     left_out = [item for item in left_out if not named & {item.path, *item.path.parents}]
     config.stash[LEFT_OUT] = len(left_out)
+    output = getattr(config, "workeroutput", None)
+    if output is not None:  # a process of pytest-xdist, which reports to the one that prints
+        output["left_out"] = len(left_out)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
 
 
-def in_long_folder(path: Path, root: Path) -> bool:
-    """Tell whether a path is, or is within, a folder whose tests are all long."""
-    return any(path.is_relative_to(root / "tests" / folder) for folder in LONG_FOLDERS)
+def within(path: Path, root: Path, folders: tuple[str, ...]) -> bool:
+    """Return whether a path is, or is within, one of these folders of tests."""
+    return any(path.is_relative_to(root / "tests" / folder) for folder in folders)
 
 
 def on_postgresql(item: pytest.Item) -> bool:
@@ -74,7 +88,14 @@ def named_paths(config: pytest.Config) -> set[Path]:
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         return set()
     paths = {(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args}
-    return {path for path in paths if path.is_file() or in_long_folder(path, config.rootpath)}
+    return {path for path in paths if path.is_file() or within(path, config.rootpath, LONG_FOLDERS)}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the number of omitted tests from a process of pytest-xdist; each has collected all tests."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[LEFT_OUT] = output.get("left_out", 0)
 
 
 @pytest.hookimpl(trylast=True)
@@ -89,5 +110,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         rows = [(sum(found.values()), reason, ", ".join(sorted(found))) for reason, found in sorted(folders.items())]
         terminalreporter.section("skipped, and why")
         terminalreporter.line(tabulate(rows, headers=["tests", "reason", "files"], maxcolwidths=[None, 60, 60]))
-    if number := config.stash.get(LEFT_OUT, 0):
+    number = config.stash.get(LEFT_OUT, 0)
+    if number:
         terminalreporter.line(f"{number} long tests were not run; `make test-all` runs them.")

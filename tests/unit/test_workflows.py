@@ -80,7 +80,7 @@ def unlimited(content: dict[str, Any]) -> list[str]:
     found = []
     for name, job in content["jobs"].items():
         found += [f"{name}: permissions"] if "permissions" not in job else []
-        found += [f"{name}: timeout"] if "uses" not in job and not 0 < int(job.get("timeout-minutes", 0)) <= 60 else []
+        found += [f"{name}: timeout"] if "uses" not in job and not 0 < int(job.get("timeout-minutes", 0)) <= 180 else []
         found += [f"{name}: continue-on-error" for part in [job, *job.get("steps", [])] if "continue-on-error" in part]
     return found
 
