@@ -34,12 +34,13 @@ def main() -> None:
     address = _address(*listener.getsockname()[:2])
     logging.getLogger("app").info("listening on http://%s, see %s/docs", address, settings.root_path)
     config = uvicorn.Config(
-        "app.api.application:create_app",
+        "app.api.application:create_service",
         factory=True,
         workers=settings.workers,
         log_config=configuration(settings.log_level),
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # neither the client's address nor the scheme is used
         http="app.api.protocol:Protocol",
         ws="none",
         backlog=2048,

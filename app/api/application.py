@@ -16,13 +16,10 @@ from fastapi import Depends, FastAPI, Header, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.routing import Route
 
-from app.api import bodies, contract, inference_protocol, outcomes, problem_details
+from app.api import bodies, contract, edge, inference_protocol, outcomes, problem_details
 from app.api.batches import BATCH, encoded
 from app.api.dependencies import ReadyModel, Served
-from app.api.direct import Direct
-from app.api.edge import Edge
 from app.api.fast_path import FastPath
 from app.api.page import routes
 from app.api.page.live import Recent
@@ -42,7 +39,7 @@ log = logging.getLogger("app")
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the baked model, start polling the alias and writing the journal; flush the journal at shutdown."""
     _drain_on_sigterm(app)
     watching, journal = app.state.watcher.start(), app.state.journal
@@ -51,7 +48,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         journal.start()
     gc.freeze()  # long-lived objects: excluded from the collections that large batches cause
     sys.setswitchinterval(0.0005)  # at Python's default, 5 ms, the journal's thread would delay requests
-    yield {"direct": Direct(app.state)}  # for app/api/protocol.py
+    yield
     watching.cancel()
     sampling.cancel()
     if journal:
@@ -74,9 +71,13 @@ def _drain_on_sigterm(app: FastAPI) -> None:
     signal.signal(signal.SIGTERM, drain)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the application; it loads a model at startup and whenever the alias moves."""
-    settings = settings or Settings()
+def create_service() -> FastPath:
+    """Return the application that uvicorn runs: the fast path, and FastAPI behind it."""
+    return FastPath(create_app(Settings()))
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return FastAPI's application; it loads a model at startup and whenever the alias moves."""
     description: dict[str, Any] = {
         "title": TITLE,
         "description": DESCRIPTION,
@@ -92,7 +93,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     else:
         app = FastAPI(openapi_url=None, docs_url=None, **description)
     state = app.state
-    state.settings, state.served, state.reason, state.draining = settings, None, "The model is being loaded.", False
+    state.settings = settings
+    state.served, state.reason = None, "The model is being loaded."
+    state.draining, state.in_progress = False, 0
     state.metrics = Metrics()
     state.predictor = Predictor(state.metrics)
     state.watcher, state.journal = Watcher(state), None
@@ -106,19 +109,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     outcomes.install(app)
     inference_protocol.install(app)
     _health(app)
-    _middleware(app)
+    state.metrics.instrumentator().instrument(app)
+    edge.install(app)
     contract.install(app, keys=bool(settings.api_keys))
     return app
-
-
-def _middleware(app: FastAPI) -> None:
-    """Add the middleware; the one added last runs first."""
-    state = app.state
-    methods = {route.path: set(route.methods or ()) for route in app.routes if isinstance(route, Route)}
-    allowed = {path: ", ".join(sorted(some | ({"HEAD"} if "GET" in some else set()))) for path, some in methods.items()}
-    state.metrics.instrumentator().instrument(app)
-    app.add_middleware(FastPath, state=state)
-    app.add_middleware(Edge, state=state, allowed=allowed)
 
 
 def _respond(predictions: Predictions, body: bytes, kind: str = "application/json") -> Response:
@@ -167,9 +161,13 @@ def _routes(app: FastAPI) -> None:
 
         The response has the media type of the request, or the other one if `Accept` names only that.
         """
-        predictions = await run_in_threadpool(predictor.batch, served, batch)
-        body, kind = await run_in_threadpool(encoded, predictions, accept)
-        return _respond(predictions, body, kind.decode())
+
+        def predict_and_encode() -> Response:
+            predictions = predictor.batch(served, batch)
+            body, kind = encoded(predictions, accept)
+            return _respond(predictions, body, kind.decode())
+
+        return await run_in_threadpool(predict_and_encode)
 
 
 def _health(app: FastAPI) -> None:

@@ -1,4 +1,4 @@
-"""The outermost middleware: request ids, limits, API keys, response headers and the access log."""
+"""What every request passes before FastAPI: each middleware has one job, and the request takes them in this order."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import re
 import time
 from collections.abc import Mapping
 
+from fastapi import FastAPI
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
-from starlette.routing import compile_path
+from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problem_details
-from app.api.budget import Budget
 from app.logs import request_id
 from app.metrics import HttpMetrics
 from app.model.prediction import new_id
@@ -94,173 +94,230 @@ class Refused(HTTPException):
         self.reason = reason
 
 
-class Edge:
-    """The outermost middleware, applied to every route."""
+def install(app: FastAPI) -> None:
+    """Add the middleware; the one that is added last comes first."""
+    routes = Routes(app)
+    app.add_middleware(TimeLimit, state=app.state)
+    app.add_middleware(Admission, state=app.state, routes=routes)
+    app.add_middleware(Responses, state=app.state, routes=routes)
+    app.add_middleware(Paths, root=app.state.settings.root_path)
 
-    def __init__(self, app: ASGIApp, state: State, allowed: dict[str, str]) -> None:
-        """Wrap the application with this state; `allowed` maps the path of each route to its Allow header."""
-        self.app, self.state, self.allowed = app, state, allowed
-        self.patterns = {path: compile_path(path)[0] for path in allowed if "{" in path}
+
+class Routes:
+    """The paths of the routes, and their methods."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._methods = {route.path: set(route.methods or ()) for route in app.routes if isinstance(route, Route)}
+        self._patterns = {path: compile_path(path)[0] for path in self._methods if "{" in path}
+
+    def name(self, path: str) -> str:
+        """Return the path of the route that matches, `none` if there is none."""
+        if path in self._methods:
+            return path
+        return next((route for route, pattern in self._patterns.items() if pattern.match(path)), "none")
+
+    def allowed(self, path: str) -> bytes:
+        """Return the Allow header of a path; FastAPI's does not list HEAD."""
+        methods = set(self._methods.get(self.name(path), ("GET", "POST")))
+        if "GET" in methods:
+            methods.add("HEAD")
+        return ", ".join(sorted(methods)).encode()
+
+
+class Paths:
+    """Calls the application with the prefix in the path, and with GET for HEAD, whose body the server omits.
+
+    Some proxies strip the prefix and some do not; ASGI's path includes it.
+    """
+
+    def __init__(self, app: ASGIApp, root: str) -> None:
+        self.app, self.root = app, root
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and (self.root or scope["method"] == "HEAD"):
+            path = scope["path"]
+            prefix = "" if path.startswith(f"{self.root}/") else self.root
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            scope = {**scope, "method": method, "root_path": self.root, "path": prefix + path}
+        await self.app(scope, receive, send)
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path of a request without the prefix."""
+    path: str = scope["path"]
+    return path.removeprefix(scope["root_path"])
+
+
+class Responses:
+    """Adds the request id and the security headers to every response, and logs the request."""
+
+    def __init__(self, app: ASGIApp, state: State, routes: Routes) -> None:
+        self.app, self.state, self.routes = app, state, routes
+        self.unready = ""  # the reason of the last 503 of /readyz that was logged
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        path = path_of(scope)
+        name = id_of(dict(scope["headers"]))
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *headers_of(path), (ID_HEADER, name)]
+                if status == 405:
+                    message["headers"] = [header for header in message["headers"] if header[0] != b"allow"]
+                    message["headers"].append((b"allow", self.routes.allowed(path)))
+                if self.state.draining:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        token = request_id.set(name.decode())
+        try:
+            await self.app(scope, receive, send_with_headers)
+            self._log(scope["method"], path, status, time.perf_counter() - started)
+        finally:
+            request_id.reset(token)
+
+    def _log(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Log a request: errors of the server at ERROR, errors of the client at INFO, successes at DEBUG.
+
+        503 is a state or an overload, not an error: WARNING, and for /readyz, which is polled, once for each reason.
+        """
+        if status == 503 and path in READY:
+            reason = "draining" if self.state.draining else self.state.reason
+            if reason == self.unready:
+                return
+            self.unready = reason
+        levels = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.INFO}
+        level = logging.WARNING if status == 503 else levels.get(status // 100, logging.ERROR)
+        path = path[:200]  # the client's, of up to 64 kB
+        extra = {"method": method, "path": path, "status": status, "ms": round(seconds * 1000, 3)}
+        log.log(level, "%s %s: %d", method, path, status, extra=extra)
+
+
+class Admission:
+    """Rejects requests of unknown methods, without a key, beyond the number in progress, or with too large a body."""
+
+    def __init__(self, app: ASGIApp, state: State, routes: Routes) -> None:
+        self.app, self.state, self.routes = app, state, routes
         self.settings: Settings = state.settings
         self.metrics: HttpMetrics = state.metrics.http
         self.keys = Keys(self.settings)
-        self.budget = Budget(self.settings.request_seconds)
-        self.in_progress, self.root = 0, self.settings.root_path
-        self.unready = ""  # the reason of the last 503 of /readyz that was logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or reject it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(self, scope, receive, send)
-        token = request_id.set(exchange.id.decode())
-        counted = not exchange.path.startswith(HEALTH)
-        self.in_progress += counted
+        started = time.perf_counter()
+        path = path_of(scope)
+        counted = not path.startswith(HEALTH)
+        self.state.in_progress += counted
         self.metrics.in_progress.inc(counted)
         try:
-            if refused := self._refused(exchange):
-                await self._refuse(exchange, refused)
-            else:
-                await self._serve(exchange)
+            refused = self._refused(scope, path)
+            if refused is None:
+                await self.app(scope, self._limited(receive, _max_body(path)), send)
+                return
+            self.metrics.rejected.labels(refused.reason).inc()
+            if refused.reason != "method":  # clients could create any number of label values
+                status = f"{refused.status_code // 100}xx"
+                self.metrics.request(self.routes.name(path), scope["method"], status, time.perf_counter() - started)
+            await _respond(scope, receive, send, refused.status_code, refused.detail, refused.headers)
         finally:
-            self.in_progress -= counted
+            self.state.in_progress -= counted
             self.metrics.in_progress.dec(counted)
-            request_id.reset(token)
-        if exchange.status >= 400 or log.isEnabledFor(logging.DEBUG):
-            exchange.log()
 
-    def _refused(self, exchange: Exchange) -> Refused | None:
+    def _refused(self, scope: Scope, path: str) -> Refused | None:
         """Return the rejection of a request, None if it is accepted."""
-        path = exchange.path
-        if exchange.method not in METHODS:
+        if scope["method"] not in METHODS:
             return Refused(405, "method", "This method is not allowed here.")
         if path.startswith(HEALTH):
             return None
-        if self.in_progress > self.settings.max_in_progress:
+        if self.state.in_progress > self.settings.max_in_progress:
             detail = f"More than {self.settings.max_in_progress} requests are in progress."
             return Refused(503, "too_many_in_progress", detail, {"Retry-After": "1"})
-        if headers_of(path) is SECURITY_HEADERS and not self.keys.admit(exchange.headers):
+        headers = dict(scope["headers"])
+        if headers_of(path) is SECURITY_HEADERS and not self.keys.admit(headers):
             detail = "X-API-Key is missing or invalid."
             return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
-        length = exchange.headers.get(b"content-length", b"")
-        return exchange.too_large() if length.isdigit() and int(length) > exchange.max_body else None
+        length = headers.get(b"content-length", b"")
+        most = _max_body(path)
+        return _too_large(most) if length.isdigit() and int(length) > most else None
 
-    def route(self, path: str) -> str:
-        """Return the path of the route that matches, `none` if there is none."""
-        if path in self.allowed:
-            return path
-        return next((route for route, pattern in self.patterns.items() if pattern.match(path)), "none")
+    def _limited(self, receive: Receive, most: int) -> Receive:
+        """Return a receive channel that raises Refused when more than `most` bytes of a body have come."""
+        received = 0
 
-    async def _refuse(self, exchange: Exchange, why: Refused) -> None:
-        self.metrics.rejected.labels(why.reason).inc()
-        if why.reason != "method":  # clients could create any number of label values
-            self.metrics.request(
-                self.route(exchange.path), exchange.scope["method"], f"{why.status_code // 100}xx", exchange.seconds()
-            )
-        await exchange.respond(why.status_code, why.detail, why.headers)
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most:
+                self.metrics.rejected.labels("body_too_large").inc()
+                raise _too_large(most)
+            return message
 
-    async def _serve(self, exchange: Exchange) -> None:
-        """Call the application; it counts the request, including one that is cancelled here."""
-        task = self.budget.start()
-        try:
-            await self.app(exchange.scope, exchange.receive, exchange.send)
-            self.budget.end(task)
-        except (Exception, asyncio.CancelledError) as err:  # pylint: disable=broad-exception-caught # none may get out
-            late = self.budget.end(task)
-            if isinstance(err, asyncio.CancelledError) and not late:
-                raise  # the server is shutting down
-            if late:
-                self.metrics.rejected.labels("timeout").inc()
-            else:
-                log.exception("unhandled error in %s %s", exchange.method, exchange.path)
-            if exchange.status:
-                raise err  # the response has started: the server can only close the connection
-            if late:
-                detail = f"The request took more than {self.settings.request_seconds:g} seconds."
-                await exchange.respond(504, detail, {"Connection": "close"})  # the client may still be sending the body
-            else:
-                await exchange.respond(500, problem_details.FAILED)
+        return limited
 
 
-def _limit(path: str) -> int:
+def _max_body(path: str) -> int:
     """Return the largest body of a path, bytes."""
     return next((most for start, most in MAX_BODIES.items() if path.startswith(start)), MAX_BODY)
 
 
-class Exchange:
-    """One request and its response."""
+def _too_large(most: int) -> Refused:
+    return Refused(413, "body_too_large", f"The body has more than {most} bytes.")
 
-    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-        self.edge, self.scope, self._receive, self._send = edge, scope, receive, send
-        self.path, self.method = scope["path"], scope["method"]
-        if edge.root or self.method == "HEAD":
-            self._adapt()
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.started = time.perf_counter()
-        self.status = 0
-        self.received, self.max_body = 0, _limit(self.path)
-        self.id = id_of(self.headers)
 
-    def _adapt(self) -> None:
-        """Call the application with GET for HEAD, whose body the server omits, and with the prefix in the path.
+class TimeLimit:
+    """Ends a request that takes too long with 504, and one that fails unexpectedly with 500."""
 
-        Some proxies strip the prefix and some do not; ASGI's path includes it.
-        """
-        self.path = self.path.removeprefix(self.edge.root) if self.path.startswith(f"{self.edge.root}/") else self.path
-        method = "GET" if self.method == "HEAD" else self.method
-        self.scope = {**self.scope, "method": method, "root_path": self.edge.root, "path": self.edge.root + self.path}
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self.app, self.seconds = app, state.settings.request_seconds
+        self.metrics: HttpMetrics = state.metrics.http
 
-    async def receive(self) -> Message:
-        """Receive a part of the body; raise Refused if the body is too large."""
-        if self.received <= self.max_body:
-            message = await self._receive()
-            self.received += len(message.get("body", b""))
-            if self.received <= self.max_body:
-                return message
-            self.edge.metrics.rejected.labels("body_too_large").inc()
-        raise self.too_large()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application; its own middleware counts the request, including one that is cancelled here."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        responding = False
 
-    def too_large(self) -> Refused:
-        """Return the rejection of a body that is too large."""
-        return Refused(413, "body_too_large", f"The body has more than {self.max_body} bytes.")
+        async def watched_send(message: Message) -> None:
+            nonlocal responding
+            responding = True
+            await send(message)
 
-    async def respond(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """Send problem details."""
-        more = problem_details.inference_error(self.scope, detail)
-        await problem_details.response(status, detail, headers, **more)(self.scope, self.receive, self.send)
+        try:
+            async with asyncio.timeout(self.seconds) as limit:
+                await self.app(scope, receive, watched_send)
+        except Exception:  # pylint: disable=broad-exception-caught # every response is a problem, without internals
+            late = limit.expired()
+            if late:
+                self.metrics.rejected.labels("timeout").inc()
+            else:
+                log.exception("unhandled error in %s %s", scope["method"], path_of(scope))
+            if responding:
+                raise  # the server can only close the connection
+            if late:
+                detail = f"The request took more than {self.seconds:g} seconds."
+                # The client may still be sending the body.
+                await _respond(scope, receive, send, 504, detail, {"Connection": "close"})
+            else:
+                await _respond(scope, receive, send, 500, problem_details.FAILED)
 
-    async def send(self, message: Message) -> None:
-        """Send a message; add the common response headers."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = list(message["headers"])
-            headers += headers_of(self.path)
-            if self.status == 405:  # FastAPI's routes do not list HEAD
-                allowed = self.edge.allowed.get(self.edge.route(self.path), "GET, HEAD, POST").encode()
-                headers = [header for header in headers if header[0] != b"allow"] + [(b"allow", allowed)]
-            headers.append((ID_HEADER, self.id))
-            if self.edge.state.draining:
-                headers.append((b"connection", b"close"))
-            message["headers"] = headers
-        await self._send(message)
 
-    def seconds(self) -> float:
-        """Return the seconds since the request started."""
-        return time.perf_counter() - self.started
-
-    def log(self) -> None:
-        """Log the request: errors of the server at ERROR, errors of the client at INFO, successes at DEBUG.
-
-        503 is a state or an overload, not an error: WARNING, and for /readyz, which is polled, once for each reason.
-        """
-        levels = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.INFO}
-        level = logging.WARNING if self.status == 503 else levels.get(self.status // 100, logging.ERROR)
-        if self.status == 503 and self.path in READY:
-            state = self.edge.state
-            reason, self.edge.unready = self.edge.unready, "draining" if state.draining else state.reason
-            if reason == self.edge.unready:
-                return
-        path = self.path[:200]  # the client's, of up to 64 kB
-        extra = {"method": self.method, "path": path, "status": self.status, "ms": round(self.seconds() * 1000, 3)}
-        log.log(level, "%s %s: %d", self.method, path, self.status, extra=extra)
+async def _respond(
+    scope: Scope, receive: Receive, send: Send, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send problem details."""
+    more = problem_details.inference_error(scope, detail)
+    await problem_details.response(status, detail, headers, **more)(scope, receive, send)

@@ -1,4 +1,8 @@
-"""uvicorn's HTTP protocol with limits on what precedes a request; app/api/budget.py and edge.py limit the rest."""
+"""uvicorn's HTTP protocol with limits on what precedes a request; app/api/edge.py limits the rest.
+
+uvicorn itself waits for the end of a head without a limit of time or size, and ends a connection that offers another
+protocol. Requests and responses are handled by uvicorn alone.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
-from app.api.direct import Direct
 
 HEAD_SECONDS = 10
 HEAD_BYTES = 64 << 10
@@ -28,20 +30,14 @@ class Protocol(HttpToolsProtocol):
     protocol, so the head is parsed again without its Upgrade header, and then the body.
     """
 
-    _direct: Direct | None
-    _held: list[tuple[bytes, bytes]] | None = None
-    """Headers of a request that may be answered directly, while its body is parsed."""
-    _head: asyncio.TimerHandle | None = None
-    _idle: asyncio.TimerHandle | None = None
-    _answered = 0.0
+    _timer: asyncio.TimerHandle | None = None
     _in_head = False
     _head_bytes = 0
-    _data = _body = b""
+    _data = b""
 
     def connection_made(self, transport: Any) -> None:
         """Start the timer of a new connection."""
         super().connection_made(transport)
-        self._direct = self.app_state.get("direct")
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -50,12 +46,10 @@ class Protocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._held is not None:  # the rest of the body is still to come
-            self._begin()
         if len(self.pipeline) > PIPELINED:
             self.transport.close()
         elif self._in_head and not self.transport.is_closing():
-            if self._head is None:
+            if self._timer is None:
                 self._wait()
             if self._head_bytes > HEAD_BYTES:
                 self._reject()
@@ -69,80 +63,14 @@ class Protocol(HttpToolsProtocol):
         """Stop the timer; start the request, without the trailers that may follow, unless its head is parsed again."""
         self._in_head, self._head_bytes = False, 0
         self._stop()
-        if self._upgrades():
-            return
-        if self._may_be_direct():
-            self._held, self._body = self.headers, b""
-        else:
+        if not self._upgrades():
             super().on_headers_complete()
-        self.headers = _NOWHERE
-
-    def on_body(self, body: bytes) -> None:
-        """Add a part of the body."""
-        if self._held is None:
-            super().on_body(body)
-        else:
-            self._body += body
+            self.headers = _NOWHERE
 
     def on_message_complete(self) -> None:
-        """Answer the request directly or end its body, unless only the head of an upgrade has been parsed."""
-        if self._upgrades():
-            return
-        if self._held is not None:
-            if self._answer(self._held):
-                return
-            self._begin()
-        super().on_message_complete()
-
-    def _may_be_direct(self) -> bool:
-        return (
-            self._direct is not None
-            and self.url in self._direct.urls
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-            and not self.expect_100_continue
-            and self._at_rest()
-            and not self.flow.write_paused
-            and not self.transport.is_closing()
-        )
-
-    def _answer(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Answer a request directly; return whether that was possible."""
-        assert self._direct is not None
-        if not self.parser.should_keep_alive():
-            return False
-        answer = self._direct.answer(headers, self._body, self.server_state.default_headers)
-        if answer is None:
-            return False
-        self._held = None
-        self.transport.write(answer)
-        self.server_state.total_requests += 1
-        self._answered = self.loop.time()
-        if self._idle is None:
-            self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_idle)
-        return True
-
-    def _close_idle(self) -> None:
-        """Close the connection if nothing came since the last direct answer; otherwise wait for the rest of the time.
-
-        uvicorn sets and cancels a timer with each request; that of the other answers stays in charge where it is set.
-        """
-        self._idle = None
-        rest = self._answered + self.timeout_keep_alive - self.loop.time()
-        if rest > 0:
-            self._idle = self.loop.call_later(rest, self._close_idle)
-        elif self.timeout_keep_alive_task is None and self._head is None and self._at_rest():
-            self.transport.close()
-
-    def _at_rest(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _begin(self) -> None:
-        """Start the request that was held."""
-        body, self._held = self._body, None
-        super().on_headers_complete()
-        if body:
-            super().on_body(body)
+        """End the body, unless only the head of an upgrade has been parsed."""
+        if not self._upgrades():
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Start the timer if the rest of a body, of a request that was refused early, is still to come."""
@@ -152,10 +80,8 @@ class Protocol(HttpToolsProtocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers."""
+        """Stop the timer."""
         self._stop()
-        if self._idle is not None:
-            self._idle.cancel()
         super().connection_lost(exc)
 
     def _upgrades(self) -> bool:
@@ -178,9 +104,9 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _wait(self) -> None:
-        self._head = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _stop(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -179,17 +179,26 @@ class Predictor:
         self.metrics = metrics
         self.journal: Journal = NoJournal()
 
-    def single(self, served: ServedModel, request: Request, probe: bool = False, received: bytes = b"") -> Predictions:
+    def single(self, served: ServedModel, request: Request, probe: bool = False) -> Predictions:
         """Predict one request; call it in the event loop's thread only. A probe is neither counted nor recorded."""
         started = time.perf_counter()
+        found = self.compute(served, request)
+        if not probe:
+            self.record(found, time.perf_counter() - started)
+        return found
+
+    def compute(self, served: ServedModel, request: Request, received: bytes = b"") -> Predictions:
+        """Predict one request without a trace; `received` are the bytes that the journal gets instead of the request."""
         row = compute_one(request, served.bundle.lookups)
         risk = served.bundle.booster.predict_single(row)
-        now, requests = time.time(), () if received else (request,)
-        found = Predictions(now, served, new_ids(now, 1), [row], [risk], requests, received)
-        if not probe:
-            self.metrics.model.observe(served, time.perf_counter() - started, row, risk)
-            self.journal.record(found)
-        return found
+        now = time.time()
+        requests = () if received else (request,)
+        return Predictions(now, served, new_ids(now, 1), [row], [risk], requests, received)
+
+    def record(self, found: Predictions, seconds: float) -> None:
+        """Count the prediction for one request, which took some seconds, and put it into the journal's queue."""
+        self.metrics.model.observe(found.served, seconds, found.rows[0], found.probabilities[0])
+        self.journal.record(found)
 
     def many(self, served: ServedModel, requests: Sequence[Request]) -> Predictions:
         """Predict requests together, in their order."""
