@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from email.message import Message
-from itertools import islice
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -15,7 +14,6 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from app.api.schemas import MAX_BATCH, FieldError, Outcomes
-from app.columns.batches import MAX_ROWS
 from app.interface import Outcome
 from app.interface import Request as PredictionRequest
 
@@ -23,6 +21,9 @@ LARGE = 1 << 14
 """Bytes from which on a body is parsed in a worker thread."""
 MAX_ERRORS, MAX_ERROR_BYTES, MAX_TEXT = 100, 50_000, 200
 """Limits of one response: the listed errors, their JSON in bytes, and the characters of a field's name or a message."""
+
+MAX_KEYS = 1000
+"""Keys of an object that is validated: Pydantic makes an error, of about 1 kB, for each one that it does not know."""
 
 Location = tuple[int | str, ...]
 Place = Location | Callable[[Location], Location]
@@ -42,19 +43,17 @@ class Invalid(Exception):
         """Whether further errors are counted only."""
         return len(self.errors) == MAX_ERRORS or self._bytes > MAX_ERROR_BYTES
 
-    def add(self, found: Iterable[Any], at: Place, cut: Mapping[Location, int] | None = None) -> None:
-        """Add errors of Pydantic below a location, or at the one that a function makes of theirs.
-
-        `cut` is how many more errors each of some locations stands for.
-        """
+    def add(self, found: Iterable[Any], at: Place) -> None:
+        """Add errors of Pydantic below a location, or at the one that a function makes of theirs."""
         for error in found:
-            self.omitted += (cut or {}).get(error["loc"], 0) + self.full
-            if not self.full:
-                place = at(error["loc"]) if callable(at) else (*at, *error["loc"])
-                field = ".".join(map(str, place)) or "body"
-                item = FieldError(field=_clip(field), message=_clip(error["msg"].removeprefix("Value error, ")))
-                self.errors.append(item)
-                self._bytes += len(item.model_dump_json()) + 1
+            if self.full:
+                self.omitted += 1
+                continue
+            place = at(error["loc"]) if callable(at) else (*at, *error["loc"])
+            field = ".".join(map(str, place)) or "body"
+            item = FieldError(field=_clip(field), message=_clip(error["msg"].removeprefix("Value error, ")))
+            self.errors.append(item)
+            self._bytes += len(item.model_dump_json()) + 1
 
 
 def invalid(field: str, message: str) -> Invalid:
@@ -136,15 +135,17 @@ class Body:
 
     def checked(self, schema: type[BaseModel], value: Any, error: Invalid, at: Place) -> Any:
         """Return a validated value, or None after its errors, below or by a place, were added."""
-        cut: dict[Location, int] = {}
-        _prune(value, self._known, max(1, MAX_ERRORS - len(error.errors)), cut, ())
+        keys = _most_keys(value)
+        if keys > MAX_KEYS:
+            error.add([{"loc": (), "msg": f"An object has {keys} keys, more than {MAX_KEYS}"}], at)
+            return None
         try:
             return schema.model_validate(value)
         except ValidationError as err:
-            if error.full and not cut:
+            if error.full:
                 error.omitted += err.error_count()
             else:
-                error.add(err.errors(include_url=False, include_context=False, include_input=False), at, cut)
+                error.add(err.errors(include_url=False, include_context=False, include_input=False), at)
             return None
 
 
@@ -182,20 +183,13 @@ def load(body: bytes) -> Any:
         raise HTTPException(400, "The body has a number with too many digits.") from None
 
 
-def _prune(value: Any, known: set[str], room: int, cut: dict[Location, int], at: Location) -> None:
-    """Remove all but `room` unknown keys of each object in a value; note their number at the last key that remains."""
+def _most_keys(value: Any) -> int:
+    """Return the number of keys of the largest object in a value."""
     if isinstance(value, dict):
-        unknown = [key for key in value if key not in known]
-        if len(unknown) > room:
-            cut[(*at, unknown[room - 1])] = len(unknown) - room
-            for key in unknown[room:]:
-                del value[key]
-    elif not isinstance(value, list):
-        return
-    parts = value.items() if isinstance(value, dict) else enumerate(islice(value, MAX_ROWS))
-    for key, part in parts:
-        if isinstance(part, dict | list):
-            _prune(part, known, room, cut, (*at, key))
+        return max(len(value), *(_most_keys(part) for part in value.values()), 0)
+    if isinstance(value, list):
+        return max((_most_keys(part) for part in value), default=0)
+    return 0
 
 
 def _clip(text: str) -> str:

@@ -15,9 +15,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from app.api import batches, bodies
-from app.api.application import create_app
 from app.interface import EXAMPLE, Request
-from app.settings import Settings
+from app.model.bundle import Bundle
+from tests.support.asgi import Client, make_service
 from tests.support.service import Service, Start
 
 SECOND = timedelta(seconds=1)
@@ -27,6 +27,11 @@ WRONG_HOUR = {"temperature_f": "", "dew_point_f": 1000, "humidity_pct": [], "win
 def unknown(count: int, **fields: Any) -> dict[str, Any]:
     """Return an object with this many unknown keys."""
     return fields | {f"{i:x}": 0 for i in range(count)}
+
+
+def departs(at: str, arrives: str) -> dict[str, str]:
+    """Return the times of a flight."""
+    return {"scheduled_departure": at, "scheduled_arrival": arrives}
 
 
 def reported(body: dict[str, Any]) -> bodies.Invalid:
@@ -40,7 +45,7 @@ def reported(body: dict[str, Any]) -> bodies.Invalid:
     "rows",
     [
         [EXAMPLE, {}],
-        [unknown(5000)],
+        [unknown(900)],
         [EXAMPLE | unknown(150)] * 40,
         [EXAMPLE | {"weather": [unknown(300), WRONG_HOUR]}] * 30,
         [{"weather": [WRONG_HOUR] * 7}] * 100,
@@ -48,7 +53,7 @@ def reported(body: dict[str, Any]) -> bodies.Invalid:
         [EXAMPLE | {"weather": [{}] * 9}, EXAMPLE | {"dest": "EWR"}],
     ],
 )
-def test_the_errors_are_pydantics_and_all_are_counted(rows: list[Any]) -> None:
+def test_errors_are_pydantics_and_all_are_counted(rows: list[Any]) -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(dict[str, list[Request]]).validate_python({"flights": rows})
     expected = [".".join(map(str, error["loc"])) for error in caught.value.errors()]
@@ -57,30 +62,31 @@ def test_the_errors_are_pydantics_and_all_are_counted(rows: list[Any]) -> None:
     assert len(error.errors) + error.omitted == len(expected)
 
 
-def test_the_rows_of_a_batch_and_what_is_beside_them_are_named_together() -> None:
+@pytest.mark.parametrize("row", [unknown(1001), EXAMPLE | {"weather": [unknown(1001)]}])
+def test_an_object_of_many_keys_is_one_error(row: dict[str, Any]) -> None:
+    error = reported({"flights": [EXAMPLE, row]})
+    assert [(item.field, item.message) for item in error.errors] == [
+        ("flights.1", "An object has 1001 keys, more than 1000")
+    ]
+
+
+def test_errors_of_rows_and_beside_them() -> None:
     error = reported({"flights": [EXAMPLE] * 500 + [EXAMPLE | {"origin": "BOS"}] + [EXAMPLE] * 499, "more": 1})
     assert [item.field for item in error.errors] == ["flights.500.origin", "more"] and error.omitted == 0
     assert [item.field for item in reported({"flights": [{}] * 10_001}).errors] == ["flights"]
 
 
 @pytest.mark.parametrize("size", [1, 100, 1000])
-def test_a_large_body_gives_the_same_as_a_small_one(size: int) -> None:
-    body = json.dumps({"flights": [EXAMPLE] * size}).encode()
-    assert batches.BATCH.parse(body) == batches.BATCH.validate_json(body)
-    assert batches.BATCH.ordinary(body)
+def test_a_valid_batch_is_ordinary(size: int) -> None:
+    assert batches.BATCH.ordinary(json.dumps({"flights": [EXAMPLE] * size}).encode())
 
 
 @pytest.mark.parametrize("key", ["k" * 500_000, "\x00" * 3000, "é" * 3000, '"\\'])
-def test_an_answer_is_small_whatever_the_keys_are(key: str) -> None:
-    async def post() -> httpx.Response:
-        app = create_app(Settings(journal_url=""))
-        app.state.served = "unused"
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.post("/predict", json={f"{key[:700]}{i}": 0 for i in range(200)} | {key: 1})
-
-    answer = asyncio.run(post())
-    found = answer.json()
-    assert answer.status_code == 422 and len(answer.content) <= 64 << 10
+def test_a_response_is_small_whatever_the_keys(bundle: Bundle, key: str) -> None:
+    body = json.dumps({f"{key[:700]}{i}": 0 for i in range(200)} | {key: 1}).encode()
+    response = Client(make_service(bundle)).post("/predict", body)
+    found = response.json()
+    assert response.status_code == 422 and len(response.content) <= 64 << 10
     assert len(found["errors"]) <= 100 and len(found["errors"]) + found["errors_omitted"] == 206
 
 
@@ -92,31 +98,17 @@ def test_an_answer_is_small_whatever_the_keys_are(key: str) -> None:
         ({"dest": "EWR"}, "dest"),
         ({"scheduled_arrival": "2013-07-01T18:14:00"}, "scheduled_arrival"),
         ({"scheduled_arrival": EXAMPLE["scheduled_departure"]}, "scheduled_arrival"),
-        (
-            {"scheduled_departure": "2040-07-01T18:15:00", "scheduled_arrival": "2040-07-01T21:29:00"},
-            "scheduled_departure",
-        ),
-        (
-            {"scheduled_departure": "1970-01-01T00:00:00", "scheduled_arrival": "1970-01-01T02:00:00"},
-            "scheduled_departure",
-        ),
-        (
-            {"scheduled_departure": "9999-12-31T23:59:59", "scheduled_arrival": "9999-12-31T23:59:59.5"},
-            "scheduled_departure",
-        ),
-        (
-            {"scheduled_departure": "2013-11-10T01:45:00", "scheduled_arrival": "2013-11-10T00:45:00"},
-            "scheduled_arrival",
-        ),
+        (departs("2040-07-01T18:15:00", "2040-07-01T21:29:00"), "scheduled_departure"),
+        (departs("1970-01-01T00:00:00", "1970-01-01T02:00:00"), "scheduled_departure"),
+        (departs("9999-12-31T23:59:59", "9999-12-31T23:59:59.5"), "scheduled_departure"),
+        (departs("2013-11-10T01:45:00", "2013-11-10T00:45:00"), "scheduled_arrival"),
     ],
 )
-def test_a_request_that_cannot_be_is_refused_by_field_and_row(changes: dict[str, Any], field: str) -> None:
+def test_impossible_requests(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(bodies.Invalid) as caught:
         bodies.REQUEST.parse(json.dumps(EXAMPLE | changes).encode())
     assert [error.field for error in caught.value.errors] == [field]
     assert [e.field for e in reported({"flights": [EXAMPLE, EXAMPLE | changes]}).errors] == [f"flights.1.{field}"]
-    with pytest.raises(ValidationError):
-        bodies.REQUEST.validate_json(json.dumps(EXAMPLE | changes).encode())
 
 
 def test_the_period_of_departures_moves_with_the_clock() -> None:
@@ -131,9 +123,8 @@ def test_the_period_of_departures_moves_with_the_clock() -> None:
             assert not allowed
 
 
-def test_in_the_night_when_clocks_are_set_back_a_short_flight_may_arrive_before_it_departs() -> None:
-    times = {"scheduled_departure": "2013-11-03T01:45:00", "scheduled_arrival": "2013-11-03T01:35:00"}
-    assert Request.model_validate(EXAMPLE | times)
+def test_a_short_flight_when_clocks_are_set_back() -> None:
+    assert Request.model_validate(EXAMPLE | departs("2013-11-03T01:45:00", "2013-11-03T01:35:00"))
 
 
 HOSTILE = {
@@ -173,9 +164,7 @@ class Together:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", HOSTILE)
-def test_an_invalid_body_costs_little_more_than_a_valid_one(
-    start: Start, baked: Path, tmp_path: Path, name: str
-) -> None:
+def test_an_invalid_body_costs_little_more(start: Start, baked: Path, tmp_path: Path, name: str) -> None:
     path, body = HOSTILE[name]
     service = start(baked_model=baked, journal_url=f"sqlite:///{tmp_path}/journal.db", request_seconds=60)
     valid = json.dumps({"flights": [EXAMPLE | {"weather": EXAMPLE["weather"] * 7}] * 1000}).encode()
@@ -190,7 +179,7 @@ def test_an_invalid_body_costs_little_more_than_a_valid_one(
 
 
 @pytest.mark.long
-def test_the_time_limit_holds_while_large_bodies_wait_for_each_other(start: Start, baked: Path) -> None:
+def test_the_time_limit_of_large_bodies_that_wait(start: Start, baked: Path) -> None:
     path, body = HOSTILE["rows of unknown keys"]
     service = start(baked_model=baked, journal_url="", request_seconds=0.3)
     found = Together(service, path, body, 16)
