@@ -32,24 +32,25 @@ DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
 PAGE = "/page/static/"
 ID_HEADER = b"x-request-id"
 KEY_HEADER = b"x-api-key"
+_NOSNIFF, _POLICY = (b"x-content-type-options", b"nosniff"), b"content-security-policy"
 SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
+    _NOSNIFF,
     (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (_POLICY, b"default-src 'none'; frame-ancestors 'none'"),
 ]
 DOCS_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
+    _NOSNIFF,
     (
-        b"content-security-policy",
+        _POLICY,
         b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
         b"img-src 'self' data:; frame-ancestors 'none'",
     ),
 ]
 PAGE_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
+    _NOSNIFF,
     (b"referrer-policy", b"no-referrer"),
     (
-        b"content-security-policy",
+        _POLICY,
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         b"base-uri 'self'; form-action 'none'; frame-ancestors 'none'",
     ),
@@ -97,10 +98,22 @@ class Refused(HTTPException):
 def install(app: FastAPI) -> None:
     """Add the middleware; the one that is added last comes first."""
     routes = Routes(app)
-    app.add_middleware(TimeLimit, state=app.state)
-    app.add_middleware(Admission, state=app.state, routes=routes)
-    app.add_middleware(Responses, state=app.state, routes=routes)
-    app.add_middleware(Paths, root=app.state.settings.root_path)
+    for middleware in (TimeLimit, Admission, Responses, Paths):
+        app.add_middleware(middleware, state=app.state, routes=routes)
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path of a request without the prefix."""
+    path: str = scope["path"]
+    return path.removeprefix(scope["root_path"])
+
+
+async def respond(
+    scope: Scope, receive: Receive, send: Send, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send problem details."""
+    more = problem_details.inference_error(scope, detail)
+    await problem_details.response(status, detail, headers, **more)(scope, receive, send)
 
 
 class Routes:
@@ -118,64 +131,63 @@ class Routes:
 
     def allowed(self, path: str) -> bytes:
         """Return the Allow header of a path; FastAPI's does not list HEAD."""
-        methods = set(self._methods.get(self.name(path), ("GET", "POST")))
-        if "GET" in methods:
-            methods.add("HEAD")
-        return ", ".join(sorted(methods)).encode()
+        methods = self._methods.get(self.name(path), {"GET", "POST"})
+        return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods)).encode()
 
 
-class Paths:
+class Middleware:
+    """A middleware; `handle` is called with each request."""
+
+    def __init__(self, app: ASGIApp, state: State, routes: Routes) -> None:
+        self.app, self.state, self.routes = app, state, routes
+        self.settings: Settings = state.settings
+        self.metrics: HttpMetrics = state.metrics.http
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request; pass on what is not one."""
+        handle = self.handle if scope["type"] == "http" else self.app
+        await handle(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        raise NotImplementedError
+
+
+class Paths(Middleware):
     """Calls the application with the prefix in the path, and with GET for HEAD, whose body the server omits.
 
     Some proxies strip the prefix and some do not; ASGI's path includes it.
     """
 
-    def __init__(self, app: ASGIApp, root: str) -> None:
-        self.app, self.root = app, root
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] == "http" and (self.root or scope["method"] == "HEAD"):
-            path = scope["path"]
-            prefix = "" if path.startswith(f"{self.root}/") else self.root
-            method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            scope = {**scope, "method": method, "root_path": self.root, "path": prefix + path}
-        await self.app(scope, receive, send)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root, path = self.settings.root_path, scope["path"]
+        if not path.startswith(f"{root}/"):
+            path = root + path
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self.app({**scope, "method": method, "root_path": root, "path": path}, receive, send)
 
 
-def path_of(scope: Scope) -> str:
-    """Return the path of a request without the prefix."""
-    path: str = scope["path"]
-    return path.removeprefix(scope["root_path"])
-
-
-class Responses:
+class Responses(Middleware):
     """Adds the request id and the security headers to every response, and logs the request."""
 
-    def __init__(self, app: ASGIApp, state: State, routes: Routes) -> None:
-        self.app, self.state, self.routes = app, state, routes
-        self.unready = ""  # the reason of the last 503 of /readyz that was logged
+    unready = ""
+    """The reason of the last 503 of /readyz that was logged."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        path = path_of(scope)
-        name = id_of(dict(scope["headers"]))
-        status = 0
+        path, name, status = path_of(scope), id_of(dict(scope["headers"])), 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *headers_of(path), (ID_HEADER, name)]
+                headers = [*message["headers"], *headers_of(path), (ID_HEADER, name)]
                 if status == 405:
-                    message["headers"] = [header for header in message["headers"] if header[0] != b"allow"]
-                    message["headers"].append((b"allow", self.routes.allowed(path)))
+                    headers = [header for header in headers if header[0] != b"allow"]
+                    headers.append((b"allow", self.routes.allowed(path)))
                 if self.state.draining:
-                    message["headers"].append((b"connection", b"close"))
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
             await send(message)
 
         token = request_id.set(name.decode())
@@ -202,22 +214,15 @@ class Responses:
         log.log(level, "%s %s: %d", method, path, status, extra=extra)
 
 
-class Admission:
+class Admission(Middleware):
     """Rejects requests of unknown methods, without a key, beyond the number in progress, or with too large a body."""
 
     def __init__(self, app: ASGIApp, state: State, routes: Routes) -> None:
-        self.app, self.state, self.routes = app, state, routes
-        self.settings: Settings = state.settings
-        self.metrics: HttpMetrics = state.metrics.http
+        super().__init__(app, state, routes)
         self.keys = Keys(self.settings)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or reject it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        path = path_of(scope)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, path = time.perf_counter(), path_of(scope)
         counted = not path.startswith(HEALTH)
         self.state.in_progress += counted
         self.metrics.in_progress.inc(counted)
@@ -230,7 +235,7 @@ class Admission:
             if refused.reason != "method":  # clients could create any number of label values
                 status = f"{refused.status_code // 100}xx"
                 self.metrics.request(self.routes.name(path), scope["method"], status, time.perf_counter() - started)
-            await _respond(scope, receive, send, refused.status_code, refused.detail, refused.headers)
+            await respond(scope, receive, send, refused.status_code, refused.detail, refused.headers)
         finally:
             self.state.in_progress -= counted
             self.metrics.in_progress.dec(counted)
@@ -248,8 +253,7 @@ class Admission:
         if headers_of(path) is SECURITY_HEADERS and not self.keys.admit(headers):
             detail = "X-API-Key is missing or invalid."
             return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
-        length = headers.get(b"content-length", b"")
-        most = _max_body(path)
+        length, most = headers.get(b"content-length", b""), _max_body(path)
         return _too_large(most) if length.isdigit() and int(length) > most else None
 
     def _limited(self, receive: Receive, most: int) -> Receive:
@@ -277,19 +281,14 @@ def _too_large(most: int) -> Refused:
     return Refused(413, "body_too_large", f"The body has more than {most} bytes.")
 
 
-class TimeLimit:
-    """Ends a request that takes too long with 504, and one that fails unexpectedly with 500."""
+class TimeLimit(Middleware):
+    """Ends a request that takes too long with 504, and one that fails unexpectedly with 500.
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
-        self.app, self.seconds = app, state.settings.request_seconds
-        self.metrics: HttpMetrics = state.metrics.http
+    The application's own middleware counts the request, including one that is cancelled here.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application; its own middleware counts the request, including one that is cancelled here."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        responding = False
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit, responding = asyncio.timeout(self.settings.request_seconds), False
 
         async def watched_send(message: Message) -> None:
             nonlocal responding
@@ -297,27 +296,16 @@ class TimeLimit:
             await send(message)
 
         try:
-            async with asyncio.timeout(self.seconds) as limit:
+            async with limit:
                 await self.app(scope, receive, watched_send)
         except Exception:  # pylint: disable=broad-exception-caught # every response is a problem, without internals
-            late = limit.expired()
-            if late:
+            if limit.expired():
                 self.metrics.rejected.labels("timeout").inc()
+                status, detail = 504, f"The request took more than {self.settings.request_seconds:g} seconds."
+                headers = {"Connection": "close"}  # the client may still be sending the body
             else:
                 log.exception("unhandled error in %s %s", scope["method"], path_of(scope))
+                status, detail, headers = 500, problem_details.FAILED, {}
             if responding:
                 raise  # the server can only close the connection
-            if late:
-                detail = f"The request took more than {self.seconds:g} seconds."
-                # The client may still be sending the body.
-                await _respond(scope, receive, send, 504, detail, {"Connection": "close"})
-            else:
-                await _respond(scope, receive, send, 500, problem_details.FAILED)
-
-
-async def _respond(
-    scope: Scope, receive: Receive, send: Send, status: int, detail: str, headers: Mapping[str, str] | None = None
-) -> None:
-    """Send problem details."""
-    more = problem_details.inference_error(scope, detail)
-    await problem_details.response(status, detail, headers, **more)(scope, receive, send)
+            await respond(scope, receive, send, status, detail, headers)

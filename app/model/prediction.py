@@ -188,7 +188,7 @@ class Predictor:
         return found
 
     def compute(self, served: ServedModel, request: Request, received: bytes = b"") -> Predictions:
-        """Predict one request without a trace; `received` are the bytes that the journal gets instead of the request."""
+        """Predict one request without a trace; the journal gets `received`, if there are any bytes, as the request."""
         row = compute_one(request, served.bundle.lookups)
         risk = served.bundle.booster.predict_single(row)
         now = time.time()

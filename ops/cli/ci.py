@@ -145,7 +145,7 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
 def fuzz(minutes: float) -> None:
     """Try almost valid bodies: none may get status 500, or be judged differently by the fast and the ordinary path."""
     limits = {"FUZZ_SECONDS": f"{60 * minutes:.0f}", "FUZZ_BODIES": f"{20_000 * minutes:.0f}"}
-    _pytest("tests/api/test_hot.py", "tests/unit/test_columns.py", "-q", "-k", "whatever", **limits)
+    _pytest("tests/api/test_requests.py", "tests/unit/test_columns.py", "-q", "-k", "whatever", **limits)
 
 
 @group.verb("on-time ci soak --seconds 300")

@@ -1,7 +1,7 @@
 """Requests through both paths of /predict, in this process: one table of refusals, limits, ids, keys and counts.
 
-`/predict` takes the fast path, `/predict?explain=false` the ordinary route: only FastAPI reads a query. A body in pieces
-is handed over by the fast path.
+`/predict` takes the fast path, `/predict?explain=false` the ordinary route: only FastAPI reads a query. The fast path
+hands over a body in pieces.
 """
 
 from __future__ import annotations
