@@ -1,28 +1,34 @@
-"""Bodies of batches: JSON by rows or by columns, and Arrow streams.
+"""Bodies of batches: JSON by rows or by columns, read by Pydantic, and Arrow streams.
 
-The readers of app/columns take what is surely valid; Pydantic judges the rest row by row, and names its errors.
+A body is read as a whole. Only if that fails, Pydantic validates it row by row, so that its errors are bounded and named.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from fastapi import HTTPException
+from pydantic import TypeAdapter
+from pydantic_core import from_json
 from starlette.datastructures import Headers
 
 from app.api.bodies import Body, Invalid, Location, check_type, invalid
 from app.api.schemas import AnyColumns, Batch
-from app.columns.batches import MAX_ROWS, ArrowBatch, Mismatch, read_json
-from app.columns.flatbuffer import Malformed
-from app.columns.rows import COLUMNS, Refused
-from app.columns.stream import MEDIA_TYPE
+from app.columns.arrays import NeedsFullValidation
+from app.columns.batches import COLUMNS, MAX_ROWS, ArrowBatch, Mismatch
+from app.columns.stream import DAMAGED, MEDIA_TYPE
 from app.interface import ROWS, Request, columns
-from app.model.prediction import Format, Predictions, Received
+from app.model.prediction import Predictions, Received
 
 ORDINARY_BYTES = 2 << 20
-"""Bytes from which on a body that only Pydantic can judge must have no more values than its rows need."""
+"""Bytes from which on an invalid body must have no more values than its rows need."""
+MAX_OBJECTS, MAX_VALUES = 110_000, 1_000_000
+"""JSON objects and values of a body that is read as a whole: 10,000 rows with ten parts each."""
+_BY_COLUMN = re.compile(rb'\s*\{\s*"%b"' % COLUMNS.encode())
+_requests: TypeAdapter[list[Any]] = TypeAdapter(list[Request])
 
 
 class BatchBody(Body):
@@ -38,19 +44,34 @@ class BatchBody(Body):
     def json(self, body: bytes) -> Received:
         """Read JSON; raise as `read` does."""
         try:
-            return read_json(body)
-        except Refused:
+            return self.whole(body)
+        except ValueError:
             return self.judged(body)
 
+    def whole(self, body: bytes) -> Received:
+        """Read JSON that is valid, of bounded size; otherwise raise ValueError."""
+        if body.count(b"{") > MAX_OBJECTS or body.count(b",") > MAX_VALUES:
+            raise ValueError("the body has too many values")
+        if not _BY_COLUMN.match(body):
+            requests = self.validate_json(body).rows
+            return Received([columns(requests)], requests, body)
+        value = from_json(body)
+        AnyColumns.model_validate(value)
+        lists = value[COLUMNS]
+        rows = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+        if not rows:
+            raise ValueError("the body has no columns")
+        requests = _requests.validate_python(rows)
+        return Received([columns(requests)], requests)
+
     def judged(self, body: bytes) -> Received:
-        """Read JSON by Pydantic."""
+        """Read JSON row by row."""
         if len(body) > ORDINARY_BYTES and not self.ordinary(body):
             text = f"A body of more than {ORDINARY_BYTES} bytes must not have more values than its rows need."
             raise HTTPException(413, text)
         found = self.parse(body)
         requests = found.rows if isinstance(found, Batch) else found
-        form: Format = "rows" if isinstance(found, Batch) else "columns"
-        return Received([columns(requests)], requests, format=form)  # without the body, which may be UTF-16
+        return Received([columns(requests)], requests)  # without the body, which may be UTF-16
 
     def validated(self, value: Any) -> Any:
         """Return a batch, or the requests of one by columns."""
@@ -87,9 +108,10 @@ class BatchBody(Body):
         """Read an Arrow stream; raise `Invalid` for one that is damaged, of another schema, or violates it."""
         try:
             return self._arrow(body)
-        except Malformed as err:
+        except DAMAGED as err:
+            reason = str(err).partition("\n")[0] or "it is damaged"
             file = "; it is an Arrow file, write a stream" if body.startswith(b"ARROW1") else ""
-            raise invalid("body", f"not a readable Arrow IPC stream: {err}{file}") from err
+            raise invalid("body", f"not a readable Arrow IPC stream: {reason}{file}") from err
         except Mismatch as err:
             error = Invalid()
             error.add([{"loc": (COLUMNS, *place), "msg": text} for place, text in err.found], ())
@@ -103,7 +125,7 @@ class BatchBody(Body):
             raise invalid(COLUMNS, f"List should have {many if batch.size else few}")
         try:
             found, doubtful = batch.read()
-        except Refused:
+        except NeedsFullValidation:
             requests = self._rows_of(batch.rows)
             return Received([columns(requests)], requests, body, "arrow")
         if doubtful:

@@ -41,7 +41,7 @@ def batch() -> dict[str, Any]:
     """Return the OpenAPI entry of the body of a batch."""
     json_ = {"schema": {"oneOf": [{"$ref": REF.format(model=model.__name__)} for model in (Batch, ColumnarBatch)]}}
     names = ", ".join(Request.model_fields)
-    text = f"An Arrow IPC stream, uncompressed, with a column for each field of {Request.__name__}: {names}."
+    text = f"An Arrow IPC stream with a column for each field of {Request.__name__}: {names}."
     arrow = {"schema": {"type": "string", "format": "binary", "description": text}}
     return {"requestBody": {"required": True, "content": {"application/json": json_, MEDIA_TYPE: arrow}}}
 

@@ -1,1 +1,1 @@
-"""Batches read as columns or by a faster decoder; what these refuse is validated by Pydantic, row by row."""
+"""Batches: Arrow streams by pyarrow, as arrays; what these readers refuse is validated by Pydantic, row by row."""

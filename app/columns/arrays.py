@@ -1,35 +1,47 @@
-"""Columns of Arrow streams as arrays for the problem, checked by the described request schema."""
+"""Columns of Arrow streams as arrays for the problem, or as the values that JSON would have.
+
+Pydantic validates each text once, and of numbers the least and the greatest, where the schema allows that.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import types
+from pydantic import ValidationError
 
 from app.columns.fields import REQUIRED, Field, Record
-from app.columns.plain import LISTS, MAX_ITEMS, MAX_TEXT_BYTES, TEXTS, items, words
-from app.columns.stream import Array
-from app.columns.stream import Field as Column
-from app.columns.stream import unsupported
 from app.features import Words
 
+_KINDS = {
+    "null": (types.is_null,),
+    "text": (types.is_string, types.is_large_string, types.is_string_view),
+    "bool": (types.is_boolean,),
+    "int": (types.is_integer,),
+    "float": (types.is_floating,),
+    "decimal": (types.is_decimal,),
+    "timestamp": (types.is_timestamp,),
+    "struct": (types.is_struct,),
+    "list": (types.is_list, types.is_large_list, types.is_fixed_size_list),
+}
 _ACCEPTED = {
-    "text": (TEXTS, "text"),
-    "flag": ({"flag"}, "bool"),
+    "text": ({"text"}, "text"),
+    "flag": ({"bool"}, "bool"),
     "integer": ({"int", "float"}, "integers"),
     "number": ({"int", "float", "decimal"}, "numbers"),
-    "time": ({"timestamp", *TEXTS}, "timestamps without time zone, or text"),
-    "record": ({"record"}, "structs"),
-    "list": (LISTS, "lists"),
+    "time": ({"timestamp", "text"}, "timestamps without time zone, or text"),
+    "record": ({"struct"}, "structs"),
+    "list": ({"list"}, "lists"),
 }
 _FIRST_DAY, _LAST_DAY = np.datetime64("0001-01-01", "D"), np.datetime64("9999-12-31", "D")  # of datetime
-_NAMES = {"record": "struct", "text_view": "text", "large_text": "text", "large_list": "list", "fixed_list": "list"}
 
 
-class Doubtful(Exception):
-    """Values that Pydantic has to judge, row by row."""
+class NeedsFullValidation(Exception):
+    """Pydantic has to validate a batch row by row, because a value may be invalid."""
 
 
 class Lists(NamedTuple):
@@ -39,181 +51,188 @@ class Lists(NamedTuple):
     values: Any
 
 
-def mismatches(record: Record, columns: tuple[Column, ...], at: tuple[str, ...] = ()) -> Iterator[tuple[Any, str]]:
+def kind_of(arrow: pa.DataType) -> str:
+    """Return the kind of an Arrow type; the name of a type that is not read."""
+    if types.is_dictionary(arrow):
+        words = kind_of(arrow.value_type)
+        return words if words == "text" else f"dictionary of {words}"
+    if types.is_timestamp(arrow) and arrow.tz is not None:
+        return "timestamp with time zone"
+    return next((kind for kind, tests in _KINDS.items() if any(test(arrow) for test in tests)), str(arrow))
+
+
+def mismatches(record: Record, columns: Sequence[pa.Field], at: tuple[str, ...] = ()) -> Iterator[tuple[Any, str]]:
     """Yield place and message of each column that is missing, unknown, repeated or of another type."""
-    names = [column.name for column in columns]
-    for i, column in enumerate(columns):
-        place = (*at, column.name)
-        if column.name in names[:i]:
-            yield place, "The column is given more than once"
-        elif column.name not in record.fields:
-            yield place, "Extra inputs are not permitted"
+    names = Counter(column.name for column in columns)
+    yield from (((*at, name), "The column is given more than once") for name, count in names.items() if count > 1)
+    for column in columns:
+        if column.name in record.fields:
+            yield from _mismatch(record.fields[column.name], column.type, (*at, column.name))
         else:
-            yield from _mismatch(record.fields[column.name], column, place)
+            yield (*at, column.name), "Extra inputs are not permitted"
     for name, field in record.fields.items():
         if field.default is REQUIRED and name not in names:
             yield (*at, name), "Field required"
 
 
-def _mismatch(field: Field | Record | None, column: Column, at: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
-    name = column.type.name
-    if name == "null" or field is None:
-        return
-    if isinstance(field, Record):
-        field = Field("record", {}, item=field)
+def _mismatch(field: Field, arrow: pa.DataType, at: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
+    kind = kind_of(arrow)
     accepted, wanted = _ACCEPTED[field.kind]
-    zoned = name == "timestamp" and column.type.detail
-    if name not in accepted or zoned or (bad := unsupported(column)) and not column.children:
-        given = "timestamp with time zone" if zoned else unsupported(column) or _NAMES.get(name, name)
-        yield at, f"The column must have {wanted}, not {given}"
-    elif name == "record" and isinstance(field.item, Record):
-        yield from mismatches(field.item, column.children, at)
-    elif name in LISTS:
-        yield from _mismatch(field.item, column.children[0], at)
-    elif bad:
-        yield at, f"The column must have {wanted}, not {bad}"
+    if kind == "null":
+        return
+    if kind not in accepted:
+        yield at, f"The column must have {wanted}, not {kind}"
+    elif isinstance(field.item, Record):
+        yield from mismatches(field.item, arrow.fields, at)
+    elif field.item is not None:
+        yield from _mismatch(field.item, arrow.value_type, at)
 
 
-def values(field: Field | Record, array: Array | None, length: int) -> Any:
-    """Return a column of a described field as arrays; raise Doubtful unless all of its values are surely valid.
+def table(record: Record, names: Sequence[str], columns: Sequence[pa.Array], length: int) -> dict[str, Any]:
+    """Return the columns of a record, those that are absent too; raise as `values` does."""
+    by_name, found = dict(zip(names, columns, strict=True)), {}
+    for name, field in record.fields.items():
+        column = by_name.get(name)
+        if column is None and field.default is not None:
+            column = pa.repeat(field.default, length)
+        elif column is None or types.is_null(column.type):
+            column = pa.nulls(length, field.arrow())
+        found[name] = values(field, column)
+    return found
+
+
+def values(field: Field, array: pa.Array) -> Any:
+    """Return a column as arrays; raise NeedsFullValidation unless all of its values are surely valid.
 
     A text is `Words`, None if null; a number, float64, NaN if null; an integer, int64, or as a number if it
     may be null; a flag, bool, likewise; a time, datetime64[us], NaT if null; a record, a dict; a list, `Lists`.
     """
-    if isinstance(field, Record):
-        field = Field("record", {}, item=field)
-    if array is None or array.field.type.name == "null":
-        return _absent(field, length, given=array is not None)
-    valid = array.valid()
-    if valid is not None and valid.all():
-        valid = None
-    if valid is not None and not field.nullable:
-        raise Doubtful
-    readers = {"list": _lists, "record": _record, "text": _texts, "time": _times, "flag": _flags}
-    return readers.get(field.kind, _numbers)(field, array, valid)
-
-
-def table(record: Record, columns: tuple[Array, ...], length: int) -> dict[str, Any]:
-    """Return the columns of a record, those that are absent too; raise as `values` does."""
-    by_name = {column.field.name: column for column in columns}
-    return {name: values(field, by_name.get(name), length) for name, field in record.fields.items()}
-
-
-def _record(field: Field, array: Array, valid: Any) -> dict[str, Any]:
-    record = field.item
-    if valid is not None or not isinstance(record, Record) or record.checks or record.whole:
-        raise Doubtful
-    stop = array.start + array.length
-    children = tuple(child.slice(array.start, stop) for child in array.children)
-    return table(record, children, array.length)
-
-
-def _flags(_: Field, array: Array, valid: Any) -> Any:
-    found = array.bits(1)
-    return found if valid is None else np.where(valid, found, np.nan)
-
-
-def _absent(field: Field, length: int, given: bool) -> Any:
-    if not given and field.kind in ("flag", "integer", "number") and field.default not in (REQUIRED, None):
-        return np.full(length, field.default)
-    if not field.nullable or (not given and field.default is not None):
-        raise Doubtful
-    if field.kind == "text":
-        return Words([None], np.zeros(length, np.int64))
+    if array.null_count and not field.nullable:
+        raise NeedsFullValidation
     if field.kind == "list":
-        item = field.item
-        assert item is not None
-        return Lists(np.zeros(length, np.int64), _nothing(item))
-    if field.kind == "time":
-        return np.full(length, "NaT", "M8[us]")
+        return _lists(field, array)
     if field.kind == "record":
-        raise Doubtful
-    return np.full(length, np.nan)
+        return _record(field, array)
+    if field.kind == "text":
+        words = _words(array)
+        _validate(field, [word for word in words.words if word is not None])
+        return words
+    return _times(array) if field.kind == "time" else _numbers(field, array)
 
 
-def _nothing(field: Field | Record) -> Any:
-    """Return a column without values."""
-    if isinstance(field, Record):
-        return {name: _nothing(part) for name, part in field.fields.items()}
-    if field.kind == "record" and field.item is not None:
-        return _nothing(field.item)
-    return _absent(field._replace(nullable=True, default=None), 0, given=False)
+def _validate(field: Field, some: list[Any]) -> None:
+    """Raise NeedsFullValidation unless Pydantic accepts these values and does not change them."""
+    try:
+        if field.validate is None or field.validate(some) != some:
+            raise NeedsFullValidation
+    except ValidationError as err:
+        raise NeedsFullValidation from err
 
 
-def _lists(field: Field, array: Array, valid: Any) -> Lists:
-    counts = np.diff(array.offsets())
-    real = counts if valid is None else counts[valid]
-    low, high = field.bounds.get("min_length", 0), field.bounds.get("max_length", MAX_ITEMS)
-    if len(real) and (real.min() < low or real.max() > high) or valid is not None and counts[~valid].any():
-        raise Doubtful
-    found = items(array)
-    assert field.item is not None
-    return Lists(counts, values(field.item, found, found.length))
+def _record(field: Field, array: pa.Array) -> dict[str, Any]:
+    if array.null_count or not isinstance(field.item, Record) or field.item.validators:
+        raise NeedsFullValidation
+    return table(field.item, *_children(array), len(array))
 
 
-def _numbers(field: Field, array: Array, valid: Any) -> Any:
-    found = _decimals(array) if array.field.type.name == "decimal" else array.numpy(1, array.field.type.format)
-    real = found if valid is None else found[valid]
+def _children(array: pa.StructArray) -> tuple[list[str], list[pa.Array]]:
+    return [child.name for child in array.type.fields], [array.field(i) for i in range(array.type.num_fields)]
+
+
+def _lists(field: Field, array: pa.Array) -> Lists:
+    ends, items = _items(array)
+    counts, valid = np.diff(ends), _valid(array)
+    if counts[~valid].any() or not isinstance(field.item, Field):
+        raise NeedsFullValidation
+    lengths = counts[valid].tolist() or [0]
+    _validate(field, [[None] * min(lengths), [None] * max(lengths)] if valid.any() else [])
+    items = pa.nulls(len(items), field.item.arrow()) if types.is_null(items.type) else items
+    return Lists(counts, values(field.item, items))
+
+
+def _items(array: pa.Array) -> tuple[np.ndarray[Any, np.dtype[np.int64]], pa.Array]:
+    """Return where lists begin and end among their items, n + 1 positions, and the items of all."""
+    if types.is_fixed_size_list(array.type):
+        ends = np.arange(array.offset, array.offset + len(array) + 1) * array.type.list_size
+    else:
+        ends = array.offsets.to_numpy().astype(np.int64)
+    return ends - ends[0], array.values.slice(int(ends[0]), int(ends[-1] - ends[0]))
+
+
+def _valid(array: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which values are not null."""
+    if not array.null_count:
+        return np.ones(len(array), np.bool_)
+    if types.is_null(array.type):
+        return np.zeros(len(array), np.bool_)
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].astype(np.bool_)
+
+
+def _numbers(field: Field, array: pa.Array) -> Any:
+    found = array.to_numpy(zero_copy_only=False)
+    if field.kind == "number" or field.nullable:
+        found = found.astype(np.float64)  # also of decimals, and of flags with None
+    real = found[_valid(array)] if array.null_count else found
+    if real.dtype.kind == "f" and not np.isfinite(real).all():
+        raise NeedsFullValidation
     if field.kind == "integer":
-        if real.dtype.kind == "f" and not (np.isfinite(real).all() and (np.abs(real) < 2**53).all()):
-            raise Doubtful
-        if (real != real.astype(np.int64)).any() or real.dtype.kind == "u" and (real > 2**53).any():
-            raise Doubtful
-        if valid is None:
-            found = found.astype(np.int64)
-    elif real.dtype.kind == "f" and not np.isfinite(real).all():
-        raise Doubtful
-    _in_bounds(field, real)
-    if valid is None and field.kind == "integer" and not field.nullable:
+        if (np.abs(real.astype(np.float64)) >= 2**53).any() or (real % 1).any():
+            raise NeedsFullValidation
+        found = found if field.nullable else found.astype(np.int64)
+    extremes = [real.min(), real.max()] if field.interval and len(real) else np.unique(real)
+    some = np.array(extremes).tolist()
+    _validate(field, [bool(value) for value in some] if field.kind == "flag" else some)
+    return found
+
+
+def _times(array: pa.Array) -> Any:
+    if not types.is_timestamp(array.type):
+        raise NeedsFullValidation  # texts
+    raw = array.to_numpy(zero_copy_only=False)
+    real = raw[_valid(array)]
+    coarse = raw.dtype != "M8[ns]"  # nanoseconds since 1970 are always within a datetime's years
+    if np.isnat(real).any() or coarse and ((real < _FIRST_DAY).any() or (real > _LAST_DAY).any()):
+        raise NeedsFullValidation
+    return raw.astype("M8[us]")
+
+
+def _words(array: pa.Array) -> Words:
+    """Return a column of texts; of a dictionary, the words that are used, each copied once."""
+    if types.is_dictionary(array.type):
+        indices = np.where(_valid(array), array.indices.to_numpy(zero_copy_only=False), -1).astype(np.int64)
+        used, places = np.unique(indices, return_inverse=True)
+        return Words([None if i < 0 else array.dictionary[i].as_py() for i in used.tolist()], places)
+    known: dict[str | None, int] = {}
+    places = [known.setdefault(text, len(known)) for text in array.to_numpy(zero_copy_only=False).tolist()]
+    return Words(list(known), np.array(places, np.int64))
+
+
+def rows(names: Sequence[str], columns: Sequence[pa.Array], length: int) -> list[dict[str, Any]]:
+    """Return a dict for each row, with the values that JSON would have."""
+    if not names:
+        return [{} for _ in range(length)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*map(_python, columns), strict=True)]
+
+
+def _python(array: pa.Array) -> list[Any]:
+    kind = kind_of(array.type)
+    if kind == "text":
+        words, places = _words(array)
+        return [words[place] for place in places.tolist()]
+    if kind == "struct":
+        found: list[Any] = rows(*_children(array), len(array))
+    elif kind == "list":
+        ends, items = _items(array)
+        parts = _python(items)
+        found = [parts[start:end] for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
+    elif kind == "timestamp":  # Pydantic truncates what is beyond microseconds
+        raw = array.to_numpy(zero_copy_only=False)
+        found = np.datetime_as_string(raw.astype("M8[us]") if raw.dtype == "M8[ns]" else raw).tolist()
+    elif kind in ("float", "decimal"):
+        found = array.to_numpy(zero_copy_only=False).astype(np.float64).tolist()
+    else:
+        return list(array.to_pylist())
+    if not array.null_count:
         return found
-    found = found.astype(np.float64)
-    if valid is not None:
-        found[~valid] = np.nan
-    return found
-
-
-def _in_bounds(field: Field, found: Any) -> None:
-    checks = {
-        "ge": lambda bound: found >= bound,
-        "gt": lambda bound: found > bound,
-        "le": lambda bound: found <= bound,
-        "lt": lambda bound: found < bound,
-        "multiple_of": lambda bound: found % bound == 0,
-    }
-    if not all(checks[name](bound).all() for name, bound in field.bounds.items()):
-        raise Doubtful
-
-
-def _decimals(array: Array) -> Any:
-    words = array.numpy(1, "<i8,<i8")
-    low, scale = words["f0"], array.field.type.detail
-    if (words["f1"] != low >> 63).any() or (np.abs(low) > 2**53).any() or scale > 22:
-        raise Doubtful
-    return low / 10.0**scale  # both are exact, so the quotient is the nearest number
-
-
-def _times(field: Field, array: Array, valid: Any) -> Any:
-    if array.field.type.name != "timestamp":
-        raise Doubtful  # texts
-    raw = array.numpy(1, array.field.type.format)
-    real = raw if valid is None else raw[valid]
-    if field.bounds or np.isnat(real).any():
-        raise Doubtful
-    if raw.dtype != "M8[ns]" and ((real < _FIRST_DAY).any() or (real > _LAST_DAY).any()):
-        raise Doubtful
-    found = raw.astype("M8[us]")
-    if valid is not None:
-        found[~valid] = np.datetime64("NaT")
-    return found
-
-
-def _texts(field: Field, array: Array, _: Any) -> Words:
-    found = words(array)
-    kinds = {kind for kind in found.words if kind is not None}
-    low, high = field.bounds.get("min_length", 0), field.bounds.get("max_length", MAX_TEXT_BYTES)
-    matches = re.compile(field.bounds.get("pattern", "")).match
-    if not all(low <= len(kind) <= high and matches(kind) for kind in kinds):
-        raise Doubtful
-    if field.choices and not kinds <= set(field.choices) or None in found.words and not field.nullable:
-        raise Doubtful
-    return found
+    return [value if there else None for value, there in zip(found, _valid(array).tolist(), strict=True)]

@@ -1,32 +1,24 @@
-"""The fields of a request schema, described once for all readers that are faster than Pydantic.
+"""The fields of a request schema as columns, and Pydantic's judgement of many values at once.
 
-A description accepts no more than the schema. Whatever it cannot express is `Unknown`, and is left to Pydantic.
+A description accepts no more than the schema. What it cannot express is `Unknown`, and is left to Pydantic, row by row.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
-from pydantic import BaseModel, NaiveDatetime, Strict, WithJsonSchema
-from pydantic.fields import FieldInfo
+import pyarrow as pa
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import BaseModel, ConfigDict, NaiveDatetime, Strict, TypeAdapter, WithJsonSchema
 
 from app.strict import LocalTime
 
 REQUIRED = object()
 _HAS_TIME = get_args(LocalTime)[1]
-_BOUNDS = {
-    Ge: "ge",
-    Gt: "gt",
-    Le: "le",
-    Lt: "lt",
-    MultipleOf: "multiple_of",
-    MinLen: "min_length",
-    MaxLen: "max_length",
-}
-_SCALARS: dict[Any, str] = {str: "text", bool: "flag", int: "integer", float: "number", NaiveDatetime: "time"}
+_SCALARS = {str: "text", bool: "flag", int: "integer", float: "number", NaiveDatetime: "time"}
+_ARROW = {"text": pa.string(), "flag": pa.bool_(), "integer": pa.int64(), "number": pa.float64()}
 
 
 class Unknown(Exception):
@@ -34,105 +26,78 @@ class Unknown(Exception):
 
 
 class Field(NamedTuple):
-    """A field: its kind, its bounds, whether it may be null, and its default."""
+    """A field of a model, or the items of a list."""
 
-    kind: Literal["text", "flag", "integer", "number", "time", "record", "list"]
-    bounds: dict[str, Any]
-    nullable: bool = False
-    default: Any = REQUIRED
-    choices: tuple[str, ...] = ()
+    kind: str
+    """text, flag, integer, number, time, record or list."""
+    validate: Callable[[list[Any]], list[Any]] | None = None
+    """Validates a list of values; for a list, of lists with any items; None for a record."""
+    interval: bool = True
+    """Whether all numbers between two valid ones are valid."""
     item: Field | Record | None = None
     """The items of a list, or the fields of a record."""
+    nullable: bool = False
+    default: Any = REQUIRED
+
+    def arrow(self) -> pa.DataType:
+        """Return the Arrow type of the field."""
+        if isinstance(self.item, Record):
+            return pa.struct({name: field.arrow() for name, field in self.item.fields.items()})
+        if self.item is not None:
+            return pa.list_(self.item.arrow())
+        return _ARROW.get(self.kind, pa.timestamp("us"))
 
 
 class Record(NamedTuple):
-    """The fields of a model, and the checks of its values and of the whole, which raise ValueError."""
+    """The fields of a model, and whether the model has validators of its own."""
 
-    model: type[BaseModel]
     fields: dict[str, Field]
-    checks: dict[str, list[Callable[[Any], Any]]]
-    whole: list[Callable[[Any], Any]]
+    validators: bool
 
 
 def describe(model: type[BaseModel]) -> Record:
-    """Return the description of a model; raise Unknown if it has what the other readers cannot do."""
+    """Return the description of a model; raise Unknown if it has what arrays cannot express."""
     config, decorators = model.model_config, model.__pydantic_decorators__
     if config.get("extra") != "forbid" or config.get("allow_inf_nan", True):
         raise Unknown(f"{model.__name__} allows unknown fields, NaN or infinities")
-    if set(config) - {"extra", "frozen", "allow_inf_nan", "json_schema_extra", "title"}:
-        raise Unknown(f"the configuration of {model.__name__}")
-    if decorators.validators or decorators.root_validators or model.__pydantic_post_init__:
-        raise Unknown(f"validators of {model.__name__}")
-    used = {*decorators.field_validators, *decorators.model_validators, *model.model_fields}
-    if public := {name for name in vars(model) if not name.startswith(("_", "model_"))} - used:
-        raise Unknown(f"{', '.join(sorted(public))} of {model.__name__}")  # the rows of other readers lack them
-    checks: dict[str, list[Callable[[Any], Any]]] = {}
-    for decorator in decorators.field_validators.values():
-        _after(decorator)
-        for name in decorator.info.fields:
-            checks.setdefault(name, []).append(getattr(model, decorator.cls_var_name))
-    whole = [_after(decorator).func for decorator in decorators.model_validators.values()]
-    fields = {name: _field(name, info) for name, info in model.model_fields.items()}
-    return Record(model, fields, checks, whole)
+    validators = [*decorators.field_validators.values(), *decorators.model_validators.values()]
+    after = all(decorator.info.mode == "after" for decorator in validators)
+    if not after or decorators.validators or decorators.root_validators or model.__pydantic_post_init__:
+        raise Unknown(f"{model.__name__} has validators that may change a value")
+    fields = {}
+    for name, info in model.model_fields.items():
+        if info.alias or info.validation_alias or info.default_factory:
+            raise Unknown(f"alias or default of {name}")
+        default = REQUIRED if info.is_required() else info.default
+        fields[name] = _field(info.annotation, info.metadata, config)._replace(default=default)
+    return Record(fields, bool(validators))
 
 
-def _after(decorator: Any) -> Any:
-    if decorator.info.mode != "after":
-        raise Unknown(f"{decorator.cls_var_name} does not validate after the types")
-    return decorator
-
-
-def _field(name: str, info: FieldInfo) -> Field:
-    if info.alias or info.validation_alias or info.default_factory:
-        raise Unknown(f"alias or default of {name}")
-    default = REQUIRED if info.is_required() else info.default
-    return _kind(info.annotation, info.metadata)._replace(default=default)
-
-
-def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> Field:
-    """Return the field for a type with its bounds."""
-    if get_origin(annotation) is Annotated:
-        inner, *more = get_args(annotation)
-        return _kind(inner, [*more, *metadata])
-    if get_origin(annotation) in (Union, types.UnionType):
-        inner, *others = [part for part in get_args(annotation) if part is not types.NoneType]
-        if others:
+def _field(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> Field:
+    """Return the field of a type with its constraints."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _field(arguments[0], [*arguments[1:], *constraints], config)
+    if origin in (Union, types.UnionType):
+        options = [option for option in arguments if option is not types.NoneType]
+        if len(options) > 1:
             raise Unknown(f"the union {annotation}")
-        return _kind(inner, metadata)._replace(nullable=True)
-    metadata, local = list(metadata), annotation is NaiveDatetime
-    if local and _HAS_TIME not in metadata:
-        raise Unknown(f"{annotation} without {LocalTime}")
-    bounds = _bounds([item for item in metadata if not local or item is not _HAS_TIME])
-    if annotation in _SCALARS:
-        return Field(_SCALARS[annotation], bounds)  # type: ignore[arg-type]
-    if get_origin(annotation) is Literal and all(isinstance(choice, str) for choice in get_args(annotation)):
-        return Field("text", bounds, choices=get_args(annotation))
-    if get_origin(annotation) is list:
-        return Field("list", bounds, item=_kind(*get_args(annotation)))
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not bounds:
-        return Field("record", bounds, item=describe(annotation))
-    raise Unknown(f"the type {annotation}")
+        return _field(options[0], constraints, config)._replace(nullable=True)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not constraints:
+        return Field("record", item=describe(annotation))
+    if origin is list and all(isinstance(one, MinLen | MaxLen) for one in constraints):
+        return Field("list", _validator(list[Any], constraints, config), item=_field(arguments[0], [], config))
+    interval = all(isinstance(one, Ge | Gt | Le | Lt | Strict) for one in constraints)
+    kind = _SCALARS.get(annotation)
+    if origin is Literal and all(isinstance(choice, str) for choice in arguments):
+        kind = "text"
+    timed = kind == "time" and not all(one is _HAS_TIME or isinstance(one, WithJsonSchema) for one in constraints)
+    if kind is None or timed:
+        raise Unknown(f"the type {annotation} with {constraints}")
+    return Field(kind, _validator(annotation, constraints, config), interval)
 
 
-def _bounds(metadata: Iterable[Any]) -> dict[str, Any]:
-    bounds: dict[str, Any] = {}
-    for item in metadata:
-        if name := _BOUNDS.get(type(item)):
-            bounds[name] = getattr(item, name)
-        elif pattern := getattr(item, "pattern", None):
-            bounds["pattern"] = _pattern(pattern)
-        elif not isinstance(item, Strict | WithJsonSchema):
-            raise Unknown(f"the constraint {item}")
-    return bounds
-
-
-def _pattern(pattern: str) -> str:
-    r"""Return a pattern for `re` that matches what Pydantic's does.
-
-    Rust's `$` is Python's `\Z`, and its classes are of Unicode: only anchored patterns of ASCII classes are known.
-    """
-    body = pattern.removeprefix("^").removesuffix("$")
-    known = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789[]{},-_ ")
-    if pattern != f"^{body}$" or set(body) - known:
-        raise Unknown(f"the pattern {pattern}")
-    return rf"^{body}\Z"
+def _validator(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> Callable[[list[Any]], list[Any]]:
+    value = Annotated[(annotation, *constraints)] if constraints else annotation  # type: ignore[misc]
+    adapter: TypeAdapter[list[Any]] = TypeAdapter(list[value], config=config)  # type: ignore[valid-type]
+    return adapter.validate_python

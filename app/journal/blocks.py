@@ -12,8 +12,7 @@ import numpy as np
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, column, select, values
 
-from app.columns.batches import rows_of
-from app.columns.rows import COLUMNS
+from app.columns.batches import COLUMNS, rows_of
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Request
 from app.journal.tables import SPAN_SECONDS, blocks

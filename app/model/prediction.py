@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from app.columns.answer import Texts, write
+from app.columns.stream import write
 from app.features import Floats
 from app.interface import FEATURE_NAMES, ROWS, Request, columns, compute, compute_one
 from app.metrics import Metrics
@@ -87,19 +88,16 @@ class Predictions(NamedTuple):
 
     def arrow_batch(self) -> bytes:
         """Return the predictions as an Arrow stream with the columns of `schemas.Prediction`."""
-        count, risks, threshold = len(self.ids), np.array(self.probabilities), self.served.bundle.threshold
-        constant = {
-            name: Texts(value.encode() * count, len(value.encode()))
-            for name, value in self.served.constant["model"].items()
-        }
-        columns_ = {
-            "prediction_id": Texts("".join(self.ids).encode(), len(self.ids[0])),
-            "probability": risks,
-            "alert": risks >= threshold,
-            "threshold": np.full(count, threshold),
-            "model": constant,
-        }
-        return write(columns_, count)
+        risks, threshold = np.array(self.probabilities), self.served.bundle.threshold
+        return write(
+            {
+                "prediction_id": pa.array(self.ids),
+                "probability": pa.array(risks),
+                "alert": pa.array(risks >= threshold),
+                "threshold": pa.repeat(threshold, len(risks)),
+                "model": pa.repeat(pa.scalar(self.served.constant["model"]), len(risks)),
+            }
+        )
 
     def contents(self) -> list[dict[str, Any]]:
         """Return the fields of each prediction, as `schemas.Prediction` has them."""

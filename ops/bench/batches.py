@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from app.api.edge import MAX_BODIES
-from app.columns.rows import COLUMNS
+from app.columns.batches import COLUMNS
 from app.columns.stream import MEDIA_TYPE
 from app.interface import ROWS, Request, columns, compute
 from app.model import bundle as model

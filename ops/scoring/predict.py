@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from app.api.batches import BATCH
 from app.api.bodies import Invalid
-from app.columns.rows import COLUMNS
+from app.columns.batches import COLUMNS
 from app.features import Floats
 from app.interface import Request, compute
 from app.model.bundle import Bundle, predict

@@ -138,5 +138,7 @@ WRITERS: dict[str, Callable[[Rows], bytes]] = {
     "times as text": cast(pa.string(), *TIMES),
     "32 bits": cast(pa.float32(), "flight_number"),
     "large_list": cast(pa.large_list(pa.struct({name: pa.float64() for name in HOUR})), "weather"),
+    "ZSTD": lambda rows: stream(table(rows), compression="zstd"),
+    "LZ4": lambda rows: stream(table(rows), 7, compression="lz4"),
     "a slice": lambda rows: stream(table([rows[0], *rows, rows[0]]).slice(1, len(rows))),
 }
