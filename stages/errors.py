@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -46,9 +46,10 @@ def expected(err: Exception) -> OnTimeError | None:
 def run(main: Callable[[], None]) -> None:
     """Run a command; on an expected error, print one line to stderr and exit with its code; after Ctrl-C, with 130."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         environment.check()
         main()
-        gc.freeze()  # nothing to collect when Python ends, which takes 1 s with MLflow imported
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as err:  # pylint: disable=broad-exception-caught # all others are raised again

@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
-from stages import frames, interface, metrics, model_card, params, plots, recording
+from stages import frames, interface, metrics, model_card, params, plots, tracking
 from stages.boosting import Source
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, ROLLING_FILE, rounded, write_json
@@ -189,7 +189,8 @@ def main() -> None:
     """Read build/features and build/bundle; write the test predictions and reports/."""
     all_params = params.load()
     p, names = all_params.evaluate, interface.scenarios(all_params.problem)
-    with recording.stage_run("evaluate", p, inputs=["build/features", "build/bundle", str(ROLLING_FILE)]) as log:
+    inputs = ["build/features", "build/bundle", str(ROLLING_FILE)]
+    with tracking.stage_run("evaluate", p.model_dump(mode="json"), inputs) as log:
         settings = MetricSettings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train = Source.files("train")

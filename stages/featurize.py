@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import frames, interface, on_ray, params, partitions, recording
+from stages import frames, interface, on_ray, params, partitions, tracking
 from stages.cluster import cluster
 from stages.errors import ParamsInvalid, run
 from stages.files import write_json
@@ -150,7 +150,7 @@ def golden_requests(
 def main() -> None:
     """Read build/tables; write features, lookups and samples to build/features."""
     p = params.load()
-    with recording.stage_run("featurize", p.featurize, inputs=["build/tables"]) as log:
+    with tracking.stage_run("featurize", p.featurize.model_dump(mode="json"), ["build/tables"]) as log:
         store = partitions.written(p.problem)
         lookups = fit_lookups(store, p)
         shutil.rmtree(OUT_DIR, ignore_errors=True)

@@ -37,7 +37,7 @@ def training_run(client: MlflowClient, digest: str, p: Params) -> str:
     for found in tracking.find_runs(client, tags):
         if not download.absent(found.data.tags[tracking.MODEL_URI_TAG], tracking.tracking_uri()):
             return str(found.info.run_id)
-    with tracking.stage_run("train", p.train.model_dump(mode="json"), inputs=["build/features"]) as log:
+    with tracking.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
         log.tags({"restored": "true"})
         log.bundle(BUNDLE_DIR)
     return log.run_id

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
-from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
@@ -130,14 +128,12 @@ def pipeline_run(client: mlflow.MlflowClient) -> str:
 
 
 @contextmanager
-def stage_run(
-    stage: str, params: Mapping[str, Any] | None = None, inputs: Sequence[str] = (), started: float | None = None
-) -> Iterator[StageLog]:
+def stage_run(stage: str, params: Mapping[str, Any] | None = None, inputs: Sequence[str] = ()) -> Iterator[StageLog]:
     """Log a stage as a child of the pipeline run: parameters, inputs with DVC's MD5, duration and status.
 
-    `started` is in seconds since 1970, by default now.
+    MLflow is connected first, so that an unreachable server ends the stage before it computes anything.
     """
-    started = time.time() if started is None else started
+    started = time.monotonic()
     client = connect()
     parent_id = pipeline_run(client)
     tags = {PARENT_TAG: parent_id, STAGE_TAG: stage, "git.commit": git.commit()}
@@ -153,7 +149,7 @@ def stage_run(
                 mlflow.log_input(_Dataset(source, name=path, digest=digest.removesuffix(".dir")), context=stage)
                 mlflow.set_tag(f"dvc.md5.{path}", digest)
             yield StageLog(run.info.run_id, parent_id)
-            mlflow.log_metric("duration_seconds", time.time() - started)
+            mlflow.log_metric("duration_seconds", time.monotonic() - started)
         status = "FINISHED"
     finally:
         client.set_terminated(parent_id, status)
@@ -169,17 +165,6 @@ def log_bundle(directory: Path) -> None:
         name="model",
         signature=ModelSignature(inputs=numbers, outputs=Schema([ColSpec("double")])),
         extra_files=[str(directory / name) for name in (model.MANIFEST_FILE, model.REFERENCE_FILE)],
-        pip_requirements=_requirements(),
+        pip_requirements=[f"{name}=={version(name)}" for name in ("lightgbm", "numpy")],
     )
     mlflow.set_tags({DIGEST_TAG: sha256(directory / model.MANIFEST_FILE), MODEL_URI_TAG: info.model_uri})
-
-
-def prepare_bundle() -> None:
-    """Do in advance what takes 4 s of `log_bundle`: its imports, and MLflow's list of all installed packages."""
-    for name in ("lightgbm", "mlflow.lightgbm"):
-        import_module(name)
-    warn_dependency_requirement_mismatches(_requirements())
-
-
-def _requirements() -> list[str]:
-    return [f"{name}=={version(name)}" for name in ("lightgbm", "numpy")]

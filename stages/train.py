@@ -15,7 +15,7 @@ import pandas as pd
 from app.features import Floats
 from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
-from stages import distributed, frames, params, recording
+from stages import distributed, frames, params, tracking
 from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.errors import DataInvalid, run
 from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
@@ -154,7 +154,7 @@ def write_bundle(
 def main() -> None:
     """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
     p = params.load()
-    with recording.stage_run("train", p.train, ["build/features"], model=True) as log:
+    with tracking.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
         train = Source.files("train")
         trained = train_on_ray(train, p.train) if p.engine == "ray" else train_here(train, p.train)
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)

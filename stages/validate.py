@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from stages import fetch, params, partitions, recording
+from stages import fetch, params, partitions, tracking
 from stages.checks import check, enforce
 from stages.errors import run
 from stages.files import write_json
@@ -37,7 +33,7 @@ def sample(store: Store, table: str, rows: int) -> pd.DataFrame:
 
 def write_summary(sample: pd.DataFrame, name: str, rows: int, directory: Path) -> Path:
     """Write Evidently's summary of a table's sample as HTML; its ids are random, so it is not a DVC output."""
-    # pylint: disable=import-outside-toplevel # 3 s, for the process that writes summaries
+    # pylint: disable=import-outside-toplevel # takes 3 s, which only the stage needs
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataSummaryPreset
 
@@ -57,19 +53,9 @@ def main() -> None:
     """Check data/ against its digests and the rules; write build/tables and reports/validation.json."""
     p = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        recording.stage_run("validate", p.validate_, ["data"]) as log,
-        ProcessPoolExecutor(1, get_context("spawn"), initializer=gc.disable) as pool,
-    ):
-        pool.submit(import_module, "evidently")  # takes 3 s, meanwhile the tables are read
+    with tracking.stage_run("validate", p.validate_.model_dump(mode="json"), ["data"]) as log:
         store = partitions.write(fetch.DATA_DIR, p.problem, p.partition)
         report = check(store, p)
-        pages = [
-            pool.submit(write_summary, sample(store, table, rows), table, rows, Path(temporary))
-            for table, rows in report["rows"].items()
-            if table in store.dated and rows > SUMMARY_ROWS
-        ]
         write_json(REPORT, report)
         log.metrics(
             rules=len(report["rules"]),
@@ -80,10 +66,12 @@ def main() -> None:
         )
         log.artifact(REPORT)
         enforce(report)
+        large = {table: rows for table, rows in report["rows"].items() if rows > SUMMARY_ROWS and table in store.dated}
+        samples = {table: sample(store, table, rows) for table, rows in large.items()}  # of the rows before repairs
         repair_all(store, report["repairs"])
-        for page in pages:
-            log.artifact(page.result())
-        pool.submit(gc.freeze)  # as in stages/errors.py
+        with tempfile.TemporaryDirectory() as folder:
+            for table, frame in samples.items():
+                log.artifact(write_summary(frame, table, large[table], Path(folder)))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 
-import psutil
 import pytest
 
 from tests.conftest import Clone
@@ -20,50 +18,40 @@ MANY = 100_000
 """Rounds of training that no test waits for."""
 
 
-@contextmanager
-def training(clone: Clone) -> Iterator[Program]:
-    """Run the pipeline until it trains, as the leader of a process group, as a shell does."""
-    program = f"import os; os.setpgrp(); os.execv({REPRO[0]!r}, {REPRO!r})"
+def interrupt(repro: Program) -> None:
+    """Press Ctrl-C, which a terminal sends to the whole process group, and check the last words."""
+    os.killpg(repro.pid, signal.SIGINT)
+    wait_for("the end", lambda: repro.poll() is not None, 60, repro.output)
+    assert repro.returncode == 130 and "Traceback" not in repro.output()
+    assert repro.output().endswith("Stopped. Complete stages are kept: the same command continues after them.\n")
+
+
+def test_a_second_run_is_refused_and_ctrl_c_stops(changing: Clone) -> None:
+    set_param(changing, "train", "rounds", MANY)
+    program = f"import os; os.setpgrp(); os.execv({REPRO[0]!r}, {REPRO!r})"  # as a shell starts a command
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    with started([sys.executable, "-c", program], clone.path, PATH=path, PYTHONUNBUFFERED="1") as repro:
-        repro.wait_until("training", lambda: "python -m stages.train" in repro.output() and logs(repro))
-        yield repro
-
-
-def logs(repro: Program) -> bool:
-    """Tell whether a stage logs, as it does from its first line on."""
-    family = psutil.Process(repro.pid).children(recursive=True)
-    return any("stages.recording" in process.cmdline() for process in family)
-
-
-def test_ctrl_c_is_one_sentence_and_the_next_try_continues(changing: Clone) -> None:
-    set_param(changing, "train", "rounds", MANY)
-    with training(changing) as repro:
-        os.killpg(repro.pid, signal.SIGINT)
-        wait_for("the end", lambda: repro.poll() is not None, 60, repro.output)
-        assert repro.returncode == 130 and "Traceback" not in repro.output()
-        assert repro.output().endswith("Stopped. Complete stages are kept: the same command continues after them.\n")
-    set_param(changing, "train", "rounds", 21)
-    assert executed(changing.run(*REPRO[:-1], "train").stdout) == ["train", "evaluate"]
-
-
-def test_a_second_one_in_the_same_folder_is_refused_and_the_first_goes_on(changing: Clone) -> None:
-    set_param(changing, "train", "rounds", MANY)
-    with training(changing) as repro:
+    with started([sys.executable, "-c", program], changing.path, PATH=path, PYTHONUNBUFFERED="1") as repro:
+        repro.wait_until("training", lambda: "python -m stages.train" in repro.output())
         second = changing.run(*REPRO, check=False)
         assert second.returncode == 1
         assert second.stderr.startswith("error: the pipeline already runs in this folder; run the command again")
         assert repro.poll() is None
-        os.killpg(repro.pid, signal.SIGINT)
-        wait_for("the end", lambda: repro.poll() is not None, 60, repro.output)
+        interrupt(repro)
+    set_param(changing, "train", "rounds", 21)
+    assert executed(changing.run("dvc", "repro", "--single-item", "train").stdout) == ["train"]
 
 
-@pytest.mark.parametrize("stdin", ["terminal", "background"])
-def test_a_stage_that_cannot_log_does_not_compute_to_its_end(changing: Clone, stdin: str) -> None:
-    set_param(changing, "train", "rounds", MANY)
+@pytest.mark.parametrize("seconds", [0.5, 2.5])
+def test_ctrl_c_while_a_stage_imports(small: Clone, seconds: float) -> None:
+    with started([sys.executable, "-m", "stages.train"], small.path) as stage:
+        time.sleep(seconds)  # the moment does not matter
+        stage.send_signal(signal.SIGINT)
+        wait_for("the end", lambda: stage.poll() is not None, 60, stage.output)
+        assert stage.returncode in (130, -signal.SIGINT) and stage.output() == ""
+
+
+def test_a_stage_that_cannot_log_computes_nothing(small: Clone) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " * (stdin == "background")
-    program = f"{ignored}from stages import errors, train; errors.run(train.main)"
-    done = changing.run("python", "-c", program, check=False, MLFLOW_TRACKING_URI=uri)
-    assert done.returncode == 1 and f"error: MLflow is unreachable at {uri}" in done.stderr
-    assert "Traceback" not in done.stderr and "rounds" not in done.stderr
+    done = small.run("python", "-m", "stages.train", check=False, MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: MLflow is unreachable at {uri}")
+    assert "env -u MLFLOW_TRACKING_URI make repro" in done.stderr and done.stderr.count("\n") == 1

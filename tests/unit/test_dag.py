@@ -22,7 +22,6 @@ WITHOUT_EFFECT = {
     "stages.git": "the commit, for MLflow",
     "stages.params": "checks params.yaml; DVC compares its values, and stages/sections.py gives them their meaning",
     "stages.progress": "output to the terminal",
-    "stages.recording": "logs to MLflow, from another process",
     "stages.tracked": "reads params.yaml and dvc.lock",
     "stages.tracking": "logs to MLflow",
 }
