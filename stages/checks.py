@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
-from pandera.errors import SchemaError, SchemaErrors
+from pandera.errors import SchemaErrors
 
-from stages.columns import schema, spare, types
+from stages.columns import schema, spare
 from stages.errors import DataInvalid, ParamsInvalid
 from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
 from stages.params import Params
@@ -17,7 +17,7 @@ from stages.partitions import Partition, Store, split
 from stages.rules import Flags, Rule, Severity, Tables
 
 SAMPLE = 5
-STATUS: dict[Severity, Literal["fail", "warn"]] = {"error": "fail", "warning": "warn"}
+Status = Literal["pass", "warn", "fail"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Outcome:
     most: float
     """The tolerance: a number of violations, or with `share` a share of the rows: no single row is a violation."""
     share: bool = False
+    unsound: bool = False
+    """Whether a column is absent or has another type: the rules between columns cannot run."""
 
     @property
     def table(self) -> str:
@@ -43,14 +45,24 @@ class Outcome:
         return int(self.broken.sum())
 
     @property
-    def status(self) -> Literal["pass", "warn", "fail"]:
-        """Return `pass` if the violations are within the tolerance, else `warn` or `fail` by severity."""
-        return Tally(self, len(self.broken), self.violating).status
-
-    @property
     def of_rows(self) -> bool:
         """Return whether the flags are of the table's rows, rather than of days, columns or other objects."""
         return None in self.broken.index.names
+
+    def tolerance(self, checked: int) -> int:
+        """Return the number of violations that are tolerated among the checked rows."""
+        return int(self.most * checked) if self.share else int(self.most)
+
+    @property
+    def status(self) -> Status:
+        """Return the status of the rule on these tables alone."""
+        return self.status_of(self.violating, len(self.broken))
+
+    def status_of(self, violating: int, checked: int) -> Status:
+        """Return `pass` for violations within the tolerance, else `warn` or `fail` by severity."""
+        if violating <= self.tolerance(checked):
+            return "pass"
+        return "fail" if self.severity == "error" else "warn"
 
     def keys(self, tables: Tables, most: int | None = None) -> list[dict[str, str]]:
         """Return the keys of violations, at most `most`, as text, as `repair` matches them."""
@@ -73,14 +85,9 @@ class Tally:
     """Of the first violations: those of the report, and as many as can be repaired."""
 
     @property
-    def tolerance(self) -> int:
-        """Return the number of violations that are tolerated."""
-        return int(self.rule.most * self.checked) if self.rule.share else int(self.rule.most)
-
-    @property
-    def status(self) -> Literal["pass", "warn", "fail"]:
-        """Return `pass` if the violations are within the tolerance, else `warn` or `fail` by severity."""
-        return STATUS[self.rule.severity] if self.violating > self.tolerance else "pass"
+    def status(self) -> Status:
+        """Return the status of the rule on all partitions."""
+        return self.rule.status_of(self.violating, self.checked)
 
     def add(self, outcome: Outcome, tables: Tables) -> None:
         """Add the result on a partition, whose tables have the keys."""
@@ -99,9 +106,9 @@ class Tally:
             "description": self.rule.description,
             "checked": self.checked,
             "violating": self.violating,
-            "tolerance": self.tolerance,
+            "tolerance": self.rule.tolerance(self.checked),
             "status": self.status,
-            "sample": [" ".join(f"{k}={v}" for k, v in key.items()) for key in self.keys[:SAMPLE]],
+            "sample": [" ".join(f"{name}={value}" for name, value in key.items()) for key in self.keys[:SAMPLE]],
         }
 
 
@@ -143,20 +150,15 @@ def column_set(found: Iterable[object], table: str) -> Outcome:
 
 def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
     """Check the share of missing values in the columns that may have them."""
-    shares = {column: 0.0 for column, described in COLUMNS[table].items() if spare(described)}
-    shares |= {c: s for c in COLUMNS[table] if (s := p.validate_.missing_share.get(f"{table}.{c}")) is not None}
-    return [
-        Outcome(
-            f"{table}.{column}.missing",
-            "warning" if spare(described) else "error",
-            f"At most {shares[column]:.1%} of the values are missing.",
-            frame[column].isna(),
-            shares[column],
-            share=True,
-        )
-        for column, described in COLUMNS[table].items()
-        if column in shares and column in frame
-    ]
+    outcomes = []
+    for column, described in COLUMNS[table].items():
+        share = p.validate_.missing_share.get(f"{table}.{column}", 0.0 if spare(described) else None)
+        if share is not None and column in frame:
+            severity: Severity = "warning" if spare(described) else "error"
+            description = f"At most {share:.1%} of the values are missing."
+            missing = frame[column].isna()
+            outcomes.append(Outcome(f"{table}.{column}.missing", severity, description, missing, share, share=True))
+    return outcomes
 
 
 def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
@@ -169,10 +171,11 @@ def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
     outcomes = []
     for column, described in COLUMNS[table].items():
         rows = cases.loc[cases["column"] == column, "index"]
-        whole = column not in frame or bool(rows.isna().any())
-        flags = pd.Series(frame.index.isin(rows) | whole, index=frame.index)
+        unsound = column not in frame or bool(rows.isna().any())  # a case without a row is one of the whole column
+        flags = pd.Series(frame.index.isin(rows) | unsound, index=frame.index)
         name = f"{table}.{column}"
-        outcomes.append(Outcome(name, "error", str(described.description), flags, p.validate_.tolerance.get(name, 0)))
+        most = p.validate_.tolerance.get(name, 0)
+        outcomes.append(Outcome(name, "error", str(described.description), flags, most, unsound=unsound))
     return outcomes
 
 
@@ -181,33 +184,21 @@ def contents(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
     return [*column_values(frame, table, p), *missing_values(frame, table, p)]
 
 
-def structure(tables: Tables, p: Params) -> list[Outcome]:
-    """Check the rows and columns of each table."""
-    outcomes = []
-    for table, frame in ((table, tables[table]) for table in COLUMNS):
-        outcomes += [row_count(len(frame), table, p), column_set(frame, table), *contents(frame, table, p)]
-    return outcomes
-
-
-def is_sound(tables: Tables) -> bool:
-    """Return whether every column exists with its type, which the rules between columns require."""
-    try:
-        for table, described in COLUMNS.items():
-            types(table, described).validate(tables[table])
-    except SchemaError:
-        return False
-    return True
-
-
 def apply_rule(rule: Rule, tables: Tables, p: Params) -> Outcome:
-    """Return the result of a rule between columns, rows and tables, which must be sound."""
+    """Return the result of a rule between columns, rows and tables, whose columns must have their types."""
     broken = rule.broken(tables, p.problem)
     return Outcome(rule.name, rule.severity, rule.description, broken, p.validate_.tolerance.get(rule.name, 0))
 
 
-def apply_rules(tables: Tables, p: Params) -> list[Outcome]:
-    """Return the results of all rules on whole tables."""
-    return [apply_rule(rule, tables_for(rule, tables), p) for rule in RULES]
+def check_whole(tables: Tables, p: Params) -> list[Outcome]:
+    """Return the results of all rules on whole tables, without those between columns if a column is not sound."""
+    outcomes = []
+    for table in COLUMNS:
+        frame = tables[table]
+        outcomes += [row_count(len(frame), table, p), column_set(frame, table), *contents(frame, table, p)]
+    if not any(outcome.unsound for outcome in outcomes):
+        outcomes += [apply_rule(rule, tables_for(rule, tables), p) for rule in RULES]
+    return outcomes
 
 
 def tables_for(rule: Rule, tables: Tables) -> Tables:
@@ -228,53 +219,57 @@ class Check:
     def __init__(self, store: Store, p: Params) -> None:
         self.store, self.p = store, p
         self.sound = True
-        self.tallies: dict[str, Tally] = {}
         self.rows = dict.fromkeys(COLUMNS, 0)
+        self._tallies: dict[str, Tally] = {}
         self._columns: dict[str, set[str]] = {table: set() for table in COLUMNS}
         self._combinations: dict[str, pd.DataFrame] = {}
 
     def run(self) -> list[Tally]:
         """Return the results in the order of tables and rules; without those of the rules if a column is not sound."""
-        for partition in self.store.partitions:
-            self._partition(partition)
+        tables = list(COLUMNS)
+        for partition, own, near in self.store.each(max((rule.reach for rule in RULES), default=0)):
+            self._check_columns(tables, own)
+            self._check_rules(partition, own, near)
+            tables = self.store.dated  # the others are the same in each partition
         for table in COLUMNS:
             self._add(row_count(self.rows[table], table, self.p), {})
             self._add(column_set(self._columns[table], table), {})
         for rule in RULES if self.sound else ():
-            if rule.across or rule.table in self.store.undated:
-                tables = self.store.undated | ({rule.table: self._combinations[rule.name]} if rule.across else {})
-                self._add(apply_rule(rule, tables, self.p), tables)
-        names = [name for table in COLUMNS for name in _names(table)]
+            if rule.across:
+                whole = self.store.undated | {rule.table: self._combinations[rule.name]}
+                self._add(apply_rule(rule, whole, self.p), whole)
+            elif rule.table in self.store.undated:
+                self._add(apply_rule(rule, self.store.undated, self.p), self.store.undated)
+        names = []
+        for table in COLUMNS:
+            names += [f"{table}.rows", f"{table}.columns"]
+            names += [f"{table}.{column}{kind}" for kind in ("", ".missing") for column in COLUMNS[table]]
         names += [rule.name for rule in RULES if self.sound]
-        return [self.tallies[name] for name in names if name in self.tallies]
+        return [self._tallies[name] for name in names if name in self._tallies]
 
     def _add(self, outcome: Outcome, tables: Tables) -> None:
-        self.tallies.setdefault(outcome.name, Tally(outcome)).add(outcome, tables)
+        self._tallies.setdefault(outcome.name, Tally(outcome)).add(outcome, tables)
 
-    def _partition(self, partition: Partition) -> None:
-        own = self.store.own(partition)
-        for table in COLUMNS if partition == self.store.partitions[0] else self.store.dated:
+    def _check_columns(self, tables: list[str], own: Tables) -> None:
+        for table in tables:
             self.rows[table] += len(own[table])
             self._columns[table] |= set(own[table].columns)
             for outcome in contents(own[table], table, self.p):
+                self.sound = self.sound and not outcome.unsound
                 self._add(outcome, own)
-        self.sound = self.sound and is_sound(own)
+
+    def _check_rules(self, partition: Partition, own: Tables, near: Tables) -> None:
         local = self.p.model_copy(update={"problem": partition.only(self.p.problem)})
         for rule in RULES if self.sound else ():
             if rule.across:
                 known = self._combinations.get(rule.name, own[rule.table].iloc[:0])
                 self._combinations[rule.name] = combinations(rule, [known, own[rule.table]])
             elif rule.reach and len(self.store.partitions) > 1:
-                outcome = apply_rule(rule, self.store.around(partition, rule.reach), local)
+                outcome = apply_rule(rule, near, local)
                 inside = outcome.broken.index.isin(own[rule.table].index)
                 self._add(replace(outcome, broken=outcome.broken[inside]), own)
             elif rule.table in self.store.dated:
                 self._add(apply_rule(rule, own, local), own)
-
-
-def _names(table: str) -> list[str]:
-    values = [f"{table}.{column}{kind}" for kind in ("", ".missing") for column in COLUMNS[table]]
-    return [f"{table}.rows", f"{table}.columns", *values]
 
 
 def repairs(tallies: Iterable[Tally]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 import pandera.pandas as pa
 
+Kind = Literal["integer", "real", "time", "text"]
 UTC = pd.DatetimeTZDtype(unit="us", tz="UTC")
 
 
@@ -43,10 +44,10 @@ def text(pattern: str = r"\S", unique: bool = False, spare: bool = False) -> pa.
     return pa.Column(str, check, unique=unique, description=description, metadata=metadata)
 
 
-def kind(column: pa.Column) -> Literal["integer", "real", "time", "text"]:
+def kind(column: pa.Column) -> Kind:
     """Return the kind of a column's values."""
-    name = str(column.dtype)
-    return "time" if "datetime" in name else "integer" if "int" in name else "real" if "float" in name else "text"
+    kinds: dict[str, Kind] = {"datetime": "time", "int": "integer", "float": "real"}
+    return next((found for name, found in kinds.items() if name in str(column.dtype)), "text")
 
 
 def schema(table: str, described: Mapping[str, pa.Column], nullable: Iterable[str]) -> pa.DataFrameSchema:
@@ -63,8 +64,3 @@ def schema(table: str, described: Mapping[str, pa.Column], nullable: Iterable[st
         for name, column in described.items()
     }
     return pa.DataFrameSchema(columns, strict=True, name=table)
-
-
-def types(table: str, described: Mapping[str, pa.Column]) -> pa.DataFrameSchema:
-    """Return a schema of the column types only."""
-    return pa.DataFrameSchema({name: pa.Column(c.dtype, nullable=True) for name, c in described.items()}, name=table)

@@ -56,10 +56,10 @@ def features_within(
     store: Store, period: tuple[date, date], lookups: Lookups, p: interface.Params
 ) -> Iterator[pd.DataFrame]:
     """Yield the features of a period by partition."""
-    for partition in store.partitions:
-        tables = store.around(partition, interface.reach_days(p))
+    for partition, _, tables in store.each(interface.reach_days(p)):
         rows = rows_of(tables, partition, p)
-        if (inside := rows.within(period)).any():
+        inside = rows.within(period)
+        if inside.any():
             yield features(rows.where(inside), tables, lookups, p)
 
 

@@ -170,13 +170,13 @@ def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True
     while True:
         grown = parameters(p, arrivals)
         whole, places = _together(known, arrivals)
-        outcomes = checks.structure(whole, grown)
-        outcomes += checks.apply_rules(whole, grown) if checks.is_sound(whole) else []
+        outcomes = checks.check_whole(whole, grown)
         found = _quarantine(outcomes, arrivals, places)
         _refuse_files(arrivals, p.growth.max_quarantined)
         if not found:
             break
-    if failed := [o for o in outcomes if o.status == "fail"]:
+    failed = [outcome for outcome in outcomes if outcome.status == "fail"]
+    if failed:
         raise DataInvalid(
             "nothing was added: with the new rows, the data break "
             + "; ".join(f"{o.name} ({o.violating} of {len(o.broken)}: {_example(o, whole)})" for o in failed)

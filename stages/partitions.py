@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from stages import interface
@@ -67,58 +67,59 @@ class Store:
         self.partitions = partitions
         self.undated = undated
         self.dated = [table for table in COLUMNS if table not in undated]
-        self._dated = lru_cache(KEPT * len(self.dated))(read)
-        self.around = lru_cache(1)(self._around)
+        self._read = lru_cache(KEPT * len(self.dated))(read)
         self._p = p
 
     def files(self, table: str) -> Sequence[Partition]:
         """Return the partitions of a table: one for a table without days."""
         return [_whole(self._p)] if table in self.undated else self.partitions
 
-    def read(self, table: str, partition: Partition) -> pd.DataFrame:
-        """Return the rows of a table in a partition; the whole of a table without days."""
-        return self.undated[table] if table in self.undated else self._dated(table, partition)
-
     def own(self, partition: Partition) -> Tables:
         """Return the tables with the rows of a partition; tables without days are whole."""
-        return {table: self.read(table, partition) for table in COLUMNS}
+        return {t: self.undated[t] if t in self.undated else self._read(t, partition) for t in COLUMNS}
 
-    def _around(self, partition: Partition, days: int) -> Tables:
-        """Return the tables as `own` does, with its index, and the rows of so many days before and after it."""
+    def around(self, partition: Partition, days: int) -> Tables:
+        """Like `own`, with its index, plus the rows of `days` days before and after the partition."""
         low, high = partition.first - days * DAY, partition.last + days * DAY
-        near = sorted((other for other in self.partitions if other.first <= high and other.last >= low), key=_first)
+        near = [other for other in self.partitions if other.first <= high and other.last >= low]
+        near.sort(key=attrgetter("first"))
         return self.own(partition) | {table: self._joined(table, partition, near, low, high) for table in self.dated}
+
+    def each(self, days: int) -> Iterator[tuple[Partition, Tables, Tables]]:
+        """Yield each partition with `own` and `around`."""
+        for partition in self.partitions:
+            yield partition, self.own(partition), self.around(partition, days)
 
     def whole(self) -> Tables:
         """Return the whole tables."""
         if len(self.partitions) == 1:
             return self.own(self.partitions[0])
-        parts = {table: [self.read(table, partition) for partition in self.partitions] for table in self.dated}
+        parts = {table: [self._read(table, partition) for partition in self.partitions] for table in self.dated}
         return self.undated | {table: pd.concat(frames, ignore_index=True) for table, frames in parts.items()}
 
     def _joined(self, table: str, own: Partition, near: list[Partition], low: date, high: date) -> pd.DataFrame:
-        frames = [self.read(table, other) for other in near]
-        for i, other in enumerate(near):
+        if near == [own]:
+            return self._read(table, own)
+        frames = []
+        before = 0
+        for other in near:
+            frame = self._read(table, other)
             if other != own:
-                days = interface.days(table, frames[i], self._p)
+                days = interface.days(table, frame, self._p)
                 assert days is not None
-                frames[i] = frames[i][days.between(pd.Timestamp(low), pd.Timestamp(high)).to_numpy()]
-        before = sum(map(len, frames[: near.index(own)]))
+                frame = frame[days.between(pd.Timestamp(low), pd.Timestamp(high)).to_numpy()]
+            if other.first < own.first:
+                before += len(frame)
+            frames.append(frame)
         joined = pd.concat(frames, ignore_index=True)
         return joined.set_axis(pd.RangeIndex(-before, len(joined) - before))
-
-
-def _first(partition: Partition) -> date:
-    return partition.first
 
 
 def split(tables: Tables, p: interface.Params, by: Partitioning = "all") -> Store:
     """Return tables that are in memory by partition."""
     undated = {table: frame for table, frame in tables.items() if not _dated(table, p)}
-    parts: dict[str, dict[str, pd.DataFrame]] = {table: {} for table in tables if table not in undated}
-    for table, found in parts.items():
-        found.update(_groups(table, tables[table], p, by))
-    partitions = _partitions([name for found in parts.values() for name in found], p, by)
+    parts = {table: dict(_groups(table, tables[table], p, by)) for table in tables if table not in undated}
+    partitions = _partitions([name for names in parts.values() for name in names], p, by)
 
     def read(table: str, partition: Partition) -> pd.DataFrame:
         return parts[table].get(partition.name, tables[table].iloc[:0]).reset_index(drop=True)
@@ -132,12 +133,12 @@ def write(folder: Path, p: interface.Params, by: Partitioning) -> Store:
     names: list[str] = []
     for table in COLUMNS:
         for number, (source, frame) in enumerate(chunks(folder, table)):
-            groups = _groups(table, frame, p, by) if _dated(table, p) else iter([(WHOLE, frame)])
-            for name, rows in groups:
+            for name, rows in _groups(table, frame, p, by if _dated(table, p) else "all"):
                 scratch = TABLES_DIR / table / name
                 scratch.mkdir(parents=True, exist_ok=True)
                 rows.to_parquet(scratch / f"{source:06d}-{number:06d}.parquet", index=False)
-                names += [name] * _dated(table, p)
+                if _dated(table, p):
+                    names.append(name)
     partitions = _partitions(names, p, by)
     for table in COLUMNS:
         for partition in partitions if _dated(table, p) else [_whole(p)]:
@@ -164,7 +165,7 @@ def written(p: interface.Params) -> Store:
 
 
 def rewrite(table: str, partition: Partition, frame: pd.DataFrame) -> None:
-    """Write a partition that `write` wrote anew."""
+    """Overwrite the rows of a table in one partition."""
     frame.to_parquet(TABLES_DIR / table / partition.file, index=False)
 
 
@@ -199,18 +200,15 @@ def _groups(
     if by == "all":
         yield WHOLE, frame
         return
-    for name, rows in frame.groupby(_names(table, frame, p), sort=False):
+    spans = list(_spans(p))
+    months = np.full(len(frame), spans[0])
+    if set(COLUMNS[table]) <= set(frame):
+        days = interface.days(table, frame, p)
+        assert days is not None
+        months = days.to_numpy("datetime64[M]").astype(str)
+    names = np.where(np.isin(months, spans), months, spans[0])
+    for name, rows in frame.groupby(names, sort=False):
         yield str(name), rows
-
-
-def _names(table: str, frame: pd.DataFrame, p: interface.Params) -> npt.NDArray[np.str_]:
-    spans = _spans(p)
-    elsewhere = next(iter(spans))
-    days = interface.days(table, frame, p) if set(COLUMNS[table]) <= set(frame) else None
-    if days is None:
-        return np.full(len(frame), elsewhere)
-    months, place = np.unique(days.to_numpy("datetime64[M]"), return_inverse=True)
-    return np.array([str(month) if str(month) in spans else elsewhere for month in months])[place]
 
 
 def _gathered(table: str, scratch: Path) -> pd.DataFrame:

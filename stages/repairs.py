@@ -33,12 +33,12 @@ def _equal(values: pd.Series, text: str) -> pd.Series:
 
 
 def repair_all(store: Store, repairs: Repairs) -> None:
-    """Write the files that have rows to repair anew; raise DataInvalid if the key of a repair is not one row's."""
+    """Repair the rows in their files; raise DataInvalid if a repair's key does not match exactly one row."""
     for table in {item["table"]: None for item in repairs}:
         items = [item for item in repairs if item["table"] == table]
         found = np.zeros(len(items), dtype=int)
         for partition in store.files(table):
-            frame, matches = repair(store.read(table, partition), items)
+            frame, matches = repair(store.own(partition)[table], items)
             found += matches
             if any(matches):
                 rewrite(table, partition, frame)
