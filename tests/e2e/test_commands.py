@@ -5,10 +5,13 @@ import re
 import signal
 import sys
 
+import pytest
+
 from tests.conftest import Clone, free_port
 from tests.support.monitoring import needs
 from tests.support.processes import answers, started
 
+pytestmark = pytest.mark.nightly
 ON_TIME = (sys.executable, "-m", "ops.cli")
 
 

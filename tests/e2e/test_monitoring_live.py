@@ -27,7 +27,7 @@ from tests.support.monitoring import boards, needs, panels, rules
 from tests.support.promql import fill, reads
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "prometheus-node-exporter")
-pytestmark = needs(*PROGRAMS, "promtool")
+pytestmark = [pytest.mark.nightly, needs(*PROGRAMS, "promtool")]
 
 SPEED = 6
 ALL_PANELS, ALL_RULES = panels(), rules()

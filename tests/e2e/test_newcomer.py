@@ -21,6 +21,7 @@ from tests.support.clone import make_clone
 from tests.support.processes import free_port, wait_for
 from tests.support.release import BUILD, docker, has_engine
 
+pytestmark = pytest.mark.nightly
 BASE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
 DOCKERFILE = f"""FROM {BASE} AS bare
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates curl git make procps

@@ -28,7 +28,7 @@ NEEDED = ("checkout", "setup-python", "cache")
 FOREIGN = ("ACT", "GITHUB_", "MAKE", "MFLAGS", "MLFLOW_", "ONTIME_", "PYTEST_", "RUNNER_", "VIRTUAL_ENV")
 JOB_SECONDS = 3600
 
-pytestmark = pytest.mark.timeout(JOB_SECONDS)
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(JOB_SECONDS)]
 Runner = Callable[[Clone, str], tuple[int, str]]
 
 
