@@ -104,10 +104,10 @@ def status(as_json: bool) -> None:
 
 def _complete(archive: Path | None = None) -> str:
     """Fetch what data/ lacks, verify it, and return a summary."""
-    from ops.stack import reach
+    from ops.stack import doctor
     from stages import fetch as raw
 
-    if archive is None and raw.incomplete() and reach.dvc_remotes():
+    if archive is None and raw.incomplete() and doctor.dvc_remotes():
         with suppress(SystemExit):  # without access to the remote, the source package may do
             dvc("pull", str(raw.DATA_DIR))
     return raw.ensure(archive)

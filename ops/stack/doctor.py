@@ -1,6 +1,6 @@
 """`on-time doctor`: what this machine has and lacks, what each part is for, and the command that installs it.
 
-Needs only the standard library, so that it also runs before .venv exists: `python3 -m ops.stack.doctor`.
+It needs only the standard library, because it also runs before .venv exists: `python3 -m ops.stack.doctor`.
 """
 
 from __future__ import annotations
@@ -11,233 +11,273 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from app import environment
-from ops.stack import reach
 
-SECONDS = 20
-"""Limit of each program that is started, for a busy machine."""
-ENGINE_SECONDS = 3
-"""Limit of Docker, which waits long for an engine on another machine."""
-GIGABYTE = 1e9
-MEMORY_GIGABYTES = 2
-DISK_GIGABYTES = {False: 5, True: 1}
-"""Free space that is needed without and with a finished .venv."""
-OWN = ("MLFLOW_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS")
-"""Variables that ops/ci/run sets itself."""
+SECONDS = 20  # limit of each program that is started, for a busy machine
+ENGINE_SECONDS = 3  # limit of Docker, which waits long for an engine on another machine
+PORT_SECONDS = 1
+MEMORY_GB, DISK_GB, DISK_GB_WITHOUT_VENV = 2, 1, 5
+OWN = ("MLFLOW_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS", "ONTIME_CALLER_DIR")
+"""Variables that ops/ci/run and on-time set themselves."""
 NAMED = ("MLFLOW_", "AWS_", "DVC_", "ONTIME_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+PYTHON = """import sys, importlib.util as u
+print(*sys.version_info[:2], bool(u.find_spec('pip') or u.find_spec('ensurepip')), sys._base_executable)"""
+ALIASES = """import sys, mlflow
+model = mlflow.MlflowClient(sys.argv[1]).get_registered_model(sys.argv[2])
+print(*(model.aliases.get(alias, '-') for alias in ('production', 'staging')))"""
 
 
-@dataclass(frozen=True)
-class Item:
-    """A part of the machine or the checkout."""
+class Found(NamedTuple):
+    """The result of a check; `install` replaces the command of the table where it depends on the result."""
 
-    name: str
     ok: bool
-    found: str
-    purpose: str
-    install: str
-    """The command that helps where it is missing."""
-    required: bool = False
-
-    @property
-    def state(self) -> str:
-        """Its first column in the table."""
-        return "ok" if self.ok else "MISSING" if self.required else "-"
+    text: str
+    install: str = ""
 
 
-@dataclass(frozen=True)
-class Program:
-    """A program that is found by its name, or one of its names, on the PATH."""
+class Check(NamedTuple):
+    """A row of the table: a part of the machine or of the checkout, and the command that helps where it is missing."""
 
     name: str
-    commands: str
     purpose: str
-    package: str
+    find: Callable[[], Found]
+    install: str
     required: bool = False
 
-    def check(self) -> Item:
-        """Return where it is."""
-        found = next(filter(None, map(shutil.which, self.commands.split())), None)
-        install = f"apt install {self.package}"
-        return Item(self.name, bool(found), found or "not on the PATH", self.purpose, install, self.required)
 
-
-PROGRAMS = (
-    Program("git", "git", "the commit that each run records", "git", required=True),
-    Program("make", "make", "the everyday commands", "make", required=True),
-    Program("curl", "curl", "requests by hand", "curl"),
-    Program("Chromium", "chromium google-chrome", "tests of the page, pictures", "chromium"),
-    Program("Prometheus", "prometheus", "on-time monitor local, tests of alerts", "prometheus"),
-    Program("Alertmanager", "prometheus-alertmanager", "on-time monitor local", "prometheus-alertmanager"),
-    Program("wrk", "wrk", "make bench", "wrk"),
-)
-
-
-def output(*command: str, seconds: float = SECONDS) -> str | None:
+def output(*command: str, seconds: float = SECONDS, **variables: str) -> str | None:
     """Return what a program prints; None if it is missing, fails or takes too long."""
+    env = os.environ | variables
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def python() -> Item:
+def program(*names: str) -> Callable[[], Found]:
+    """Return a check that finds a program by one of its names."""
+
+    def find() -> Found:
+        path = next(filter(None, map(shutil.which, names)), None)
+        return Found(path is not None, path or "not on the PATH")
+
+    return find
+
+
+def python() -> Found:
     """Find the interpreter that ops/ci/setup would use."""
-    code = "import sys, importlib.util as u; print(*sys.version_info[:2], "
-    code += "bool(u.find_spec('pip') or u.find_spec('ensurepip')), sys._base_executable)"
-    uv, purpose, required = shutil.which("uv"), "everything", True
-    install = "apt install python3.11-venv (Debian 12), or install uv"
+    uv = shutil.which("uv")
     for name in filter(None, (os.environ.get("PYTHON"), "python3.11", "python3", "python")):
-        major, minor, pip, path = (output(name, "-c", code) or "0 0 False -").split(maxsplit=3)
+        major, minor, pip, path = (output(name, "-c", PYTHON) or "0 0 False -").split(maxsplit=3)
         if (major, minor) == ("3", "11"):
-            fine = pip == "True" or uv is not None
-            return Item("Python 3.11", fine, path + " without pip and venv" * (not fine), purpose, install, required)
-    return Item(
-        "Python 3.11", uv is not None, "uv downloads it" if uv else "not on the PATH", purpose, install, required
-    )
+            usable = pip == "True" or uv is not None
+            return Found(usable, path if usable else f"{path} without pip and venv")
+    return Found(uv is not None, "uv downloads it" if uv else "not on the PATH")
 
 
-def openmp() -> Item:
+def openmp() -> Found:
     """Load OpenMP's runtime."""
     try:
         ctypes.CDLL("libgomp.so.1")
-        fine = True
     except OSError:
-        fine = False
-    found = "libgomp.so.1" + " cannot be loaded" * (not fine)
-    return Item("OpenMP", fine, found, "LightGBM", "apt install libgomp1", True)
+        return Found(False, "libgomp.so.1 cannot be loaded")
+    return Found(True, "libgomp.so.1")
 
 
-def packages() -> Item:
+def packages() -> Found:
     """Compare .venv with requirements-dev.txt, as ops/ci/setup does."""
     done = subprocess.run(["ops/ci/setup", "--check"], capture_output=True, text=True, check=False)
-    found = (done.stdout or done.stderr).strip().removeprefix("error: ")
-    return Item(".venv", done.returncode == 0, found or "up to date", "the locked packages", "make setup")
+    problem = (done.stdout or done.stderr).strip().removeprefix("error: ")
+    return Found(done.returncode == 0, problem or "up to date")
 
 
-def writable() -> Item:
+def writable() -> Found:
     """Test write access to the checkout."""
-    fine, folder = os.access(".", os.W_OK), str(Path.cwd())
-    found = folder if fine else f"{folder} cannot be written"
-    return Item("checkout", fine, found, "outputs, MLflow, .venv", "git clone into a folder of your own", True)
+    if os.access(".", os.W_OK):
+        return Found(True, str(Path.cwd()))
+    return Found(False, f"{Path.cwd()} cannot be written")
 
 
-def disk() -> Item:
+def disk() -> Found:
     """Compare the free space with what set-up and pipeline need."""
-    free = shutil.disk_usage(".").free / GIGABYTE
-    least = DISK_GIGABYTES[Path(".venv/.ready").exists()]
-    return Item(
-        "disk", free >= least, f"{free:.1f} GB free, {least} needed", "outputs, MLflow, .venv", "make clean", True
+    free = shutil.disk_usage(".").free / 1e9
+    least = DISK_GB if Path(".venv/.ready").exists() else DISK_GB_WITHOUT_VENV
+    return Found(free >= least, f"{free:.1f} GB free, {least} needed")
+
+
+def memory() -> Found:
+    """Compare the memory of the machine, or of its container, with what training needs."""
+    size = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
+        size = min(size, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return Found(size / 1e9 >= MEMORY_GB, f"{size / 1e9:.1f} GB, {MEMORY_GB} needed")
+
+
+def data() -> Found:
+    """Compare the number and the size of the files in data/ with data.dvc."""
+    pinned = dict(re.findall(r"^\s+(size|nfiles): (\d+)$", Path("data.dvc").read_text(encoding="utf-8"), re.MULTILINE))
+    count, size = int(pinned["nfiles"]), int(pinned["size"])
+    sizes = [path.stat().st_size for path in Path("data").rglob("*") if path.is_file()]
+    text = f"{len(sizes)} of {count} files, {sum(sizes) / 1e6:.0f} of {size / 1e6:.0f} MB"
+    return Found((len(sizes), sum(sizes)) == (count, size), text)
+
+
+def docker() -> Found:
+    """Reach the Docker engine."""
+    version = output("docker", "version", "--format", "{{.Server.Version}}", seconds=ENGINE_SECONDS)
+    if version is not None:
+        return Found(True, f"version {version}")
+    if shutil.which("docker"):
+        return Found(False, "no answer", "systemctl start docker, as root")
+    return Found(False, "not installed")
+
+
+def compose() -> Found:
+    """Find Compose, the plugin or version 1."""
+    version = output("docker", "compose", "version", "--short") or output("docker-compose", "version", "--short")
+    return Found(bool(version), f"version {version}" if version else "not installed")
+
+
+def dvc_remotes() -> list[str]:
+    """Return the names of the remotes in DVC's configuration."""
+    texts = [
+        path.read_text(encoding="utf-8") for path in map(Path, (".dvc/config", ".dvc/config.local")) if path.exists()
+    ]
+    return [name for text in texts for name in re.findall(r'^\[.*remote "(.*?)"', text, re.MULTILINE)]
+
+
+def remote() -> Found:
+    """Find DVC's remotes."""
+    names = dvc_remotes()
+    return Found(bool(names), ", ".join(names) or "none")
+
+
+def listens(host: str, port: int) -> bool:
+    """Return whether something listens on a port."""
+    with suppress(OSError), socket.create_connection((host, port), PORT_SECONDS):
+        return True
+    return False
+
+
+def port() -> Found:
+    """Find out whether the port of the service is free, or what answers there."""
+    number = int(os.environ.get("ONTIME_PORT") or 8000)
+    advice = f"make serve PORT={number + 1 if number < 65535 else 8000}"
+    if not listens("127.0.0.1", number):
+        return Found(True, f"{number} is free", advice)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        with urllib.request.urlopen(f"http://127.0.0.1:{number}/version", timeout=PORT_SECONDS) as response:
+            model = json.load(response)["model"]
+        text = f"{number}: this service answers, with version {model['version']} of {model['name']}"
+        return Found(False, text, advice)
+    return Found(False, f"{number}: another program listens", advice)
+
+
+def registry() -> Found:
+    """Read which versions are Production and Staging."""
+    try:
+        from app.interface import NAME  # pylint: disable=import-outside-toplevel # these need .venv
+        from app.registry.address import sqlite_file, without_password  # pylint: disable=import-outside-toplevel
+        from app.settings import DEFAULT_TRACKING_URI  # pylint: disable=import-outside-toplevel
+    except ImportError:
+        return Found(False, "unknown without .venv", "make repro")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    where, file, address = without_password(uri), sqlite_file(uri), urlsplit(uri)
+    if file and not file.exists():
+        return Found(False, f"{where} does not exist yet", "make repro")
+    number = 0 if file else address.port or PORTS.get(address.scheme.partition("+")[0], 0)
+    if number and not listens(address.hostname or "", number):
+        return Found(False, f"{where} is unreachable", "env -u MLFLOW_TRACKING_URI make repro")
+    versions = output(sys.executable, "-c", ALIASES, uri, NAME, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    if versions is None:
+        return Found(False, f"{where} has no readable registry of {NAME}", "make repro")
+    production, staging = versions.split()
+    text = f"Production is version {production}, Staging is version {staging} of {NAME} in {where}"
+    return Found(
+        production != "-", text.replace("version -", "none"), "make repro" if staging == "-" else "make promote"
     )
 
 
-def memory() -> Item:
-    """Compare the memory of the machine, or of its container, with what training needs."""
-    sizes = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (text := limit.read_text(encoding="ascii").strip()) != "max":
-        sizes.append(float(text))
-    size = min(sizes) / GIGABYTE
-    found = f"{size:.1f} GB, {MEMORY_GIGABYTES} needed"
-    return Item("memory", size >= MEMORY_GIGABYTES, found, "training", "raise the limit of the container", True)
-
-
-def data() -> Item:
-    """Compare the number and the size of the files in data/ with data.dvc."""
-    pinned = dict(re.findall(r"^\s+(size|nfiles): (\d+)$", Path("data.dvc").read_text(encoding="utf-8"), re.MULTILINE))
-    sizes = [path.stat().st_size for path in Path("data").rglob("*") if path.is_file()]
-    fine = (len(sizes), sum(sizes)) == (int(pinned["nfiles"]), int(pinned["size"]))
-    found = f"{len(sizes)} of {pinned['nfiles']} files, {sum(sizes) / 1e6:.0f} of {int(pinned['size']) / 1e6:.0f} MB"
-    return Item("data/", fine, found, "the raw tables", "make data")
-
-
-def docker() -> Item:
-    """Reach the Docker engine."""
-    version = output("docker", "version", "--format", "{{.Server.Version}}", seconds=ENGINE_SECONDS)
-    found = f"version {version}" if version else "no answer" if shutil.which("docker") else "not installed"
-    install = "systemctl start docker, as root" if shutil.which("docker") else "apt install docker.io"
-    return Item("Docker engine", version is not None, found, "make image, make stack", install)
-
-
-def compose() -> Item:
-    """Find Compose, the plugin or version 1."""
-    version = output("docker", "compose", "version", "--short") or output("docker-compose", "version", "--short")
-    found = f"version {version}" if version else "not installed"
-    return Item("Compose", bool(version), found, "make stack", "apt install docker-compose")
-
-
-def remote() -> Item:
-    """Find the remotes in DVC's configuration."""
-    names = reach.dvc_remotes()
-    install = "dvc remote add --default NAME URL"
-    return Item("DVC remote", bool(names), ", ".join(names) or "none", "rows added by on-time data add", install)
-
-
-def registry() -> Item:
-    """Read which versions are Production and Staging."""
-    fine, found, install = reach.registry()
-    return Item("registry", fine, found, "make promote, make serve", install)
-
-
-def port() -> Item:
-    """Find out whether the service's port is free."""
-    number = int(os.environ.get("ONTIME_PORT") or 8000)
-    answer = reach.answer(number)
-    install = f"make serve PORT={number + 1 if number < 65535 else 8000}"
-    return Item(f"port {number}", not answer, answer or "free", "make serve, make demo", install)
-
-
-def variables() -> Item:
+def variables() -> Found:
     """Apply docs/environment.md to the variables that this process has inherited."""
     inherited = Path("/proc/self/environ").read_bytes().decode(errors="replace").split("\0")
     names = sorted(name for name, _, value in (entry.partition("=") for entry in inherited) if value)
-    names = [name for name in names if name not in OWN and name != "ONTIME_CALLER_DIR"]
-    removed = [name for name in names if (rule := environment.rule(name)) and rule.treatment == "removed"]
-    used = [name for name in names if name.upper().startswith(NAMED) and name not in removed]
-    parts = [f"{text} {', '.join(which)}" for text, which in (("in use:", used), ("ignored:", removed)) if which]
-    found, purpose = "; ".join(parts) or "none that matters", "docs/environment.md"
-    problem = reach.invalid_settings()
-    return Item("variables", not problem, problem or found, purpose, "unset the variable", True)
+    rules = {name: environment.rule(name) for name in names if name not in OWN}
+    ignored = [name for name, rule in rules.items() if rule and rule.treatment == "removed"]
+    used = [name for name in rules if name.upper().startswith(NAMED) and name not in ignored]
+    parts = [f"{title} {', '.join(group)}" for title, group in (("in use:", used), ("ignored:", ignored)) if group]
+    try:
+        environment.check()
+        from app.settings import Settings  # pylint: disable=import-outside-toplevel # needs .venv
+
+        Settings.read()
+    except environment.EnvironmentInvalid as err:
+        return Found(False, str(err))
+    except ImportError:
+        pass
+    return Found(True, "; ".join(parts) or "none that matters")
 
 
-CHECKS: tuple[Callable[[], Item], ...] = (
-    *(python, openmp, *(program.check for program in PROGRAMS if program.required), writable, disk, memory, variables),
-    *(packages, data, registry, port, docker, compose, remote),
-    *(program.check for program in PROGRAMS if not program.required),
+CHECKS = (
+    Check("Python 3.11", "everything", python, "apt install python3.11-venv (Debian 12), or install uv", True),
+    Check("OpenMP", "LightGBM", openmp, "apt install libgomp1", True),
+    Check("git", "the commit that each run records", program("git"), "apt install git", True),
+    Check("make", "the everyday commands", program("make"), "apt install make", True),
+    Check("checkout", "outputs, MLflow, .venv", writable, "git clone into a folder of your own", True),
+    Check("disk", "outputs, MLflow, .venv", disk, "make clean", True),
+    Check("memory", "training", memory, "raise the limit of the container", True),
+    Check("variables", "docs/environment.md", variables, "unset the variable", True),
+    Check(".venv", "the locked packages", packages, "make setup"),
+    Check("data/", "the raw tables", data, "make data"),
+    Check("registry", "make promote, make serve", registry, "make repro"),
+    Check("port", "make serve, make demo", port, "make serve PORT=8001"),
+    Check("Docker engine", "make image, make stack", docker, "apt install docker.io"),
+    Check("Compose", "make stack", compose, "apt install docker-compose"),
+    Check("DVC remote", "rows added by on-time data add", remote, "dvc remote add --default NAME URL"),
+    Check("curl", "requests by hand", program("curl"), "apt install curl"),
+    Check("Chromium", "tests of the page, pictures", program("chromium", "google-chrome"), "apt install chromium"),
+    Check("Prometheus", "on-time monitor local, tests of alerts", program("prometheus"), "apt install prometheus"),
+    Check(
+        *("Alertmanager", "on-time monitor local", program("prometheus-alertmanager")),
+        *("apt install prometheus-alertmanager", False),
+    ),
+    Check("wrk", "make bench", program("wrk"), "apt install wrk"),
 )
 
 
-def table(items: list[Item]) -> str:
-    """Return one line for each item; where it is missing, the command that helps."""
-    rows = [(item.state, item.name, item.purpose, item.found, item.install * (not item.ok)) for item in items]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = []
-    for *first, found, install in rows:
-        start = "  ".join(text.ljust(width) for text, width in zip(first, widths))
-        lines.append(f"{start}  {found}" + f": `{install}`" * bool(install))
-    return "\n".join(lines)
-
-
 def report(as_json: bool = False) -> int:
-    """Print all items; return the exit code: 1 when a required one is missing."""
+    """Print a line for each check; return the exit code: 1 when a required part is missing."""
     with ThreadPoolExecutor(len(CHECKS)) as threads:
-        items = list(threads.map(lambda check: check(), CHECKS))
-    missing = [item for item in items if item.required and not item.ok]
+        results = list(threads.map(lambda check: check.find(), CHECKS))
+    rows = []
+    for check, (ok, text, install) in zip(CHECKS, results):
+        fields = {"name": check.name, "ok": ok, "found": text, "purpose": check.purpose}
+        rows.append(fields | {"install": install or check.install, "required": check.required})
+    missing = [row for row in rows if row["required"] and not row["ok"]]
     if as_json:
-        print(json.dumps([asdict(item) for item in items], indent=2))
+        print(json.dumps(rows, indent=2))
     else:
-        print(table(items))
-        print("\nEverything that `make repro` requires is installed." * (not missing), end="\n" * (not missing))
-    for item in missing:
-        print(f"error: {item.name}: {item.found}: {item.install}", file=sys.stderr)
+        for row in rows:
+            state = "ok" if row["ok"] else "MISSING" if row["required"] else "-"
+            advice = "" if row["ok"] else f": `{row['install']}`"
+            print(f"{state:7}  {row['name']:13}  {row['purpose']:38}  {row['found']}{advice}")
+        if not missing:
+            print("\nEverything that `make repro` requires is installed.")
+    for row in missing:
+        print(f"error: {row['name']}: {row['found']}: {row['install']}", file=sys.stderr)
     return int(bool(missing))
 
 
