@@ -101,7 +101,7 @@ def coming_in(service: str, day: Day) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def prometheus(site: Site, service: str, pipeline: Clone) -> Iterator[Prometheus]:
     """Prometheus after two days of November have been replayed, and while flights are still coming in."""
-    api = Prometheus(site.address("prometheus:9090"))
+    api = Prometheus(site.targets["prometheus:9090"])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pipeline.path)
         two_days = days(date(2013, 11, 1), date(2013, 11, 2))
@@ -184,7 +184,7 @@ def test_the_drift_monitor_says_what_the_registry_says(prometheus: Prometheus) -
 @pytest.mark.parametrize("target", ["api:8000", "drift:8001", "receiver:8002"])
 def test_our_metrics_pass_promtool(target: str, site: Site, prometheus: Prometheus) -> None:
     assert prometheus.query("up")
-    text = httpx.get(f"http://{site.address(target)}/metrics").text
+    text = httpx.get(f"http://{site.targets[target]}/metrics").text
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
 

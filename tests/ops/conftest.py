@@ -1,8 +1,7 @@
-"""A small registry of models of made-up flights, on SQLite and on a real server; an image of one of them."""
+"""A small registry of models of made-up flights, on SQLite and on a real server."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,9 @@ import mlflow
 import pytest
 
 from app.problem.lookups import Lookups
-from tests.support.clone import make_clone
 from tests.support.processes import free_port
 from tests.support.promotion import Bench, fill, make_folder
 from tests.support.registry import mlflow_server
-from tests.support.release import Release, has_engine
 
 
 @pytest.fixture(scope="session")
@@ -60,25 +57,3 @@ def served(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         yield Bench(folder, uri, fill(folder, ["weak", "good", "better"]))
     mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture(scope="session")
-def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    """A clone whose registry holds two small models, version 1 in Production, and the image of that version."""
-    if not has_engine() and not os.environ.get("CI"):
-        pytest.skip("no Docker engine answers on this machine")
-    clone = make_clone(tmp_path_factory.mktemp("release"), data=False)
-    clone.run("git", "remote", "add", "origin", "https://user:token@git.example.com/team/on-time.git")
-    uri = f"sqlite:///{clone.path}/mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(clone.path)
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        fill(folder, ["good", "better"])
-    repository = f"on-time-test-{os.getpid()}"
-    commit = clone.run("git", "rev-parse", "HEAD").stdout.strip()
-    made = Release(clone.path, uri, commit, repository)
-    made.promote("1")
-    done = made.run("release image")
-    assert done.returncode == 0, done.stderr[-3000:]
-    yield made
-    made.remove()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.release.audit import IGNORED_FILE, AuditFailed, Ignored, ignored, judge
+from ops.release.audit import IGNORED_FILE, AuditFailed, Ignored, ignored, find_problems
 
 TODAY = date(2026, 11, 23)
 CLEAN = {"name": "numpy", "version": "2.4.6", "vulns": []}
@@ -20,32 +20,32 @@ ENTRY = Ignored(id="GHSA-1", package="urllib3", reason="never called with it", e
 
 
 def test_nothing_known_passes() -> None:
-    assert not judge([CLEAN], [], TODAY)
+    assert not find_problems([CLEAN], [], TODAY)
 
 
 def test_a_vulnerability_is_named_with_the_version_that_fixes_it() -> None:
-    assert judge([CLEAN, HIT], [], TODAY) == ["urllib3 2.0.0: PYSEC-1, fixed in 2.0.1"]
+    assert find_problems([CLEAN, HIT], [], TODAY) == ["urllib3 2.0.0: PYSEC-1, fixed in 2.0.1"]
 
 
 def test_an_entry_lets_pass_on_its_last_day_and_not_on_the_next() -> None:
-    assert not judge([CLEAN, HIT], [ENTRY], TODAY)
-    tomorrow = judge([CLEAN, HIT], [ENTRY], date(2026, 11, 24))
+    assert not find_problems([CLEAN, HIT], [ENTRY], TODAY)
+    tomorrow = find_problems([CLEAN, HIT], [ENTRY], date(2026, 11, 24))
     assert len(tomorrow) == 2 and "expired on 2026-11-23" in tomorrow[0] and "PYSEC-1" in tomorrow[1]
 
 
 def test_an_entry_for_another_package_lets_nothing_pass() -> None:
     other = ENTRY.model_copy(update={"package": "numpy"})
-    assert any("PYSEC-1" in reason for reason in judge([CLEAN, HIT], [other], TODAY))
+    assert any("PYSEC-1" in reason for reason in find_problems([CLEAN, HIT], [other], TODAY))
 
 
 def test_an_entry_that_nothing_needs_any_more_has_to_go() -> None:
-    assert judge([CLEAN], [ENTRY], TODAY) == ["GHSA-1 (urllib3) is not found any more: delete the entry"]
+    assert find_problems([CLEAN], [ENTRY], TODAY) == ["GHSA-1 (urllib3) is not found any more: delete the entry"]
 
 
 def test_what_was_not_looked_up_does_not_pass() -> None:
-    assert judge([], [], TODAY) == ["nothing was audited"]
+    assert find_problems([], [], TODAY) == ["nothing was audited"]
     skipped = {"name": "scipy", "skip_reason": "Dependency not found"}
-    assert "1 packages were not audited" in judge([CLEAN, skipped], [], TODAY)[0]
+    assert "1 packages were not audited" in find_problems([CLEAN, skipped], [], TODAY)[0]
 
 
 def test_an_entry_needs_a_reason_and_a_last_day(tmp_path: Path) -> None:
