@@ -15,7 +15,7 @@ pytestmark = pytest.mark.nightly
 ON_TIME = (sys.executable, "-m", "ops.cli")
 
 
-def test_the_demo_shows_a_request_with_its_response_what_to_open_and_stops_on_interrupt(pipeline: Clone) -> None:
+def test_the_demo_shows_a_request_and_what_to_open(pipeline: Clone) -> None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     opened = {"DISPLAY": ":9", "BROWSER": f"touch {pipeline.path}/opened"}
@@ -32,14 +32,14 @@ def test_the_demo_shows_a_request_with_its_response_what_to_open_and_stops_on_in
 
 
 @needs("wrk")
-def test_the_benchmark_of_the_service_has_a_row_for_each_server_and_no_errors(pipeline: Clone) -> None:
+def test_the_benchmark_of_the_service(pipeline: Clone) -> None:
     options = ("--seconds", "1", "--rounds", "1", "--connections", "4", "--without-mlflow")
     printed = pipeline.run(*ON_TIME, "bench", "serving", *options).stdout
     rows = [line.split() for line in printed.splitlines() if re.search(r" 4 +\d", line)]
     assert len(rows) == 3 and all(float(row[-7]) > 0 and row[-1] == "0" for row in rows), printed
 
 
-def test_the_benchmark_of_batches_has_a_row_for_each_format_with_and_without_the_journal(pipeline: Clone) -> None:
+def test_the_benchmark_of_batches(pipeline: Clone) -> None:
     options = ("--seconds", "1", "--rounds", "1", "--rows", "10")
     printed = pipeline.run(*ON_TIME, "bench", "batches", *options).stdout
     rows = re.findall(r"^ +10 +(\S.*?\S) +(\d+) +([\d.]+)$", printed, re.MULTILINE)
@@ -54,7 +54,7 @@ def test_the_parts_of_a_request_add_up_to_the_whole(pipeline: Clone) -> None:
     assert 0 < recorded < written
 
 
-def test_the_benchmark_of_scoring_compares_the_rate_with_the_model_alone_and_has_the_memory(pipeline: Clone) -> None:
+def test_the_benchmark_of_scoring(pipeline: Clone) -> None:
     pipeline.run(*ON_TIME, "model", "promote", "--if-none")
     printed = pipeline.run(*ON_TIME, "bench", "scoring", "--files", "1").stdout
     rate, alone, share, peak = re.findall(r"^ +1 +332,418 +([\d,]+) +([\d,]+) +([\d.]+) +([\d,]+)$", printed, re.M)[0]

@@ -90,7 +90,7 @@ def test_a_change_of_a_text_runs_no_stage_and_passes(team: Clone, tmp_path: Path
     assert "### Gate: passed" in on_time(ci, "model", "gate", "--base", "origin/main").stdout
 
 
-def test_a_bad_row_in_new_data_stops_at_the_data_check_with_its_rule(team: Clone) -> None:
+def test_a_bad_row_stops_at_the_data_check(team: Clone) -> None:
     branch(team, "new-data")
     table = team.path / "data/flights.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
@@ -133,7 +133,7 @@ def test_drift_proposes_a_new_model_and_main_stays(team: Clone, tmp_path: Path) 
     assert scratch.git(shared, "rev-parse", "main") == before
 
 
-def test_a_better_model_is_released_and_a_rollback_comes_back(team: Clone) -> None:
+def test_a_better_model_is_released_and_rolled_back(team: Clone) -> None:
     branch(team, "better")
     train_at(team, "better")
     assert "### Gate: passed" in on_time(team, "model", "gate", "--base", "main").stdout

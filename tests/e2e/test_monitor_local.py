@@ -36,7 +36,7 @@ def probes(address: str) -> dict[str, str]:
     return {one["metric"]["job"]: one["value"][1] for one in found}
 
 
-def test_what_it_starts_is_scraped_and_a_signal_ends_it(bundle_dir: Path, tmp_path: Path) -> None:
+def test_all_it_starts_is_scraped_and_a_signal_ends_it(bundle_dir: Path, tmp_path: Path) -> None:
     targets = {name: f"127.0.0.1:{free_port()}" for name in TARGETS}
     address, api = targets["prometheus:9090"], targets["api:8000"]
     journal = {"ONTIME_JOURNAL_URL": f"sqlite:///{tmp_path}/journal.db"}

@@ -165,7 +165,7 @@ def test_errors_and_a_slow_model_are_noticed(scene: Scene) -> None:
 
 
 @pytest.mark.nightly
-def test_another_version_than_the_registry_s_is_noticed(scene: Scene) -> None:
+def test_another_version_than_production_is_noticed(scene: Scene) -> None:
     wait_for("both versions are known", lambda: scene.series("model_info and on (version) registry_alias_info"))
     assert not scene.series('ALERTS{alertname="WrongVersionServed"}')
     scene.production = "8"

@@ -141,7 +141,7 @@ def test_variables_and_annotations_have_an_answer(uid: str, prometheus: Promethe
     prometheus.query(firing["expr"])
 
 
-def test_rules_are_evaluated_and_read_series_that_are_there(prometheus: Prometheus) -> None:
+def test_rules_read_series_that_are_there(prometheus: Prometheus) -> None:
     groups = httpx.get(f"http://{prometheus.address}/api/v1/rules").json()["data"]["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
     for rule in ALL_RULES:
@@ -189,7 +189,7 @@ def test_our_metrics_pass_promtool(target: str, site: Site, prometheus: Promethe
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
-def test_mlflow_has_the_drift_run_and_the_folder_its_report(site: Site, pipeline: Clone) -> None:
+def test_mlflow_has_the_drift_run_and_its_report(site: Site, pipeline: Clone) -> None:
     assert list((site.folder / "reports").glob("drift-*.html"))
     code = (
         "import mlflow, json;"

@@ -136,9 +136,7 @@ def box(source: Path) -> Iterator[Box]:
         ("newcomer", "", "Check the network"),
     ],
 )
-def test_what_a_machine_lacks_is_named_first(
-    source: Path, image: str, path: str, sentence: str
-) -> None:
+def test_what_a_machine_lacks_is_named_first(source: Path, image: str, path: str, sentence: str) -> None:
     box = Box(f"on-time-{image}", source, "--network=none")
     try:
         box.run(CLONE, check=True)

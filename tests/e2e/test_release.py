@@ -18,7 +18,6 @@ from pathlib import Path
 import httpx
 import mlflow
 import pytest
-from mlflow import MlflowClient
 
 from app.errors import Refused
 from app.interface import EXAMPLE, ROWS
@@ -67,7 +66,7 @@ def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setattr(deploy, "REPOSITORY", repository)
         fill(folder, ["good", "better"])
         commit = clone.run("git", "rev-parse", "HEAD").stdout.strip()
-        made = Release(clone.path, MlflowClient(uri, uri), commit, repository)
+        made = Release(clone.path, uri, commit, repository)
         made.promote("1")
         try:
             assert made.image == f"{repository}:model-v1-g{commit[:7]}"
@@ -75,6 +74,12 @@ def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         finally:
             made.remove()
             mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(autouse=True)
+def own_registry(release: Release) -> None:
+    """MLflow keeps the address of the last registry that a test has used, in the environment as well."""
+    mlflow.set_tracking_uri(release.uri)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +165,7 @@ def test_it_predicts_explains_and_follows_the_registry(release: Release, bundle_
         assert "No module named" not in log and "Traceback" not in log
 
 
-def test_it_starts_and_shows_its_page_without_a_registry(release: Release) -> None:
+def test_it_starts_with_its_page_without_a_registry(release: Release) -> None:
     uri = "http://192.0.2.1:5000"  # an address for documentation: nobody answers there
     with release.container("--network=none", f"--env=MLFLOW_TRACKING_URI={uri}") as name:
         version = json.loads(engine.probe(name, "get", "/version")["body"])

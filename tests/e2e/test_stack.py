@@ -135,7 +135,7 @@ def system() -> Iterator[Stack]:
         mlflow.set_tracking_uri(None)
 
 
-def test_nothing_of_mlflow_is_seen_without_the_password(system: Stack) -> None:
+def test_mlflow_is_closed_without_the_password(system: Stack) -> None:
     for path in ("/", "/health", "/api/2.0/mlflow/experiments/search", "/ajax-api/2.0/mlflow/runs/search", "/graphql"):
         assert get(system.gate + path).status_code == 401, path
     assert get(f"{system.gate}/health", auth=("on-time", "password")).status_code == 401
@@ -209,7 +209,7 @@ def test_files_in_s3_are_scored_to_s3(system: Stack, bundle_dir: Path, tmp_path:
     assert keys == {"scored/out/a-00000.parquet", "scored/out/a-00000.json"}
 
 
-def test_roles_reach_their_own_database_only_and_the_monitor_only_reads(system: Stack) -> None:
+def test_roles_reach_their_own_database_only(system: Stack) -> None:
     system.sql("journal", "journal_db_password", "journal", "CREATE TABLE notes (text text)")
     system.sql("journal", "journal_db_password", "journal", "INSERT INTO notes VALUES ('kept')")
     assert system.sql("monitor", "monitor_db_password", "journal", "SELECT text FROM notes") == [("kept",)]
@@ -221,7 +221,7 @@ def test_roles_reach_their_own_database_only_and_the_monitor_only_reads(system: 
         system.sql("journal", "mlflow_db_password", "journal", "SELECT 1")
 
 
-def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(system: Stack, tmp_path: Path) -> None:
+def test_a_backup_brings_back_what_was_lost(system: Stack, tmp_path: Path) -> None:
     env = {"PGHOST": "127.0.0.1", "PGPORT": str(system.postgres), "PGUSER": "postgres", "PYTHONPATH": str(ROOT)}
     env |= {"PGPASSWORD": system.secret("postgres_password")}
 
@@ -254,9 +254,7 @@ def test_a_backup_brings_back_what_was_lost_and_a_damaged_one_changes_nothing(sy
     assert system.sql("monitor", "monitor_db_password", "journal", "SELECT n FROM more") == [(1,)]
 
 
-def test_secrets_are_made_once_and_only_their_owner_gets_to_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_are_made_once_for_their_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", PATH)
     folder = tmp_path / "secrets"
     assert secrets.write(folder)

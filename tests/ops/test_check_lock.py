@@ -64,9 +64,7 @@ def test_the_committed_lock_is_of_this_commit(project: Clone) -> None:
         ),
     ],
 )
-def test_what_does_not_belong_to_the_lock_is_named_with_the_way_out(
-    project: Clone, file: str, old: str, new: str, named: str
-) -> None:
+def test_what_differs_from_the_lock_is_named(project: Clone, file: str, old: str, new: str, named: str) -> None:
     replace(project.path / file, old, new)
     done = check(project)
     assert done.returncode == 3 and named in done.stderr and "make repro" in done.stderr

@@ -34,9 +34,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[
     return gh.read
 
 
-def test_a_pull_request_has_one_comment_which_later_runs_rewrite(
-    state: Callable[[], dict[str, Any]], tmp_path: Path
-) -> None:
+def test_a_pull_request_has_one_comment(state: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     github.comment("70")
     (tmp_path / "report/report.md").write_text("### Gate: passed\n")
     github.comment("70")
@@ -46,7 +44,7 @@ def test_a_pull_request_has_one_comment_which_later_runs_rewrite(
     assert "**failure** ([run 7](https://example.com/7))" in ours["body"], "the verdict is GitHub's, not the report's"
 
 
-def test_a_run_that_is_not_the_pull_request_s_last_one_says_nothing(state: Callable[[], dict[str, Any]]) -> None:
+def test_an_earlier_run_says_nothing(state: Callable[[], dict[str, Any]]) -> None:
     gh.write(state() | {"pulls": [{"number": 12, "head": {"label": "stranger:idea", "sha": "d" * 40}}]})
     assert "nothing to comment on" in github.comment("70")
     assert len(state()["comments"]["12"]) == 1
@@ -58,7 +56,7 @@ def test_a_run_without_a_report_is_said_to_have_none(state: Callable[[], dict[st
     assert "ended before it made a report" in state()["comments"]["12"][1]["body"]
 
 
-def test_a_stranger_s_report_mentions_nobody_links_nowhere_and_hides_no_marker() -> None:
+def test_a_stranger_s_report_is_harmless() -> None:
     text = github.harmless(f"@everyone [win](https://bad.example) {github.MARKER} http://bad.example " + "x" * 70_000)
     assert "@" not in text and "](" not in text and "://" not in text and "<!--" not in text
     assert len(text) < 65_536
@@ -70,7 +68,7 @@ def test_a_setting_that_no_workflow_gave_is_named(monkeypatch: pytest.MonkeyPatc
         github.setting("GITHUB_SHA")
 
 
-def test_a_deployment_carries_the_model_s_version_and_the_image(
+def test_a_deployment_has_version_and_image(
     state: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_SHA", SHA)

@@ -60,7 +60,7 @@ def test_the_pod_meets_the_restricted_standard(manifests: Manifests) -> None:
     assert all("emptyDir" in volume for volume in pod["volumes"])
 
 
-def test_probes_ask_what_the_service_answers_and_the_pod_outlives_its_drain(manifests: Manifests) -> None:
+def test_probes_are_answered_and_the_pod_can_drain(manifests: Manifests) -> None:
     routes = set(create_app(Settings()).openapi()["paths"])
     own = container(manifests)
     paths = {own[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}

@@ -42,7 +42,7 @@ def pod_manifests(manifests: dict[str, dict[str, Any]]) -> dict[str, dict[str, A
     }
 
 
-def test_the_pods_and_the_manifests_of_kubernetes_own_are_valid(
+def test_pods_and_own_manifests_are_valid(
     manifests: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
 ) -> None:
     assert set(manifests) == {"RayCluster", "PersistentVolumeClaim", "NetworkPolicy"} and set(pods) == {
@@ -60,7 +60,7 @@ def test_a_misspelt_field_of_a_pod_is_found(pods: dict[str, dict[str, Any]]) -> 
         kubernetes_validate.validate(wrong, SCHEMAS, strict=True)
 
 
-def test_the_resource_of_kuberay_has_its_version_and_fields(manifests: dict[str, dict[str, Any]]) -> None:
+def test_the_resource_of_kuberay_has_its_fields(manifests: dict[str, dict[str, Any]]) -> None:
     ray = manifests["RayCluster"]
     assert ray["apiVersion"] == "ray.io/v1"
     assert set(ray["spec"]) == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
@@ -73,7 +73,7 @@ def test_the_resource_of_kuberay_has_its_version_and_fields(manifests: dict[str,
     assert locked is not None and ray["spec"]["rayVersion"] == locked[1]
 
 
-def test_head_and_workers_have_the_same_files_at_the_same_paths(
+def test_head_and_workers_have_the_same_files(
     manifests: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
 ) -> None:
     claim = manifests["PersistentVolumeClaim"]

@@ -29,7 +29,7 @@ ROUTES = {
 
 
 @needs("promtool")
-def test_prometheus_accepts_the_configuration_and_the_rules() -> None:
+def test_prometheus_accepts_configuration_and_rules() -> None:
     assert "SUCCESS" in passes("promtool", "check", "config", PROMETHEUS / "prometheus.yml")
     passes("promtool", "check", "rules", "--lint=all", "--lint-fatal", *(PROMETHEUS / "rules").glob("*.yml"))
 
@@ -82,7 +82,7 @@ def cases() -> dict[str, list[Case]]:
 
 
 @pytest.mark.parametrize("alert", [rule["alert"] for rule in ALERTS if rule["alert"] != "Watchdog"])
-def test_every_alert_has_a_case_that_fires_one_that_does_not_and_one_that_resolves(alert: str) -> None:
+def test_every_alert_fires_stays_silent_and_resolves(alert: str) -> None:
     checks = cases()[alert]
     first = next(i for i, case in enumerate(checks) if case.firing)
     assert checks[first + 1].test == checks[first].test and not checks[first + 1].firing, "resolves"
@@ -91,7 +91,7 @@ def test_every_alert_has_a_case_that_fires_one_that_does_not_and_one_that_resolv
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] for rule in ALERTS])
-def test_every_alert_says_what_it_is_and_where_help_is(rule: dict[str, Any]) -> None:
+def test_every_alert_says_where_help_is(rule: dict[str, Any]) -> None:
     labels, notes = rule["labels"], rule["annotations"]
     assert labels["severity"] in ("page", "ticket", "none")
     assert notes["summary"] and notes["description"]
@@ -102,7 +102,7 @@ def test_every_alert_says_what_it_is_and_where_help_is(rule: dict[str, Any]) -> 
     assert (ROOT / "ops" / "monitoring" / "config" / "grafana" / "dashboards" / f"{uid}.json").exists()
 
 
-def test_alerts_and_records_have_names_of_their_own() -> None:
+def test_alerts_and_records_have_their_own_names() -> None:
     names = [rule["alert"] for rule in ALERTS]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[a-z_]+:[a-z_]+:[a-z0-9_]+", r["record"]) for r in rules() if "record" in r)
@@ -127,7 +127,7 @@ def test_the_test_of_routes_can_fail() -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 1
 
 
-def test_the_watchdog_is_heard_three_times_before_it_counts_as_silent() -> None:
+def test_the_watchdog_is_heard_three_times() -> None:
     route = yaml.safe_load((ALERTMANAGER / "alertmanager.yml").read_text())["route"]["routes"][0]
     heard, repeated = (pd.Timedelta(route[name]).total_seconds() for name in ("group_interval", "repeat_interval"))
     assert repeated < heard, "Alertmanager repeats at the first interval after this time, so an equal one takes two"

@@ -35,7 +35,7 @@ def attest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
     return known
 
 
-def test_an_image_with_both_attestations_may_be_deployed(attest: Callable[..., None], tmp_path: Path) -> None:
+def test_both_attestations_allow_a_deployment(attest: Callable[..., None], tmp_path: Path) -> None:
     attest(PROVENANCE, SBOM)
     assert publish.verify(IMAGE) == IMAGE
     assert (tmp_path / "output").read_text() == f"image={IMAGE}\n"
@@ -53,15 +53,13 @@ def test_an_image_without_one_of_them_may_not(
     assert not (tmp_path / "output").exists()
 
 
-def test_the_attestations_of_another_digest_do_not_count(attest: Callable[..., None]) -> None:
+def test_attestations_of_another_digest_do_not_count(attest: Callable[..., None]) -> None:
     attest(PROVENANCE, SBOM)
     with pytest.raises(publish.PublishFailed, match="provenance"):
         publish.verify(IMAGE.replace("a" * 64, "b" * 64))
 
 
-def test_it_must_be_the_release_of_this_repository_that_signed(
-    attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_release_of_this_repository_must_sign(attest: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     attest(PROVENANCE, SBOM)
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(publish, "gh", lambda *arguments: asked.append(arguments))
@@ -77,7 +75,7 @@ def test_a_damaged_digest_is_an_error() -> None:
         publish.verify("on-time@sha256:abc")
 
 
-def test_staging_takes_the_version_that_is_staging_and_production_the_one_that_is_production(bench: Bench) -> None:
+def test_staging_and_production_take_their_versions(bench: Bench) -> None:
     name, newest, other = "flight-delay", bench.versions["broken slice"], bench.versions["good"]
     bench.client.set_registered_model_alias(name, PRODUCTION, other)
     facts = {

@@ -180,7 +180,7 @@ def test_a_second_call_makes_only_what_is_lost(
     assert written(tmp_path / "out") == whole
 
 
-def test_after_a_kill_the_next_call_gives_the_same_bytes(
+def test_after_a_kill_the_next_call_has_the_same_bytes(
     score: Callable[..., scoring.Total], folder: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "in.parquet"

@@ -62,11 +62,16 @@ class Release:
     """A clone with a registry of small models, of which version 1 is Production, and its image."""
 
     path: Path
-    client: MlflowClient
+    uri: str
     commit: str
     repository: str
     built: dict[str, str] = field(default_factory=dict)
     """The immutable tags of the images that were built, by their version."""
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of the registry."""
+        return MlflowClient(self.uri, self.uri)
 
     @property
     def image(self) -> str:

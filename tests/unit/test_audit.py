@@ -23,22 +23,22 @@ def test_nothing_known_passes() -> None:
     assert not find_problems([CLEAN], [], TODAY)
 
 
-def test_a_vulnerability_is_named_with_the_version_that_fixes_it() -> None:
+def test_a_vulnerability_is_named_with_its_fix() -> None:
     assert find_problems([CLEAN, HIT], [], TODAY) == ["urllib3 2.0.0: PYSEC-1, fixed in 2.0.1"]
 
 
-def test_an_entry_lets_pass_on_its_last_day_and_not_on_the_next() -> None:
+def test_an_entry_lets_pass_until_its_last_day() -> None:
     assert not find_problems([CLEAN, HIT], [ENTRY], TODAY)
     tomorrow = find_problems([CLEAN, HIT], [ENTRY], date(2026, 11, 24))
     assert len(tomorrow) == 2 and "expired on 2026-11-23" in tomorrow[0] and "PYSEC-1" in tomorrow[1]
 
 
-def test_an_entry_for_another_package_lets_nothing_pass() -> None:
+def test_an_entry_is_for_its_package() -> None:
     other = ENTRY.model_copy(update={"package": "numpy"})
     assert any("PYSEC-1" in reason for reason in find_problems([CLEAN, HIT], [other], TODAY))
 
 
-def test_an_entry_that_nothing_needs_any_more_has_to_go() -> None:
+def test_an_unused_entry_has_to_go() -> None:
     assert find_problems([CLEAN], [ENTRY], TODAY) == ["GHSA-1 (urllib3) is not found any more: delete the entry"]
 
 

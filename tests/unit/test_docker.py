@@ -12,7 +12,7 @@ from ops.release.docker import EngineFailed, execute
 from ops.release.image import facts_of
 
 
-def test_a_machine_without_docker_names_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_docker_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(docker.client_config, "_client_call_with_path", None)  # where it was found before
     with pytest.raises(EngineFailed, match="install Docker Engine"):
@@ -22,7 +22,7 @@ def test_a_machine_without_docker_names_what_to_install(monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(not shutil.which("docker"), reason="the docker command is not installed")
-def test_an_engine_that_does_not_answer_is_one_line_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     for call in (lambda: facts_of("on-time:model-v1"), lambda: execute(["docker", "info"])):
         with pytest.raises(EngineFailed, match="127.0.0.1:9") as raised:

@@ -142,7 +142,7 @@ def test_files_of_the_checkout_are_found(folder: Path) -> None:
     assert doctor.remote() == Found(True, "team")
 
 
-def test_an_engine_that_does_not_answer_differs_from_none(programs: Programs) -> None:
+def test_an_engine_without_answer_differs_from_none(programs: Programs) -> None:
     programs()
     assert doctor.docker() == Found(False, "not installed")
     programs(docker="exit 1")

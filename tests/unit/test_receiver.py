@@ -54,13 +54,13 @@ def test_each_alert_becomes_one_line_of_json(caplog: pytest.LogCaptureFixture) -
     assert written == [{"status": "firing"} | expected, {"status": "resolved"} | expected]
 
 
-def test_what_is_no_notification_is_refused() -> None:
+def test_an_invalid_notification_is_refused() -> None:
     with listening() as client:
         assert client.post("/alerts", json={"alerts": [{"labels": {}}]}).status_code == 422
         assert counted(client, "receiver_alerts") == {"firing": 0, "resolved": 0}
 
 
-def test_silence_raises_the_alarm_once_and_the_watchdog_ends_it(
+def test_silence_raises_the_alarm_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(receiver, "CHECK_SECONDS", 0.02)
@@ -82,7 +82,7 @@ def test_silence_raises_the_alarm_once_and_the_watchdog_ends_it(
     assert [record.levelno for record in caplog.records].count(logging.CRITICAL) == 1
 
 
-def test_a_cause_starts_the_retraining_but_not_twice_at_a_time(tmp_path: Path) -> None:
+def test_a_cause_starts_one_retraining_at_a_time(tmp_path: Path) -> None:
     go, ran = tmp_path / "go", tmp_path / "ran"
     code = f"import time, pathlib\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\n"
     command = script(tmp_path / "retrain.py", code + f"open({str(ran)!r}, 'a').write('x')")
@@ -102,7 +102,7 @@ def test_a_cause_starts_the_retraining_but_not_twice_at_a_time(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("command", ["no-such-program --at-all", f"{sys.executable} -c 'raise SystemExit(3)'"])
-def test_a_retraining_that_fails_is_counted_and_the_receiver_lives_on(command: str) -> None:
+def test_a_retraining_that_fails_is_counted(command: str) -> None:
     with listening(retrain_command=command) as client:
         client.post("/retrain", json={"alerts": [OFF]})
         wait_for("the failure", lambda: counted(client, "receiver_retrain")["failed"] == 1)

@@ -94,7 +94,7 @@ def writes(content: dict[str, Any]) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("path", FILES + ACTIONS, ids=lambda path: path.relative_to(ROOT / ".github").as_posix())
-def test_every_pin_has_its_version_and_every_step_is_one_command(path: Path) -> None:
+def test_every_pin_has_a_version_every_step_a_command(path: Path) -> None:
     assert without_version(path.read_text()) == []
     assert not_commands(parse(path.read_text())) == []
 
@@ -129,7 +129,7 @@ def test_a_release_takes_nothing_from_a_cache() -> None:
         assert "actions/cache" not in text and "cache:" not in text, name
 
 
-def test_production_follows_staging_and_staging_follows_every_check() -> None:
+def test_production_follows_staging_and_every_check() -> None:
     content = read("release.yml")
     assert content["on"] == {"push": {"branches": ["main"]}}
     assert content["jobs"]["ci"]["uses"].endswith("/ci.yml")
@@ -163,7 +163,7 @@ jobs:
 """
 
 
-def test_a_bad_workflow_is_refused_for_each_of_its_faults() -> None:
+def test_a_bad_workflow_is_refused_for_each_fault() -> None:
     content = parse(BAD)
     assert without_version(BAD) == ["actions/cache@27d5ce7f107fe9357f9df03efb73ab90386fccae"]
     assert len(not_commands(content)) == 8
