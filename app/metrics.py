@@ -1,11 +1,17 @@
-"""Prometheus metrics of HTTP requests, the model and the journal."""
+"""Prometheus metrics of HTTP requests, the model and the journal.
+
+Requests only append their observations to a queue. `Metrics.observe` adds them to the counters and histograms, many at
+once: several times a second in another thread, and before each scrape, which therefore misses nothing of its process.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
-from math import isfinite, isnan
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +19,16 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     Metric,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
+    values,
 )
+from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
@@ -40,6 +49,78 @@ OUTSIDE_OF_METRICS = ("/$", "/page/", "/metrics", "/livez", "/readyz", "/v2/heal
 disable_created_metrics()  # type: ignore[no-untyped-call] # the *_created series are not used
 
 REJECTIONS = ("body_too_large", "too_many_in_progress", "timeout", "unauthorized", "method")
+OBSERVE_SECONDS = 0.1
+WAITING = 5000
+"""Observations in a queue; the request that would exceed it observes them itself."""
+
+
+class Histogram(Collector):
+    """A histogram that observes many values at once, which prometheus_client's cannot.
+
+    Its values are the library's, which are in files if several workers share them.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]
+    ):
+        self._name, self._text, self._labelnames = name, text, tuple(labels)
+        self._bounds = (*bounds, float("inf"))
+        self._texts = [floatToGoString(bound) for bound in self._bounds]  # type: ignore[no-untyped-call]
+        self._series: dict[tuple[str, ...], tuple[Any, list[Any]]] = {}
+        registry.register(self)
+
+    def series(self, *labels: str) -> tuple[Any, list[Any]]:
+        """Return the sum and the buckets of a series; a new one starts at zero."""
+        if labels not in self._series:
+            of_series = self._labelnames, labels, self._text
+            total = values.ValueClass("histogram", self._name, f"{self._name}_sum", *of_series)
+            buckets = []
+            for text in self._texts:
+                of_bucket = (*self._labelnames, "le"), (*labels, text), self._text
+                buckets.append(values.ValueClass("histogram", self._name, f"{self._name}_bucket", *of_bucket))
+            self._series.setdefault(labels, (total, buckets))
+        return self._series[labels]
+
+    def observe(self, observed: Floats, *labels: str) -> None:
+        """Observe an array of values in one series."""
+        total, buckets = self.series(*labels)
+        total.inc(float(observed.sum()))
+        counts = np.bincount(np.searchsorted(self._bounds, observed), minlength=len(buckets))
+        for bucket, count in zip(buckets, counts.tolist(), strict=True):
+            if count:
+                bucket.inc(count)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the series of this process, with cumulative buckets."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labelnames)
+        for labels, (total, buckets) in list(self._series.items()):
+            counts = accumulate(bucket.get() for bucket in buckets)
+            family.add_metric(labels, list(zip(self._texts, counts, strict=True)), total.get())
+        return [family]
+
+    describe = collect  # from which the registry knows the names
+
+
+class Waiting:
+    """Observations that wait, by series."""
+
+    def __init__(self) -> None:
+        self._queues: defaultdict[Any, deque[Any]] = defaultdict(deque)
+        self._lock = Lock()
+
+    def put(self, series: Any, observation: Any) -> bool:
+        """Append an observation; return whether so many wait that the caller has to observe them."""
+        queue = self._queues[series]
+        queue.append(observation)
+        return len(queue) > WAITING
+
+    def take(self) -> Iterator[tuple[Any, list[Any]]]:
+        """Remove the observations, and yield those of each series."""
+        for series, queue in list(self._queues.items()):
+            with self._lock:
+                taken = [queue.popleft() for _ in range(len(queue))]
+            if taken:
+                yield series, taken
 
 
 class Family:
@@ -64,29 +145,7 @@ class Family:
 
     def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
         """Return a histogram."""
-        return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
-
-
-class Observer:
-    """Observes values in a histogram, in a third of the time of its own `observe`, or many at once."""
-
-    def __init__(self, histogram: Histogram) -> None:
-        # pylint: disable=protected-access # tests/unit/test_observer.py compares the results with those of `observe`
-        self._bounds, self._add = histogram._upper_bounds, histogram._sum.inc
-        self._count = [bucket.inc for bucket in histogram._buckets]
-
-    def one(self, value: float) -> None:
-        """Observe a value."""
-        self._add(value)
-        self._count[bisect_left(self._bounds, value)](1)
-
-    def many(self, values: Floats) -> None:
-        """Observe an array of values."""
-        self._add(float(values.sum()))
-        counts = np.bincount(np.searchsorted(self._bounds, values, "left"), minlength=len(self._count))
-        for add, count in zip(self._count, counts.tolist(), strict=True):
-            if count:
-                add(count)
+        return Histogram(self._registry, name, text, labels, buckets)
 
 
 class HttpMetrics(Family):
@@ -97,25 +156,28 @@ class HttpMetrics(Family):
         self._requests = self.counter(
             "http_requests", "Requests by handler, method and status class.", handler=(), method=(), status=()
         )
-        latency = "http_request_duration_highr_seconds", "Request duration, all routes."
-        self._latency = Observer(self.histogram(*latency, buckets=LATENCY_BUCKETS))
+        self._latency = self.histogram(
+            "http_request_duration_highr_seconds", "Request duration, all routes.", buckets=LATENCY_BUCKETS
+        )
+        self._latency.series()
         self._latency_by_handler = self.histogram(
             "http_request_duration_seconds", "Request duration.", "handler", "method", buckets=HANDLER_BUCKETS
         )
         self.in_progress = self.gauge("http_requests_in_progress", "Requests in progress.", workers="livesum")
         self.rejected = self.counter("http_requests_rejected", "Requests rejected.", reason=REJECTIONS)
-        self._recorders: dict[tuple[str, str, str], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._waiting = Waiting()
 
     def request(self, handler: str, method: str, status: str, seconds: float) -> None:
-        """Count one request; `status` is the class, for example 2xx."""
-        key = (handler, method, status)
-        if key not in self._recorders:
-            by_handler = Observer(self._latency_by_handler.labels(handler, method))
-            self._recorders[key] = self._requests.labels(*key).inc, by_handler.one
-        count, observe = self._recorders[key]
-        count()
-        observe(seconds)
-        self._latency.one(seconds)
+        """Queue one request; `status` is the class, for example 2xx."""
+        if self._waiting.put((handler, method, status), seconds):
+            self.observe()
+
+    def observe(self) -> None:
+        """Count the requests in the queue."""
+        for (handler, method, status), seconds in self._waiting.take():
+            self._requests.labels(handler, method, status).inc(len(seconds))
+            self._latency_by_handler.observe(np.array(seconds), handler, method)
+            self._latency.observe(np.array(seconds))
 
 
 class ModelMetrics(Family):
@@ -145,7 +207,7 @@ class ModelMetrics(Family):
         self._loaded = self.gauge("model_loaded_timestamp_seconds", "Unix time at which the model was loaded.")
         self._created = self.gauge("model_created_timestamp_seconds", "Unix time at which the version was registered.")
         self._served: tuple[str, ...] | None = None
-        self._versions: dict[str, tuple[Observer, Observer, Counter, Counter]] = {}
+        self._waiting = Waiting()
 
     def serving(self, served: ServedModel) -> None:
         """Export the served version and initialise its counters, so that rates start at zero."""
@@ -155,7 +217,10 @@ class ModelMetrics(Family):
         self._ready.set(1)
         self._loaded.set(served.loaded)
         self._created.set(served.created or 0)
-        self._of(served.version)
+        self._inference.series(served.version)
+        self._probability.series(served.version)
+        for outcome in ("alert", "no_alert"):
+            self._predictions.labels(served.version, outcome)
 
     def withdrawn(self) -> None:
         """Export that no version is served."""
@@ -169,39 +234,30 @@ class ModelMetrics(Family):
                 self._info.clear()
         self._served = None
 
-    def observe(self, served: ServedModel, seconds: float, row: Sequence[float], risk: float) -> None:
-        """Record one prediction: its features, k numbers, and its probability."""
-        inference, probability, alert, no_alert = self._of(served.version)
-        inference.one(seconds)
-        (alert if risk >= served.bundle.threshold else no_alert).inc()
-        probability.one(risk)
-        if not isfinite(sum(row)):  # as soon as one value is missing
-            for value, gaps in zip(row, self._gaps, strict=True):
-                if isnan(value):
-                    gaps.inc()
+    def queue(self, served: ServedModel, seconds: float, row: Sequence[float], risk: float) -> None:
+        """Queue one prediction: its features, k numbers, and its probability."""
+        if self._waiting.put(served.version, (seconds, row, risk, risk >= served.bundle.threshold)):
+            self.observe()
 
-    def observe_many(self, served: ServedModel, seconds: float, rows: Floats, risks: Floats) -> None:
-        """Record the predictions of a batch: features, shape (n, k), and probabilities, shape (n,)."""
-        inference, probability, alert, no_alert = self._of(served.version)
-        inference.one(seconds)
+    def observe(self) -> None:
+        """Observe the predictions in the queue."""
+        for version, predictions in self._waiting.take():
+            seconds, rows, risks, alerts = zip(*predictions, strict=True)
+            self._observe(version, np.array(seconds), np.array(rows), np.array(risks), sum(alerts))
+
+    def observe_batch(self, served: ServedModel, seconds: float, rows: Floats, risks: Floats) -> None:
+        """Observe the predictions of a batch: features, shape (n, k), and probabilities, shape (n,)."""
         alerts = int((risks >= served.bundle.threshold).sum())
-        alert.inc(alerts)
-        no_alert.inc(len(risks) - alerts)
-        probability.many(risks)
+        self._observe(served.version, np.array([seconds]), rows, risks, alerts)
+
+    def _observe(self, version: str, seconds: Floats, rows: Floats, risks: Floats, alerts: int) -> None:
+        self._inference.observe(seconds, version)
+        self._probability.observe(risks, version)
+        self._predictions.labels(version, "alert").inc(alerts)
+        self._predictions.labels(version, "no_alert").inc(len(risks) - alerts)
         for gaps, missing in zip(self._gaps, np.isnan(rows).sum(axis=0).tolist(), strict=True):
             if missing:
                 gaps.inc(missing)
-
-    def _of(self, version: str) -> tuple[Observer, Observer, Counter, Counter]:
-        """Return the series of a version: inference time, probability, alerts, other predictions."""
-        if version not in self._versions:
-            self._versions[version] = (
-                Observer(self._inference.labels(version)),
-                Observer(self._probability.labels(version)),
-                self._predictions.labels(version, "alert"),
-                self._predictions.labels(version, "no_alert"),
-            )
-        return self._versions[version]
 
 
 class ReloadMetrics(Family):
@@ -257,6 +313,17 @@ class Metrics:
 
         return instrumentator.add(count)
 
+    async def run(self) -> None:
+        """Observe what waits, several times a second, until cancelled."""
+        while True:
+            await asyncio.sleep(OBSERVE_SECONDS)
+            await asyncio.to_thread(self.observe)
+
+    def observe(self) -> None:
+        """Observe the requests and predictions in the queues."""
+        self.http.observe()
+        self.model.observe()
+
     def exposition(self) -> bytes:
         """Return the exposition text: of this process, or aggregated over all workers."""
         return generate_latest(self._exported())
@@ -268,6 +335,7 @@ class Metrics:
 
     def _exported(self, names: Collection[str] = ()) -> Any:
         """Return the registry that is exported; of a single process, restricted to these metrics if there are any."""
+        self.observe()
         folder = os.environ.get(WORKERS_FOLDER)
         if folder is None:
             return self.registry.restricted_registry(names) if names else self.registry

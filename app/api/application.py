@@ -44,6 +44,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     _drain_on_sigterm(app)
     watching, journal = app.state.watcher.start(), app.state.journal
     sampling = asyncio.create_task(app.state.recent.run())
+    observing = asyncio.create_task(app.state.metrics.run())
     if journal:
         journal.start()
     gc.freeze()  # long-lived objects: excluded from the collections that large batches cause
@@ -51,6 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     watching.cancel()
     sampling.cancel()
+    observing.cancel()
     if journal:
         await asyncio.to_thread(journal.close)
 

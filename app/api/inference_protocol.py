@@ -17,8 +17,8 @@ from app.api.bodies import LARGE
 from app.api.dependencies import ReadyModel, Served
 from app.api.inference_messages import INPUTS, OUTPUTS, InferenceRequest, InferenceResponse, answer, read
 from app.api.tensors import Tensor
-from app.interface import NAME, TITLE
-from app.model.prediction import Predictor
+from app.interface import NAME, TITLE, columns
+from app.model.prediction import Predictor, Received
 from app.model.served import ServedModel
 
 MODELS = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
@@ -161,7 +161,7 @@ def _infer(app: FastAPI) -> None:
         inference, batch = await to_thread.run_sync(read, head, tail, limiter=limiter)
 
         def work() -> tuple[bytes, bytes]:
-            return answer(inference, predictor.many(served, batch.rows))
+            return answer(inference, predictor.batch(served, Received([columns(batch.rows)], batch.rows)))
 
         head, tail = await run_in_threadpool(work)
         headers = {"X-Model-Version": served.version} | ({JSON_LENGTH: str(len(head))} if tail else {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from struct import Struct
@@ -12,12 +12,12 @@ import numpy as np
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, column, select, values
 
-from app.columns.batches import COLUMNS, rows_of
+from app.columns.batches import rows_of
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Request
 from app.journal.tables import SPAN_SECONDS, blocks
 from app.model.bundle import Bundle
-from app.model.prediction import Format, Predictions
+from app.model.prediction import Predictions
 
 _pack = Struct(f"<{len(FEATURE_NAMES)}d").pack  # of one row, in a third of NumPy's time
 STEP = 100
@@ -38,13 +38,18 @@ def block(part: Sequence[Predictions]) -> dict[str, Any]:
         "ids": bytes.fromhex("".join(ids)),
         "probabilities": list(chain.from_iterable([batch.probabilities for batch in part])),
         "features": b"".join([_pack(*b.rows[0]) if len(b.rows) == 1 else _packed(b.rows) for b in part]),
-        "requests_format": part[0].format,
+        "requests_format": form_of(part[0]),
         "requests": _requests(part),
     }
 
 
+def form_of(batch: Predictions) -> str:
+    """Return in which form the requests are stored: JSON rows, or the Arrow stream as received."""
+    return "arrow" if batch.received and batch.format == "arrow" else "rows"
+
+
 def _requests(part: Sequence[Predictions]) -> bytes:
-    if part[0].format != "rows":
+    if form_of(part[0]) == "arrow":
         return part[0].received
     return b"[%b]" % b",".join([batch.received or _serialised(batch.requests) for batch in part])
 
@@ -75,22 +80,10 @@ def features_of(stored: bytes, rows: int) -> Floats:
     return np.frombuffer(stored, "<f8").reshape(rows, -1)
 
 
-def _by_column(stored: bytes) -> list[dict[str, Any]]:
-    columns: dict[str, list[Any]] = from_json(stored)[COLUMNS]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-FORMATS: dict[Format, Callable[[bytes], list[dict[str, Any]]]] = {
-    "rows": from_json,
-    "columns": _by_column,
-    "arrow": rows_of,
-}
-"""How requests are read, by format."""
-
-
-def requests_of(stored: bytes, form: Format) -> list[dict[str, Any]]:
+def requests_of(stored: bytes, form: str) -> list[dict[str, Any]]:
     """Return the requests of a block as dicts, in the order of its rows."""
-    return FORMATS[form](stored)
+    rows: list[dict[str, Any]] = from_json(stored) if form == "rows" else rows_of(stored)
+    return rows
 
 
 def holding(

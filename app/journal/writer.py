@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event, select
 
-from app.journal.blocks import block, layout
+from app.journal.blocks import block, form_of, layout
 from app.journal.database import committed, connect, expire, first_line, prepare_on, upsert
 from app.journal.files import main_file
 from app.journal.tables import SPAN_SECONDS, blocks, layouts
@@ -197,7 +197,7 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
                 first = part[0] if part else batch
                 if room <= 0 or batch.served is not first.served or abs(batch.created - first.created) > SPAN_SECONDS:
                     break
-                if part and not batch.format == first.format == "rows":  # others are stored as they are, one by one
+                if part and "arrow" in (form_of(batch), form_of(first)):  # a stream is a block of its own
                     break
                 part.append(batch)
                 room -= len(batch.ids)

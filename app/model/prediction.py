@@ -14,13 +14,13 @@ from pydantic_core import to_json
 
 from app.columns.stream import write
 from app.features import Floats
-from app.interface import FEATURE_NAMES, ROWS, Request, columns, compute, compute_one
+from app.interface import FEATURE_NAMES, ROWS, Request, compute, compute_one
 from app.metrics import Metrics
 from app.model.bundle import Bundle, predict
 from app.model.served import ServedModel
 
-Format = Literal["rows", "columns", "arrow"]
-"""JSON by rows or by columns, or an Arrow stream."""
+Format = Literal["rows", "arrow"]
+"""The form of a batch: JSON, or an Arrow stream."""
 KEPT = 4096
 """Bytes per request up to which the journal gets it as it was received, which needs no time and limits the queue."""
 _ROWS = f'"{ROWS}"'.encode()
@@ -49,7 +49,7 @@ class Received(NamedTuple):
     """The problem's columns; of several parts, one after another."""
     requests: Iterable[Request]
     body: bytes = b""
-    """As received, empty if the body has another form than `format` has."""
+    """As received; empty if the journal has to serialise the requests."""
     format: Format = "rows"
 
 
@@ -66,9 +66,9 @@ class Predictions(NamedTuple):
     requests: Sequence[Request]
     """As validated, for the journal to serialise; empty with `received`."""
     received: bytes = b""
-    """As they were received; empty if the journal has to serialise the requests."""
+    """As received: JSON objects separated by commas, or an Arrow stream."""
     format: Format = "rows"
-    """The form of `received`: JSON objects separated by commas for `rows`, otherwise a whole body."""
+    """The form of the request's body."""
 
     def json(self, explanation: Explanation | None = None) -> bytes:
         """Return the only prediction as the JSON of `schemas.Prediction`."""
@@ -161,13 +161,17 @@ def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
     return Explanation(log_odds=baseline + sum(contributions), baseline=baseline, contributions=parts)
 
 
-def _kept(batch: Received, rows: int) -> tuple[Sequence[Request], bytes, Format]:
-    """Return what the journal gets of a batch: the requests, or instead of them the bytes and their format."""
-    body = batch.body if len(batch.body) <= KEPT * rows else b""
-    if batch.format == "rows":  # the objects between the brackets, unless the key may be given more than once
-        plain = b"\\" not in body and body.count(_ROWS) == 1
-        body = body[body.index(b"[") + 1 : body.rindex(b"]")].strip() if plain else b""
-    return ((), body, batch.format) if body else (list(batch.requests), b"", "rows")
+def kept_body(batch: Received, rows: int) -> bytes:
+    """Return what the journal stores of a batch as received; empty if it has to serialise the requests."""
+    body = batch.body
+    if len(body) > KEPT * rows:
+        return b""
+    if batch.format == "arrow":
+        return body
+    # The objects between the brackets, unless the key may be given more than once.
+    if b"\\" in body or body.count(_ROWS) != 1:
+        return b""
+    return body[body.index(b"[") + 1 : body.rindex(b"]")].strip()
 
 
 class Predictor:
@@ -193,23 +197,22 @@ class Predictor:
         requests = () if received else (request,)
         return Predictions(now, served, new_ids(now, 1), [row], [risk], requests, received)
 
-    def record(self, found: Predictions, seconds: float) -> None:
-        """Count the prediction for one request, which took some seconds, and put it into the journal's queue."""
-        self.metrics.model.observe(found.served, seconds, found.rows[0], found.probabilities[0])
-        self.journal.record(found)
-
-    def many(self, served: ServedModel, requests: Sequence[Request]) -> Predictions:
-        """Predict requests together, in their order."""
-        return self.batch(served, Received([columns(requests)], requests))
+    def record(self, predictions: Predictions, seconds: float) -> None:
+        """Queue the prediction for one request, which took some seconds, for the metrics and the journal."""
+        self.metrics.model.queue(predictions.served, seconds, predictions.rows[0], predictions.probabilities[0])
+        self.journal.record(predictions)
 
     def batch(self, served: ServedModel, batch: Received) -> Predictions:
         """Predict a batch, in its order."""
         started = time.perf_counter()
         parts = [compute(part, served.bundle.lookups) for part in batch.columns]
-        matrix = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        matrix = np.concatenate(parts)
         risks = predict(served.bundle.booster, matrix)
         now = time.time()
-        found = Predictions(now, served, new_ids(now, len(risks)), matrix, risks.tolist(), *_kept(batch, len(risks)))
-        self.metrics.model.observe_many(served, time.perf_counter() - started, matrix, risks)
-        self.journal.record(found)
-        return found
+        received = kept_body(batch, len(risks))
+        requests = () if received else list(batch.requests)
+        ids = new_ids(now, len(risks))
+        predictions = Predictions(now, served, ids, matrix, risks.tolist(), requests, received, batch.format)
+        self.metrics.model.observe_batch(served, time.perf_counter() - started, matrix, risks)
+        self.journal.record(predictions)
+        return predictions

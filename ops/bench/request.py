@@ -129,7 +129,7 @@ def measure(rounds: int) -> list[tuple[str, float]]:
     predictor.journal = NoJournal()
 
     def count() -> None:
-        metrics.model.observe(using, 0.0001, row, risk)
+        metrics.model.queue(using, 0.0001, row, risk)
         metrics.http.request(PATH, "POST", "2xx", 0.0002)
 
     gc.freeze()  # as the service does

@@ -277,6 +277,6 @@ def test_the_journal_has_the_requests_and_features_of_every_format(bundle_dir: P
         told = [Request.model_validate(request) for request in requests_of(row.requests, row.requests_format)]
         assert told == whole * (row.rows // len(rows))
     forms = [row.requests_format for row in stored]
-    assert sorted(set(forms)) == ["arrow", "columns", "rows"] and sum(row.rows for row in stored) == 6 * len(rows)
+    assert sorted(set(forms)) == ["arrow", "rows"] and sum(row.rows for row in stored) == 6 * len(rows)
     flat = [repr(line) for block in features for line in block]
     assert flat[: len(rows)] * 6 == flat and len(set(flat)) > 10
