@@ -19,7 +19,7 @@ from app.api.schemas import Outcomes, Recorded, RecordedBatch
 from app.interface import Outcome
 from app.journal.blocks import holding
 from app.journal.database import JournalInvalid, check_schema, committed, upsert
-from app.journal.tables import former, outcomes
+from app.journal.tables import outcomes
 from app.journal.writer import FLUSH_SECONDS, Journal
 
 WAIT_SECONDS = 1.0
@@ -116,9 +116,8 @@ def _lock(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any] | 
     The order of the ids keeps two reports of the same predictions from blocking each other. Another statement reads
     the outcomes, as the first one does not see those that were written while it waited for a lock.
     """
-    own, reported = former.c.id, outcomes.c.prediction_id
+    reported = outcomes.c.prediction_id
     there = {name for _, found in holding(connection, sorted(ids), lock=True) for name in found}
-    there.update(connection.scalars(select(own).where(own.in_(ids)).order_by(own).with_for_update()))
     known = connection.execute(select(reported, outcomes.c.details).where(reported.in_(there))).all()
     return dict.fromkeys(there) | {row.prediction_id: row.details for row in known}
 

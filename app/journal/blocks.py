@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from pydantic_core import from_json, to_json
-from sqlalchemy import ColumnElement, Connection, Row, Text, and_, column, select, values
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from app.columns.batches import rows_of
 from app.features import Floats
@@ -100,20 +100,16 @@ def holding(
             continue
         query = select(blocks.c.ids, *columns).where(_may_hold(some)).order_by(blocks.c.first_id)
         for found in connection.execute(query.with_for_update() if lock else query):
-            if positions := {name: i for i, name in enumerate(ids_of(found.ids)) if name in wanted}:
+            positions = {name: i for i, name in enumerate(ids_of(found.ids)) if name in wanted}
+            if positions:
                 wanted -= positions.keys()
                 yield found, positions
 
 
 def _may_hold(ids: set[str]) -> ColumnElement[bool]:
     """Return the condition for the blocks whose range has one of these ids; the primary key finds them."""
-    wanted = values(column("id", Text), column("earliest", Text), name="wanted").data(
-        [(name, earliest(name)) for name in ids]
-    )
-    table = wanted.cte("wanted")
     first, last = blocks.c.first_id, blocks.c.last_id
-    inside = and_(first.between(table.c.earliest, table.c.id), last >= table.c.id)
-    return first.in_(select(first).join(table, inside))
+    return or_(*[and_(first.between(earliest(name), name), last >= name) for name in ids])
 
 
 def earliest(name: str) -> str:

@@ -1,16 +1,13 @@
-"""The journal's database: connections to it, and its schema's version.
+"""The journal's database: connections to it, and its tables.
 
-Rows are only inserted and expired, so the image contains no migration tool: the journal stores its schema version and
-rejects a database with a different one. A change that former releases cannot read or write raises the version and
-documents the migration here; services of the former version stop writing as soon as the version is raised.
-
-Version 3 has predictions in blocks, version 2 had a row for each. `prepare` renames the table of version 2, in an
-instant; its rows are read until they expire, and `predictions` is a view, into which a former release cannot insert.
+Rows are only inserted and expired, so the image contains no migration tool: the journal stores its schema version, and
+a database with another version is rejected. A change that another release cannot read or write raises the version.
 """
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,14 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, inspect, select, update
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.errors import OnTimeError
 from app.journal import files
-from app.journal.tables import FORMER, SCHEMA, VIEW, VIEWS, blocks, former, id_at, metadata, outcomes, schema
+from app.journal.tables import SCHEMA, VIEWS, blocks, id_at, metadata, outcomes, schema
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -39,7 +35,7 @@ CONNECT: dict[str, dict[str, Any]] = {
 }
 """Timeouts by dialect: a database that does not respond counts as down."""
 LOCK = 1_684_105
-"""Key of PostgreSQL's lock of those that create or migrate the journal."""
+"""Key of PostgreSQL's lock of those that create the tables."""
 
 
 class JournalInvalid(OnTimeError):
@@ -86,59 +82,48 @@ def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
     return cast("sqlite.Insert | postgresql.Insert", dialect.insert(table))
 
 
-def prepare(engine: Engine) -> bool:
-    """Create what is missing, and return whether anything was; raise JournalInvalid if the schema version differs."""
-    with engine.connect() as connection, committed(connection):
-        return prepare_on(connection)
+def prepare(engine: Engine) -> None:
+    """Do the work of `prepare_on` on a connection of its own."""
+    with engine.connect() as connection:
+        prepare_on(connection)
 
 
-def prepare_on(connection: Connection) -> bool:
-    """Do the work of `prepare` in the transaction of a connection."""
-    complete = _complete(connection)
-    if not complete:
-        lock = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else f"SELECT pg_advisory_xact_lock({LOCK})"
-        connection.exec_driver_sql(lock)  # others may do the same
-        _create(connection)
-    if not connection.scalars(select(schema.c.version)).all():
-        connection.execute(upsert(connection, schema).values(version=SCHEMA).on_conflict_do_nothing())
-    check_schema(connection)
-    return not complete
+def prepare_on(connection: Connection) -> tuple[Any, ...]:
+    """Create the tables that are missing, and return what identifies this journal: another one if any were.
+
+    Raises JournalInvalid if the schema version differs.
+    """
+    lock = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else f"SELECT pg_advisory_xact_lock({LOCK})"
+    with committed(connection):
+        if not _is_complete(connection):
+            connection.exec_driver_sql(lock)
+            if not _is_complete(connection):  # no other process was faster
+                _create(connection)
+        check_schema(connection)
+        return connection.scalar(select(schema.c.identity)), files.main_file(connection.info)
 
 
-def _complete(connection: Connection) -> bool:
-    found = inspect(connection)
-    return {*metadata.tables, VIEW} <= {*found.get_table_names(), *found.get_view_names()}
+def _is_complete(connection: Connection) -> bool:
+    tables = inspect(connection).get_table_names()
+    return set(metadata.tables) <= set(tables) and connection.scalar(select(schema.c.version)) is not None
 
 
 def _create(connection: Connection) -> None:
-    """Create missing tables and the view; migrate version 2."""
-    found = inspect(connection)
-    tables = found.get_table_names()
-    if schema.name in tables and connection.scalars(select(schema.c.version)).all() not in ([], [FORMER]):
+    if inspect(connection).has_table(schema.name) and connection.scalar(select(schema.c.version)) is not None:
         check_schema(connection)
-    if VIEW in tables:
-        if "request" not in {column["name"] for column in found.get_columns(VIEW)}:
-            connection.exec_driver_sql(f"ALTER TABLE {VIEW} ADD COLUMN request JSON")
-        connection.exec_driver_sql(f"ALTER TABLE {VIEW} RENAME TO {former.name}")
-        connection.execute(update(schema).values(version=SCHEMA))
-    for table in metadata.sorted_tables:
-        connection.execute(CreateTable(table, if_not_exists=True))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index, if_not_exists=True))
-    if VIEW not in found.get_view_names():
-        connection.exec_driver_sql(VIEWS[connection.dialect.name])
+        connection.execute(delete(schema))
+    metadata.create_all(connection)
+    connection.exec_driver_sql(VIEWS[connection.dialect.name])
+    connection.execute(schema.insert().values(version=SCHEMA, identity=uuid.uuid4().hex))
 
 
 def check_schema(connection: Connection) -> None:
     """Raise JournalInvalid if the schema version is not `SCHEMA`."""
-    found = list(connection.scalars(select(schema.c.version)))
-    if found != [SCHEMA]:
-        way = "start the service of this release (`make serve`), which migrates it"
-        if found != [FORMER]:
-            way = "run the matching release, or set ONTIME_JOURNAL_URL to another database"
+    version = connection.scalar(select(schema.c.version))
+    if version != SCHEMA:
         raise JournalInvalid(
-            f"the journal at {connection.engine.url!r} has schema version {', '.join(map(str, found)) or 'none'}, this "
-            f"service needs {SCHEMA}: {way}."
+            f"the journal at {connection.engine.url!r} has schema version {version or 'none'}, this service needs "
+            f"{SCHEMA}: run the matching release, or set ONTIME_JOURNAL_URL to another database."
         )
 
 
@@ -173,12 +158,11 @@ def first_line(err: Exception) -> str:
 def expire(engine: Engine, before: datetime) -> None:
     """Delete the predictions made before a time and their outcomes, in small transactions."""
     first = id_at(before)
-    for key, old, rows in (
+    for key, is_old, rows in (
         (blocks.c.first_id, (blocks.c.first_id < first) & (blocks.c.last_id < first), BLOCKS),
-        (former.c.id, former.c.created_at < before, ROWS),
         (outcomes.c.prediction_id, outcomes.c.prediction_id < first, ROWS),
     ):
-        some = delete(key.table).where(key.in_(select(key).where(old).limit(rows)))
+        some = delete(key.table).where(key.in_(select(key).where(is_old).limit(rows)))
         deleted = rows
         while deleted == rows:
             with engine.begin() as connection:

@@ -1,26 +1,13 @@
-"""The journal's tables: predictions in blocks, their layouts, and outcomes."""
+"""The journal's tables: predictions in blocks, the features of each bundle, and outcomes."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    DateTime,
-    Dialect,
-    Float,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
-)
+from sqlalchemy import JSON, Boolean, Column, DateTime, Dialect, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.types import TypeDecorator
 
-SCHEMA, FORMER = 3, 2
+SCHEMA = 4
 SPAN_SECONDS = 0.25
 """Time between the first prediction of a block and any other one; bounds the search for the block of an id."""
 
@@ -52,7 +39,7 @@ blocks = Table(
     Column("ids", LargeBinary, nullable=False, comment="16 bytes each, of which an id is the hexadecimal form."),
     Column("probabilities", JSON, nullable=False),
     Column("features", LargeBinary, nullable=False, comment="float64, little-endian, row by row; NaN is missing."),
-    Column("requests_format", Text, nullable=False, comment="Form of `requests`: `rows` is a JSON array, as received."),
+    Column("requests_format", Text, nullable=False, comment="`rows`: a JSON array; `arrow`: a stream as received."),
     Column("requests", LargeBinary, nullable=False),
 )
 layouts = Table(
@@ -69,44 +56,30 @@ outcomes = Table(
     Column("positive", Boolean, nullable=False, comment="Whether the predicted event happened."),
     Column("details", JSON, nullable=False, comment="The outcome as it was reported."),
 )
-schema = Table("journal_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
-former = Table(
-    "predictions_2",
+schema = Table(
+    "journal_schema",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("created_at", _Time, nullable=False),
-    Column("model_version", Text, nullable=False),
-    Column("probability", Float, nullable=False),
-    Column("features", JSON, nullable=False, comment="Values by name; null if missing or unseen."),
-    Column("request", JSON, comment="The request as validated; null before this column existed."),
-    Index("ix_predictions_created_at", "created_at"),
-    comment="The predictions of schema 2, until they expire.",
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("identity", Text, nullable=False, comment="Random; another one whenever the tables were created again."),
 )
 
-VIEW = "predictions"
-_COLUMNS = "created_at, model_version, layout, substr(features, 1 + {key} * width, width) AS features"
-_BLOCKS = "(SELECT *, length(features) / rows AS width FROM blocks) AS block"
 VIEWS = {
-    "sqlite": f"""
-        CREATE VIEW predictions AS
-        SELECT lower(hex(substr(ids, 1 + 16 * key, 16))) AS id,
-            json_extract(probabilities, '$[' || key || ']') AS probability, {_COLUMNS.format(key="key")},
+    "sqlite": """
+        CREATE VIEW IF NOT EXISTS predictions AS
+        SELECT lower(hex(substr(ids, 1 + 16 * key, 16))) AS id, created_at, model_version,
+            json_extract(probabilities, '$[' || key || ']') AS probability,
             CASE requests_format WHEN 'rows' THEN value END AS request
-        FROM {_BLOCKS},
-            json_each(CASE requests_format WHEN 'rows' THEN CAST(requests AS TEXT) ELSE probabilities END)""",
-    "postgresql": f"""
-        CREATE VIEW predictions AS
-        SELECT encode(substr(ids, (1 + 16 * key)::int, 16), 'hex') AS id, risk::float8 AS probability,
-            {_COLUMNS.format(key="key::int")}, request
-        FROM {_BLOCKS}, LATERAL (
-            SELECT risk, request, number - 1 AS key
-            FROM ROWS FROM (
-                json_array_elements_text(probabilities),
-                json_array_elements(
-                    CASE requests_format WHEN 'rows' THEN convert_from(requests, 'UTF8')::json ELSE '[]' END
-                )
-            ) WITH ORDINALITY AS each (risk, request, number)
-        ) AS row""",
+        FROM blocks, json_each(CASE requests_format WHEN 'rows' THEN CAST(requests AS TEXT) ELSE probabilities END)""",
+    "postgresql": """
+        CREATE OR REPLACE VIEW predictions AS
+        SELECT encode(substr(ids, 1 + 16 * (number::int - 1), 16), 'hex') AS id, created_at, model_version,
+            probability::float8 AS probability, request
+        FROM blocks, LATERAL ROWS FROM (
+            json_array_elements_text(probabilities),
+            json_array_elements(
+                CASE requests_format WHEN 'rows' THEN convert_from(requests, 'UTF8')::json ELSE '[]' END
+            )
+        ) WITH ORDINALITY AS each (probability, request, number)""",
 }
 """The view of single predictions by dialect, for people; programs read the blocks."""
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, event, select
+from sqlalchemy import Connection, event
 
 from app.journal.blocks import block, form_of, layout
 from app.journal.database import committed, connect, expire, first_line, prepare_on, upsert
-from app.journal.files import main_file
 from app.journal.tables import SPAN_SECONDS, blocks, layouts
 from app.metrics import JournalMetrics
 from app.model.prediction import Predictions
@@ -34,30 +33,6 @@ EXPIRE_SECONDS = 3600.0
 log = logging.getLogger("app.journal")
 
 
-class Witness:
-    """What shows that a database was removed, replaced or restored: its file, and a block that would be gone."""
-
-    def __init__(self, retention: timedelta) -> None:
-        self._retention = retention
-        self._blocks: list[tuple[str, datetime]] = []
-        """First ids and times of the newest block at the last check, and of the one that was written last."""
-        self._file: Any = None
-
-    def wrote(self, first_id: str, created: datetime) -> None:
-        """Remember a block that was written."""
-        self._blocks = [*self._blocks[:1], (first_id, created)]
-
-    def holds(self, connection: Connection) -> bool:
-        """Return whether the file is the same and the blocks are there, or have expired; remember the newest one."""
-        own, created = blocks.c.first_id, blocks.c.created_at
-        oldest = datetime.now(UTC) - self._retention + timedelta(seconds=EXPIRE_SECONDS)
-        ids, file = {name for name, time in self._blocks if time > oldest}, self._file
-        newest = connection.execute(select(own, created).order_by(own.desc()).limit(1))
-        self._blocks, self._file = [(row[0], row[1]) for row in newest], main_file(connection.info)
-        there = set(connection.scalars(select(own).where(own.in_(ids)))) if ids else ids
-        return file in (None, self._file) and there == ids
-
-
 class Journal:  # pylint: disable=too-many-instance-attributes # queue, database and thread
     """A bounded queue of predictions, and the thread that writes them.
 
@@ -75,12 +50,13 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         self._stop = threading.Event()
         self._part: list[Predictions] = []
         """The oldest predictions, which are written next; the same again after an error."""
-        self._witness = Witness(self._retention)
+        self._identity: tuple[Any, ...] = ()
+        """Of the database that was written last."""
         self._layouts: set[str] = set()
         """Digests of the layouts that were written to the present database."""
         self._held = 0
         """Predictions that this process has written to the present database."""
-        self._opened, self._error = False, ""
+        self._error = ""
         self._verify_at = self._expire_at = 0.0
         self._turned = time.monotonic()
         event.listen(self.engine, "connect", lambda *_: setattr(self, "_verify_at", 0.0))
@@ -148,7 +124,7 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         self._part = part = self._part or self._next()
         if not part and time.monotonic() < self._verify_at:
             return False
-        with self.engine.connect() as connection:
+        with self.engine.connect() as connection:  # another database may be found here, and has to be verified
             if time.monotonic() >= self._verify_at:
                 self._verify(connection)
             if part:
@@ -157,36 +133,31 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
 
     def _write(self, connection: Connection, part: list[Predictions]) -> None:
         """Write a block; it may have been written, if a commit succeeded on a connection that then broke."""
-        new, bundle = block(part), part[0].served.bundle
+        row, bundle = block(part), part[0].served.bundle
         with committed(connection):
             if bundle.digest not in self._layouts:
                 connection.execute(upsert(connection, layouts).on_conflict_do_nothing(), layout(bundle))
-            connection.execute(upsert(connection, blocks).on_conflict_do_nothing(), new)
+            connection.execute(upsert(connection, blocks).on_conflict_do_nothing(), row)
         self._layouts.add(bundle.digest)
         with self._lock:
             for _ in part:
                 self._queue.popleft()
-            self._depth -= new["rows"]
+            self._depth -= row["rows"]
         self._part = []
-        self._witness.wrote(new["first_id"], new["created_at"])
-        self._held += new["rows"]
-        self.metrics.written.inc(new["rows"])
+        self._held += row["rows"]
+        self.metrics.written.inc(row["rows"])
 
     def _verify(self, connection: Connection) -> None:
         """Create missing tables; count and log that the database is not the one that was written before."""
-        with committed(connection):
-            created = prepare_on(connection)
-            kept = self._witness.holds(connection)
-        if self._opened and (created or not kept):
+        identity = prepare_on(connection)
+        if self._identity and identity != self._identity:
             self.metrics.replaced.inc()
             self.metrics.lost.inc(self._held)
-            text = (
-                "the journal at %r was removed or replaced, and is opened anew; this process had written %d predictions"
-            )
+            text = "the journal at %r was removed or replaced; this process had written %d predictions to it"
             log.error(text, self.engine.url, self._held)
             self._held = 0
-        self._layouts.clear()
-        self._opened, self._verify_at = True, time.monotonic() + VERIFY_SECONDS
+            self._layouts.clear()
+        self._identity, self._verify_at = identity, time.monotonic() + VERIFY_SECONDS
 
     def _next(self) -> list[Predictions]:
         """Return the oldest predictions of one version and about one moment, a block's worth."""

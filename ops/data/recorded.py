@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app.interface import Outcome, Request
 from app.journal.blocks import holding, requests_of
 from app.journal.database import connect, reading
-from app.journal.tables import blocks, former, outcomes
+from app.journal.tables import blocks, outcomes
 from ops.data import add
 from stages import fetch, interface
 from stages.errors import DataInvalid
@@ -68,9 +68,4 @@ def _read(url: str, since: datetime | None) -> list[Reported]:
         for block, positions in holding(connection, sorted(details), *BODIES):
             received = requests_of(block.requests, block.requests_format)
             requests.update((name, received[position]) for name, position in positions.items())
-        own = former.c
-        joined = select(own.id, own.request).join(outcomes, own.id == outcomes.c.prediction_id)
-        for row in connection.execute(joined.where(own.request.is_not(None))):
-            if row.id in details:
-                requests[row.id] = row.request
     return sorted(Reported(details[name][0], name, request, details[name][1]) for name, request in requests.items())

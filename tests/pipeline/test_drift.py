@@ -19,7 +19,7 @@ from app.errors import BundleInvalid, ModelUnavailable
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.blocks import block, layout
 from app.journal.database import JournalInvalid, JournalMissing, connect, prepare
-from app.journal.tables import blocks, former, layouts, outcomes, schema
+from app.journal.tables import blocks, layouts, outcomes, schema
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
@@ -140,9 +140,8 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
         for row, late in zip(rows[:550], window[TARGET].astype(bool), strict=False)
     ]
     with engine.begin() as connection:
-        connection.execute(insert(former), rows[300:])
         connection.execute(insert(layouts), layout(bundle))
-        connection.execute(insert(blocks), [packed(row, bundle) for row in rows[:300] + others])
+        connection.execute(insert(blocks), [packed(row, bundle) for row in rows + others])
         connection.execute(insert(outcomes), known)
     got = read(engine, "1", hours=168, rows=10_000)
     expected = window[::-1][[*FEATURE_NAMES, SCORE]].reset_index(drop=True)
@@ -188,8 +187,8 @@ def test_a_journal_that_is_missing_empty_or_another_thing_is_named(monitor: Moni
     verdict = retraining.decide(evidence, params.load().monitor)
     assert verdict.action == "skip" and verdict.reasons[0].startswith("no predictions yet, ")
     with monitor.engine.begin() as connection:
-        connection.execute(schema.update().values(version=4))
-    with pytest.raises(JournalInvalid, match="schema version 4"):
+        connection.execute(schema.update().values(version=5))
+    with pytest.raises(JournalInvalid, match="schema version 5"):
         monitor.check("1")
     (tmp_path / "other").write_bytes(b"no database" * 1000)
     with pytest.raises(JournalInvalid, match="cannot be read: .*not a database"):

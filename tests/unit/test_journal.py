@@ -25,7 +25,7 @@ from app.interface import EXAMPLE, FEATURE_NAMES, Outcome, Request
 from app.journal import writer
 from app.journal.blocks import block, features_of, holding, requests_of
 from app.journal.database import JournalInvalid, connect, expire, prepare
-from app.journal.tables import blocks, former, layouts, outcomes, schema
+from app.journal.tables import blocks, layouts, outcomes, schema
 from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.prediction import Predictions
@@ -44,11 +44,11 @@ def test_a_prediction_is_written_as_the_model_saw_it(
     with journal.engine.connect() as connection:
         row = connection.execute(text("SELECT * FROM predictions")).one()
         stored = connection.execute(select(blocks)).one()
-        names = connection.execute(select(layouts.c.features).where(layouts.c.digest == row.layout)).scalar_one()
+        names = connection.execute(select(layouts.c.features).where(layouts.c.digest == stored.layout)).scalar_one()
     assert (row.id, row.model_version, row.probability) == (given.ids[0], "7", 0.25)
     assert stored.created_at == datetime.fromtimestamp(1_800_000_000.25, UTC)
     assert [each["name"] for each in names] == list(FEATURE_NAMES)
-    (values,) = features_of(row.features, 1).tolist()
+    (values,) = features_of(stored.features, 1).tolist()
     known = [None if math.isnan(v) else v for v in values]
     named = [each["categories"][int(v)] if v is not None and each["categories"] else v for v, each in zip(known, names)]
     assert named == ["B6", "LGA", None, *given.rows[0][3:]]
@@ -113,47 +113,8 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)  # a second time is no harm
     with journal.engine.begin() as connection:
         connection.execute(schema.update().values(version=1))
-    with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 3.*ONTIME_JOURNAL_URL"):
+    with pytest.raises(JournalInvalid, match=r"schema version 1, this service needs 4.*ONTIME_JOURNAL_URL"):
         prepare(journal.engine)
-
-
-def to_former(journal: Journal, *rows: dict[str, Any]) -> None:
-    """Make a journal of schema 2 with these predictions."""
-    prepare(journal.engine)
-    with journal.engine.begin() as connection:
-        connection.execute(
-            insert(former), [{"model_version": "1", "probability": 0.5, "features": {}} | r for r in rows]
-        )
-        for statement in (
-            "DROP VIEW predictions",
-            "DROP TABLE blocks",
-            "DROP TABLE layouts",
-            "ALTER TABLE predictions_2 RENAME TO predictions",
-            "UPDATE journal_schema SET version = 2",
-        ):
-            connection.execute(text(statement))
-
-
-def test_a_journal_of_the_former_schema_is_migrated_once_and_its_predictions_are_kept_until_they_expire(
-    journal: Journal, url: str, metrics: Metrics, answer: Callable[..., Predictions]
-) -> None:
-    now = datetime.now(UTC)
-    old = {"id": f"{1:032x}", "created_at": now - timedelta(days=91)}
-    to_former(journal, {"id": "f" * 32, "created_at": now}, old)
-    with journal.engine.begin() as connection:  # of a release before the requests
-        connection.execute(text("ALTER TABLE predictions DROP COLUMN request"))
-    several = [keep(url, metrics) for _ in range(4)]
-    for each in several:
-        each.start()
-        each.record(answer())
-    for each in several:
-        each.close()
-    with journal.engine.connect() as connection:
-        (row,) = connection.execute(select(former)).all()
-        assert connection.scalar(text("SELECT count(*) FROM predictions")) == predicted(journal) == 4
-    assert (row.id, row.request) == ("f" * 32, None)
-    reported = [Outcome(prediction_id="f" * 32, delay_minutes=0)]
-    assert asyncio.run(record(journal, reported)).recorded == {"f" * 32}
 
 
 def test_a_batch_of_ten_thousand_rows_is_recorded_as_received(

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, func, select
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.blocks import earliest, features_of, holding, ids_of
 from app.journal.database import reading
-from app.journal.tables import blocks, former, id_at, layouts, outcomes
+from app.journal.tables import blocks, id_at, layouts, outcomes
 from ops.monitoring.drift.reference import SCORE
 from stages.frames import TARGET
 
@@ -76,10 +76,6 @@ def _sample(some: list[Scored], rows: int) -> list[Scored]:
 
 def _pages(connection: Connection, version: str, first: str, last: str) -> Iterator[list[Scored]]:
     """Yield the predictions of a version in a range of ids."""
-    own = former.c
-    rows = select(own.id, own.probability).where(own.model_version == version, own.id.between(first, last))
-    if pairs := connection.execute(rows).all():
-        yield _with_outcomes(connection, [(row[0], row[1]) for row in pairs])
     of_version = (
         select(blocks.c.first_id, blocks.c.ids, blocks.c.probabilities)
         .where(blocks.c.model_version == version, blocks.c.first_id <= last)
@@ -109,9 +105,9 @@ def _features(connection: Connection, ids: list[str]) -> pd.DataFrame:
         values = features_of(block.features, block.rows)[list(positions.values())]
         packed.setdefault(block.layout, []).append(pd.DataFrame(values, index=list(positions)))
     frames = [_named(pd.concat(parts), known[digest]) for digest, parts in packed.items()]
-    by_name = connection.execute(select(former.c.id, former.c.features).where(former.c.id.in_(ids))).all()
-    frames.append(pd.DataFrame([row[1] for row in by_name], [row[0] for row in by_name], list(FEATURE_NAMES)))
-    found = pd.concat([frame for frame in frames if len(frame)] or frames).loc[ids].reset_index(drop=True)
+    if not frames:
+        frames = [pd.DataFrame(columns=list(FEATURE_NAMES))]
+    found = pd.concat(frames).loc[ids].reset_index(drop=True)
     numbers = [name for name in FEATURE_NAMES if name not in CATEGORIES]
     return found.astype(dict.fromkeys(numbers, float))
 
