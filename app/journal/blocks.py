@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from app.columns.batches import rows_of
 from app.features import Floats
-from app.interface import CATEGORIES, FEATURE_NAMES, Request
+from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.tables import SPAN_SECONDS, blocks
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions
@@ -28,6 +28,7 @@ def block(part: Sequence[Predictions]) -> dict[str, Any]:
     """Return the row of `blocks` for predictions of one version."""
     ids = list(chain.from_iterable([batch.ids for batch in part]))
     served = part[0].served
+    is_stream = _is_stream(part[0])
     return {
         "first_id": min(ids),
         "last_id": max(ids),
@@ -37,29 +38,31 @@ def block(part: Sequence[Predictions]) -> dict[str, Any]:
         "rows": len(ids),
         "ids": bytes.fromhex("".join(ids)),
         "probabilities": list(chain.from_iterable([batch.probabilities for batch in part])),
-        "features": b"".join([_pack(*b.rows[0]) if len(b.rows) == 1 else _packed(b.rows) for b in part]),
-        "requests_format": form_of(part[0]),
-        "requests": _requests(part),
+        "features": b"".join(map(_features, part)),
+        "requests_format": "arrow" if is_stream else "rows",
+        "requests": part[0].received if is_stream else b"[%b]" % b",".join(map(_requests, part)),
     }
 
 
-def form_of(batch: Predictions) -> str:
-    """Return in which form the requests are stored: JSON rows, or the Arrow stream as received."""
-    return "arrow" if batch.received and batch.format == "arrow" else "rows"
+def joins(batch: Predictions, first: Predictions) -> bool:
+    """Return whether predictions may be in the block of the first ones; an Arrow stream is a block of its own."""
+    if _is_stream(batch) or _is_stream(first):
+        return False
+    return batch.served is first.served and abs(batch.created - first.created) <= SPAN_SECONDS
 
 
-def _requests(part: Sequence[Predictions]) -> bytes:
-    if form_of(part[0]) == "arrow":
-        return part[0].received
-    return b"[%b]" % b",".join([batch.received or _serialised(batch.requests) for batch in part])
+def _is_stream(batch: Predictions) -> bool:
+    return bool(batch.received) and batch.format == "arrow"
 
 
-def _packed(rows: Sequence[Sequence[float]] | Floats) -> bytes:
-    return np.asarray(rows, "<f8").tobytes()
+def _requests(batch: Predictions) -> bytes:
+    return batch.received or to_json(batch.requests, exclude_none=True)[1:-1]
 
 
-def _serialised(requests: Sequence[Request]) -> bytes:
-    return to_json(requests, exclude_none=True)[1:-1]
+def _features(batch: Predictions) -> bytes:
+    if len(batch.rows) == 1:
+        return _pack(*batch.rows[0])
+    return np.asarray(batch.rows, "<f8").tobytes()
 
 
 def layout(bundle: Bundle) -> dict[str, Any]:

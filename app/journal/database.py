@@ -100,7 +100,8 @@ def prepare_on(connection: Connection) -> tuple[Any, ...]:
             if not _is_complete(connection):  # no other process was faster
                 _create(connection)
         check_schema(connection)
-        return connection.scalar(select(schema.c.identity)), files.main_file(connection.info)
+        main_file = connection.info.get("files", [None])[0]
+        return connection.scalar(select(schema.c.identity)), main_file
 
 
 def _is_complete(connection: Connection) -> bool:

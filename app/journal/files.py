@@ -98,8 +98,3 @@ def _identities(url: URL, wal: bool) -> list[tuple[int, int] | None]:
 def moved(info: dict[Any, Any]) -> bool:
     """Return whether the files of a connection, from its `info`, are no longer at their paths."""
     return "look" in info and (None in info["files"] or info["look"]() != info["files"])
-
-
-def main_file(info: dict[Any, Any]) -> Any:
-    """Return what identifies the database that a connection was opened on, from its `info`; None if not in SQLite."""
-    return info.get("files", [None])[0]

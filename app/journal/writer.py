@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 
-from app.journal.blocks import block, form_of, layout
+from app.journal.blocks import block, joins, layout
 from app.journal.database import committed, connect, expire, first_line, prepare_on, upsert
-from app.journal.tables import SPAN_SECONDS, blocks, layouts
+from app.journal.tables import blocks, layouts
 from app.metrics import JournalMetrics
 from app.model.prediction import Predictions
 from app.settings import Settings
@@ -51,11 +51,8 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         self._part: list[Predictions] = []
         """The oldest predictions, which are written next; the same again after an error."""
         self._identity: tuple[Any, ...] = ()
-        """Of the database that was written last."""
-        self._layouts: set[str] = set()
-        """Digests of the layouts that were written to the present database."""
         self._held = 0
-        """Predictions that this process has written to the present database."""
+        """Predictions that this process has written to the database of `_identity`."""
         self._error = ""
         self._verify_at = self._expire_at = 0.0
         self._turned = time.monotonic()
@@ -102,7 +99,9 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
             stopping = self._stop.wait(pause)
             try:
                 pause = 0.0 if self._flush() else FLUSH_SECONDS
-                self._expire()
+                if time.monotonic() >= self._expire_at:
+                    expire(self.engine, datetime.now(UTC) - self._retention)
+                    self._expire_at = time.monotonic() + EXPIRE_SECONDS
                 self._report("")
             except Exception as err:  # pylint: disable=broad-exception-caught # retried after any error
                 self._report(first_line(err))
@@ -112,11 +111,6 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
                 return
             if stopping and pause:
                 time.sleep(FLUSH_SECONDS)  # `close` limits the time
-
-    def _expire(self) -> None:
-        if time.monotonic() >= self._expire_at:
-            expire(self.engine, datetime.now(UTC) - self._retention)
-            self._expire_at = time.monotonic() + EXPIRE_SECONDS
 
     def _flush(self) -> bool:
         """Write the oldest predictions as a block, remove them from the queue, return whether others had to wait."""
@@ -133,12 +127,10 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
 
     def _write(self, connection: Connection, part: list[Predictions]) -> None:
         """Write a block; it may have been written, if a commit succeeded on a connection that then broke."""
-        row, bundle = block(part), part[0].served.bundle
+        row = block(part)
         with committed(connection):
-            if bundle.digest not in self._layouts:
-                connection.execute(upsert(connection, layouts).on_conflict_do_nothing(), layout(bundle))
+            connection.execute(upsert(connection, layouts).on_conflict_do_nothing(), layout(part[0].served.bundle))
             connection.execute(upsert(connection, blocks).on_conflict_do_nothing(), row)
-        self._layouts.add(bundle.digest)
         with self._lock:
             for _ in part:
                 self._queue.popleft()
@@ -156,22 +148,20 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
             text = "the journal at %r was removed or replaced; this process had written %d predictions to it"
             log.error(text, self.engine.url, self._held)
             self._held = 0
-            self._layouts.clear()
         self._identity, self._verify_at = identity, time.monotonic() + VERIFY_SECONDS
 
     def _next(self) -> list[Predictions]:
         """Return the oldest predictions of one version and about one moment, a block's worth."""
         part: list[Predictions] = []
-        room = ROWS
+        rows = 0
         with self._lock:
             for batch in self._queue:
-                first = part[0] if part else batch
-                if room <= 0 or batch.served is not first.served or abs(batch.created - first.created) > SPAN_SECONDS:
-                    break
-                if part and "arrow" in (form_of(batch), form_of(first)):  # a stream is a block of its own
+                if part and not joins(batch, part[0]):
                     break
                 part.append(batch)
-                room -= len(batch.ids)
+                rows += len(batch.ids)
+                if rows >= ROWS:
+                    break
         return part
 
     def _report(self, error: str) -> None:
