@@ -75,6 +75,7 @@ class Service:
     def __init__(self, base: str, process: Program) -> None:
         self.base, self.process = base, process
         self.pid, self.port = process.pid, int(base.rpartition(":")[2])
+        self.journal = ""
 
     def version(self) -> dict[str, object]:
         """Return what /version says."""
