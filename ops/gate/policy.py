@@ -132,6 +132,11 @@ def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> 
     return Check.at_least(metric, *found, part=part, rule=NOT_WORSE)
 
 
+def verdict(decision: Decision) -> str:
+    """Return a decision as one word."""
+    return "accepted" if decision.accepted else "refused"
+
+
 def on_rows(rows: Mapping[str, object]) -> str:
     """Return which rows a comparison was made on, as text."""
     return f"{rows['rows']:,} rows, {rows['first']} to {rows['last']}, {str(rows.get('sha256', 'no digest'))[:12]}"

@@ -9,7 +9,7 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -25,14 +25,14 @@ from app.interface import NAME
 from app.model import bundle as model
 from app.model.evaluation import EVALUATION_FILE
 from app.registry import download
-from app.registry import version as registry
+from app.registry import version as registered
 from app.registry.cache import Cache
 from app.registry.version import VERSION_FILE
 from app.settings import Settings
 from ops.ci.github import output
-from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows
-from ops.registry import production as pointer
-from ops.registry.production import PREVIOUS, PRODUCTION, PROMOTED_TAG, STAGING, Intent, by_alias
+from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows, verdict
+from ops.registry import production
+from ops.registry.production import PRODUCTION, PROMOTED_TAG, STAGING, Move, by_alias
 from stages import params, tracking
 from stages.decision import Check, Decision
 from stages.files import finite, write_json
@@ -68,7 +68,7 @@ def require(client: MlflowClient, _: Params) -> ModelVersion:
 
 def find(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
     """Return the version with this number or alias; raise ModelUnavailable with the command that creates one."""
-    version = pointer.by_number(client, name, number) if number else by_alias(client, name, alias)
+    version = production.by_number(client, name, number) if number else by_alias(client, name, alias)
     if version is None:
         wanted = f"version {number}" if number else f"version with the alias {alias}"
         raise ModelUnavailable(f"{name} has no {wanted} in {tracking.tracking_uri()}; {command}.")
@@ -89,10 +89,10 @@ def record(
 
     tags = {
         "action": action,
-        "decision": "accepted" if decision.accepted else "refused",
+        "decision": verdict(decision),
         "challenger": str(subject.version),
         "champion": str(champion.version) if champion else "",
-        "reasons": "; ".join([reason] * bool(reason) + decision.reasons)[:4000],
+        "reasons": "; ".join(filter(None, [reason, *decision.reasons]))[:4000],
     }
     rows = evidence[0].rows if evidence else {}
     if rows:
@@ -126,45 +126,45 @@ def promote(
     With `if_none`, nothing is done when a version is Production; with `without_champion`, the floors alone decide if
     that version cannot be compared with.
     """
-    if if_none and by_alias(client, NAME, PRODUCTION):
-        return ""
-    challenger = find(client, NAME, number, STAGING, "`make repro` makes one")
-    _settle(client)
-    champion = by_alias(client, NAME, PRODUCTION)
-    if champion is not None and champion.version == challenger.version:
-        return f"Version {champion.version} of {NAME} is Production already."
     from ops.gate.evidence import collect
 
+    champion = by_alias(client, NAME, PRODUCTION)
+    if if_none and champion:
+        return ""
+    challenger = find(client, NAME, number, STAGING, "`make repro` makes one")
+    production.complete_record(client, NAME)
+    if champion and champion.version == challenger.version:
+        return f"Version {champion.version} of {NAME} is Production already."
     lost = _lost(champion) if champion and without_champion else ""
     evidence = collect(client, challenger, None if lost else champion, p)
     decision = decide_promotion(evidence[0], p.gate, allow_equal)
     run_id = record("promote", challenger, champion, decision, p, evidence, lost)
     against = _against(champion, lost, evidence[0])
-    verdict = "accepted" if decision.accepted else "refused"
-    for version in filter(None, (challenger, champion)):
-        pointer.describe(client, version, run_id, f"version {challenger.version} {verdict} {against}")
-    where = f"The evidence: {pointer.link(run_id)}{pointer.ui_hint()}"
+    _describe(client, (challenger, champion), run_id, f"version {challenger.version} {verdict(decision)} {against}")
+    where = f"The evidence: {production.link(run_id)}{production.ui_hint()}"
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {NAME} is refused {against}: {reasons}. {where}")
+    pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence[0].metrics.items()]
+    why = f"accepted {against}" + (": " + ", ".join(pairs) if pairs else "")
     origin = str(champion.version) if champion else None
-    why = f"accepted {against}" + _headline(evidence[0])
-    pointer.move(client, NAME, Intent("promote", str(challenger.version), origin, origin, run_id, why))
+    production.move(client, NAME, Move("promote", str(challenger.version), origin, run_id, why))
     _cache(challenger)
     output(replaced=origin or "")
     return f"Version {challenger.version} of {NAME} is Production, {why}. {where}\n`make serve` serves it."
 
 
-def _settle(client: MlflowClient) -> None:
-    """Complete what an interrupted call left, and print what was done."""
-    if settled := pointer.settled(client, NAME):
-        print(settled)
+def _describe(client: MlflowClient, versions: Iterable[ModelVersion | None], run_id: str, text: str) -> None:
+    for version in versions:
+        if version:
+            production.describe(client, version, run_id, text)
 
 
 def _against(champion: ModelVersion | None, lost: str, evidence: Evidence) -> str:
     """Return what a version was compared with, and on which rows."""
     against = f"against version {champion.version}" if champion else "by the floors, with no champion"
-    against = f"by the floors, {lost}" if lost else against
+    if lost:
+        against = f"by the floors, {lost}"
     return against + (f" on {on_rows(evidence.rows)}" if evidence.rows else "")
 
 
@@ -173,30 +173,31 @@ def _lost(champion: ModelVersion) -> str:
     from ops.gate.evidence import candidate, last_training_day
 
     try:
-        with candidate(champion) as known:
-            if last_training_day(known.bundle.manifest, champion.tags.get("git.commit", "")):
+        with candidate(champion) as loaded:
+            if last_training_day(loaded.bundle.manifest, champion.tags.get("git.commit", "")):
                 raise click.UsageError(f"version {champion.version} can be loaded: promote without --without-champion.")
             return "without the champion (its last day of training is unknown)"
     except BundleInvalid as err:
         return f"without the champion ({str(err).partition('. ')[0]})"
 
 
-def _headline(evidence: Evidence) -> str:
-    pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence.metrics.items()]
-    return ": " + ", ".join(pairs) if pairs else ""
-
-
 def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -> str:
-    """Make `previous`, or the version `number`, the Production version again, after loading and verifying it."""
-    if not reason.strip():
-        raise click.UsageError('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
-    _settle(client)
-    target = find(client, NAME, number, PREVIOUS, "`make history` shows which were; roll back with --version N")
-    champion = require(client, p)
-    if champion.version == target.version:
-        return f"Version {target.version} of {NAME} is Production already."
+    """Make the previous version, or the version `number`, Production again, after loading and verifying it."""
     from ops.gate.evidence import candidate
 
+    if not reason.strip():
+        raise click.UsageError('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
+    champion = require(client, p)
+    production.complete_record(client, NAME)
+    number = number or production.previous(client, NAME)
+    if number is None:
+        raise ModelUnavailable(
+            f"no version was Production before {champion.version}: `make history` shows which were; roll back with "
+            "--version N."
+        )
+    target = find(client, NAME, number, "", "`make history` shows which were; roll back with --version N")
+    if champion.version == target.version:
+        return f"Version {target.version} of {NAME} is Production already."
     checks = [Check.at_least("promoted before", int(PROMOTED_TAG in target.tags), 1)]
     try:
         with candidate(target):
@@ -205,20 +206,16 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
         checks.append(Check.at_least("bundle that the service can load", 0, 1, message=str(err)))
     decision = Decision(tuple(checks))
     run_id = record("rollback", target, champion, decision, p, reason=reason)
-    verdict = "accepted" if decision.accepted else "refused"
-    for version in (target, champion):
-        text = f"rollback from version {champion.version} to {target.version} {verdict}: {reason}"
-        pointer.describe(client, version, run_id, text)
+    text = f"rollback from version {champion.version} to {target.version} {verdict(decision)}: {reason}"
+    _describe(client, (target, champion), run_id, text)
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
         stays = f"version {champion.version} of {NAME} stays Production"
         raise PromotionRefused(f"{stays}: version {target.version}: {reasons}.")
-    earlier = pointer.before(client, NAME, str(target.version))
-    intent = Intent("rollback", str(target.version), str(champion.version), earlier, run_id, reason)
-    pointer.move(client, NAME, intent)
+    production.move(client, NAME, Move("rollback", str(target.version), str(champion.version), run_id, reason))
     _cache(target)
     done = f"Version {target.version} of {NAME} is Production again, after {champion.version}: {reason}."
-    return f"{done} {pointer.link(run_id)}{pointer.ui_hint()}"
+    return f"{done} {production.link(run_id)}{production.ui_hint()}"
 
 
 def _cache(version: ModelVersion) -> None:
@@ -235,13 +232,12 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
     """
     _refuse_other_files(folder)
     version = find(client, NAME, number, "", "`make history` shows them") if number else require(client, p)
-    production = by_alias(client, NAME, PRODUCTION)
-    alias = PRODUCTION if production and production.version == version.version else ""
+    alias = PRODUCTION if production.aliases(client, NAME).get(PRODUCTION) == str(version.version) else ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         copy = Path(scratch) / folder.name
         download.export(version, alias, tracking.tracking_uri(), copy)
-        registry.load(copy, "baked")
+        registered.load(copy, "baked")
         _refuse_other_files(folder)  # the download took seconds
         for file in folder.iterdir() if folder.exists() else ():
             file.unlink()

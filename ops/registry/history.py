@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from tabulate import tabulate
 
 from app.errors import ModelUnavailable
-from ops.registry import production as pointer
+from ops.registry import production
 from stages import tracking
 from stages.metrics import HIGHER_IS_BETTER
 
@@ -20,21 +20,23 @@ def text(client: MlflowClient, name: str) -> str:
     moves, now = known["moves"], known["production"]
     if not moves and not now:
         return f"No version of {name} has been Production yet: `make promote` makes one."
-    rows = [["version", "from", "until", "by", "decision", "why"]]
     stays = bool(moves) and moves[-1]["to"] == now and not moves[-1]["changed"]
+    rows = [["version", "from", "until", "by", "decision", "why"]]
     ends = [*(_clock(move["at"]) for move in moves[1:]), "now" if stays else "unknown"]
     for move, end in zip(moves, ends, strict=False):
-        number = move["to"] + (f" ({move['changed']})" if move["changed"] else "")
+        number = f"{move['to']} ({move['changed']})" if move["changed"] else move["to"]
         rows.append([number, _clock(move["at"]), end, move["action"], move["run_id"][:8], move["why"]])
-    lines = [table(rows)]
+    parts = [table(rows)]
     if not stays:
         state = f"Version {now} of {name} is Production" if now else f"No version of {name} is Production"
-        lines.append(f"{state} now, by no decision that is recorded here; `make promote` makes one.")
-    deployed = [["image", "host", "at", "by", "verdict", "decision", "why"]]
-    for one in known["deployments"]:
-        where = [one["image"], one["host"], _clock(one["at"])]
-        deployed.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
-    return "\n\n".join([*lines, *[table(deployed)] * bool(known["deployments"])])
+        parts.append(f"{state} now, by no decision that is recorded here; `make promote` makes one.")
+    if known["deployments"]:
+        deployed = [["image", "host", "at", "by", "verdict", "decision", "why"]]
+        for one in known["deployments"]:
+            where = [one["image"], one["host"], _clock(one["at"])]
+            deployed.append([*where, one["action"], one["verdict"], one["run_id"][:8], one["reasons"][:200]])
+        parts.append(table(deployed))
+    return "\n\n".join(parts)
 
 
 def facts(client: MlflowClient, name: str) -> dict[str, Any]:
@@ -42,8 +44,8 @@ def facts(client: MlflowClient, name: str) -> dict[str, Any]:
 
     Times are in milliseconds since 1970. `changed` is what has happened to the version of a move since.
     """
-    moves = [move | {"changed": pointer.changed(client, name, move)} for move in pointer.moves(client, name)]
-    now = pointer.aliases(client, name).get(pointer.PRODUCTION, "")
+    moves = [move | {"changed": production.changed(client, name, move)} for move in production.moves(client, name)]
+    now = production.aliases(client, name).get(production.PRODUCTION, "")
     return {"moves": moves, "deployments": deployments(client, name), "production": now}
 
 
@@ -107,7 +109,7 @@ def compare(runs: list[Run]) -> str:
         numbers = [run.data.metrics.get(f"test.{metric}", float("nan")) for run in runs]
         best = (max if higher else min)(numbers)
         rows.append([metric, *(f"{number:.4f}{' *' if number == best else '  '}" for number in numbers)])
-    return "\n".join([table(rows), "", *(pointer.link(run.info.run_id) for run in runs)]) + pointer.ui_hint()
+    return "\n".join([table(rows), "", *(production.link(run.info.run_id) for run in runs)]) + production.ui_hint()
 
 
 def table(rows: list[list[str]]) -> str:

@@ -1,41 +1,65 @@
-"""The Production pointer: two promotions at once, an interrupted one, and one paused for longer than its lock."""
+"""Moves of Production: an outdated one, two at the same moment, interrupted ones, and one made by hand."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from app.registry.version import PRODUCTION_TAG
-from ops.registry import commands as registry
-from ops.registry import production as pointer
-from ops.registry.production import Intent, PointerMoved
-from tests.conftest import ROOT
-from tests.support.processes import wait_for
-from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions, record_of, two_at_once
+from app.errors import ModelUnavailable
+from ops.registry import commands, history, production
+from ops.registry.production import PRODUCTION, Move, PointerMoved
+from stages.decision import Check, Decision
+from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions
+
+ACCEPTED = Decision((Check.at_least("a check", 1, 1),))
 
 
-@pytest.mark.long
-def test_two_promotions_at_once_end_in_one_state(bench: Bench) -> None:
-    registry.promote(bench.client, bench.params, bench.versions["weak"])
-    two_at_once(bench)
+def promote(bench: Bench, name: str) -> str:
+    """Promote a version of the bench by the gate."""
+    return commands.promote(bench.client, bench.params, bench.versions[name])
 
 
-def test_production_that_moved_meanwhile_is_not_overwritten(bench: Bench) -> None:
-    client, p, v = bench.client, bench.params, bench.versions
-    registry.promote(client, p, v["weak"])
-    run_id = decisions(client)[0].info.run_id
-    with pytest.raises(PointerMoved, match="Run the command again"):
-        pointer.move(client, NAME, Intent("promote", v["good"], v["better"], v["better"], run_id, "late", 1))
+def test_outdated_promotion_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A promotion whose champion is not Production any more changes nothing."""
+    promote(bench, "weak")
+    move = production.move
+
+    def late(*arguments: Any) -> None:
+        monkeypatch.setattr(production, "move", move)
+        promote(bench, "better")
+        move(*arguments)
+
+    monkeypatch.setattr(production, "move", late)
+    with pytest.raises(PointerMoved, match="while version .* was judged; nothing was changed. Run the command again"):
+        promote(bench, "good")
+    assert aliases(bench.client) == (bench.versions["better"], bench.versions["weak"])
+    assert {run.data.tags["decision"] for run in decisions(bench.client)} == {"accepted", "outdated"}
+    assert_settled(bench.client)
+
+
+def test_two_moves_at_the_same_moment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one wins, and both are in the history, in their order."""
+    promote(bench, "weak")
+    client, v = bench.client, bench.versions
+    both, original = Barrier(2), MlflowClient.set_registered_model_alias
+
+    def together(*arguments: Any) -> None:
+        both.wait(60)  # both have compared Production with their champion
+        original(*arguments)
+
+    moves = []
+    for name in ("good", "better"):
+        run_id = commands.record("promote", client.get_model_version(NAME, v[name]), None, ACCEPTED, bench.params)
+        moves.append(Move("promote", v[name], v["weak"], run_id, "at the same moment"))
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", together)
+    with ThreadPoolExecutor(2) as pool:
+        errors = [done.exception() for done in [pool.submit(production.move, client, NAME, move) for move in moves]]
+    assert all(error is None or isinstance(error, PointerMoved) for error in errors) and None in errors, errors
+    assert {move["to"] for move in production.moves(client, NAME)} == {v["weak"], v["good"], v["better"]}
     assert_settled(client)
 
 
@@ -43,121 +67,31 @@ class Interrupted(Exception):
     """The process ends here."""
 
 
-@pytest.mark.parametrize(
-    "step", ["set_model_version_tag", "set_registered_model_alias", "set_tag", "delete_registered_model_tag"]
-)
-def test_an_interrupted_promotion_is_completed_by_the_next_call(
-    bench: Bench, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, p, v = bench.client, bench.params, bench.versions
-    registry.promote(client, p, v["weak"])
-    original: Callable[..., Any] = getattr(MlflowClient, step)
+@pytest.mark.parametrize("moved", [False, True], ids=["before the alias", "after the alias"])
+def test_interrupted_promotion(moved: bool, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history never says what did not happen, and the same command completes the promotion."""
+    promote(bench, "weak")
 
-    def stop(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
-        key = arguments[{"set_tag": 1, "set_model_version_tag": 2}.get(step, 0)]  # other tags are not of the move
-        if step.endswith("_tag") and not step.startswith("delete") and not key.startswith(("moved.", PRODUCTION_TAG)):
-            return original(self, *arguments, **options)
+    def stop(*_: Any) -> None:
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, stop)
+        patch.setattr(*((production, "_record") if moved else (MlflowClient, "set_registered_model_alias")), stop)
         with pytest.raises(Interrupted):
-            registry.promote(client, p, v["good"])
-    assert pointer.INTENT_TAG in client.get_registered_model(NAME).tags
-    assert "completed" in str(pointer.settled(client, NAME))
-    assert aliases(client) == (v["good"], v["weak"])
-    assert_settled(client)
+            promote(bench, "good")
+    assert aliases(bench.client)[0] == bench.versions["good" if moved else "weak"]
+    assert [move["to"] for move in production.moves(bench.client, NAME)] == [bench.versions["weak"]]
+    assert ("Production already" if moved else "is Production, accepted") in promote(bench, "good")
+    assert aliases(bench.client) == (bench.versions["good"], bench.versions["weak"])
+    assert_settled(bench.client)
 
 
-PAUSED = """
-import os, signal, sys
-from mlflow import MlflowClient
-from ops.cli import main
-from ops.registry import production
-
-target, name = {"lock": (production, "_next"), "intent": (production, "_apply"), "record": (production, "_set_record"),
-                "alias": (MlflowClient, "set_registered_model_alias")}[sys.argv[1]]
-original = getattr(target, name)
-
-def pause(*arguments, **options):
-    setattr(target, name, original)
-    os.kill(os.getpid(), signal.SIGSTOP)
-    return original(*arguments, **options)
-
-setattr(target, name, pause)
-sys.argv = ["on-time", *sys.argv[2:]]
-main()
-"""
-
-
-def stopped(program: subprocess.Popen[str]) -> bool:
-    """Return whether a process was stopped by a signal."""
-    assert program.poll() is None, program.stderr and program.stderr.read()
-    return Path(f"/proc/{program.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("store", ["bench", "served"])
-@pytest.mark.parametrize(("where", "first"), [("lock", ""), ("intent", "good"), ("record", "good"), ("alias", "good")])
-def test_a_promoter_that_was_paused_for_longer_than_its_lock_changes_nothing(
-    store: str, where: str, first: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench: Bench = request.getfixturevalue(store)
-    client, p, v = bench.client, bench.params, bench.versions
-    registry.promote(client, p, v["weak"])
-    command = [sys.executable, "-c", PAUSED, where, "model", "promote", "--version", v["good"]]
-    env = os.environ | {"MLFLOW_TRACKING_URI": bench.uri, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=bench.path, env=env, stderr=subprocess.PIPE, text=True) as program:
-        try:
-            wait_for("the promoter is paused", lambda: stopped(program), 60)
-            monkeypatch.setattr(pointer, "LEASE_SECONDS", 0.5)
-            registry.promote(client, p, v["better"])
-            program.send_signal(signal.SIGCONT)
-            assert program.wait(60) != 0 and program.stderr
-            assert "Production of flight-delay moved" in program.stderr.read()
-        finally:
-            program.kill()
-    assert aliases(client) == (v["better"], v[first or "weak"])
-    assert [move["to"] for move in pointer.moves(client, NAME)] == [
-        v[name] for name in ("weak", first, "better") if name
-    ]
-    assert_settled(client)
-
-
-@pytest.mark.long
-def test_a_record_that_was_written_late_is_set_back_if_its_version_is_production_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, p, v = bench.client, bench.params, bench.versions
-    registry.promote(client, p, v["weak"])
-    original = pointer._set_record  # pylint: disable=protected-access # where the process is paused
-
-    def pause(*arguments: Any) -> None:
-        monkeypatch.setattr(pointer, "_set_record", original)
-        monkeypatch.setattr(pointer, "LEASE_SECONDS", 0.2)
-        registry.promote(client, p, v["better"])
-        registry.rollback(client, p, None, "late alerts")
-        original(*arguments)
-        assert record_of(client).action == "promote"
-
-    monkeypatch.setattr(pointer, "_set_record", pause)
-    registry.promote(client, p, v["good"])
-    assert [move["to"] for move in pointer.moves(client, NAME)] == [v[n] for n in ("weak", "good", "better", "good")]
-    assert record_of(client).why == "late alerts" and aliases(client) == (v["good"], v["weak"])
-
-
-def test_an_intent_to_a_version_that_is_gone_is_undone(bench: Bench) -> None:
-    client, p, v = bench.client, bench.params, bench.versions
-    registry.promote(client, p, v["weak"])
-    intent = Intent("promote", "99", v["weak"], v["weak"], decisions(client)[0].info.run_id, "gone", 1)
-    client.set_registered_model_tag(NAME, pointer.INTENT_TAG, json.dumps(asdict(intent)))
-    assert "undone" in str(pointer.settled(client, NAME))
-    assert_settled(client)
-
-
-def test_the_lock_of_a_dead_process_is_broken_after_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = bench.client
-    client.create_registered_model(f"{NAME}-pointer-lock", tags={pointer.TOKEN_TAG: "dead"})
-    monkeypatch.setattr(pointer, "LEASE_SECONDS", 0.2)
-    assert pointer.settled(client, NAME) is None
-    assert [found.name for found in client.search_registered_models()] == [NAME]
+def test_alias_moved_by_hand_is_named(bench: Bench) -> None:
+    promote(bench, "weak")
+    bench.client.set_registered_model_alias(NAME, PRODUCTION, bench.versions["better"])
+    stated = f"Version {bench.versions['better']} of {NAME} is Production now, by no decision that is recorded here"
+    assert stated in history.text(bench.client, NAME)
+    with pytest.raises(ModelUnavailable, match="no version was Production before .*`make history`"):
+        commands.rollback(bench.client, bench.params, None, "a reason")
+    commands.rollback(bench.client, bench.params, bench.versions["weak"], "a reason")
+    assert aliases(bench.client) == (bench.versions["weak"], None)
