@@ -176,9 +176,9 @@ def report(base_: str) -> None:
 @click.option("--controls/--no-controls", default=True, help="Try models that must be refused.")
 def gate_selftest(pairs: int, seed_pairs: int, repeats: int, controls: bool) -> None:
     """Measure how often the promotion gate is wrong, and what it refuses (an hour or more; 0 omits a part)."""
-    from ops.gate.selftest import tables
+    from ops.studies import gate as study
 
-    tables.show(pairs, seed_pairs, repeats, controls)
+    study.show(pairs, seed_pairs, repeats, controls)
 
 
 @group.verb("on-time model tune --trials 80 --apply")
@@ -211,10 +211,10 @@ def retrain(ctx: click.Context, now: bool, until: datetime | None) -> None:
 @click.pass_context
 def year(ctx: click.Context, months: int, files: Path | None, folder: Path) -> None:
     """Run the closed loop in fast motion, on the later months of the data and those of --files (minutes a month)."""
-    from ops.retraining import year as work
+    from ops.studies import year as study
 
     ctx.invoke(data.fetch)
-    click.echo(work.live(Path.cwd(), Path(folder), months, files))
+    click.echo(study.live(Path.cwd(), Path(folder), months, files))
 
 
 @group.verb("on-time model score rows/ s3://bucket/predictions --version 3")

@@ -24,9 +24,9 @@ def drift() -> None:
 @group.verb("on-time monitor drift-selftest")
 def drift_selftest() -> None:
     """Measure how often the drift monitor is wrong, and what it detects."""
-    from ops.monitoring.drift import selftest
+    from ops.studies import drift as study
 
-    selftest.show()
+    study.show()
 
 
 @group.verb("ONTIME_RECEIVER_PORT=8002 on-time monitor receiver")

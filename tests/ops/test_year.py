@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ops.retraining import year
+from ops.studies import year
 from tests.conftest import Clone
 from tests.support import growth, scratch
 from tests.support.clone import make_clone

@@ -23,12 +23,12 @@ from app.journal.tables import blocks, layouts, outcomes, schema
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
-from ops.monitoring.drift import selftest
 from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since, read
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.reference import SCORE, Reference
 from ops.retraining import decide as retraining
+from ops.studies import drift as study
 from stages import params
 from stages.frames import TARGET
 from stages.tracking import DIGEST_TAG
@@ -42,7 +42,7 @@ def real(pipeline: Clone) -> Iterator[tuple[Reference, Bundle]]:
     """The reference and the model of the real pipeline, in whose folder the test runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pipeline.path)
-        yield selftest.reference_of()
+        yield study.reference_of()
 
 
 def names(alarms: list[Alarm]) -> set[AlarmKind]:
@@ -52,14 +52,14 @@ def names(alarms: list[Alarm]) -> set[AlarmKind]:
 
 @pytest.mark.long
 def test_samples_of_the_reference_hardly_ever_alarm(real: tuple[Reference, Bundle]) -> None:
-    samples = selftest.resampled(real[0], 100, selftest.WINDOW_ROWS)
-    assert sum(bool(selftest.beyond(real[0], sample)) for sample in samples) <= 5
+    samples = study.resampled(real[0], 100, study.WINDOW_ROWS)
+    assert sum(bool(study.beyond(real[0], sample)) for sample in samples) <= 5
 
 
 @pytest.mark.long
 def test_injected_faults_alarm(real: tuple[Reference, Bundle]) -> None:
-    number = selftest.most_important_number()
-    found = {fault: names(selftest.beyond(real[0], window)) for fault, window in selftest.faults(real[0], number)}
+    number = study.most_important_number()
+    found = {fault: names(study.beyond(real[0], window)) for fault, window in study.faults(real[0], number)}
     assert found == {
         "shifted": {AlarmKind.FEATURE_DRIFT},
         "half missing": {AlarmKind.INPUT_MISSING},
@@ -70,8 +70,8 @@ def test_injected_faults_alarm(real: tuple[Reference, Bundle]) -> None:
 
 @pytest.mark.long
 def test_the_december_storms_alarm_and_november_does_not(real: tuple[Reference, Bundle]) -> None:
-    weeks = selftest.weeks(selftest.test_weeks(real[1]))
-    off = {week: AlarmKind.CALIBRATION_OFF in names(selftest.beyond(real[0], rows)) for week, rows in weeks}
+    weeks = study.weeks(study.test_weeks(real[1]))
+    off = {week: AlarmKind.CALIBRATION_OFF in names(study.beyond(real[0], rows)) for week, rows in weeks}
     assert {week for week, alarm in off.items() if alarm} == set(STORMS)
 
 
@@ -79,13 +79,12 @@ def test_the_december_storms_alarm_and_november_does_not(real: tuple[Reference, 
 def test_ten_thousand_predictions_take_less_than_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
     code = """
 import json, pathlib, time
-from ops.monitoring.drift import selftest
 from ops.monitoring.drift import page as report
-reference, _ = selftest.reference_of()
+reference, _ = study.reference_of()
 assert reference.psi_limits and reference.score_limit  # computed once for a model, not for each window
-(window,) = selftest.resampled(reference, 1, 10_000)
+(window,) = study.resampled(reference, 1, 10_000)
 started = time.process_time()
-selftest.beyond(reference, window)
+study.beyond(reference, window)
 report.write_html(reference, window, pathlib.Path("build/drift"), 2)
 used = time.process_time() - started
 status = pathlib.Path("/proc/self/status").read_text()
@@ -112,8 +111,8 @@ def packed(row: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
 
 def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small.path)
-    reference, bundle = selftest.reference_of()
-    (drawn,) = selftest.resampled(reference, 1, 600)
+    reference, bundle = study.reference_of()
+    (drawn,) = study.resampled(reference, 1, 600)
     window = drawn.assign(**{SCORE: drawn[SCORE] + np.arange(600) * 1e-9})  # each of them is another one
     engine = connect(f"sqlite:///{tmp_path}/journal.db")
     prepare(engine)
@@ -156,7 +155,7 @@ def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, mon
     assert len(read(engine, "1", hours=168, rows=10_000, registered=registered).predictions) == 100
     assert read(engine, "1", hours=600 / 3600, rows=100).whole and not read(engine, "1", hours=1, rows=100).whole
     assert outcomes_since(engine, now.timestamp() - 1) == 550 and outcomes_since(engine, now.timestamp() + 60) == 0
-    assert selftest.beyond(reference, got.predictions.assign(**{TARGET: window[::-1][TARGET].to_numpy()})) == []
+    assert study.beyond(reference, got.predictions.assign(**{TARGET: window[::-1][TARGET].to_numpy()})) == []
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops.gate.selftest import controls, power
+from ops.studies import controls, power
 from stages import params
 from tests.conftest import Clone
 
@@ -23,11 +23,11 @@ def p(pipeline: Clone, monkeypatch: pytest.MonkeyPatch) -> params.Params:
 
 
 def test_every_control_is_refused_by_the_check_that_is_there_for_it(p: params.Params) -> None:
-    rows = controls.table(p, EVERY).splitlines()[2:]
+    rows = controls.promote_all(p, EVERY).splitlines()[2:]
     assert len(rows) == len(controls.CONTROLS)
     assert [row.split("|")[2].strip() for row in rows] == ["refused"] * (len(rows) - 1) + ["accepted"]
 
 
 def test_a_model_that_gets_worse_step_by_step_is_refused_before_the_last_step(p: params.Params) -> None:
-    text = power.table(p, 1)
+    text = power.measure_power(p, 1)
     assert text.count("is refused 80 % of the time") == 2 and "inf" not in text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ops.gate.evidence import Resampled
-from ops.gate.selftest import controls, equal, power
+from ops.studies import controls, equal, power
 from stages import params
 from tests.conftest import ROOT
 

@@ -1,7 +1,7 @@
-"""The measurements on build/ as tables; a number of 0 leaves one out."""
+"""`on-time model gate-selftest`: how often the promotion gate is wrong, and what it refuses, as tables."""
 
-from ops.gate.selftest import controls, equal, power
-from ops.gate.selftest.equal import Period
+from ops.studies import controls, equal, power
+from ops.studies.equal import Period
 from stages import params
 
 
@@ -9,7 +9,7 @@ def show(pairs: int, seed_pairs: int, repeats: int, with_controls: bool) -> None
     """Print the refused controls, the share of equal models refused, and the power."""
     p = params.load()
     if with_controls:
-        print("## Negative controls\n\n" + controls.table(p) + "\n", flush=True)
+        print("## Negative controls\n\n" + controls.promote_all(p) + "\n", flush=True)
     judged = {}
     for name, count, by_groups in (("other seed", seed_pairs, False), ("resampled training rows", pairs, True)):
         if count:
@@ -18,4 +18,4 @@ def show(pairs: int, seed_pairs: int, repeats: int, with_controls: bool) -> None
     if judged:
         print("## Equal models\n\n" + equal.pairs_table(judged) + "\n", flush=True)
     if repeats:
-        print("## Power\n\n" + power.table(p, repeats), flush=True)
+        print("## Power\n\n" + power.measure_power(p, repeats), flush=True)

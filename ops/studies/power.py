@@ -11,8 +11,8 @@ import numpy as np
 from app.features import Floats
 from app.model import bundle as model
 from ops.gate.evidence import Resampled, resampled
-from ops.gate.policy import table as markdown_table
-from ops.gate.selftest.equal import Period, judge, resample
+from ops.gate.policy import table
+from ops.studies.equal import Period, judge, resample
 from stages import evaluate, progress
 from stages.files import BUNDLE_DIR
 from stages.frames import GROUP, TARGET, matrix
@@ -72,7 +72,7 @@ class Power:
         return measure(evaluate.score(self.period.scored, probability), self.settings)["roc_auc"]
 
 
-def table(p: Params, repeats: int) -> str:
+def measure_power(p: Params, repeats: int) -> str:
     """Return as Markdown how often losses are refused, and the smallest one that is refused 80 % of the time."""
     power = Power(p)
     critical: dict[str, Floats] = {}
@@ -84,7 +84,7 @@ def table(p: Params, repeats: int) -> str:
         critical[name] = np.array(found)
     rows = [[str(loss), *(f"{np.mean(found <= loss):.0%}" for found in critical.values())] for loss in LOSSES]
     notes = [f"{name.capitalize()}: {smallest(found)}" for name, found in critical.items()]
-    return "\n".join([markdown_table(["loss in ROC AUC", *critical], rows), "", *notes])
+    return "\n".join([table(["loss in ROC AUC", *critical], rows), "", *notes])
 
 
 def smallest(critical: Floats) -> str:

@@ -28,10 +28,10 @@ from ops.data import add as addition
 from ops.gate.evidence import TestRows
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, Reference, words
-from ops.monitoring.drift.selftest import weeks
-from ops.retraining import year_report
 from ops.retraining.decide import TEST_DAYS, Evidence, decide
-from ops.retraining.year_report import MODELS, Month, measured
+from ops.studies import year_report
+from ops.studies.drift import weeks
+from ops.studies.year_report import MODELS, Month, measured
 from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress, validate
 from stages.boosting import Source, fit
 from stages.files import BUNDLE_DIR, finite, sha256, write_json

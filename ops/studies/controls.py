@@ -21,8 +21,8 @@ from app.errors import Refused
 from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model import bundle as model
-from ops.gate.policy import table as markdown_table
-from ops.registry import commands as registry
+from ops.gate.policy import table
+from ops.registry import commands
 from ops.registry.commands import PromotionRefused
 from stages import frames, progress, tracked, tracking
 from stages.boosting import Source, Targets, fit, lightgbm_params
@@ -199,13 +199,9 @@ def registry_of_its_own() -> Iterator[MlflowClient]:
 
 def enter(client: MlflowClient, folder: Path, p: Params, measured: dict[str, Any]) -> str:
     """Register a bundle with its metrics, whether or not the service could load it; return its version number."""
-    manifest = folder / model.MANIFEST_FILE
-    booster = lightgbm.Booster(model_file=folder / model.MODEL_FILE)
     with tracking.stage_run("train"):
-        files = [str(manifest), str(folder / model.REFERENCE_FILE)]
-        info = mlflow.lightgbm.log_model(booster, name="model", extra_files=files, pip_requirements=["lightgbm"])
-        mlflow.set_tags({tracking.DIGEST_TAG: sha256(manifest), tracking.MODEL_URI_TAG: info.model_uri})
-    version = register(client, p, sha256(manifest), Decision(()), {})
+        tracking.log_bundle(folder)
+    version = register(client, p, sha256(folder / model.MANIFEST_FILE), Decision(()), {})
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / METRICS_FILE.name
         path.write_text(json.dumps(measured), encoding="utf-8")  # NaN too
@@ -222,7 +218,7 @@ def attempt(client: MlflowClient, shop: Workshop, control: Control) -> list[str]
         control.make(shop, Path(folder))
         number = enter(client, Path(folder), p, control.measured(measured))
     try:
-        registry.promote(client, p, number, control.allow_equal)
+        commands.promote(client, p, number, control.allow_equal)
     except PromotionRefused:
         decision = tracking.find_runs(client, {tracking.STAGE_TAG: "decision"})[0]
         return str(decision.data.tags["reasons"]).split("; ")
@@ -237,7 +233,7 @@ def verify(control: Control, checks: list[str], reasons: list[str]) -> None:
         raise ControlFailed(f"'{control.name}' has to be refused by {wanted}; the reasons were {reasons or 'none'}.")
 
 
-def table(p: Params, every: int = 1) -> str:
+def promote_all(p: Params, every: int = 1) -> str:
     """Promote every control over the committed model, and return the reasons as Markdown.
 
     Raises ControlFailed on the first one that is not refused by the checks that are there for it.
@@ -246,7 +242,7 @@ def table(p: Params, every: int = 1) -> str:
     largest = "=".join(shop.largest_watched())
     with registry_of_its_own() as client:
         measured = tracked.load(METRICS_FILE)
-        registry.promote(client, p, enter(client, BUNDLE_DIR, p, measured))
+        commands.promote(client, p, enter(client, BUNDLE_DIR, p, measured))
         for control in progress.track(CONTROLS, "negative controls", lines=False):
             checks = [check.format(slice=largest) for check in control.checks]
             reasons = attempt(client, shop, control)
@@ -256,4 +252,4 @@ def table(p: Params, every: int = 1) -> str:
             first = next((reason for reason in reasons if checks[-1] in reason), "–")
             rows.append([control.name, verdict, str(len(reasons)), first])
     head = ["promoted over the committed model", "verdict", "checks that failed", "the first of them"]
-    return markdown_table(head, rows)
+    return table(head, rows)
