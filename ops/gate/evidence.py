@@ -28,15 +28,15 @@ from app.model import bundle as model
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, frames, git, metrics, partitions, register, tracked, tracking
+from stages import evaluate, featurize, frames, metrics, partitions, register, tracking
 from stages.decision import Check
-from stages.errors import DataInvalid, FileInvalid
+from stages.errors import DataInvalid
 from stages.files import METRICS_FILE
 from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.partitions import TABLES_DIR
-from stages.sections import PARAMS_FILE, PromotionParams
+from stages.sections import PromotionParams
 
 WARM_UP_CALLS = 20
 ROWS_TAG = "rows.sha256"
@@ -169,27 +169,20 @@ def compare(
     )
 
 
-def last_training_day(manifest: dict[str, Any], commit: str) -> date | None:
-    """Return the last day that a bundle was trained on, by its manifest or the parameters of its commit."""
+def last_training_day(manifest: dict[str, Any]) -> date | None:
+    """Return the last day that a bundle was trained on; None if its manifest does not name it."""
     try:
-        if rows := manifest.get("rows"):
-            return date.fromisoformat(rows["train"]["last"])
-        text = git.show(commit, PARAMS_FILE) or "" if commit else ""  # git takes no commit for its index
-        return date.fromisoformat(tracked.parse(text, PARAMS_FILE)["featurize"]["train"][1])
-    except (git.GitFailed, FileInvalid, KeyError, TypeError, ValueError):
+        return date.fromisoformat(manifest["rows"]["train"]["last"])
+    except (KeyError, TypeError, ValueError):
         return None
 
 
 def unseen(known: Candidate, rows: dict[str, Any]) -> Check:
     """Check that a version was trained on days before the test rows only."""
     name = f"days from the training of version {known.version.version} to the test rows"
-    commit = known.version.tags.get("git.commit", "")
-    last, first = last_training_day(known.bundle.manifest, commit), rows["first"]
+    last, first = last_training_day(known.bundle.manifest), rows["first"]
     if last is None:
-        why = (
-            "its last day of training is neither in its manifest nor in the params.yaml of its commit; "
-            f"`git fetch origin {commit or 'COMMIT'}` may bring the commit. For a champion, {WITHOUT_IT}"
-        )
+        why = f"its manifest does not name its last day of training. For a champion, {WITHOUT_IT}"
         return Check.at_least(name, math.nan, 1, message=why)
     why = f"it was trained until {last}, the test rows begin on {first}; `on-time data add` adds newer ones"
     return Check.at_least(name, (date.fromisoformat(first) - last).days, 1, message=why)

@@ -20,7 +20,7 @@ from stages import evaluate, metrics, params, tracking
 from stages.decision import number
 from stages.errors import DataInvalid
 from stages.files import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
-from stages.frames import KEY, TARGET
+from stages.frames import KEY
 from stages.metrics import MetricSettings, Scored
 
 TOLERANCE = 2e-6  # reports are rounded to six decimals
@@ -40,7 +40,7 @@ def scored_again(base: Base, now: Side) -> Base:
                 f"the model of {base.commit[:9]} cannot be scored on the new test rows: {err} Change the data first, "
                 "and the features in another pull request."
             ) from err
-        last = evidence.last_training_day(bundle.manifest, base.commit)
+        last = evidence.last_training_day(bundle.manifest)
         if last is None or str(last) >= now.rows["first"]:
             raise Refused(
                 f"the model of {base.commit[:9]} was trained until {last or 'an unknown day'}, and the new test rows "
@@ -117,7 +117,4 @@ def _predictions(commit: str, frame: pd.DataFrame) -> Scored | None:
         if missing(commit, PREDICTIONS_FILE, path):
             return None
         before = pd.read_parquet(path)
-    if KEY in before:
-        return evaluate.score(frame, before.set_index(KEY)["probability"].reindex(frame[KEY]))
-    same = np.array_equal(before[TARGET], frame[TARGET])  # a base of a former version, which had no keys
-    return evaluate.score(frame, before["probability"]) if same else None
+    return evaluate.score(frame, before.set_index(KEY)["probability"].reindex(frame[KEY]))

@@ -174,7 +174,7 @@ def _lost(champion: ModelVersion) -> str:
 
     try:
         with candidate(champion) as loaded:
-            if last_training_day(loaded.bundle.manifest, champion.tags.get("git.commit", "")):
+            if last_training_day(loaded.bundle.manifest):
                 raise click.UsageError(f"version {champion.version} can be loaded: promote without --without-champion.")
             return "without the champion (its last day of training is unknown)"
     except BundleInvalid as err:
