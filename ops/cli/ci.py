@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from ops.cli.base import AMOUNT, COUNT, VERSION, CallerPath, Group, base_option, dvc, execute
-from ops.docs.pictures import NAMES as PICTURES
 
 group = Group()
 NOT_SERVED = {  # what packages that serving imports require, and its code does not import; by the reason
@@ -69,21 +68,15 @@ def openapi() -> None:
     click.echo(f"{OPENAPI} is written; `git diff {OPENAPI}` shows what changed for clients.")
 
 
-@group.verb("on-time ci pictures --base main --only page")
-@click.option(
-    "--only", "names", multiple=True, type=click.Choice(PICTURES), help="Repeat it for several; default: all."
-)
+@group.verb("on-time ci pictures")
 @click.option(
     "--folder", type=CallerPath(file_okay=False), default="docs/pictures", help="Where the files are written."
 )
-@click.option("--prometheus", default="127.0.0.1:9090", metavar="HOST:PORT", help="Prometheus to draw the boards from.")
-@click.option("--minutes", type=AMOUNT, default=30, help="Period of the boards.")
-@base_option
-def pictures(names: tuple[str, ...], folder: Path, prometheus: str, minutes: float, base_: str) -> None:
-    """Take the pictures of the documentation from the running product, in Chromium."""
-    from ops.docs.pictures import take
+def pictures(folder: Path) -> None:
+    """Take the pictures of the documentation from the service and MLflow's UI, in Chromium."""
+    from ops.docs import pictures as product
 
-    take.take(names or PICTURES, folder, base_, prometheus, minutes)
+    product.take(folder)
 
 
 @group.verb("on-time ci reference")

@@ -59,23 +59,3 @@ def local(speed: float, week_seconds: float, cadvisor: str, service: str) -> Non
     from ops.monitoring import local as programs
 
     programs.watch_all(speed, week_seconds, cadvisor, service)
-
-
-@group.verb("on-time monitor dashboards")
-def dashboards() -> None:
-    """Write the JSON of Grafana's dashboards from ops/monitoring/dashboards."""
-    from ops.monitoring.dashboards import build
-
-    build.write()
-
-
-@group.verb("on-time monitor pictures --minutes 30")
-@click.option("--minutes", type=AMOUNT, default=10, help="Period to draw.")
-@click.option("--prometheus", default="127.0.0.1:9090", metavar="HOST:PORT", help="Address of Prometheus.")
-@click.option("--until", type=AMOUNT, metavar="SECONDS", help="End of the period, since 1970 (default: now).")
-@click.option("--board", "boards", multiple=True, metavar="UID", help="Board to draw; may be repeated (default: all).")
-def pictures(minutes: float, prometheus: str, until: float | None, boards: tuple[str, ...]) -> None:
-    """Draw what the dashboards show of the last minutes, from Prometheus, to docs/boards."""
-    from ops.monitoring.dashboards import pictures as images
-
-    images.draw_all(prometheus, minutes, until, boards)

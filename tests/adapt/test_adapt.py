@@ -24,14 +24,7 @@ pytestmark = pytest.mark.long
 
 FIRST_PROBLEM = re.compile("flight|airport|airline|carrier", re.IGNORECASE)
 WRITTEN = ("app/problem/", "stages/problem/", "params.yaml")
-GENERATED = (
-    "data.dvc",
-    "dvc.lock",
-    "reports/",
-    "openapi.json",
-    "docs/reference/",
-    "ops/monitoring/config/grafana/dashboards/",
-)
+GENERATED = ("data.dvc", "dvc.lock", "reports/", "openapi.json", "docs/reference/")
 REPLAYED = ("2011-10-01", "2011-10-14")
 BUILD_CONTEXT = """
 import json, sys

@@ -10,8 +10,6 @@ from typing import Any
 
 import promql_parser
 
-from ops.monitoring.dashboards.pictures import fill as fill_variables
-
 RATES = {"rate", "irate", "increase"}
 RATE_INTERVAL = 59  # seconds that stand for $__rate_interval while a query is parsed
 
@@ -27,14 +25,14 @@ class Read:
 
 
 def fill(query: str, rate_interval: str = f"{RATE_INTERVAL}s") -> str:
-    """Return a panel's query with Grafana's variables filled in; $1 belongs to label_replace."""
-    filled = fill_variables(query, rate_interval)
-    assert not re.search(r"\$[^1]", filled), filled
+    """Return a panel's query with Grafana's variables filled in: every job, every container."""
+    filled = re.sub(r"\$(job|container)\b", ".+", query.replace("$__rate_interval", rate_interval))
+    assert not re.search(r"\$[^1]", filled), filled  # $1 belongs to label_replace
     return filled
 
 
 def reads(query: str) -> list[Read]:
-    """Parse a query and return what it reads; raise ValueError where it is no PromQL."""
+    """Parse a query and return what it reads; raise ValueError if it is not PromQL."""
     return list(_walk(promql_parser.parse(query), None, None))
 
 

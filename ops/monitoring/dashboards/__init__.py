@@ -1,1 +1,0 @@
-"""Grafana's dashboards: YAML files with panels and queries, and the program that turns them into Grafana's JSON."""
