@@ -55,8 +55,9 @@ def running(module: str, ready: str, prefix: Sequence[str] = (), **environment: 
                 time.sleep(POLL_SECONDS)
             yield Server(address, own, time.perf_counter() - started)
         finally:
-            for child in own.children(recursive=True):
-                child.terminate()
+            with suppress(psutil.NoSuchProcess):  # it has ended
+                for child in own.children(recursive=True):
+                    child.terminate()
             process.terminate()
 
 
