@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ from mlflow import MlflowClient
 from app.interface import EXAMPLE, Request
 from app.registry import version as registry
 from ops.scoring.output import Job
-from ops.scoring.score import processes, score
-from ops.stack import credentials as secrets
+from ops.scoring.predict import Worker
+from ops.scoring.score import score
+from ops.stack import backup, credentials
 from tests.conftest import ROOT, Postgres, postgres_programs, running
 from tests.support.models import bake
 
@@ -94,7 +96,7 @@ def system() -> Iterator[Stack]:
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-stack-")))
         patch.setenv("PATH", path)
-        secrets.write(root / "secrets")
+        credentials.write(root / "secrets")
         s3, master, volume, filer, server, gate = iter(free_ports(6))
         (root / "postgres").mkdir()
         (root / "storage").mkdir()
@@ -202,8 +204,9 @@ def test_files_in_s3_are_scored_to_s3(system: Stack, bundle_dir: Path, tmp_path:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in patch.items():
             environment.setenv(name, value)
+        environment.setattr(Worker, "bundle", None)  # of another test's model
         job = Job("s3://dvc/scored/in", "s3://dvc/scored/out", known, baked, 0.01, 1)
-        with processes(1) as pool:
+        with ThreadPoolExecutor(1) as pool:
             assert [score(job, 0.5, pool)[:3] for _ in range(2)] == [(300, 0, 0), (0, 0, 300)]
     keys = {item["Key"] for item in storage.list_objects_v2(Bucket="dvc", Prefix="scored/out/a")["Contents"]}
     assert keys == {"scored/out/a-00000.parquet", "scored/out/a-00000.json"}
@@ -221,44 +224,41 @@ def test_roles_reach_their_own_database_only(system: Stack) -> None:
         system.sql("journal", "mlflow_db_password", "journal", "SELECT 1")
 
 
-def test_a_backup_brings_back_what_was_lost(system: Stack, tmp_path: Path) -> None:
-    env = {"PGHOST": "127.0.0.1", "PGPORT": str(system.postgres), "PGUSER": "postgres", "PYTHONPATH": str(ROOT)}
-    env |= {"PGPASSWORD": system.secret("postgres_password")}
+def test_a_backup_brings_back_what_was_lost(system: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged one changes nothing."""
+    place = {"PGHOST": "127.0.0.1", "PGPORT": str(system.postgres), "PGUSER": "postgres"}
+    for name, value in (place | {"PGPASSWORD": system.secret("postgres_password")}).items():
+        monkeypatch.setenv(name, value)
 
-    def backup(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ops.cli", "stack", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=os.environ | env, capture_output=True, text=True, check=False)
+    def number(role: str = "journal") -> object:
+        return system.sql(role, f"{role}_db_password", "journal", "SELECT n FROM more")[0][0]
 
     client = MlflowClient()
     version = client.create_model_version(client.create_registered_model("kept").name, "s3://mlflow/none")
     client.set_registered_model_alias("kept", "production", version.version)
     system.sql("journal", "journal_db_password", "journal", "CREATE TABLE more AS SELECT 1 AS n")
-    saved = backup("backup")
-    assert saved.returncode == 0, saved.stderr
-    folder = next((tmp_path / "backup").iterdir())
+    folder = backup.save(tmp_path / "backup")
     client.delete_registered_model("kept")
     system.sql("journal", "journal_db_password", "journal", "UPDATE more SET n = 2")
 
     dump = folder / "journal.dump"
     content = dump.read_bytes()
     dump.write_bytes(content[:-1] + b"x")
-    damaged = backup("restore", str(folder))
-    assert damaged.returncode == 1 and "journal.dump is damaged" in damaged.stderr
-    assert system.sql("journal", "journal_db_password", "journal", "SELECT n FROM more") == [(2,)]
+    with pytest.raises(backup.BackupFailed, match="journal.dump is damaged"):
+        backup.restore(folder)
+    assert number() == 2
 
     dump.write_bytes(content)
-    back = backup("restore", str(folder))
-    assert back.returncode == 0, back.stderr
-    assert system.sql("journal", "journal_db_password", "journal", "SELECT n FROM more") == [(1,)]
+    backup.restore(folder)
+    assert number() == 1 and number("monitor") == 1
     assert MlflowClient().get_model_version_by_alias("kept", "production").version == version.version
-    assert system.sql("monitor", "monitor_db_password", "journal", "SELECT n FROM more") == [(1,)]
 
 
 def test_secrets_are_made_once_for_their_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", PATH)
     folder = tmp_path / "secrets"
-    assert secrets.write(folder)
+    assert credentials.write(folder)
     before = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
-    assert not secrets.write(folder) and folder.stat().st_mode & 0o777 == 0o700
+    assert not credentials.write(folder) and folder.stat().st_mode & 0o777 == 0o700
     assert before == {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
     assert len(set(before.values())) == len(before) and all(len(value) > 40 for value in before.values())

@@ -1,22 +1,12 @@
-"""A stand-in for cAdvisor: its documented names, with the labels that it gives under plain Docker.
-
-The tests use made-up values; `python -m tests.support.cadvisor NAME` serves Docker's own counters of the containers
-with such a name, where cAdvisor's image cannot be had.
-"""
+"""A stand-in for cAdvisor: its documented names, with the labels that it gives under plain Docker and made-up values."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
-
-import httpx
 
 CONTAINERS = ("on-time-api-1", "on-time-drift-1", "on-time-prometheus-1")
 STARTED = time.time()
@@ -42,16 +32,6 @@ GAUGES = {
     "container_start_time_seconds": STARTED,
 }
 
-NETWORK = {
-    "rx_bytes": "receive_bytes",
-    "tx_bytes": "transmit_bytes",
-    "rx_dropped": "receive_packets_dropped",
-    "tx_dropped": "transmit_packets_dropped",
-    "rx_errors": "receive_errors",
-    "tx_errors": "transmit_errors",
-}
-"""Docker's names of what a network interface has counted, and cAdvisor's."""
-
 
 def exposition() -> str:
     """Return what cAdvisor would say now; root and system slices come without a name, as they do there."""
@@ -67,41 +47,6 @@ def exposition() -> str:
                 labels += ',interface="eth0"'
             lines.append(f"{name}{{{labels}}} {value}")
     return "\n".join(lines) + "\n"
-
-
-def counters(prefix: str) -> str:
-    """Return what Docker's engine knows of these containers, under cAdvisor's names."""
-    lines = []
-    with httpx.Client(transport=httpx.HTTPTransport(uds="/var/run/docker.sock"), base_url="http://docker") as docker:
-        for found in docker.get("/containers/json", params={"filters": json.dumps({"name": [prefix]})}).json():
-            about = docker.get(f"/containers/{found['Id']}/json", params={"size": 1}).json()
-            stats = docker.get(f"/containers/{found['Id']}/stats", params={"stream": 0, "one-shot": 1}).json()
-            labels = f'id="/docker/{about["Id"]}",image="{found["Image"]}",name="{about["Name"][1:]}"'
-            lines += [f"{name}{{{labels}}} {value}" for name, value in use(about, stats).items()]
-            for interface, network in stats["networks"].items():
-                for ours, theirs in NETWORK.items():
-                    lines.append(
-                        f'container_network_{theirs}_total{{{labels},interface="{interface}"}} {network[ours]}'
-                    )
-    return "\n".join(sorted(lines)) + "\n"
-
-
-def use(about: dict[str, Any], stats: dict[str, Any]) -> dict[str, float]:
-    """Return what a container uses of what it may use; the page cache that can be taken back does not count."""
-    cpu, memory = stats["cpu_stats"], stats["memory_stats"]
-    return {
-        "container_cpu_usage_seconds_total": cpu["cpu_usage"]["total_usage"] / 1e9,
-        "container_cpu_cfs_periods_total": cpu["throttling_data"]["periods"],
-        "container_cpu_cfs_throttled_periods_total": cpu["throttling_data"]["throttled_periods"],
-        "container_spec_cpu_quota": about["HostConfig"]["NanoCpus"] / 1e4,
-        "container_spec_cpu_period": 100_000,
-        "container_memory_working_set_bytes": memory["usage"] - memory["stats"]["total_inactive_file"],
-        "container_spec_memory_limit_bytes": memory["limit"],
-        "container_oom_events_total": int(about["State"]["OOMKilled"]),
-        "container_fs_usage_bytes": about["SizeRw"],
-        "container_start_time_seconds": datetime.fromisoformat(about["State"]["StartedAt"][:19] + "+00:00").timestamp(),
-        "container_last_seen": time.time(),
-    }
 
 
 @contextmanager
@@ -131,11 +76,3 @@ def exporter(port: int, answer: Callable[[], str] = exposition) -> Iterator[None
     finally:
         server.shutdown()
         server.server_close()
-
-
-if __name__ == "__main__":
-    latest = [""]
-    with exporter(8080, lambda: latest[0]):  # Docker may take longer than a scrape waits
-        while True:
-            latest[0] = counters(sys.argv[1])
-            time.sleep(1)
