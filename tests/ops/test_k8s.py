@@ -1,9 +1,13 @@
-"""The Kubernetes manifests: built by kustomize, checked against the API's schemas and against each other."""
+"""The Kubernetes manifests: built by kustomize, checked against the API's schemas and against each other.
+
+KubeRay's resource has no schema here; the pods of its templates do.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -14,21 +18,40 @@ import yaml
 
 from app.api.application import create_app
 from app.settings import Settings
+from stages import cluster
 from tests.conftest import ROOT
 
 Manifests = dict[str, dict[str, Any]]
 KUBECTL = shutil.which("kubectl")
+FOLDER = ROOT / "ops/stack/k8s"
 SCHEMAS = kubernetes_validate.latest_version()
 
 pytestmark = pytest.mark.skipif(KUBECTL is None and not os.environ.get("CI"), reason="no kubectl on this machine")
 
 
-@pytest.fixture(scope="module", params=["staging", "production"])
-def manifests(request: pytest.FixtureRequest) -> Manifests:
-    """All manifests of an overlay by kind."""
-    command = [str(KUBECTL), "kustomize", str(ROOT / "ops/stack/k8s/overlays" / request.param)]
+def build(path: str) -> Manifests:
+    """Return all manifests of a folder by kind, as kustomize makes them."""
+    command = [str(KUBECTL), "kustomize", str(FOLDER / path)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(text)}
+
+
+def restricted(pod: dict[str, Any]) -> bool:
+    """Return whether the specification of a pod meets the restricted standard, without access to the API."""
+    (own,) = (container["securityContext"] for container in pod["containers"])
+    return bool(
+        pod["securityContext"]["runAsNonRoot"]
+        and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        and own["allowPrivilegeEscalation"] is False
+        and own["capabilities"] == {"drop": ["ALL"]}
+        and not pod["automountServiceAccountToken"]
+    )
+
+
+@pytest.fixture(scope="module", params=["staging", "production"])
+def manifests(request: pytest.FixtureRequest) -> Manifests:
+    """The manifests of an overlay."""
+    return build(f"overlays/{request.param}")
 
 
 def container(manifests: Manifests) -> dict[str, Any]:
@@ -42,9 +65,6 @@ def test_every_manifest_of_kubernetes_own_is_valid(manifests: Manifests) -> None
     assert len(own) == 5
     for manifest in own:
         kubernetes_validate.validate(manifest, SCHEMAS, strict=True)
-
-
-def test_a_misspelt_field_is_found(manifests: Manifests) -> None:
     wrong = copy.deepcopy(manifests["Deployment"])
     wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -52,11 +72,9 @@ def test_a_misspelt_field_is_found(manifests: Manifests) -> None:
 
 
 def test_the_pod_meets_the_restricted_standard(manifests: Manifests) -> None:
-    pod, own = manifests["Deployment"]["spec"]["template"]["spec"], container(manifests)["securityContext"]
-    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 10001
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]}
-    assert own["readOnlyRootFilesystem"] and not pod["automountServiceAccountToken"]
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    assert restricted(pod) and pod["securityContext"]["runAsUser"] == 10001
+    assert container(manifests)["securityContext"]["readOnlyRootFilesystem"]
     assert all("emptyDir" in volume for volume in pod["volumes"])
 
 
@@ -93,3 +111,54 @@ def test_a_node_can_be_drained_without_a_gap(manifests: Manifests) -> None:
     kept = manifests["PodDisruptionBudget"]["spec"]["minAvailable"]
     rolling = manifests["Deployment"]["spec"]["strategy"]["rollingUpdate"]
     assert rolling["maxUnavailable"] == 0 and least > kept
+
+
+@pytest.fixture(scope="module")
+def ray() -> Manifests:
+    """The manifests of a Ray cluster."""
+    return build("ray")
+
+
+@pytest.fixture
+def pods(ray: Manifests) -> Manifests:
+    """The pods that KubeRay makes of its templates, for head and workers."""
+    spec = ray["RayCluster"]["spec"]
+    templates = {"head": spec["headGroupSpec"]["template"]}
+    templates |= {group["groupName"]: group["template"] for group in spec["workerGroupSpecs"]}
+    return {
+        name: {"apiVersion": "v1", "kind": "Pod"} | template | {"metadata": template["metadata"] | {"name": name}}
+        for name, template in templates.items()
+    }
+
+
+def test_the_manifests_of_ray_are_valid(ray: Manifests, pods: Manifests) -> None:
+    assert set(ray) == {"RayCluster", "PersistentVolumeClaim", "NetworkPolicy"} and set(pods) == {"head", "workers"}
+    for manifest in [*pods.values(), ray["PersistentVolumeClaim"], ray["NetworkPolicy"]]:
+        kubernetes_validate.validate(manifest, SCHEMAS, strict=True)
+    assert all(restricted(pod["spec"]) for pod in pods.values())
+
+
+def test_the_resource_of_kuberay_has_its_fields(ray: Manifests) -> None:
+    spec = ray["RayCluster"]["spec"]
+    assert ray["RayCluster"]["apiVersion"] == "ray.io/v1"
+    assert set(spec) == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+    assert set(spec["headGroupSpec"]) == {"rayStartParams", "template"}
+    fields = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+    assert all(set(group) == fields for group in spec["workerGroupSpecs"])
+    starts = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    assert all(isinstance(value, str) for start in starts for value in start["rayStartParams"].values())
+    locked = re.search(r"^ray(?:\[[^]]*\])?==(\S+)", (ROOT / "requirements-ray.txt").read_text(), re.MULTILINE)
+    assert locked is not None and spec["rayVersion"] == locked[1]
+
+
+def test_head_and_workers_have_the_same_files(ray: Manifests, pods: Manifests) -> None:
+    claim = ray["PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for pod in pods.values():
+        (own,) = pod["spec"]["containers"]
+        assert {"name": "srv", "mountPath": "/srv"} in own["volumeMounts"] and own["workingDir"] == "/srv/on-time"
+        assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        memory = int(pod["spec"]["volumes"][2]["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+        assert memory > cluster.OBJECT_STORE_BYTES
+        allowed = ray["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
+        assert allowed.items() <= pod["metadata"]["labels"].items()

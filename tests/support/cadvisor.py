@@ -1,4 +1,4 @@
-"""A stand-in for cAdvisor: its documented names, with the labels that it gives under plain Docker and made-up values."""
+"""A stand-in for cAdvisor: its documented names, labels as under plain Docker, and made-up values."""
 
 from __future__ import annotations
 
