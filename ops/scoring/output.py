@@ -90,18 +90,14 @@ class Target:
             return None
         with self.system.open_input_stream(place) as opened:
             part = Part(**json.loads(opened.read()))
-        self._same(part, file, place)
-        return part
-
-    def _same(self, part: Part, file: Input, place: str) -> None:
-        model = self.job.model
-        if part.bundle_digest != model.bundle_digest:
-            what = f"predictions of version {part.version}, not of version {model.version}"
+        reason = ""
+        if part.bundle_digest != self.job.model.bundle_digest:
+            reason = f"predictions of version {part.version}, not of version {self.job.model.version}"
         elif (part.input_size, part.input_modified) != (file.size, file.modified):
-            what = f"predictions of {file.path} as it was before it changed"
-        else:
-            return
-        raise OutputInvalid(f"{place} has {what}. Choose another folder, or remove this one.")
+            reason = f"predictions of {file.path} as it was before it changed"
+        if reason:
+            raise OutputInvalid(f"{place} has {reason}. Choose another folder, or remove this one.")
+        return part
 
     @contextmanager
     def writing(self, place: str) -> Iterator[Any]:
@@ -128,41 +124,41 @@ class Writer:
         self.rejected: list[dict[str, Any]] = []
         self._blocks: list[pa.Table] = []
         self._parquet: pq.ParquetWriter | None = None
-        self._opened = target.writing(target.place(file, number))
         self._sink: Any = None
 
-    def __enter__(self) -> None:
-        self._sink = self._opened.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            try:
-                self._flush()
-                (self._parquet or pq.ParquetWriter(self._sink, EMPTY)).close()
-            except OSError as err:
-                error = (type(err), err, err.__traceback__)
-        self._opened.__exit__(*error)
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Open the file of the part, which gets its name when the block ends without an error."""
+        with self.target.writing(self.target.place(self.file, self.number)) as sink:
+            self._sink = sink
+            yield
+            self._flush()
+            (self._parquet or pq.ParquetWriter(sink, EMPTY)).close()
 
     def add(self, block: pa.Table, scored: Scored) -> None:
         """Add a block; raise TooManyRejected when more rows are rejected than tolerated."""
-        self.rejected += listed(scored.rejected, block, self.first + self.rows)
+        first = self.first + self.rows
+        self.rejected += listed(scored.rejected, block, first)
         self.rows += block.num_rows
-        if len(self.rejected) > self.target.job.tolerated * max(self.rows, BLOCK_ROWS):
-            first = self.rejected[0]
-            raise TooManyRejected(
-                f"{len(self.rejected):,} of {self.rows:,} rows of {self.file.path} violate the request's schema, more "
-                f"than {self.target.job.tolerated:.1%}; row {first['row']:,}: {'; '.join(first['reasons'])}. Correct "
-                "them, or raise --rejected."
-            )
-        kept = ~np.isnan(scored.probabilities)
-        others = [name for name in block.schema.names if name not in FIELDS]
-        row = pa.array(np.arange(block.num_rows) + self.first + self.rows - block.num_rows)
-        columns = {"row": row} | {name: block.column(name) for name in others}
+        self._check_rejected()
+        columns = {"row": pa.array(np.arange(first, first + block.num_rows))}
+        columns |= {name: block.column(name) for name in block.schema.names if name not in FIELDS}
         columns["probability"] = pa.array(scored.probabilities)
         columns["alert"] = pa.array(scored.probabilities >= self.target.threshold)
-        self._blocks.append(pa.table(columns).filter(pa.array(kept)))
+        kept = pa.array(~np.isnan(scored.probabilities))
+        self._blocks.append(pa.table(columns).filter(kept))
         if len(self._blocks) == GROUP_BLOCKS:
             self._flush()
+
+    def _check_rejected(self) -> None:
+        tolerated = self.target.job.tolerated
+        if len(self.rejected) <= tolerated * max(self.rows, BLOCK_ROWS):
+            return
+        first = self.rejected[0]
+        raise TooManyRejected(
+            f"{len(self.rejected):,} of {self.rows:,} rows of {self.file.path} violate the request's schema, more than "
+            f"{tolerated:.1%}; row {first['row']:,}: {'; '.join(first['reasons'])}. Correct them, or raise --rejected."
+        )
 
     def _flush(self) -> None:
         if self._blocks:
@@ -173,7 +169,7 @@ class Writer:
 
     def complete(self, last: bool) -> Part:
         """Write the rejected rows, and then the receipt, which makes the part complete; return it."""
-        target, job = self.target, self.target.job
+        target, model = self.target, self.target.job.model
         if self.rejected:
             with target.writing(target.place(self.file, self.number, ".rejected.jsonl")) as opened:
                 opened.write("".join(json.dumps(row, default=str) + "\n" for row in self.rejected).encode())
@@ -186,9 +182,9 @@ class Writer:
             rows=self.rows,
             rejected=len(self.rejected),
             last=last,
-            model=job.model.name,
-            version=job.model.version,
-            bundle_digest=job.model.bundle_digest,
+            model=model.name,
+            version=model.version,
+            bundle_digest=model.bundle_digest,
             threshold=target.threshold,
         )
         with target.writing(target.place(self.file, self.number, ".json")) as opened:

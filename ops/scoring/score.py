@@ -100,8 +100,9 @@ def parts(
     results = _results(job, pool, read, file)
     following = next(results, None)
     while following or not number:
-        started, writer = time.monotonic(), Writer(target, file, number)
-        with writer:
+        started = time.monotonic()
+        writer = Writer(target, file, number)
+        with writer.open():
             while following and writer.rows < PART_ROWS:
                 writer.add(*following)
                 report.rows(following[0].num_rows)
