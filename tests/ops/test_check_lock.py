@@ -71,7 +71,7 @@ def test_what_differs_from_the_lock_is_named(project: Clone, file: str, old: str
     assert "Traceback" not in done.stderr
 
 
-def test_a_report_that_is_gone_is_named(project: Clone) -> None:
+def test_a_missing_report_is_named(project: Clone) -> None:
     (project.path / "reports/metrics.json").unlink()
     done = check(project)
     assert done.returncode == 3 and "reports/metrics.json: deleted" in done.stderr

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ops.release.audit import IGNORED_FILE, AuditFailed, Ignored, ignored, find_problems
 
-TODAY = date(2026, 11, 23)
+TODAY, LATER = date(2026, 11, 23), date(2026, 11, 24)
 CLEAN = {"name": "numpy", "version": "2.4.6", "vulns": []}
 HIT = {
     "name": "urllib3",
@@ -19,33 +20,25 @@ HIT = {
 ENTRY = Ignored(id="GHSA-1", package="urllib3", reason="never called with it", expires=TODAY)
 
 
-def test_nothing_known_passes() -> None:
-    assert not find_problems([CLEAN], [], TODAY)
-
-
-def test_a_vulnerability_is_named_with_its_fix() -> None:
-    assert find_problems([CLEAN, HIT], [], TODAY) == ["urllib3 2.0.0: PYSEC-1, fixed in 2.0.1"]
-
-
-def test_an_entry_lets_pass_until_its_last_day() -> None:
-    assert not find_problems([CLEAN, HIT], [ENTRY], TODAY)
-    tomorrow = find_problems([CLEAN, HIT], [ENTRY], date(2026, 11, 24))
-    assert len(tomorrow) == 2 and "expired on 2026-11-23" in tomorrow[0] and "PYSEC-1" in tomorrow[1]
-
-
-def test_an_entry_is_for_its_package() -> None:
-    other = ENTRY.model_copy(update={"package": "numpy"})
-    assert any("PYSEC-1" in reason for reason in find_problems([CLEAN, HIT], [other], TODAY))
-
-
-def test_an_unused_entry_has_to_go() -> None:
-    assert find_problems([CLEAN], [ENTRY], TODAY) == ["GHSA-1 (urllib3) is not found any more: delete the entry"]
-
-
-def test_what_was_not_looked_up_does_not_pass() -> None:
-    assert find_problems([], [], TODAY) == ["nothing was audited"]
-    skipped = {"name": "scipy", "skip_reason": "Dependency not found"}
-    assert "1 packages were not audited" in find_problems([CLEAN, skipped], [], TODAY)[0]
+@pytest.mark.parametrize(
+    ("dependencies", "entries", "today", "problems"),
+    [
+        ([CLEAN], [], TODAY, []),
+        ([CLEAN, HIT], [], TODAY, ["urllib3 2.0.0: PYSEC-1, fixed in 2.0.1"]),
+        ([CLEAN, HIT], [ENTRY], TODAY, []),
+        ([CLEAN, HIT], [ENTRY], LATER, ["expired on 2026-11-23", "PYSEC-1"]),
+        ([CLEAN, HIT], [ENTRY.model_copy(update={"package": "numpy"})], TODAY, ["PYSEC-1", "not found any more"]),
+        ([CLEAN], [ENTRY], TODAY, ["GHSA-1 (urllib3) is not found any more: delete the entry"]),
+        ([], [], TODAY, ["nothing was audited"]),
+        ([CLEAN, {"name": "scipy", "skip_reason": "not found"}], [], TODAY, ["1 packages were not audited"]),
+    ],
+)
+def test_what_is_known_and_not_excepted_is_found(
+    dependencies: list[dict[str, Any]], entries: list[Ignored], today: date, problems: list[str]
+) -> None:
+    found = find_problems(dependencies, entries, today)
+    assert len(found) == len(problems)
+    assert all(expected in actual for expected, actual in zip(problems, found))
 
 
 def test_an_entry_needs_a_reason_and_a_last_day(tmp_path: Path) -> None:
