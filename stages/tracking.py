@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
 from app.registry import download, failures
 from app.settings import DEFAULT_TRACKING_URI
-from stages import git, tracked
+from stages import git, local_store, tracked
 from stages.files import sha256
 
 EXPERIMENT = NAME
@@ -76,6 +77,9 @@ def connect() -> mlflow.MlflowClient:
     uri = tracking_uri()
     client = download.connect(uri)
     with failures.explaining(uri):
+        moved = local_store.follow(uri)
+        if moved:
+            print(moved, file=sys.stderr)
         mlflow.set_experiment(EXPERIMENT)
     return client
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite address; None for one in memory and for other addresses."""
-    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)  # not by SQLAlchemy, whose import takes 0.5 s
-    return Path(found[1]) if found and found[1] != ":memory:" else None
+    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)  # not by SQLAlchemy, whose import takes 0.5 s
+    return Path(match[1]) if match and match[1] != ":memory:" else None
 
 
 def without_password(text: str) -> str:

@@ -23,6 +23,7 @@ from app.registry.version import Registered, verified
 from app.settings import Settings
 
 POINTER_FILE = "pointer.json"
+FILES = (model.MODEL_FILE, model.MANIFEST_FILE, EVALUATION_FILE)
 
 log = logging.getLogger("app.registry.cache")
 
@@ -38,17 +39,17 @@ class Cache:
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.model_cache if settings.registry_uri else None
-        self._registry = identity(settings.registry_uri)
-        self._named = settings.model_name, settings.model_alias
+        self._key = identity(settings.registry_uri), settings.model_name, settings.model_alias
 
     def pointer(self) -> Registered | None:
         """Return the cached version; None if there is none of this registry, name and alias."""
+        if not self._folder:
+            return None
         try:
-            found = self._folder and Pointer.model_validate_json((self._folder / POINTER_FILE).read_bytes())
+            pointer = Pointer.model_validate_json((self._folder / POINTER_FILE).read_bytes())
         except (OSError, ValidationError):
             return None
-        same = found and found.registry == self._registry and (found.name, found.alias) == self._named
-        return found if found and same else None
+        return pointer if (pointer.registry, pointer.name, pointer.alias) == self._key else None
 
     def load(self, known: Registered, source: Source) -> ServedModel | None:
         """Return a version from the cache; None if it is not there, or damaged: then it is removed."""
@@ -63,13 +64,12 @@ class Cache:
             return None
 
     def keep(self, known: Registered, downloaded: Path | None = None) -> None:
-        """Make a version the cached one, by its downloaded folder unless its bundle is cached already.
+        """Make a version the cached one: its downloaded folder, or without one the bundle that is cached already.
 
-        Nothing is done without either. If the cache cannot be written, this is logged, and the next start downloads the
-        model.
+        A cache that cannot be written is logged; then the next start downloads the model.
         """
         kept = self._bundle(known.bundle_digest)
-        if not self._folder or not kept or (known.name, known.alias) != self._named:
+        if not self._folder or not kept or (known.name, known.alias) != self._key[1:]:
             return
         if not downloaded and not kept.is_dir():
             return
@@ -78,18 +78,15 @@ class Cache:
             with tempfile.TemporaryDirectory(prefix="new-", dir=self._folder) as scratch:
                 if downloaded:
                     _copy(downloaded, Path(scratch) / "bundle", kept)
-                pointer = Pointer(**known.model_dump(), registry=self._registry).model_dump_json()
-                Path(scratch, POINTER_FILE).write_text(pointer, encoding="utf-8")
-                Path(scratch, POINTER_FILE).replace(self._folder / POINTER_FILE)
+                pointer = Path(scratch) / POINTER_FILE
+                pointer.write_text(Pointer(**known.model_dump(), registry=self._key[0]).model_dump_json(), "utf-8")
+                pointer.replace(self._folder / POINTER_FILE)
             for other in self._folder.iterdir():
-                if other not in (kept, self._folder / POINTER_FILE) and self._bundle(other.name):
+                if other != kept and self._bundle(other.name):
                     shutil.rmtree(other, ignore_errors=True)
         except OSError as err:
-            log.warning(
-                "the model is not cached, the next start downloads it again: %s. Set ONTIME_MODEL_CACHE to a folder "
-                "that this user can write, or to none.",
-                err,
-            )
+            advice = "Set ONTIME_MODEL_CACHE to a folder that this user can write, or to none."
+            log.warning("the model is not cached, the next start downloads it again: %s. %s", err, advice)
 
     def forget(self, served: ServedModel) -> None:
         """Remove the pointer if it names this version, which is not the registry's any more."""
@@ -106,9 +103,9 @@ class Cache:
 def _copy(downloaded: Path, scratch: Path, kept: Path) -> None:
     """Copy a bundle, complete or not at all."""
     scratch.mkdir()
-    names = [model.MODEL_FILE, model.MANIFEST_FILE, *[EVALUATION_FILE] * (downloaded / EVALUATION_FILE).is_file()]
-    for name in names:
-        shutil.copyfile(downloaded / name, scratch / name)
+    for name in FILES:
+        if (downloaded / name).is_file():
+            shutil.copyfile(downloaded / name, scratch / name)
     try:
         scratch.rename(kept)
     except OSError:

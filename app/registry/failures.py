@@ -25,8 +25,6 @@ from app.registry.address import sqlite_file, without_password
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 20
 """To wait for a SQLite file that another process has locked; MLflow itself waits 5 to 20 seconds."""
-SQLITE_HEADER = b"SQLite format 3\0"
-LFS_POINTER = b"version https://git-lfs"
 CAUSES = {
     r"database is locked": "{where} is locked by another process, and was not free in time. End that process, which "
     "`fuser {file}` lists, or run the command again later.",
@@ -42,12 +40,13 @@ CAUSES = {
     r"failed with error code (\d+)": "{where} answers with HTTP {0}, so it is no MLflow, or its log has the "
     "reason: check MLFLOW_TRACKING_URI by `curl {where}/version`.",
     r"experiment '?(\w+)'? must be in the 'active' state": "experiment {0} of {where} is deleted: "
-    "`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {0}` restores it.",
+    "`MLFLOW_TRACKING_URI={where} mlflow experiments restore --experiment-id {0}` restores it.",
     r"run '?(\w+)'? must be in the 'active' state": "run {0} of {where} is deleted: "
-    "`MLFLOW_TRACKING_URI={uri} mlflow runs restore --run-id {0}` restores it.",
+    "`MLFLOW_TRACKING_URI={where} mlflow runs restore --run-id {0}` restores it.",
     r"API request|Max retries|[Cc]onnection|timed? ?out": "MLflow is unreachable at {where} ({reason}). Start it, "
     "correct MLFLOW_TRACKING_URI, or run without a server: `env -u MLFLOW_TRACKING_URI make repro`.",
 }
+"""A sign in the text of an exception, and the message that stands for it; {0} is the first group of the sign."""
 
 
 @contextmanager
@@ -73,22 +72,21 @@ def check(uri: str) -> None:
         options = {"max_retries": 0, "timeout": CONNECT_SECONDS, "raise_on_status": False}
         http_request(creds, "/health", "GET", **options)  # type: ignore[no-untyped-call]
     elif uri.startswith("sqlite"):
-        _check_file(uri)
+        _check_file(sqlite_file(uri))
     elif uri.startswith(("postgresql", "mysql")):
         seconds = {"connect_timeout": CONNECT_SECONDS}
         create_engine(uri, connect_args=seconds, poolclass=NullPool).connect().close()
 
 
-def _check_file(uri: str) -> None:
+def _check_file(file: Path | None) -> None:
     """Compare a SQLite file with its header: pointer, other content, cut off, not writable; wait until it is free."""
-    file = sqlite_file(uri)
     if file is None or not file.exists() or not file.stat().st_size:
         return
     with file.open("rb") as content:
         header = content.read(100)
-    if header.startswith(LFS_POINTER):
+    if header.startswith(b"version https://git-lfs"):
         raise ModelUnavailable(f"{file} is a Git LFS pointer, not the database: `git lfs pull` downloads it.")
-    if not header.startswith(SQLITE_HEADER):
+    if not header.startswith(b"SQLite format 3\0"):
         raise OSError("file is not a database")
     pages, page = int.from_bytes(header[28:32], "big"), int.from_bytes(header[16:18], "big")
     size, wanted = file.stat().st_size, pages * (65536 if page == 1 else page)
@@ -102,35 +100,29 @@ def _check_file(uri: str) -> None:
 
 def explained(uri: str, err: Exception) -> ModelUnavailable:
     """Return an error with the cause of a failure of MLflow, in one line, and the command that helps."""
-    text, shown = str(err) or repr(err), without_password(uri)
-    file = sqlite_file(uri)
-    words = {
-        "where": shown,
-        "uri": shown,
-        "file": shlex.quote(str(file)),
-        "folder": shlex.quote(str((file or Path()).parent)),
-    }
-    if schema := re.search(r"found version (\w+)", text):
-        return ModelUnavailable(_other_version(shown, schema[1]))
-    if deleted := re.search(r"deleted experiment '(.+?)'", text):
+    text, where, file = str(err) or repr(err), without_password(uri), sqlite_file(uri) or Path()
+    schema = re.search(r"found version (\w+)", text)
+    if schema:
+        return ModelUnavailable(_other_version(where, schema[1]))
+    deleted = re.search(r"deleted experiment '(.+?)'", text)  # of which MLflow tells the name, not the number
+    if deleted:
         experiment = MlflowClient(uri).get_experiment_by_name(deleted[1])
         text = f"experiment {experiment.experiment_id if experiment else deleted[1]} must be in the 'active' state"
     reason = without_password(re.sub(r"^\(.*?\) ", "", text.strip().splitlines()[0])[:200].rstrip(". "))
+    words = {"where": where, "file": shlex.quote(str(file)), "folder": shlex.quote(str(file.parent)), "reason": reason}
     for sign, cause in CAUSES.items():
-        if found := re.search(sign, text):
-            return ModelUnavailable(cause.format(*filter(None, found.groups()), **words, reason=reason))
-    return ModelUnavailable(f"MLflow at {shown} failed: {reason}.")
+        match = re.search(sign, text)
+        if match:
+            return ModelUnavailable(cause.format(*filter(None, match.groups()), **words))
+    return ModelUnavailable(f"MLflow at {where} failed: {reason}.")
 
 
-def _other_version(shown: str, revision: str) -> str:
-    known = Path(mlflow.__file__).parent.glob(f"store/db_migrations/versions/{revision}_*.py")
-    what = f"the tables of {shown} are those of another MLflow (revision {revision}) than {mlflow.__version__}"
-    if any(known) or revision == "None":
-        return f"{what}, an earlier one. Back them up, then `mlflow db upgrade {shown}`."
-    return (
-        f"{what}, a later one. Use the checkout that wrote them, or another store: "
-        "`MLFLOW_TRACKING_URI=sqlite:///other.db make repro`."
-    )
+def _other_version(where: str, revision: str) -> str:
+    what = f"the tables of {where} are those of another MLflow (revision {revision}) than {mlflow.__version__}"
+    if revision == "None" or any(Path(mlflow.__file__).parent.glob(f"store/db_migrations/versions/{revision}_*.py")):
+        return f"{what}, an earlier one. Back them up, then `mlflow db upgrade {where}`."
+    way = "Use the checkout that wrote them, or another store: `MLFLOW_TRACKING_URI=sqlite:///other.db make repro`."
+    return f"{what}, a later one. {way}"
 
 
 def recognised(err: Exception) -> ModelUnavailable | None:

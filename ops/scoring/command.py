@@ -46,8 +46,9 @@ def score(
             workers = workers or cpus.available()
             run = partial(score_files, pool=stack.enter_context(processes(workers)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-score-"))) / "model"
+        client = tracking.connect()  # the store may have been moved
         if number:
-            found = commands.find(tracking.connect(), NAME, number, "", "`make history` shows them")
+            found = commands.find(client, NAME, number, "", "`make history` shows them")
         else:
             found = download.find(uri, NAME, alias)
         known = download.export(found, "" if number else alias, uri, folder)

@@ -13,9 +13,9 @@ import pytest
 
 from app.errors import ModelUnavailable
 from app.model import bundle as model
-from app.registry import download, local_store
+from app.registry import download
 from app.registry import version as registry
-from stages import tracking
+from stages import local_store, tracking
 from tests.support.scratch import make_repository
 
 PLACES = ["moved", "a folder with späces", "100% of 'this'"]
@@ -62,7 +62,8 @@ def _files(folder: Path) -> dict[Path, bytes]:
 
 
 def _serves_and_logs_in(folder: Path, uri: str) -> None:
-    """Load Production as the service does, and log an artifact as a stage does."""
+    """Load Production, and log an artifact as a stage does."""
+    tracking.connect()
     download.export(download.find(uri, "m", "production"), "production", uri, folder / "copy")
     assert registry.load(folder / "copy", "registry").version == "1"
     with tracking.stage_run("decision") as log:

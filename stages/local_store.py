@@ -1,19 +1,18 @@
-"""Repair of a local MLflow store that was moved or copied; its database has absolute artifact paths."""
+"""A local MLflow store that was moved or copied with its checkout: its database records absolute artifact paths."""
 
 from __future__ import annotations
 
 import shlex
 import sqlite3
-from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from app.errors import ModelUnavailable
-from app.registry import failures
 from app.registry.address import sqlite_file
 
 ARTIFACTS = "mlruns"
+LOCK_SECONDS = 20
 COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -29,41 +28,43 @@ def follow(uri: str) -> str | None:
     Applies to SQLite files under the working directory with artifacts in MLflow's default folder. Raises
     ModelUnavailable if the artifacts are missing next to the database, so that no other checkout is written to.
     """
-    database = _database(uri)
-    if database is None:
+    database = (sqlite_file(uri) or Path()).resolve()
+    if not database.is_file() or not database.is_relative_to(Path.cwd()):
         return None
-    with closing(sqlite3.connect(database, timeout=failures.LOCK_SECONDS, isolation_level=None)) as connection:
-        elsewhere = _elsewhere(connection, database.with_name(ARTIFACTS))
-        for root, experiments in elsewhere.items():
+    beside = database.with_name(ARTIFACTS)
+    with closing(sqlite3.connect(database, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
+        roots = _roots_elsewhere(connection, beside)
+        for root, experiments in roots.items():
             _require_artifacts(connection, database, _local(root), experiments)
-        if elsewhere:
-            _rewrite(connection, list(elsewhere), database.with_name(ARTIFACTS))
-    if not elsewhere:
-        return None
-    origins = " and ".join(str(_local(root).parent) for root in elsewhere)
+        if not roots:
+            return None
+        connection.execute("BEGIN IMMEDIATE")
+        for table, column in COLUMNS:
+            for root in roots:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (f"{beside}/", len(root) + 2, len(root) + 1, f"{root}/"),
+                )
+        connection.execute("COMMIT")
+    origins = " and ".join(str(_local(root).parent) for root in roots)
     return f"{database.name} was moved or copied from {origins}: its artifacts are now those in {database.parent}."
-
-
-def _database(uri: str) -> Path | None:
-    path = (sqlite_file(uri) or Path()).resolve()
-    return path if path.is_file() and path.is_relative_to(Path.cwd()) else None
 
 
 def _local(location: str) -> Path:
     return Path(unquote(urlsplit(location).path) if location.startswith("file:") else location)
 
 
-def _elsewhere(connection: sqlite3.Connection, beside: Path) -> dict[str, list[str]]:
+def _roots_elsewhere(connection: sqlite3.Connection, beside: Path) -> dict[str, list[str]]:
     """Return, by recorded artifact root, the experiments whose default folder is in another working directory."""
-    found: dict[str, list[str]] = defaultdict(list)
+    roots: dict[str, list[str]] = {}
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
-        return found
+        return roots
     for experiment, location in connection.execute("SELECT experiment_id, artifact_location FROM experiments"):
         root, _, last = (location or "").rpartition("/")
         path = _local(root)
         if last == str(experiment) and path.is_absolute() and path.name == ARTIFACTS and path.resolve() != beside:
-            found[root].append(last)
-    return found
+            roots.setdefault(root, []).append(last)
+    return roots
 
 
 def _require_artifacts(connection: sqlite3.Connection, database: Path, old: Path, experiments: list[str]) -> None:
@@ -78,14 +79,3 @@ def _require_artifacts(connection: sqlite3.Connection, database: Path, old: Path
             f"the artifacts of {database} were in {old}, which does not exist; move that folder to {beside}, "
             f"or start without them: `rm {shlex.quote(str(database))}`."
         )
-
-
-def _rewrite(connection: sqlite3.Connection, roots: list[str], beside: Path) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    for table, column in COLUMNS:
-        for root in roots:
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                (f"{beside}/", len(root) + 2, len(root) + 1, f"{root}/"),
-            )
-    connection.execute("COMMIT")
