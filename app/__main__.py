@@ -13,6 +13,7 @@ import tempfile
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from app import environment
 from app.api import cpus
 from app.environment import EnvironmentInvalid
 from app.logs import configuration
@@ -23,6 +24,7 @@ def main() -> None:
     """Run the service until it is stopped; exit with one error line if a setting is invalid or the port is in use."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its shutdown
     try:
+        environment.apply()
         logging.config.dictConfig(configuration("info"))
         settings = Settings.read()
     except EnvironmentInvalid as err:

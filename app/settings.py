@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app import environment
-from app.environment import EnvironmentInvalid
+from app.environment import EnvironmentInvalid, check
 from app.interface import NAME
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
@@ -32,10 +34,17 @@ JOURNAL = r"^(sqlite|postgresql)(\+\w+)?://"
 """Pattern of a journal's address."""
 
 
+PREFIX = "ONTIME_"
+OTHERS = "ACTIONS API_KEY CALLER_DIR DOCKER_UP IMAGE LISTEN SECRETS SITE TOOLS_IMAGE"
+"""Variables ONTIME_<NAME> besides the settings classes: of the tests, the commands and Docker Compose."""
+CLASSES = ("ONTIME_DRIFT_", "ONTIME_RECEIVER_", "ONTIME_RETRAIN_")
+"""Prefixes of the settings of ops, each checked by its own class."""
+
+
 class Inherited(BaseSettings):
     """Settings from the environment; an empty variable is not set."""
 
-    model_config = SettingsConfigDict(env_prefix=environment.PREFIX, env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     @classmethod
     def read(cls) -> Self:
@@ -43,25 +52,44 @@ class Inherited(BaseSettings):
 
         Other unknown names are logged.
         """
-        environment.check()
+        check()
         prefix = cls.model_config["env_prefix"]
         try:
             settings = cls()
         except ValidationError as err:
             wrong = "; ".join(f"{_variable(prefix, e['loc'])}: {e['msg']}" for e in err.errors())
-            links = " Kubernetes sets it for a Service of that name: `enableServiceLinks: false`." * (
-                "tcp://" in str(err)
-            )
-            raise EnvironmentInvalid(f"invalid setting in the environment: {wrong}.{links}") from err
+            if "tcp://" in str(err):
+                wrong += ". Kubernetes sets it for a Service of that name: `enableServiceLinks: false`"
+            raise EnvironmentInvalid(f"invalid setting in the environment: {wrong}.") from err
         own = [name for name, field in cls.model_fields.items() if not field.validation_alias]
-        for name in environment.unknown(prefix, own):
-            logging.getLogger("app").warning("%s is no setting of this version and has no effect", name)
+        for name in unknown(prefix, own):
+            logging.getLogger("app").warning("%s is not a setting of this version and has no effect", name)
         return settings
 
 
 def _variable(prefix: str, location: tuple[int | str, ...]) -> str:
     name = ".".join(map(str, location))
     return name if name.isupper() else prefix + name.upper()
+
+
+def unknown(prefix: str, fields: Iterable[str]) -> list[str]:
+    """Return the set variables with a prefix that are none of these settings; raise EnvironmentInvalid for a typo.
+
+    A name that resembles no setting is not refused: an older version may be started with the settings of a newer one,
+    and Kubernetes adds variables for each service.
+    """
+    own = [name.upper() for name in fields]
+    known = {prefix + name for name in own} | {PREFIX + name for name in OTHERS.split()}
+    foreign = tuple(other for other in CLASSES if other != prefix)
+    names = []
+    for name in sorted(os.environ):
+        if not name.startswith(prefix) or name.startswith(foreign) or name in known:
+            continue
+        near = difflib.get_close_matches(name.removeprefix(prefix), own, 1, 0.8)
+        if near:
+            raise EnvironmentInvalid(f"{name} is not a setting; is {prefix}{near[0]} meant? `unset {name}` otherwise.")
+        names.append(name)
+    return names
 
 
 class Settings(Inherited):

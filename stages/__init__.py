@@ -4,8 +4,6 @@ import signal
 import sys
 import zoneinfo
 
-import app  # sets OMP_WAIT_POLICY before LightGBM is loaded
-
 zoneinfo.reset_tzpath(to=())  # time zones come from the locked tzdata package, never from the operating system
 
 if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

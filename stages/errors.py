@@ -48,7 +48,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        environment.check()
+        environment.apply()
         main()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,3 +1,5 @@
 """The tests, by what they need: unit, pipeline, api, ops, e2e."""
 
-import stages  # OpenMP's waiting and the time zones, before anything else is loaded
+from app import environment
+
+environment.apply()  # as a program does, before LightGBM is loaded

@@ -55,7 +55,7 @@ cli = Group(
     commands={name: LazyGroup(name, help=text) for name, text in GROUPS.items()},
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog=EPILOG,
-    callback=environment.check,
+    callback=environment.apply,
 )
 
 

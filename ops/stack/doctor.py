@@ -215,9 +215,9 @@ def variables() -> Found:
     """Apply docs/environment.md to the variables that this process has inherited."""
     inherited = Path("/proc/self/environ").read_bytes().decode(errors="replace").split("\0")
     names = sorted(name for name, _, value in (entry.partition("=") for entry in inherited) if value)
-    rules = {name: environment.rule(name) for name in names if name not in OWN}
-    ignored = [name for name, rule in rules.items() if rule and rule.treatment == "removed"]
-    used = [name for name in rules if name.upper().startswith(NAMED) and name not in ignored]
+    names = [name for name in names if name not in OWN]
+    ignored = [name for name in names if name in environment.REMOVED]
+    used = [name for name in names if name.upper().startswith(NAMED) and name not in ignored]
     parts = [f"{title} {', '.join(group)}" for title, group in (("in use:", used), ("ignored:", ignored)) if group]
     try:
         environment.check()
