@@ -32,29 +32,21 @@ DOCS = ("/docs", "/openapi.json", "/static-offline-docs")
 PAGE = "/page/static/"
 ID_HEADER = b"x-request-id"
 KEY_HEADER = b"x-api-key"
-_NOSNIFF, _POLICY = (b"x-content-type-options", b"nosniff"), b"content-security-policy"
-SECURITY_HEADERS = [
-    _NOSNIFF,
-    (b"cache-control", b"no-store"),
-    (_POLICY, b"default-src 'none'; frame-ancestors 'none'"),
-]
-DOCS_HEADERS = [
-    _NOSNIFF,
-    (
-        _POLICY,
-        b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data:; frame-ancestors 'none'",
-    ),
-]
-PAGE_HEADERS = [
-    _NOSNIFF,
-    (b"referrer-policy", b"no-referrer"),
-    (
-        _POLICY,
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        b"base-uri 'self'; form-action 'none'; frame-ancestors 'none'",
-    ),
-]
+NOSNIFF, POLICY = (b"x-content-type-options", b"nosniff"), b"content-security-policy"
+DOCS_POLICY = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"frame-ancestors 'none'"
+)
+PAGE_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    b"base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+)
+STRICT_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+SECURITY_HEADERS = [NOSNIFF, (b"cache-control", b"no-store"), (POLICY, STRICT_POLICY)]
+DOCS_HEADERS = [NOSNIFF, (POLICY, DOCS_POLICY)]
+PAGE_HEADERS = [NOSNIFF, (b"referrer-policy", b"no-referrer"), (POLICY, PAGE_POLICY)]
+REASONS = {401: "unauthorized", 405: "method", 413: "body_too_large", 503: "too_many_in_progress"}
+"""The label of a rejection's metric."""
 
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9-]{1,64}")
 log = logging.getLogger("app.http")
@@ -85,14 +77,6 @@ class Keys:
             return True
         digest = hashlib.sha256(headers.get(KEY_HEADER, b"")).digest()
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
-
-
-class Refused(HTTPException):
-    """A rejected request; `reason` is the label of its metric."""
-
-    def __init__(self, status: int, reason: str, detail: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(status, detail, headers)
-        self.reason = reason
 
 
 def install(app: FastAPI) -> None:
@@ -231,8 +215,8 @@ class Admission(Middleware):
             if refused is None:
                 await self.app(scope, self._limited(receive, _max_body(path)), send)
                 return
-            self.metrics.rejected.labels(refused.reason).inc()
-            if refused.reason != "method":  # clients could create any number of label values
+            self.metrics.rejected.labels(REASONS[refused.status_code]).inc()
+            if refused.status_code != 405:  # clients could create any number of label values
                 status = f"{refused.status_code // 100}xx"
                 self.metrics.request(self.routes.name(path), scope["method"], status, time.perf_counter() - started)
             await respond(scope, receive, send, refused.status_code, refused.detail, refused.headers)
@@ -240,24 +224,24 @@ class Admission(Middleware):
             self.state.in_progress -= counted
             self.metrics.in_progress.dec(counted)
 
-    def _refused(self, scope: Scope, path: str) -> Refused | None:
+    def _refused(self, scope: Scope, path: str) -> HTTPException | None:
         """Return the rejection of a request, None if it is accepted."""
         if scope["method"] not in METHODS:
-            return Refused(405, "method", "This method is not allowed here.")
+            return HTTPException(405, "This method is not allowed here.")
         if path.startswith(HEALTH):
             return None
         if self.state.in_progress > self.settings.max_in_progress:
             detail = f"More than {self.settings.max_in_progress} requests are in progress."
-            return Refused(503, "too_many_in_progress", detail, {"Retry-After": "1"})
+            return HTTPException(503, detail, {"Retry-After": "1"})
         headers = dict(scope["headers"])
         if headers_of(path) is SECURITY_HEADERS and not self.keys.admit(headers):
             detail = "X-API-Key is missing or invalid."
-            return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "X-API-Key"})
+            return HTTPException(401, detail, {"WWW-Authenticate": "X-API-Key"})
         length, most = headers.get(b"content-length", b""), _max_body(path)
         return _too_large(most) if length.isdigit() and int(length) > most else None
 
     def _limited(self, receive: Receive, most: int) -> Receive:
-        """Return a receive channel that raises Refused when more than `most` bytes of a body have come."""
+        """Return a receive channel that raises 413 when more than `most` bytes of a body have come."""
         received = 0
 
         async def limited() -> Message:
@@ -265,7 +249,7 @@ class Admission(Middleware):
             message = await receive()
             received += len(message.get("body", b""))
             if received > most:
-                self.metrics.rejected.labels("body_too_large").inc()
+                self.metrics.rejected.labels(REASONS[413]).inc()
                 raise _too_large(most)
             return message
 
@@ -277,8 +261,8 @@ def _max_body(path: str) -> int:
     return next((most for start, most in MAX_BODIES.items() if path.startswith(start)), MAX_BODY)
 
 
-def _too_large(most: int) -> Refused:
-    return Refused(413, "body_too_large", f"The body has more than {most} bytes.")
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"The body has more than {most} bytes.")
 
 
 class TimeLimit(Middleware):

@@ -1,7 +1,6 @@
 """uvicorn's HTTP protocol with limits on what precedes a request; app/api/edge.py limits the rest.
 
-uvicorn itself waits for the end of a head without a limit of time or size, and ends a connection that offers another
-protocol. Requests and responses are handled by uvicorn alone.
+uvicorn waits for the end of a head without a limit of time or size, and ignores a request that offers another protocol.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ HEAD_BYTES = 64 << 10
 PIPELINED = 1000
 """Requests that may wait for their turn on a connection; uvicorn alone goes on reading them after each response."""
 _NOWHERE: Any = deque(maxlen=0)
+_TOO_LONG = STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Protocol(HttpToolsProtocol):
@@ -38,7 +38,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start the timer of a new connection."""
         super().connection_made(transport)
-        self._wait()
+        self._set_timer(True)
 
     def data_received(self, data: bytes) -> None:
         """Start the timer of the next request on the connection, unless its headers arrived in one piece."""
@@ -48,11 +48,11 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if len(self.pipeline) > PIPELINED:
             self.transport.close()
-        elif self._in_head and not self.transport.is_closing():
-            if self._timer is None:
-                self._wait()
-            if self._head_bytes > HEAD_BYTES:
-                self._reject()
+        elif self._in_head and self._head_bytes > HEAD_BYTES:
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+        elif self._in_head and self._timer is None:
+            self._set_timer(True)
 
     def on_message_begin(self) -> None:
         """Record that headers are being received."""
@@ -62,7 +62,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the timer; start the request, without the trailers that may follow, unless its head is parsed again."""
         self._in_head, self._head_bytes = False, 0
-        self._stop()
+        self._set_timer(False)
         if not self._upgrades():
             super().on_headers_complete()
             self.headers = _NOWHERE
@@ -76,13 +76,17 @@ class Protocol(HttpToolsProtocol):
         """Start the timer if the rest of a body, of a request that was refused early, is still to come."""
         super().on_response_complete()
         if self.cycle.more_body:
-            self._stop()
-            self._wait()
+            self._set_timer(True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
-        self._stop()
+        self._set_timer(False)
         super().connection_lost(exc)
+
+    def _set_timer(self, on: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close) if on else None
 
     def _upgrades(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
@@ -97,16 +101,3 @@ class Protocol(HttpToolsProtocol):
         rest = self._data[upgrade.args[0] :]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", rest]))
-
-    def _reject(self) -> None:
-        head = b"content-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[431] + head)
-        self.transport.close()
-
-    def _wait(self) -> None:
-        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
