@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from app.api.schemas import MAX_BATCH, FieldError, Outcomes
+from app.columns.batches import MAX_ROWS
 from app.interface import Outcome
 from app.interface import Request as PredictionRequest
 
@@ -184,12 +185,11 @@ def load(body: bytes) -> Any:
 
 
 def _most_keys(value: Any) -> int:
-    """Return the number of keys of the largest object in a value."""
-    if isinstance(value, dict):
-        return max(len(value), *(_most_keys(part) for part in value.values()), 0)
-    if isinstance(value, list):
-        return max((_most_keys(part) for part in value), default=0)
-    return 0
+    """Return the number of keys of the largest object in a value; longer lists than `MAX_ROWS` are not valid anyway."""
+    if not isinstance(value, dict | list):
+        return 0
+    keys, parts = (len(value), value.values()) if isinstance(value, dict) else (0, value[:MAX_ROWS])
+    return max(keys, max((_most_keys(part) for part in parts if isinstance(part, dict | list)), default=0))
 
 
 def _clip(text: str) -> str:
