@@ -18,7 +18,7 @@ CONNECTIONS = 300
 
 
 @pytest.mark.long
-def test_300_connections_get_no_error_and_memory_does_not_grow(start: Start, baked: Path) -> None:
+def test_300_connections_do_not_grow_memory(start: Start, baked: Path) -> None:
     service = start(baked_model=baked, journal_url="sqlite:///journal.db", request_seconds=20)
     process = psutil.Process(service.pid)
     crowd = Load(service.port, connections=CONNECTIONS)

@@ -12,7 +12,7 @@ from ops.release.ssh import AccessRefused, grant
 FOUND = {"requests": 6000, "errors": 0, "p95_ms": 9.0}
 
 
-def test_the_key_is_written_for_its_owner_alone_and_the_machine_must_be_known(tmp_path: Path) -> None:
+def test_the_key_and_the_host_key_are_written(tmp_path: Path) -> None:
     folder = tmp_path / ".ssh"
     for _ in range(2):  # twice is once
         said = grant("ssh://me@machine.example.com", "SECRET", "machine.example.com ssh-ed25519 AAAA", folder)
@@ -30,7 +30,7 @@ def test_the_settings_of_other_machines_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "known", "missing"), [("", "h", "DEPLOY_KEY"), ("k", " \n", "DEPLOY_KNOWN_HOSTS")])
-def test_without_a_key_or_a_host_key_no_machine_is_reached(tmp_path: Path, key: str, known: str, missing: str) -> None:
+def test_a_missing_key_or_host_key_is_refused(tmp_path: Path, key: str, known: str, missing: str) -> None:
     with pytest.raises(AccessRefused, match=missing):
         grant("me@machine", key, known, tmp_path)
     assert not list(tmp_path.iterdir())
