@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser, and how it is served."""
+"""The page at `/`: how it is served, and what a person does with it in a real browser."""
 
 from __future__ import annotations
 
@@ -6,19 +6,97 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, expect
 
+from app.api.application import create_app
 from app.interface import EXAMPLE
+from app.settings import Settings
 from tests.support.browser import browser, in_a_browser, tab, violations
 from tests.support.models import bake, measured
 from tests.support.service import Service, Start, started
 
 FORBIDDEN = ("unsafe-inline", "unsafe-eval", "*", "http:", "https:")
+KEYED = {"api_keys": (hashlib.sha256(b"secret").hexdigest(),)}
+Open = Callable[..., TestClient]
+
+
+@pytest.fixture
+def client(baked: Path) -> Iterator[Open]:
+    """Return a function that enters the application on a baked model, with these settings."""
+    with ExitStack() as stack:
+
+        def enter(**settings: object) -> TestClient:
+            defaults = {"baked_model": baked, "journal_url": "none", "model_cache": "none"}
+            return stack.enter_context(TestClient(create_app(Settings(**defaults | settings))))
+
+        yield enter
+
+
+def test_the_page_has_a_strict_policy_and_caching(client: Open) -> None:
+    session = client()
+    answer = session.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-cache" and "default-src 'none'" in policy
+    assert not any(word in policy for word in FORBIDDEN)
+    assert not re.search(r"<style|style=|\son\w+=|<script>", answer.text)
+    files = re.findall(r'(?:src|href)="(page/static/[^"]+)"', answer.text)
+    assert len(files) == 3
+    for file in files:
+        content = session.get(file)
+        assert content.status_code == 200 and "immutable" in content.headers["cache-control"]
+        assert content.headers["content-security-policy"] == policy
+    assert session.get(files[0].replace("/static/", "/static/0")).status_code == 404
+    assert session.get(f"page/static/{files[0].split('/')[2]}/..%2froutes.py").status_code == 404
+    plain = session.get(files[1], headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    with session.stream("GET", files[1], headers={"Accept-Encoding": "gzip"}) as packed:
+        assert gzip.decompress(b"".join(packed.iter_raw())) == plain.content
+
+
+def test_without_docs_there_is_no_page(client: Open) -> None:
+    session = client(docs=False)
+    assert [session.get(path).status_code for path in ("/", "/page/model", "/page/live")] == [404] * 3
+
+
+def test_under_a_prefix_all_addresses_have_it(client: Open) -> None:
+    session = client(root_path="/risk")
+    for path in ("/risk/", "/"):
+        text = session.get(path).text
+        assert '<base href="/risk/">' in text and not re.search(r'(src|href)="/(?!risk/")', text)
+    file = re.findall(r'src="(page/static/[^"]+)"', text)[0]
+    assert session.get(f"/risk/{file}").status_code == 200
+
+
+def test_without_a_model_there_is_a_page(client: Open, tmp_path: Path) -> None:
+    session = client(baked_model=tmp_path)
+    assert session.get("/").status_code == 200 and session.get("/page/model").status_code == 503
+
+
+def test_the_facts_need_the_key_and_the_page_does_not(client: Open) -> None:
+    session = client(**KEYED)
+    assert session.get("/").status_code == 200
+    for path in ("/page/model", "/page/live"):
+        assert session.get(path).status_code == 401
+        assert session.get(path, headers={"X-API-Key": "secret"}).status_code == 200
+
+
+def test_opening_the_page_changes_no_objective(client: Open) -> None:
+    session = client()
+
+    def counted() -> list[str]:
+        return re.findall(r"^http_request_duration_highr_seconds_count .*", session.get("/metrics").text, re.MULTILINE)
+
+    before = counted()
+    for path in ("/", "/page/model", "/page/live"):
+        session.get(path)
+    assert counted() == before != []
 
 
 @pytest.fixture(scope="module")
@@ -45,69 +123,12 @@ def page(chromium: Browser, service: Service) -> Iterator[Page]:
         yield opened
 
 
-def test_the_page_and_its_files_have_a_strict_policy_and_are_cached_by_digest(service: Service) -> None:
-    answer = httpx.get(f"{service.base}/")
-    policy = answer.headers["content-security-policy"]
-    assert answer.headers["cache-control"] == "no-cache" and "default-src 'none'" in policy
-    assert not any(word in policy for word in FORBIDDEN)
-    assert not re.search(r"<style|style=|\son\w+=|<script>", answer.text)
-    files = re.findall(r'(?:src|href)="(page/static/[^"]+)"', answer.text)
-    assert len(files) == 3
-    for file in files:
-        found = httpx.get(f"{service.base}/{file}")
-        assert found.status_code == 200 and "immutable" in found.headers["cache-control"]
-        assert found.headers["content-security-policy"] == policy
-    assert httpx.get(f"{service.base}/{files[0].replace('/static/', '/static/0')}").status_code == 404
-    assert httpx.get(f"{service.base}/page/static/{files[0].split('/')[2]}/..%2froutes.py").status_code == 404
-    plain = httpx.get(f"{service.base}/{files[1]}", headers={"Accept-Encoding": "identity"})
-    assert "content-encoding" not in plain.headers
-    with httpx.stream("GET", f"{service.base}/{files[1]}", headers={"Accept-Encoding": "gzip"}) as packed:
-        assert gzip.decompress(b"".join(packed.iter_raw())) == plain.content
-
-
-def test_without_docs_there_is_no_page(baked: Path, start: Start) -> None:
-    service = start(baked_model=baked, journal_url="none", docs="false")
-    for path in ("/", "/page/model", "/page/live"):
-        assert httpx.get(service.base + path).status_code == 404
-
-
-def test_under_a_prefix_all_addresses_have_it(baked: Path, start: Start) -> None:
-    service = start(baked_model=baked, journal_url="none", root_path="/risk")
-    for path in ("/risk/", "/"):
-        text = httpx.get(service.base + path).text
-        assert '<base href="/risk/">' in text and not re.search(r'(src|href)="/(?!risk/")', text)
-    file = re.findall(r'src="(page/static/[^"]+)"', text)[0]
-    assert httpx.get(f"{service.base}/risk/{file}").status_code == 200
-
-
-def test_a_service_without_a_model_still_has_its_page(tmp_path: Path, start: Start) -> None:
-    service = start(ready="livez", mlflow_uri=f"sqlite:///{tmp_path}/none.db", journal_url="none", model_cache="none")
-    assert httpx.get(f"{service.base}/").status_code == 200
-    assert httpx.get(f"{service.base}/page/model").status_code == 503
-
-
-def test_the_facts_need_the_key_and_the_page_does_not(baked: Path, start: Start) -> None:
-    service = start(baked_model=baked, journal_url="none", api_keys=hashlib.sha256(b"secret").hexdigest())
-    assert httpx.get(f"{service.base}/").status_code == 200
-    for path in ("/page/model", "/page/live"):
-        assert httpx.get(service.base + path).status_code == 401
-        assert httpx.get(service.base + path, headers={"X-API-Key": "secret"}).status_code == 200
-
-
-def test_opening_the_page_changes_no_objective(service: Service) -> None:
-    counted = "http_request_duration_highr_seconds_count"
-    before = service.metric(counted)
-    for path in ("/", "/page/model", "/page/live"):
-        httpx.get(service.base + path)
-    assert service.metric(counted) == before
-
-
 class TestInABrowser:
     """What a person does with the page."""
 
     pytestmark = in_a_browser
 
-    def test_the_example_is_answered_and_its_bars_add_up(self, page: Page, service: Service) -> None:
+    def test_the_contributions_add_up(self, page: Page, service: Service) -> None:
         page.click("button[type=submit]")
         expected = httpx.post(f"{service.base}/predict?explain=true&probe=true", json=EXAMPLE).json()
         expect(page.locator("#answer .big")).to_have_text(f"{100 * expected['probability']:.1f} %")
@@ -125,7 +146,7 @@ class TestInABrowser:
             page.click("button[type=submit]")
         assert service.metric(f'{counted}{{model_version="7"}}') == before + 1
 
-    def test_errors_are_shown_at_their_fields_and_go_away(self, page: Page) -> None:
+    def test_errors_are_shown_at_their_fields(self, page: Page) -> None:
         page.fill("#dest", "EWR")
         page.fill("[id='weather.0.humidity_pct']", "120")
         page.click("button[type=submit]")

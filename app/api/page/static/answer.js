@@ -1,7 +1,7 @@
 // The form's answer: the probability with the threshold, and the contributions, which add up.
 
 import { gauge, span } from "./charts.js";
-import { byId, cell, make, percent, problem, rowHead, send, short, table, words } from "./dom.js";
+import { byId, cell, make, numberHead, percent, problem, rowHead, send, short, table, words } from "./dom.js";
 import { build, mark } from "./form.js";
 
 const SHOWN = 8;
@@ -63,7 +63,7 @@ function contributions({ baseline, contributions: parts, log_odds: total }) {
   const rows = lines.map(([name, text, value, part], i) => make("tr", { title: text || null }, rowHead(name), cell(value), cell(NAMED.format(part)),
     bar(ends[i], ends[i + 1], part > 0 ? "fill-up" : "fill-down")));
   return make("div", {},
-    table(`What adds up to the probability, in log-odds: the largest ${Math.min(SHOWN, parts.length)} contributions`, ["Feature", make("th", { scope: "col", class: "number" }, "Value"), make("th", { scope: "col", class: "number" }, "Log-odds"), "Sum so far"], [
+    table(`What adds up to the probability, in log-odds: the largest ${Math.min(SHOWN, parts.length)} contributions`, ["Feature", numberHead("Value"), numberHead("Log-odds"), "Sum so far"], [
       make("tr", {}, rowHead("Average of the training rows"), cell(""), cell(NAMED.format(baseline)), bar(0, baseline, "fill-quiet")),
       ...rows,
       make("tr", {}, rowHead("Sum"), cell(percent(1 / (1 + Math.exp(-total)))), cell(NAMED.format(total)), bar(0, total, "fill-accent")),

@@ -19,19 +19,8 @@ export function span(from, to, [low, high], kind) {
     make("rect", { class: kind, x: at(left), width: Math.max(at(right) - at(left), 0.4), height: 6, y: 1 }));
 }
 
-/** Return an estimate with its interval, and another value as a dashed line. */
-export function interval(value, [low, high], other) {
-  const all = [value, low, high, other];
-  const [least, most] = [Math.min(...all), Math.max(...all)];
-  const at = (x) => 4 + (92 * (x - least)) / (most - least || 1);
-  return make("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true", class: "thin" },
-    make("line", { class: "line", x1: at(low), x2: at(high), y1: 5, y2: 5 }),
-    make("rect", { class: "fill-accent", x: at(value) - 1, width: 2, y: 1, height: 8 }),
-    make("line", { class: "mark", x1: at(other), x2: at(other), y1: 2, y2: 8 }));
-}
-
 const SIZE = 240;
-const EDGE = 34;
+const EDGE = 44;
 
 /** Return a curve in the unit square with its diagonal; `dots` marks the points. */
 export function curve(xs, ys, label, [xName, yName], dots = false) {
@@ -50,18 +39,4 @@ export function curve(xs, ys, label, [xName, yName], dots = false) {
     ticks,
     make("text", { x: EDGE + SIZE / 2, y: SIZE + 42, "text-anchor": "middle" }, xName),
     make("text", { x: 10, y: 10 + SIZE / 2, "text-anchor": "middle", transform: `rotate(-90 10 ${10 + SIZE / 2})` }, yName));
-}
-
-/** Return a line over time; gaps where there is no value. */
-export function trend(values, label) {
-  const known = values.filter((value) => value !== null);
-  const most = Math.max(...known, 1e-9);
-  const step = 300 / Math.max(values.length - 1, 1);
-  let path = "", gap = true;
-  values.forEach((value, i) => {
-    if (value !== null) path += `${gap ? "M" : "L"}${(i * step).toFixed(1)} ${(58 - (54 * value) / most).toFixed(1)}`;
-    gap = value === null;
-  });
-  return make("svg", { viewBox: "0 0 300 60", preserveAspectRatio: "none", role: "img", "aria-label": label, class: "trend" },
-    make("line", { class: "axis", x1: 0, x2: 300, y1: 59, y2: 59 }), make("path", { class: "line", d: path }));
 }

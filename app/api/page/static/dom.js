@@ -54,3 +54,4 @@ export function table(caption, header, rows) {
 
 export const cell = (text, options = {}) => make("td", { class: "number", ...options }, text);
 export const rowHead = (text) => make("th", { scope: "row" }, text);
+export const numberHead = (text) => make("th", { scope: "col", class: "number" }, text);

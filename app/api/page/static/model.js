@@ -1,7 +1,7 @@
 // What is known of the served version: where it is from, what was measured, and its limits.
 
-import { curve, interval } from "./charts.js";
-import { byId, cell, clock, count, make, percent, problem, rowHead, send, table, words } from "./dom.js";
+import { curve, span } from "./charts.js";
+import { byId, cell, clock, count, make, numberHead, percent, problem, rowHead, send, table, words } from "./dom.js";
 import { suggest } from "./form.js";
 
 const SLICE_METRICS = ["rate", "mean_probability", "roc_auc", "log_loss", "ece"];
@@ -55,11 +55,9 @@ function evaluation(found) {
 function metrics({ test, intervals, baselines, metrics: known }) {
   const rows = Object.entries(known).map(([name, { title, higher_is_better: higher }]) => make("tr", {},
     rowHead(`${title} ${higher ? "↑" : "↓"}`), cell(test[name].toFixed(4)), cell(intervals[name].map((value) => value.toFixed(4)).join(" to ")),
-    ...Object.values(baselines).map((one) => cell(one[name].toFixed(4))),
-    make("td", { class: "bar" }, interval(test[name], intervals[name], baselines.logistic?.[name] ?? Object.values(baselines)[0][name]))));
-  const number = (text) => make("th", { scope: "col", class: "number" }, text);
-  return table("Metrics on the test period. ↑ higher is better, ↓ lower is better. Bars: the model with its interval; the dark mark is the logistic regression.",
-    ["Metric", number("Model"), number("95 % interval"), ...Object.keys(baselines).map((name) => number(words(name))), "Interval"], rows);
+    Object.values(baselines).map((one) => cell(one[name].toFixed(4)))));
+  return table("Metrics on the test period; ↑ higher is better, ↓ lower is better",
+    ["Metric", ...["Model", "95 % interval", ...Object.keys(baselines).map(words)].map(numberHead)], rows);
 }
 
 function importance(shares) {
@@ -67,7 +65,7 @@ function importance(shares) {
   const [, most] = largest[0];
   return make("figure", {}, make("figcaption", {}, "Features by share of the gain"),
     make("table", {}, make("caption", { class: "quiet" }, `The first ${largest.length} of ${Object.keys(shares).length}`), make("tbody", {}, largest.map(([name, share]) => make("tr", {}, rowHead(words(name)), cell(percent(share)),
-      make("td", { class: "bar" }, make("svg", { class: "thin", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }, make("rect", { class: "fill-accent", width: (100 * share) / most, height: 6, y: 1 }))))))));
+      make("td", { class: "bar" }, span(0, share, [0, most], "fill-accent")))))));
 }
 
 /** Return the slices as a table that can be sorted by each column. */
@@ -76,10 +74,8 @@ function slices({ slices: parts, metrics: known }) {
   const values = Object.entries(parts).filter(([, part]) => "rate" in part).map(([name, part]) => [name, part.rows, ...names.map((metric) => part[metric])]);
   const body = make("tbody");
   const draw = () => body.replaceChildren(...values.map(([name, rows, ...rest]) => make("tr", {}, rowHead(name), cell(count(rows)), rest.map((value) => cell(value.toFixed(3))))));
-  const heads = ["Slice", words(problem.rows), ...names.map((name) => known[name]?.title ?? words(name))].map((title, i) => {
-    const head = make("th", { scope: "col", class: i ? "number" : null }, make("button", { type: "button", click: () => sort(i) }, title));
-    return head;
-  });
+  const heads = ["Slice", words(problem.rows), ...names.map((name) => known[name]?.title ?? words(name))].map((title, i) =>
+    make("th", { scope: "col", class: i ? "number" : null }, make("button", { type: "button", click: () => sort(i) }, title)));
   const sort = (column) => {
     const down = heads[column].getAttribute("aria-sort") === "ascending";
     for (const head of heads) head.removeAttribute("aria-sort");
