@@ -31,7 +31,7 @@ def main() -> None:
         print(f"error: {err} docs/environment.md lists what is read.", file=sys.stderr)
         sys.exit(err.exit_code)
     os.environ.setdefault("OMP_NUM_THREADS", str(cpus.available()))  # before LightGBM is loaded
-    listener = _listen(settings)
+    listener = listen(settings)
     logging.config.dictConfig(configuration(settings.log_level))
     address = _address(*listener.getsockname()[:2])
     logging.getLogger("app").info("listening on http://%s, see %s/docs", address, settings.root_path)
@@ -56,7 +56,7 @@ def main() -> None:
         Multiprocess(config, sockets=[listener]).run()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """Return a bound socket, of IPv6 if the host is an IPv6 address; `::` accepts IPv4 too."""
     host, port = settings.host.removeprefix("[").removesuffix("]"), settings.port
     try:
@@ -79,7 +79,7 @@ def _address(host: str, port: int) -> str:
 
 
 def advice(err: Exception, port: int) -> str:
-    """Return the way out of an error of `_listen`."""
+    """Return advice for an error raised by `listen`."""
     number = getattr(err, "errno", None)
     if number == errno.EADDRINUSE:
         return f"Choose another port: `make serve PORT={port + 1 if port < 65535 else 8000}`."

@@ -27,17 +27,17 @@ class RegistryClient:
     """A registry, asked through the helper process; requests come one after another."""
 
     def __init__(self, uri: str) -> None:
-        self._uri = uri
+        self.uri = uri
         self._process: asyncio.subprocess.Process | None = None
 
     async def find(self, name: str, alias: str) -> Registered:
         """Return the version with an alias; raise VersionMissing if there is none."""
-        return await self.request(FIND_SECONDS, "find", self._uri, name, alias)
+        return await self.request(FIND_SECONDS, "find", self.uri, name, alias)
 
     async def export(self, version: Registered, folder: Path) -> Registered:
         """Download a version to a folder, and return the registry's record of it."""
         return await self.request(
-            EXPORT_SECONDS, "export", self._uri, version.name, version.version, version.alias, str(folder)
+            EXPORT_SECONDS, "export", self.uri, version.name, version.version, version.alias, str(folder)
         )
 
     async def request(self, seconds: float, *command: str) -> Registered:
@@ -54,7 +54,7 @@ class RegistryClient:
                 self._process.stdin.write(json.dumps(command).encode() + b"\n")
                 reply = json.loads(await self._process.stdout.readline())
         except TimeoutError as err:
-            raise ModelUnavailable(f"the registry at {self._uri} did not reply within {seconds:g} s.") from err
+            raise ModelUnavailable(f"the registry at {self.uri} did not reply within {seconds:g} s.") from err
         except (OSError, ValueError) as err:
             raise ModelUnavailable("the process with MLflow's client exited unexpectedly; its log is above.") from err
         finally:

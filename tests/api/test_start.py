@@ -1,26 +1,36 @@
-"""How the service starts when something is missing."""
+"""How the service starts when something is missing, taken or damaged."""
 
 from __future__ import annotations
 
 import errno
-import json
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
-from app.__main__ import advice
+from app.__main__ import advice, listen
+from app.api.application import create_app
+from app.environment import EnvironmentInvalid
+from app.errors import ModelUnavailable, VersionMissing
 from app.interface import EXAMPLE
 from app.registry.cache import Cache
+from app.registry.client import RegistryClient
 from app.registry.version import VERSION_FILE, Registered
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.support.processes import free_port, running, wait_for
 from tests.support.registry import Registry
 from tests.support.service import NAME, Start
+
+UNREACHABLE = "http://127.0.0.1:9"
+Open = Callable[..., TestClient]
 
 
 def _has_ipv6() -> bool:
@@ -34,17 +44,36 @@ def _has_ipv6() -> bool:
 IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 
 
-def refused(code: int = 1, **settings: object) -> str:
-    """Start the service with settings that it refuses, with this exit code; return its error line."""
-    environment = {f"ONTIME_{name.upper()}": str(value) for name, value in settings.items()} | {"PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-m", "app"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
-    return done.stderr
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Return a function that enters the application with settings; its registry replies with an error."""
+
+    async def fail(self: RegistryClient, *command: object) -> Registered:
+        raise VersionMissing("no version is production") if "sqlite" in self.uri else ModelUnavailable("unreachable")
+
+    monkeypatch.setattr(RegistryClient, "request", fail)
+    with ExitStack() as stack:
+
+        def enter(mlflow_uri: str = UNREACHABLE, **settings: object) -> TestClient:
+            read = Settings(
+                **{"MLFLOW_TRACKING_URI": mlflow_uri, "journal_url": "none", "model_cache": "none"} | settings
+            )
+            return stack.enter_context(TestClient(create_app(read)))
+
+        yield enter
+
+
+def refused(**settings: object) -> str:
+    """Return the error line with which the service ends instead of listening."""
+    with pytest.raises(SystemExit) as ended:
+        listen(Settings(**settings))
+    line = str(ended.value.code)
+    assert line.startswith("error: ") and "\n" not in line
+    return line
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, pytest.param(socket.AF_INET6, marks=IPV6)])
-def test_a_port_in_use_is_named_with_the_way_out(family: socket.AddressFamily) -> None:
+def test_a_port_in_use_is_named(family: socket.AddressFamily) -> None:
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     with socket.socket(family) as taken:
         taken.bind((host, 0))
@@ -55,101 +84,111 @@ def test_a_port_in_use_is_named_with_the_way_out(family: socket.AddressFamily) -
     assert f"{shown}:{port}" in error and f"make serve PORT={port + 1}" in error
 
 
-def test_the_port_after_the_last_one_is_not_advised() -> None:
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", 65535))
-        taken.listen()
-        error = refused(port=65535)
-    assert "make serve PORT=8000" in error and "65536" not in error
+def test_an_error_is_one_line_and_exit_code_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        variables = {"ONTIME_PORT": str(taken.getsockname()[1]), "PATH": "/usr/bin:/bin"}
+        command = [sys.executable, "-m", "app"]
+        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "cannot listen on 127.0.0.1" in done.stderr
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "a..b"])
-def test_an_address_of_another_machine_is_not_answered_with_another_port(host: str) -> None:
-    error = refused(host=host)
+def test_an_address_of_another_machine_is_named(host: str) -> None:
+    error = refused(host=host, port=0)
     assert host in error and "ONTIME_HOST" in error and "PORT=" not in error
 
 
-def test_a_port_that_needs_privileges_is_answered_with_one_that_does_not() -> None:
-    assert "make serve PORT=8000" in advice(PermissionError(errno.EACCES, "Permission denied"), 80)
+@pytest.mark.parametrize(("number", "port"), [(errno.EACCES, 80), (errno.EADDRINUSE, 65535)])
+def test_a_port_that_can_be_used_is_advised(number: int, port: int) -> None:
+    assert "make serve PORT=8000" in advice(OSError(number, "refused"), port)
 
 
 @IPV6
-@pytest.mark.parametrize(("host", "reached"), [("[::1]", ["[::1]"]), ("::", ["[::1]", "127.0.0.1"])])
-def test_the_service_listens_on_ipv6(tmp_path: Path, host: str, reached: list[str]) -> None:
-    port = free_port()
-    settings = {"ONTIME_HOST": host, "ONTIME_PORT": str(port), "ONTIME_DRAIN_SECONDS": "0", "PYTHONPATH": str(ROOT)}
-    with running([sys.executable, "-m", "app"], f"http://[::1]:{port}/livez", tmp_path, **settings) as service:
+@pytest.mark.parametrize(("host", "reached"), [("[::1]", ["::1"]), ("::", ["::1", "127.0.0.1"])])
+def test_ipv6_is_listened_on(host: str, reached: list[str]) -> None:
+    with listen(Settings(host=host, port=0)) as listener:
+        listener.listen()
         for address in reached:
-            assert httpx.get(f"http://{address}:{port}/livez").status_code == 200
-        assert f"listening on http://[{host.strip('[]')}]:{port}, see /docs" in service.output()
+            socket.create_connection((address, listener.getsockname()[1]), 5).close()
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("PORT", "99999"), ("ROOT_PATH", "risk"), ("ROOT_PATH", "/risk/"), ("ROOT_PATH", "/a?b")]
+    ("setting", "value"),
+    [
+        ("PORT", "99999"),
+        ("ROOT_PATH", "risk"),
+        ("ROOT_PATH", "/risk/"),
+        ("ROOT_PATH", "/a?b"),
+        ("JOURNAL_URL", "mongodb://here"),
+    ],
 )
-def test_a_wrong_setting_is_named(setting: str, value: str) -> None:
-    assert setting in refused(2, **{setting: value})
+def test_a_wrong_setting_is_named(setting: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ONTIME_{setting}", value)
+    with pytest.raises(EnvironmentInvalid, match=setting):
+        Settings.read()
 
 
-def test_without_a_model_the_service_lives_and_says_that_it_is_not_ready(tmp_path: Path, start: Start) -> None:
-    service = start(ready="livez", mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    base = service.base
+def test_without_a_model_it_lives_and_is_not_ready(
+    client: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = client(f"sqlite:///{tmp_path}/mlflow.db")
+    wait_for("the reason", lambda: "VersionMissing" in session.get("/readyz").json()["detail"])
+    caplog.clear()
+    assert session.get("/livez").status_code == 200
     for method, path in (("GET", "/readyz"), ("GET", "/version"), ("POST", "/predict")):
-        answer = httpx.request(method, base + path, json=EXAMPLE if method == "POST" else None)
+        answer = session.request(method, path, json=EXAMPLE if method == "POST" else None)
         assert answer.status_code == 503 and answer.headers["Content-Type"] == "application/problem+json", path
-    wait_for("the reason is known", lambda: "VersionMissing" in httpx.get(f"{base}/readyz").json()["detail"])
-    assert all(str(tmp_path) not in httpx.get(f"{base}/readyz").text for _ in range(20))
-    lines = [json.loads(line) for line in service.process.output().splitlines() if '"app.http"' in line]
-    logged = [(line["path"], line["level"]) for line in lines]
-    assert logged.count(("/predict", "warning")) == 1 and "error" not in dict(logged).values()
-    assert logged.count(("/readyz", "warning")) <= 3  # once for each reason, however often it is polled
+    assert all(str(tmp_path) not in session.get("/readyz").text for _ in range(20))
+    logged = [(vars(record)["path"], record.levelname) for record in caplog.records if record.name == "app.http"]
+    assert logged.count(("/predict", "WARNING")) == 1 and "ERROR" not in dict(logged).values()
+    assert logged.count(("/readyz", "WARNING")) <= 1  # once for each reason, however often it is polled
 
 
-def test_a_copy_that_is_damaged_is_not_served(image: Path, start: Start) -> None:
-    (image / "model.lgb").write_bytes(b"")
-    base = start(ready="livez", baked_model=image).base
-    ready = httpx.get(f"{base}/readyz")
+def test_a_damaged_copy_is_not_served(client: Open, baked: Path) -> None:
+    (baked / "model.lgb").write_bytes(b"")
+    ready = client("", baked_model=baked).get("/readyz")
     assert ready.status_code == 503 and "BundleInvalid" in ready.json()["detail"]
 
 
 def cached(baked: Path, folder: Path, uri: str) -> Path:
-    """Keep a version of a registry in the default cache of a folder; return the folder of its bundle."""
+    """Keep a version of a registry in a cache; return the folder of its bundle."""
     known = Registered.model_validate_json((baked / VERSION_FILE).read_bytes())
-    cache = folder / "build/served"
-    Cache(Settings(MLFLOW_TRACKING_URI=uri, model_cache=cache)).keep(known, baked)
-    return cache / known.bundle_digest
+    Cache(Settings(MLFLOW_TRACKING_URI=uri, model_cache=folder)).keep(known, baked)
+    return folder / known.bundle_digest
 
 
-@pytest.mark.parametrize("command", [["app"], ["ops.cli", "model", "serve"]])
-def test_a_cached_version_is_served_without_its_registry(command: list[str], baked: Path, tmp_path: Path) -> None:
-    uri, port = f"http://127.0.0.1:{free_port()}", free_port()
-    cached(baked, tmp_path, uri)
-    base, settings = f"http://127.0.0.1:{port}", {"ONTIME_PORT": str(port), "ONTIME_DRAIN_SECONDS": "0"}
-    settings |= {"ONTIME_JOURNAL_URL": "none", "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT)}
-    with running([sys.executable, "-m", *command], f"{base}/readyz", tmp_path, **settings):
+@pytest.mark.parametrize("lost", ["model.lgb", "manifest.json"])
+def test_a_copy_is_served_where_the_cache_is_damaged(
+    client: Open, baked: Path, tmp_path: Path, lost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "cache"
+    bundle = cached(baked, cache, UNREACHABLE)
+    whole = shutil.copytree(cache, tmp_path / "whole")
+    (bundle / lost).write_bytes(b"")
+    assert client(model_cache=cache).get("/readyz").status_code == 503
+    assert caplog.text.count("the cached model is damaged") == 1
+    shutil.rmtree(cache)
+    whole.rename(cache)
+    assert client(model_cache=cache, baked_model=baked).get("/version").json()["source"] == "cache"
+    (bundle / lost).unlink()
+    assert client(model_cache=cache, baked_model=baked).get("/version").json()["source"] == "baked"
+
+
+def test_a_cached_version_is_served_without_its_registry(baked: Path, tmp_path: Path) -> None:
+    uri, base = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    cached(baked, tmp_path / "build/served", uri)
+    settings = {"ONTIME_PORT": base.rpartition(":")[2], "ONTIME_DRAIN_SECONDS": "0", "ONTIME_JOURNAL_URL": "none"}
+    inherited = {"PROMETHEUS_MULTIPROC_DIR": "/nowhere", "MLFLOW_RUN_ID": "odd", "http_proxy": "http://127.0.0.1:9"}
+    variables = settings | inherited | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "ops.cli", "model", "serve"]
+    with running(command, f"{base}/readyz", tmp_path, **variables) as service:
         assert httpx.post(f"{base}/predict", json=EXAMPLE).headers["X-Model-Version"] == "7"
         version = httpx.get(f"{base}/version").json()
         assert version["source"] == "cache" and version["alias"] == "production"
         failed = 'model_reloads_total{result="failed"} 1.0'
         wait_for("the registry was polled", lambda: failed in httpx.get(f"{base}/metrics").text)
         assert httpx.get(f"{base}/version").json() == version
-
-
-def test_a_damaged_cache_is_not_served(baked: Path, tmp_path: Path, start: Start) -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
-    (cached(baked, tmp_path, uri) / "model.lgb").write_bytes(b"")
-    service = start(ready="livez", mlflow_uri=uri, journal_url="none")
-    assert httpx.get(f"{service.base}/readyz").status_code == 503
-    assert service.process.output().count("the cached model is damaged") == 1
-
-
-def test_a_copy_in_the_image_is_served_where_the_cache_is_damaged(
-    baked: Path, image: Path, tmp_path: Path, start: Start
-) -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
-    (cached(baked, tmp_path, uri) / "manifest.json").unlink()
-    assert start(mlflow_uri=uri, baked_model=image, journal_url="none").version()["source"] == "baked"
+        assert "version 7 stays: MLflow is unreachable" in service.output()
 
 
 @pytest.mark.long
@@ -175,8 +214,3 @@ def test_a_cached_version_is_replaced_by_the_promoted_one(mlflow_registry: Regis
         assert httpx.get(f"{bare.base}/readyz").status_code == 503 and again.serves("3")
     third = start(ready="livez", **settings)
     assert httpx.get(f"{third.base}/readyz").status_code == 503, "what was withdrawn is not served again"
-
-
-def test_a_journal_of_no_known_kind_is_refused() -> None:
-    error = refused(2, journal_url="mongodb://here")
-    assert "JOURNAL_URL" in error and "postgresql://" in error
