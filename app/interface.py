@@ -6,11 +6,11 @@ The core imports these names from here and depends on nothing else of the proble
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from app.errors import OnTimeError
 from app.features import Floats
 
 SERVING: dict[str, str] = {
@@ -30,6 +30,10 @@ SERVING: dict[str, str] = {
 }
 
 
+class InterfaceIncomplete(OnTimeError):
+    """A package of the problem does not import, or does not define a name of its interface."""
+
+
 def missing(package: ModuleType, names: Mapping[str, str]) -> list[str]:
     """Return one line for each name that the package does not define."""
     file = f"{package.__name__.replace('.', '/')}/__init__.py"
@@ -37,15 +41,17 @@ def missing(package: ModuleType, names: Mapping[str, str]) -> list[str]:
 
 
 def load(name: str, names: Mapping[str, str]) -> ModuleType:
-    """Import a package of the problem; exit with one error line if it does not define its interface."""
+    """Import a package of the problem; raise InterfaceIncomplete if it does not define its interface."""
     try:
         package = importlib.import_module(name)
     except ImportError as err:
         if not (err.name or "").startswith(("app.problem", "stages.problem")):
             raise
-        sys.exit(f"error: {name.replace('.', '/')} does not import: {err}. docs/adapt.md describes the interface.")
-    if absent := missing(package, names):
-        sys.exit(f"error: {'; '.join(absent)}. docs/adapt.md describes the interface.")
+        file = name.replace(".", "/")
+        raise InterfaceIncomplete(f"{file} does not import: {err}. docs/adapt.md describes the interface.") from err
+    absent = missing(package, names)
+    if absent:
+        raise InterfaceIncomplete(f"{'; '.join(absent)}. docs/adapt.md describes the interface.")
     return package
 
 

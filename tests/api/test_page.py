@@ -239,9 +239,8 @@ class TestInABrowser:
         tile = page.locator(".tile:has(dt:text-is('Predictions')) dd").first
         tile.wait_for(timeout=15_000)
         before = int(tile.inner_text())
-        for _ in range(20):
-            httpx.post(f"{service.base}/predict", json=EXAMPLE)
-        expect(tile).to_have_text(str(before + 20), timeout=20_000)
+        httpx.post(f"{service.base}/predict", json=EXAMPLE)
+        expect(tile).to_have_text(str(before + 1), timeout=20_000)
 
     @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
     def test_it_is_accessible_and_fits(self, chromium: Browser, service: Service, width: int, scheme: str) -> None:

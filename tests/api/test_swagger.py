@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Locator
 
 from app.interface import EXAMPLE
 from tests.support.browser import browser, in_a_browser, tab
+from tests.support.service import Start
 
 pytestmark = in_a_browser
 
 
-@pytest.fixture(scope="module")
-def page(small_service: str) -> Iterator[Page]:
-    """A browser on the service's Swagger UI, which cannot reach anything else."""
-    with (
-        browser() as running,
-        tab(running, f"{small_service}/docs", viewport={"width": 1200, "height": 1400}) as opened,
-    ):
-        opened.wait_for_selector("#operations-predictions-predict_predict_post")
-        yield opened
-
-
-def execute(page: Page, body: str | None = None) -> tuple[str, str]:
-    """Press Execute on POST /predict, with a body or the one that stands there; return status and answer."""
-    operation = page.locator("#operations-predictions-predict_predict_post")
-    if operation.locator(".execute").count() == 0:
-        operation.locator(".opblock-summary").click()
+def execute(operation: Locator, body: str | None = None) -> tuple[str, str]:
+    """Press Execute, with a body or the one that stands there; return status and answer."""
     if body is not None:
         operation.locator("textarea.body-param__text").fill(body)
     if operation.locator(".btn-clear").count():
@@ -37,28 +23,22 @@ def execute(page: Page, body: str | None = None) -> tuple[str, str]:
     operation.locator(".execute").click()
     answer = operation.locator(".live-responses-table .response")
     answer.wait_for()
-    return (
-        answer.locator(".response-col_status").inner_text().split()[0],
-        answer.locator(".microlight").first.inner_text(),
-    )
+    status = answer.locator(".response-col_status").inner_text().split()[0]
+    return status, answer.locator(".microlight").first.inner_text()
 
 
-def test_the_example_is_answered_as_it_stands(page: Page) -> None:
-    status, answer = execute(page)
-    assert status == "200"
-    assert 0 < json.loads(answer)["probability"] < 1
-
-
-def test_a_bad_value_is_answered_with_its_field(page: Page) -> None:
-    status, answer = execute(page, '{"carrier": "UA", "origin": "BOS"}')
-    assert status == "422" and '"origin"' in answer
-
-
-def test_an_explanation_is_a_choice_away(page: Page) -> None:
-    operation = page.locator("#operations-predictions-predict_predict_post")
-    operation.locator('tr[data-param-name="explain"] select').select_option("true")
-    status, answer = execute(page, json.dumps(EXAMPLE, indent=2))
-    assert status == "200"
-    found = json.loads(answer)["explanation"]
-    total = found["baseline"] + sum(part["contribution"] for part in found["contributions"])
-    assert len(found["contributions"]) == 26 and abs(total - found["log_odds"]) < 1e-9
+def test_predictions_can_be_tried(baked: Path, start: Start) -> None:
+    base = start(baked_model=baked, journal_url="none").base
+    with browser() as running, tab(running, f"{base}/docs", viewport={"width": 1200, "height": 1400}) as page:
+        operation = page.locator("#operations-predictions-predict_predict_post")
+        operation.locator(".opblock-summary").click()
+        status, answer = execute(operation)  # the example as it stands
+        assert status == "200" and 0 < json.loads(answer)["probability"] < 1
+        status, answer = execute(operation, '{"carrier": "UA", "origin": "BOS"}')
+        assert status == "422" and '"origin"' in answer
+        operation.locator('tr[data-param-name="explain"] select').select_option("true")
+        status, answer = execute(operation, json.dumps(EXAMPLE, indent=2))
+    explanation = json.loads(answer)["explanation"]
+    total = explanation["baseline"] + sum(part["contribution"] for part in explanation["contributions"])
+    assert status == "200" and abs(total - explanation["log_odds"]) < 1e-9
+    assert len(explanation["contributions"]) == 26

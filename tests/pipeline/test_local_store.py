@@ -18,8 +18,6 @@ from app.registry import version as registry
 from stages import local_store, tracking
 from tests.support.scratch import make_repository
 
-PLACES = ["moved", "a folder with späces", "100% of 'this'"]
-
 
 def _enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     uri = f"sqlite:///{folder}/mlflow.db"  # absolute, or MLflow would keep the connection to the old file
@@ -57,10 +55,6 @@ def store(made: Path) -> Path:
     return shutil.copytree(made, made.with_name("first"))
 
 
-def _files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def _serves_and_logs_in(folder: Path, uri: str) -> None:
     """Load Production, and log an artifact as a stage does."""
     tracking.connect()
@@ -71,7 +65,7 @@ def _serves_and_logs_in(folder: Path, uri: str) -> None:
     assert any(path.name == "version.json" for path in (folder / "mlruns").rglob("*"))
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["moved", "100% of späces"])
 def test_a_moved_store_is_used_where_it_is(
     store: Path, place: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,12 +82,12 @@ def test_a_moved_store_is_used_where_it_is(
 
 def test_a_copy_leaves_the_original_alone(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = shutil.copytree(store, store.with_name("copy"))
-    before = _files(store)
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     _serves_and_logs_in(there, _enter(there, monkeypatch))
-    assert _files(store) == before
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
-def test_paths_as_percent_encoded_uris_are_followed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoded_paths_are_followed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = store.rename(store.with_name("ä b"))
     with sqlite3.connect(first / "mlflow.db") as database:
         for table, column in local_store.COLUMNS:
@@ -103,9 +97,7 @@ def test_paths_as_percent_encoded_uris_are_followed(store: Path, monkeypatch: py
     _serves_and_logs_in(there, _enter(there, monkeypatch))
 
 
-def test_a_database_without_its_artifacts_names_the_command_that_copies_them(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_artifacts_are_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = store.with_name("database alone")
     there.mkdir()
     make_repository(there)
@@ -114,35 +106,30 @@ def test_a_database_without_its_artifacts_names_the_command_that_copies_them(
     with pytest.raises(ModelUnavailable, match=f"are in another folder, {store}/mlruns") as stopped:
         tracking.connect()
     assert not (there / "mlruns").exists()
-    subprocess.run(shlex.split(str(stopped.value).split("`")[1]), check=True)
+    subprocess.run(shlex.split(str(stopped.value).split("`")[1]), check=True)  # the command that copies them
     _serves_and_logs_in(there, uri)
-
-
-def test_a_database_whose_artifacts_are_gone_says_where_they_were(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree(store / "mlruns")
-    there = store.rename(store.with_name("moved"))
-    _enter(there, monkeypatch)
+    shutil.copy2(store / "mlflow.db", there)
+    shutil.rmtree(store)
+    shutil.rmtree(there / "mlruns")
     with pytest.raises(ModelUnavailable, match=f"were in {store}/mlruns, which does not exist"):
         tracking.connect()
 
 
-@pytest.mark.parametrize("kept", ["store in another folder", "artifacts where a user wants them"])
+@pytest.mark.parametrize("artifacts", [True, False])
 def test_what_was_set_on_purpose_is_kept(
-    store: Path, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, artifacts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = store.rename(store.with_name("moved"))
-    uri = f"sqlite:///{there}/mlflow.db"
-    monkeypatch.chdir(there if kept.startswith("artifacts") else tmp_path)
-    if kept.startswith("artifacts"):
+    monkeypatch.chdir(there if artifacts else tmp_path)
+    if artifacts:  # they are where a user wants them; otherwise the store itself is in another folder
         with sqlite3.connect(there / "mlflow.db") as database:
             database.execute("UPDATE experiments SET artifact_location = '/srv/artifacts/' || experiment_id")
     before = (there / "mlflow.db").read_bytes()
-    assert local_store.follow(uri) is None
+    assert local_store.follow(f"sqlite:///{there}/mlflow.db") is None
     assert (there / "mlflow.db").read_bytes() == before
 
 
 def test_an_empty_file_is_left_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mlflow.db").touch()
-    assert local_store.follow("sqlite:///mlflow.db") is None
-    assert Path("mlflow.db").read_bytes() == b""
+    assert local_store.follow("sqlite:///mlflow.db") is None and Path("mlflow.db").read_bytes() == b""

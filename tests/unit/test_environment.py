@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import environment_variables
 
-from app import environment, settings
+from app import environment, interface, settings
 from app.environment import EnvironmentInvalid
 from app.settings import Inherited, Settings
 from ops.monitoring.alert_receiver import ReceiverSettings
@@ -179,3 +179,10 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
     assert done.stderr.startswith(
         f"error: No space left on device: the output, or a file below {ROOT}. Free some space"
     )
+
+
+def test_an_incomplete_problem_is_an_error_not_an_exit() -> None:
+    with pytest.raises(interface.InterfaceIncomplete, match="app/problem/__init__.py lacks NOPE: a name"):
+        interface.load("app.problem", {"NOPE": "a name"})
+    with pytest.raises(interface.InterfaceIncomplete, match="stages/problem/nope does not import"):
+        interface.load("stages.problem.nope", {})
