@@ -1,7 +1,7 @@
 """MLflow's client in a process of its own, started at the first request and ended with the service.
 
-Importing MLflow takes 2 s, in which Python runs nothing else, and a registry that hangs would block a thread. The process
-is `app.registry.helper`; it reads one JSON array per line and writes one JSON object for each.
+Importing MLflow takes 2 s, in which Python runs nothing else, and a registry that hangs would block a thread. The
+process is `app.registry.helper`; it reads one JSON array per line and writes one JSON object for each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from app.errors import BundleInvalid, ModelUnavailable, VersionMissing
+from app.registry.address import without_password
 from app.registry.version import Registered
 
 FIND_SECONDS = 60
@@ -54,7 +55,8 @@ class RegistryClient:
                 self._process.stdin.write(json.dumps(command).encode() + b"\n")
                 reply = json.loads(await self._process.stdout.readline())
         except TimeoutError as err:
-            raise ModelUnavailable(f"the registry at {self.uri} did not reply within {seconds:g} s.") from err
+            where = without_password(self.uri)
+            raise ModelUnavailable(f"the registry at {where} did not reply within {seconds:g} s.") from err
         except (OSError, ValueError) as err:
             raise ModelUnavailable("the process with MLflow's client exited unexpectedly; its log is above.") from err
         finally:

@@ -80,7 +80,7 @@ def registered(version: ModelVersion, alias: str) -> Registered:
 def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registered:
     """Download a version to a folder as model.lgb, manifest.json, version.json and, if it has one, evaluation.json.
 
-    `app.registry.version.load` verifies it. Raises ModelUnavailable if MLflow fails, BundleInvalid if a file is missing.
+    `app.registry.version.load` verifies it. Raises ModelUnavailable if MLflow fails, BundleInvalid if a file is lost.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = f"models:/{version.name}/{version.version}"

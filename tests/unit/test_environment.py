@@ -64,7 +64,7 @@ def test_variables_are_applied_to_children(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, "odd")
     for name, value in {"MLFLOW_TRACKING_TOKEN": "", "HTTPS_PROXY": "http://127.0.0.1:9"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("NO_PROXY", "example.com")
     environment.apply()
     shown = dict(os.environ)
