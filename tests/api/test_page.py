@@ -216,19 +216,15 @@ class TestInABrowser:
             expect(page.locator(".tile:has(dt:text-is('Journal')) dd").first).to_have_text("off", timeout=15_000)
 
     def test_the_model_is_described_by_its_evaluation(self, page: Page, service: Service) -> None:
-        facts = httpx.get(f"{service.base}/page/model").json()
-        text = page.locator("#model-facts").inner_text()
-        assert f"{facts['evaluation']['test']['roc_auc']:.4f}" in text and "flight-delay, version 7" in page.inner_text(
-            "header"
-        )
-        assert facts["evaluation"]["texts"]["limits"] in text
-        expect(page.locator("#model-facts svg[role=img]")).to_have_count(2)
-
-    def test_slices_are_sorted_by_a_column(self, page: Page) -> None:
         def column() -> list[float]:
             cells = page.locator("table:has(th button) tbody td:nth-child(5)").all_inner_texts()
             return [float(text) for text in cells]
 
+        evaluation = httpx.get(f"{service.base}/page/model").json()["evaluation"]
+        text = page.locator("#model-facts").inner_text()
+        assert f"{evaluation['test']['roc_auc']:.4f}" in text and evaluation["texts"]["limits"] in text
+        assert "flight-delay, version 7" in page.inner_text("header")
+        expect(page.locator("#model-facts svg[role=img]")).to_have_count(2)
         page.click("th button >> text=ROC AUC")
         rising = column()
         assert len(rising) > 10 and rising == sorted(rising)

@@ -26,8 +26,6 @@ from app.registry.version import VERSION_FILE, Registered
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.support.processes import free_port, running, wait_for
-from tests.support.registry import Registry
-from tests.support.service import NAME, Start
 
 UNREACHABLE = "http://127.0.0.1:9"
 Open = Callable[..., TestClient]
@@ -189,28 +187,3 @@ def test_a_cached_version_is_served_without_its_registry(baked: Path, tmp_path: 
         wait_for("the registry was polled", lambda: failed in httpx.get(f"{base}/metrics").text)
         assert httpx.get(f"{base}/version").json() == version
         assert "version 7 stays: MLflow is unreachable" in service.output()
-
-
-@pytest.mark.long
-def test_a_cached_version_is_replaced_by_the_promoted_one(mlflow_registry: Registry, start: Start) -> None:
-    mlflow_registry.point("2")
-    port = free_port()
-    registry = mlflow_registry.twin(port)
-    settings = {"mlflow_uri": registry.uri, "refresh_seconds": 0.05, "journal_url": "none"}
-    with registry.server(port):
-        assert start(**settings).version()["source"] == "registry"
-    again = start(**settings)  # beside the first one, on the same cache
-    assert again.serves("2") and again.version()["source"] == "cache"
-    with registry.server(port):
-        wait_for("the registry confirms it", lambda: again.version()["source"] == "registry")
-        registry.point("3")
-        wait_for("the promoted version is served", lambda: again.serves("3"))
-        registry.client.delete_registered_model_alias(NAME, "production")
-        bare = start(ready="livez", **settings)
-        wait_for(
-            "the alias is missing",
-            lambda: "VersionMissing" in bare.process.output() + httpx.get(f"{bare.base}/readyz").text,
-        )
-        assert httpx.get(f"{bare.base}/readyz").status_code == 503 and again.serves("3")
-    third = start(ready="livez", **settings)
-    assert httpx.get(f"{third.base}/readyz").status_code == 503, "what was withdrawn is not served again"

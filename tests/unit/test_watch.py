@@ -126,10 +126,11 @@ def test_a_failed_version_is_retried_ever_later(
 
 
 def test_a_damaged_version_is_logged_once(watcher: Watcher, caplog: pytest.LogCaptureFixture) -> None:
+    assert poll(watcher, "8") is None and "BundleInvalid" in watcher.state.reason
     poll(watcher, "1")
     poll(watcher, "9", 5)
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors == ["version 1 stays: version 9 is damaged"]
+    assert errors == ["no model is served: version 8 is damaged", "version 1 stays: version 9 is damaged"]
 
 
 def test_a_cached_version_is_served_first(registry: FakeClient, tmp_path: Path) -> None:
@@ -175,10 +176,6 @@ def test_a_baked_version_is_confirmed_by_the_registry(registry: FakeClient, tmp_
     assert watcher.state.served.production is None and poll(watcher, "1") == "1"
     assert watcher.state.served.source == "registry" and watcher.state.served.production == RECORD
     assert registry.exported == [] and not cache.exists()
-
-
-def test_without_a_model_the_reason_is_there(watcher: Watcher) -> None:
-    assert poll(watcher, "9") is None and "BundleInvalid" in watcher.state.reason
 
 
 def test_an_unexpected_error_does_not_end_the_watch(
