@@ -1,7 +1,6 @@
 """What a team does to a model, on a small part of the real data: real git, DVC, MLflow and gates, step by step.
 
-Images are covered by test_image, test_publish and test_deploy; the details of the pull request's gate and of check-lock
-by tests/ops.
+Images are covered by test_release; the details of the pull request's gate and of check-lock by tests/ops.
 """
 
 from __future__ import annotations
@@ -115,6 +114,7 @@ def test_a_worse_model_stops_the_pull_request(team: Clone) -> None:
     assert "| log_loss (regression) " in done.stdout and "**FAIL**" in done.stdout
 
 
+@pytest.mark.nightly
 def test_drift_proposes_a_new_model_and_main_stays(team: Clone, tmp_path: Path) -> None:
     branch(team, "main")
     shared = team.path.parent / "origin.git"
