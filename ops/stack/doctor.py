@@ -201,7 +201,7 @@ def registry() -> Found:
     number = 0 if file else address.port or PORTS.get(address.scheme.partition("+")[0], 0)
     if number and not listens(address.hostname or "", number):
         return Found(False, f"{where} is unreachable", "env -u MLFLOW_TRACKING_URI make repro")
-    versions = output(sys.executable, "-c", ALIASES, uri, NAME, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    versions = output(sys.executable, "-c", ALIASES, uri, NAME, seconds=60, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     if versions is None:
         return Found(False, f"{where} has no readable registry of {NAME}", "make repro")
     production, staging = versions.split()
