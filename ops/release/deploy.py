@@ -21,8 +21,7 @@ from python_on_whales import Container, docker
 from python_on_whales.exceptions import DockerException
 
 from app.errors import OnTimeError, Refused
-from ops.registry import commands as registry
-from ops.registry import history
+from ops.registry import commands, history
 from ops.registry.production import PRODUCTION, PROMOTED_TAG, by_alias
 from ops.release import image as images
 from ops.release.docker import PROJECT, REPOSITORY, EngineFailed, compose, engine_errors, probe, service
@@ -96,10 +95,12 @@ class Site:
 
     def remove(self, colour: str, drain: bool = False) -> None:
         """Remove a colour's container; let it finish its requests first if it is to be drained."""
-        if found := service(self.project, colour):
-            if drain:
-                found.stop()
-            found.remove(force=True)
+        found = service(self.project, colour)
+        if found is None:
+            return
+        if drain:
+            found.stop()
+        found.remove(force=True)
 
     @contextmanager
     def alone(self, image: str) -> Iterator[None]:
@@ -205,7 +206,7 @@ def undeploy_to(client: MlflowClient, p: Params, number: str, plan: Plan, reason
     _decide(client, p, version, "undeploy", image, plan, reason)
     done, champion = f"{image} serves on {plan.host} again.", by_alias(client, version.name, PRODUCTION)
     if champion is None or str(champion.version) != number:
-        done += f"\n{registry.rollback(client, p, number, reason)}"
+        done += f"\n{commands.rollback(client, p, number, reason)}"
     return done
 
 
@@ -225,7 +226,7 @@ def _decide(
         decision = switch(site, image, plan, images.facts_of(image), version)
     done = f"{image} serves" if decision.accepted else f"{image} is not deployed"
     try:
-        run_id = registry.record(action, version, None, decision, p, reason=reason)
+        run_id = commands.record(action, version, None, decision, p, reason=reason)
         history.record_deployment(client, run_id, version.name, image, plan.host)
     except MlflowException as err:
         raise DeployFailed(f"{done}, but MLflow did not record it: {str(err).splitlines()[0][:200]}") from err

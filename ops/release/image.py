@@ -20,7 +20,7 @@ from python_on_whales.exceptions import NoSuchImage
 from app.errors import Refused
 from app.interface import NAME
 from app.registry.version import VERSION_FILE, load
-from ops.registry import commands as registry
+from ops.registry import commands
 from ops.registry.production import PRODUCTION, by_alias
 from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
 from stages import tracking
@@ -44,7 +44,8 @@ class ImageRefused(Refused):
 
 def committed() -> str:
     """Return the commit; refuse while a file that goes into the image differs from it."""
-    if names := [line[3:] for line in git("status", "--porcelain", "--", *CONTEXT).splitlines()]:
+    names = [line[3:] for line in git("status", "--porcelain", "--", *CONTEXT).splitlines()]
+    if names:
         changed = ", ".join(names[:5])
         raise ImageRefused(f"the image is named after a commit, but {changed} differs from it: commit first.")
     return git("rev-parse", "HEAD").strip()
@@ -123,7 +124,7 @@ def build(
     with tempfile.TemporaryDirectory(prefix="on-time-image-") as scratch:
         folder = Path(scratch)
         context(folder, commit)
-        registry.export(client, p, folder / "model", number)
+        commands.export(client, p, folder / "model", number)
         record = folder / "model" / VERSION_FILE
         known = json.loads(record.read_text(encoding="utf-8")) | (promotion or {})
         record.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -155,7 +156,9 @@ def _docker_build(
     """Build by Docker's command: DOCKER_BUILD_FLAGS takes every flag of the builder that is installed."""
     for path in folder.rglob("*"):  # the same modes, whatever the umask is
         path.chmod(0o755 if path.is_dir() else 0o644)
-    options = [f"--tag={tag}" for tag in tags] + ["--no-cache"] * fresh
+    options = [f"--tag={tag}" for tag in tags]
+    if fresh:
+        options.append("--no-cache")
     options += [f"--build-arg={key}={value}" for key, value in arguments.items()]
     options += [f"--label={key}={value}" for key, value in facts.items()]
     flags = shlex.split(os.environ.get("DOCKER_BUILD_FLAGS", ""))
@@ -200,8 +203,9 @@ def again(client: MlflowClient, p: Params, image: str) -> str:
     finally:
         if docker.image.exists(copy):
             docker.image.remove(copy)
-    if odd := sorted(path for path in before | after if before.get(path) != after.get(path)):
-        raise ImageRefused(f"a second build of {image} differs in {len(odd)} files: {', '.join(odd[:5])}.")
+    different = sorted(path for path in before | after if before.get(path) != after.get(path))
+    if different:
+        raise ImageRefused(f"a second build of {image} differs in {len(different)} files: {', '.join(different[:5])}.")
     return f"A second build of {image}, without cache, has the same {len(after)} files."
 
 
@@ -234,7 +238,7 @@ def facts_of(image: str) -> dict[str, str]:
 def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCTION) -> ModelVersion:
     """Return the version in the registry that an image holds; refuse another bundle, or one without the alias."""
     name, number = facts[f"{OURS}model.name"], facts[f"{OURS}model.version"]
-    version = registry.find(client, name, number, "", "`make history` shows them")
+    version = commands.find(client, name, number, "", "`make history` shows them")
     digest = version.tags.get(tracking.DIGEST_TAG, "none")
     if digest != facts[f"{OURS}model.bundle_digest"]:
         other = f"version {number} of the registry, whose digest is {digest[:12]}…"
@@ -242,8 +246,10 @@ def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCT
     holder = by_alias(client, name, alias) if alias else version
     if holder is None or holder.version != version.version:
         now = f"version {holder.version} is" if holder else "none is"
-        way = f"`make promote VERSION={number}`, or " * (alias == PRODUCTION) + "take the image of the version that is"
-        raise ImageRefused(f"version {number} of {name} is not {alias.title()} ({now}): {way}.")
+        advice = "take the image of the version that is"
+        if alias == PRODUCTION:
+            advice = f"`make promote VERSION={number}`, or {advice}"
+        raise ImageRefused(f"version {number} of {name} is not {alias.title()} ({now}): {advice}.")
     return version
 
 
