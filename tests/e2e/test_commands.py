@@ -32,34 +32,18 @@ def test_the_demo_shows_a_request_and_what_to_open(pipeline: Clone) -> None:
 
 
 @needs("wrk")
-def test_the_benchmark_of_the_service(pipeline: Clone) -> None:
-    options = ("--seconds", "1", "--rounds", "1", "--connections", "4", "--without-mlflow")
-    printed = pipeline.run(*ON_TIME, "bench", "serving", *options).stdout
-    rows = [line.split() for line in printed.splitlines() if re.search(r" 4 +\d", line)]
-    assert len(rows) == 3 and all(float(row[-7]) > 0 and row[-1] == "0" for row in rows), printed
-
-
-def test_the_benchmark_of_batches(pipeline: Clone) -> None:
-    options = ("--seconds", "1", "--rounds", "1", "--rows", "10")
-    printed = pipeline.run(*ON_TIME, "bench", "batches", *options).stdout
-    rows = re.findall(r"^ +10 +(\S.*?\S) +(\d+) +([\d.]+)$", printed, re.MULTILINE)
-    assert [name for name, *_ in rows] == 2 * ["Booster.predict", "Pydantic alone", "JSON", "JSON by columns", "Arrow"]
-    assert all(int(speed) > 0 for _, speed, _ in rows)
-
-
-def test_the_parts_of_a_request_add_up_to_the_whole(pipeline: Clone) -> None:
-    printed = pipeline.run(*ON_TIME, "bench", "request", "--rounds", "1").stdout
-    *parts, whole, recorded, written = map(float, re.findall(r" (-?[\d.]+)$", printed, re.MULTILINE))
-    assert len(parts) == 7 and min(parts) > 0 and abs(sum(parts) - whole) < 1
-    assert 0 < recorded < written
-
-
-def test_the_benchmark_of_scoring(pipeline: Clone) -> None:
+@pytest.mark.parametrize(
+    ("command", "least"),
+    [
+        ("serving --seconds 1 --rounds 1 --connections 4 --rows 10 --without-mlflow", 6),
+        ("scoring --files 1 --rounds 1", 1),
+    ],
+)
+def test_a_benchmark_prints_rows_of_numbers(pipeline: Clone, command: str, least: int) -> None:
     pipeline.run(*ON_TIME, "model", "promote", "--if-none")
-    printed = pipeline.run(*ON_TIME, "bench", "scoring", "--files", "1").stdout
-    rate, alone, share, peak = re.findall(r"^ +1 +332,418 +([\d,]+) +([\d,]+) +([\d.]+) +([\d,]+)$", printed, re.M)[0]
-    speeds = [float(number.replace(",", "")) for number in (rate, alone)]
-    assert abs(speeds[0] / speeds[1] - float(share)) < 0.01 and 100 < int(peak.replace(",", "")) < 4000
+    printed = pipeline.run(*ON_TIME, "bench", *command.split()).stdout
+    rows = [line for line in printed.splitlines() if re.search(r" [\d,.]+$", line)]
+    assert len(rows) >= least and "nan" not in printed, printed
 
 
 def test_a_signal_ends_mlflows_ui_itself(pipeline: Clone) -> None:

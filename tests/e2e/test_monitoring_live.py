@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
 import math
 import re
 import subprocess
@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from mlflow import MlflowClient
 
 from ops.monitoring.local import TARGETS, Site, started
 from ops.monitoring.replay import Day, days, replay
 from tests.conftest import Clone, free_port
 from tests.support.cadvisor import CONTAINERS, COUNTERS, GAUGES, exporter
 from tests.support.monitoring import boards, needs, panels, rules
+from tests.support.processes import wait_for
 from tests.support.promql import fill, reads
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "prometheus-node-exporter")
@@ -41,19 +42,15 @@ class Prometheus:
 
     address: str
 
+    def get(self, path: str) -> Any:
+        """Return the data of an answer."""
+        return httpx.get(f"http://{self.address}/api/v1/{path}").json()["data"]
+
     def query(self, expr: str) -> list[dict[str, Any]]:
         """Return the series of an instant query; an error fails the test."""
         answer = httpx.post(f"http://{self.address}/api/v1/query", data={"query": expr}, timeout=30)
         assert answer.status_code == 200, f"{expr}: {answer.text}"
         return list(answer.json()["data"]["result"])
-
-    def wait_for(self, expr: str, seconds: float = WAIT_SECONDS) -> list[dict[str, Any]]:
-        """Return what a query finds as soon as it finds something."""
-        deadline = time.monotonic() + seconds
-        while not (found := self.query(expr)):
-            assert time.monotonic() < deadline, f"{expr} finds nothing"
-            time.sleep(0.5)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +106,7 @@ def prometheus(site: Site, service: str, pipeline: Clone) -> Iterator[Prometheus
     httpx.get(f"{service}/nowhere")
     with coming_in(service, two_days[0]):
         for last in ("live_log_loss", "drift_feature_psi", "job_slo:error_budget_left:ratio"):
-            api.wait_for(last)
+            wait_for(f"a value of {last}", functools.partial(api.query, last), WAIT_SECONDS)
         yield api
 
 
@@ -142,7 +139,7 @@ def test_variables_and_annotations_have_an_answer(uid: str, prometheus: Promethe
 
 
 def test_rules_read_series_that_are_there(prometheus: Prometheus) -> None:
-    groups = httpx.get(f"http://{prometheus.address}/api/v1/rules").json()["data"]["groups"]
+    groups = prometheus.get("rules")["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
     for rule in ALL_RULES:
         if "record" in rule:
@@ -152,7 +149,7 @@ def test_rules_read_series_that_are_there(prometheus: Prometheus) -> None:
 
 
 def test_what_fires_has_its_texts(prometheus: Prometheus) -> None:
-    alerts = httpx.get(f"http://{prometheus.address}/api/v1/alerts").json()["data"]["alerts"]
+    alerts = prometheus.get("alerts")["alerts"]
     firing = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
     assert "Watchdog" in firing
     for alert in alerts:
@@ -161,7 +158,7 @@ def test_what_fires_has_its_texts(prometheus: Prometheus) -> None:
 
 
 def test_every_metric_is_one_that_is_scraped(prometheus: Prometheus) -> None:
-    live = set(httpx.get(f"http://{prometheus.address}/api/v1/label/__name__/values").json()["data"])
+    live = set(prometheus.get("label/__name__/values"))
     expressions = [fill(target["expr"]) for panel in ALL_PANELS.values() for target in panel["targets"]]
     expressions += [rule["expr"] for rule in ALL_RULES]
     used = {read.metric for expr in expressions for read in reads(expr)}
@@ -170,12 +167,9 @@ def test_every_metric_is_one_that_is_scraped(prometheus: Prometheus) -> None:
     assert containers <= set(COUNTERS) | set(GAUGES) | {"container_last_seen"}
 
 
-def test_the_containers_are_seen_by_name(prometheus: Prometheus) -> None:
+def test_containers_and_registry_are_seen_by_name(prometheus: Prometheus) -> None:
     found = prometheus.query('count by (name) (container_last_seen{job="cadvisor",name=~".+"})')
     assert {one["metric"]["name"] for one in found} == set(CONTAINERS)
-
-
-def test_the_drift_monitor_says_what_the_registry_says(prometheus: Prometheus) -> None:
     (info,) = prometheus.query('registry_alias_info{alias="production"}')
     assert info["metric"]["version"] == "1"
     assert not prometheus.query("model_info unless on (name, alias, version) registry_alias_info")
@@ -191,12 +185,8 @@ def test_our_metrics_pass_promtool(target: str, site: Site, prometheus: Promethe
 
 def test_mlflow_has_the_drift_run_and_its_report(site: Site, pipeline: Clone) -> None:
     assert list((site.folder / "reports").glob("drift-*.html"))
-    code = (
-        "import mlflow, json;"
-        "runs = mlflow.search_runs(experiment_names=['flight-delay-monitoring'], output_format='list');"
-        "print(json.dumps([[r.data.tags['model_version'], sorted(r.data.metrics)] for r in runs]))"
-    )
-    listed = json.loads(
-        pipeline.run("python", "-c", code, MLFLOW_TRACKING_URI=f"sqlite:///{Path(pipeline.path)}/mlflow.db").stdout
-    )
-    assert listed and listed[0][0] == "1" and "score_psi" in listed[0][1]
+    mlflow = MlflowClient(f"sqlite:///{pipeline.path}/mlflow.db")
+    experiment = mlflow.get_experiment_by_name("flight-delay-monitoring")
+    assert experiment is not None
+    run = mlflow.search_runs([experiment.experiment_id])[0]
+    assert run.data.tags["model_version"] == "1" and "score_psi" in run.data.metrics
