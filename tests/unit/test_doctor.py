@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import http.server
+import io
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,27 +152,14 @@ def test_an_engine_without_answer_differs_from_none(programs: Programs) -> None:
 
 
 def test_a_port_is_free_or_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Version(http.server.BaseHTTPRequestHandler):
-        """The answer of this service to /version."""
-
-        def do_GET(self) -> None:  # pylint: disable=invalid-name
-            """Send it."""
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"model": {"name": "m", "version": "3"}}')
-
-        def log_message(self, *_: object) -> None:  # pylint: disable=arguments-differ
-            """Print nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Version) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("ONTIME_PORT", str(server.server_port))
-        assert doctor.port().text.endswith("this service answers, with version 3 of m")
-        server.shutdown()
+    monkeypatch.setenv("ONTIME_PORT", str(free_port()))
     assert doctor.port().ok
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setenv("ONTIME_PORT", str(other.getsockname()[1]))
         assert doctor.port().text.endswith("another program listens")
+        answer = io.BytesIO(b'{"model": {"name": "m", "version": "3"}}')
+        monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: answer)
+        assert doctor.port().text.endswith("this service answers, with version 3 of m")
 
 
 @pytest.mark.parametrize(
