@@ -89,22 +89,24 @@ class Site:
     def commands(self) -> dict[str, list[str]]:
         """Return the arguments of each of Debian's programs."""
         resend = max(1000, round(60_000 / self.speed))
-        options = {
-            "prometheus": ("prometheus:9090", f"--config.file={self.folder}/prometheus/prometheus.yml"),
-            "prometheus-alertmanager": (
-                *("alertmanager:9093", f"--config.file={self.folder}/alertmanager/alertmanager.yml"),
-                *(f"--storage.path={self.folder}/alerts", "--cluster.listen-address="),
-            ),
-            "prometheus-blackbox-exporter": ("blackbox:9115", f"--config.file={self.folder}/prometheus/blackbox.yml"),
-            "prometheus-node-exporter": (
-                *("node-exporter:9100", "--collector.disable-defaults"),
-                *(f"--collector.{name}" for name in ("filesystem", "cpu", "meminfo")),
-            ),
+        prometheus = [
+            f"--config.file={self.folder}/prometheus/prometheus.yml",
+            f"--storage.tsdb.path={self.folder}/tsdb",
+        ]
+        prometheus += [f"--rules.alert.resend-delay={resend}ms"]
+        alertmanager = [f"--config.file={self.folder}/alertmanager/alertmanager.yml", "--cluster.listen-address="]
+        alertmanager += [f"--storage.path={self.folder}/alerts"]
+        blackbox_exporter = [f"--config.file={self.folder}/prometheus/blackbox.yml"]
+        node = [f"--collector.{name}" for name in ("disable-defaults", "filesystem", "cpu", "meminfo")]
+        programs = {
+            "prometheus": ("prometheus:9090", prometheus),
+            "prometheus-alertmanager": ("alertmanager:9093", alertmanager),
+            "prometheus-blackbox-exporter": ("blackbox:9115", blackbox_exporter),
+            "prometheus-node-exporter": ("node-exporter:9100", node),
         }
-        options["prometheus"] += (f"--storage.tsdb.path={self.folder}/tsdb", f"--rules.alert.resend-delay={resend}ms")
         return {
             program: [f"--web.listen-address={self.targets[target]}", "--log.level=warn", *arguments]
-            for program, (target, *arguments) in options.items()
+            for program, (target, arguments) in programs.items()
         }
 
     def ours(self) -> dict[str, dict[str, str]]:

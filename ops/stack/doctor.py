@@ -31,6 +31,7 @@ MEMORY_GB, DISK_GB, DISK_GB_WITHOUT_VENV = 2, 1, 5
 OWN = ("MLFLOW_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS", "ONTIME_CALLER_DIR")
 """Variables that ops/ci/run and on-time set themselves."""
 NAMED = ("MLFLOW_", "AWS_", "DVC_", "ONTIME_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+ALERTMANAGER = "prometheus-alertmanager"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 PYTHON = """import sys, importlib.util as u
 print(*sys.version_info[:2], bool(u.find_spec('pip') or u.find_spec('ensurepip')), sys._base_executable)"""
@@ -250,10 +251,7 @@ CHECKS = (
     Check("curl", "requests by hand", program("curl"), "apt install curl"),
     Check("Chromium", "tests of the page, pictures", program("chromium", "google-chrome"), "apt install chromium"),
     Check("Prometheus", "on-time monitor local, tests of alerts", program("prometheus"), "apt install prometheus"),
-    Check(
-        *("Alertmanager", "on-time monitor local", program("prometheus-alertmanager")),
-        *("apt install prometheus-alertmanager", False),
-    ),
+    Check("Alertmanager", "on-time monitor local", program(ALERTMANAGER), f"apt install {ALERTMANAGER}"),
     Check("wrk", "make bench", program("wrk"), "apt install wrk"),
 )
 
@@ -271,9 +269,11 @@ def report(as_json: bool = False) -> int:
         print(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            state = "ok" if row["ok"] else "MISSING" if row["required"] else "-"
-            advice = "" if row["ok"] else f": `{row['install']}`"
-            print(f"{state:7}  {row['name']:13}  {row['purpose']:38}  {row['found']}{advice}")
+            line = f"{row['name']:13}  {row['purpose']:38}  {row['found']}"
+            if row["ok"]:
+                print(f"ok       {line}")
+            else:
+                print(f"{'MISSING' if row['required'] else '-':7}  {line}: `{row['install']}`")
         if not missing:
             print("\nEverything that `make repro` requires is installed.")
     for row in missing:
