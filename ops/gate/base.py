@@ -34,7 +34,7 @@ class Side:
     @property
     def rows(self) -> dict[str, Any]:
         """Return which test rows these are."""
-        return groups(self.evaluation.get("rows")).get("test", {})
+        return dict(groups(self.evaluation.get("rows")).get("test", {}))
 
 
 @dataclass(frozen=True)

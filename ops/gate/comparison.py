@@ -35,11 +35,11 @@ def metrics(now: Nested, base: Nested, differences: Mapping[str, tuple[float, fl
         change = "–" if math.isnan(better) else f"{pair[1] - pair[0]:+.4f}"
         interval = differences.get(name)
         noise = f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "–"
-        rows.append([name, *cells, change, noise, _in_words(better, interval)])
+        rows.append([name, *cells, change, noise, in_words(better, interval)])
     return table(["metric on the test rows", "base", "now", "change", "95 % interval", ""], rows)
 
 
-def _in_words(better: float, interval: tuple[float, float] | None) -> str:
+def in_words(better: float, interval: tuple[float, float] | None) -> str:
     """Return an advantage as words; empty if it is not known."""
     if math.isnan(better):
         return ""

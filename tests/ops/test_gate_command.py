@@ -1,74 +1,56 @@
-"""`make gate` in a repository of its own: what it prints, and what it exits with."""
+"""The gate of a pull request in a repository of its own: what it compares with, what it says, what it refuses."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ops.gate import pull_request
+from ops.gate.pull_request import Judged
+from stages import params
+from stages.errors import FileInvalid
+from stages.files import EVALUATION_FILE, METRICS_FILE
+from stages.git import GitFailed
 from tests.conftest import ROOT, Clone
-from tests.support import scratch
+from tests.support.scratch import commit, git, make_repository
 
-METRICS, EVALUATION = "reports/metrics.json", "reports/evaluation.json"
-
-
-def commit(repository: Clone, message: str) -> None:
-    """Commit all that is there."""
-    repository.run("git", "add", "--all")
-    repository.run(
-        "git",
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@example.com",
-        "commit",
-        "--quiet",
-        "--allow-empty",
-        "-m",
-        message,
-    )
+PROJECT = [METRICS_FILE, EVALUATION_FILE, Path("params.yaml")]
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Clone:
+@pytest.fixture(name="repository", scope="module")
+def first_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a first commit without reports, tagged `empty`, and one with the reports on `main`."""
-    repository = Clone(tmp_path)
-    repository.run("git", "init", "--quiet", "--initial-branch=main")
-    repository.run("dvc", "init", "--quiet")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    (tmp_path / "dvc.yaml").write_text(f"metrics: [{METRICS}]\n")
-    commit(repository, "Nothing measured yet")
-    repository.run("git", "tag", "empty")
-    (tmp_path / "reports").mkdir()
-    for name in (METRICS, EVALUATION):
-        shutil.copy(ROOT / name, tmp_path / name)
-    commit(repository, "A model")
-    repository.run("git", "checkout", "--quiet", "-b", "change")
-    return repository
+    path = tmp_path_factory.mktemp("repository")
+    Clone(path).run("git", "init", "--quiet", "--initial-branch=main")
+    Clone(path).run("dvc", "init", "--quiet")
+    shutil.copy(ROOT / "params.yaml", path)
+    (path / "dvc.yaml").write_text(f"metrics: [{METRICS_FILE}]\n")
+    commit(path, "Nothing measured yet")
+    git(path, "tag", "empty")
+    (path / "reports").mkdir()
+    for name in PROJECT:
+        shutil.copy(ROOT / name, path / name)
+    commit(path, "A model")
+    git(path, "checkout", "--quiet", "-b", "change")
+    return path
 
 
-def gate(repository: Clone, base: str) -> subprocess.CompletedProcess[str]:
-    """Run the gate on the working tree."""
-    return repository.run("python", "-m", "ops.cli", "model", "gate", "--base", base, check=False, PYTHONPATH=str(ROOT))
+@pytest.fixture(autouse=True)
+def working_tree(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a test in the repository, which is as before afterwards."""
+    monkeypatch.chdir(repository)
+    yield
+    git(repository, "reset", "--quiet", "--hard", "main")
 
 
-def test_a_first_run_is_called_one_and_an_equal_model_passes(repository: Clone) -> None:
-    first = gate(repository, "empty")
-    assert first.returncode == 0 and "A first run" in first.stdout and "(regression)" not in first.stdout
-    equal = gate(repository, "main")
-    assert equal.returncode == 0 and equal.stdout.startswith("### Gate: passed")
-    assert "| roc_auc (regression) " in equal.stdout and "policy changes" not in equal.stdout
-
-
-def test_a_new_branch_has_no_base_and_is_judged_by_the_floors(repository: Clone) -> None:
-    assert gate(repository, "0" * 40).returncode == 0
-    change(repository.path / METRICS, "test", "roc_auc", 0.6)
-    done = gate(repository, "0" * 40)
-    assert done.returncode == 3 and "roc_auc" in done.stderr
+def judge(base: str = "main") -> Judged:
+    """Judge the working tree."""
+    return pull_request.judge(base, params.load().gate)
 
 
 def change(path: Path, group: str, metric: str, value: Any) -> None:
@@ -76,6 +58,22 @@ def change(path: Path, group: str, metric: str, value: Any) -> None:
     content = json.loads(path.read_bytes())
     content[group][metric] = value
     path.write_text(json.dumps(content))
+
+
+def test_first_run_is_judged_by_the_floors() -> None:
+    """Also where GitHub names no base for a new branch."""
+    for base in ("empty", "0" * 40):
+        assert judge(base).decision.accepted
+    assert "A first run" in judge("empty").comment and "(regression)" not in judge("empty").comment
+    change(METRICS_FILE, "test", "roc_auc", 0.6)
+    for base in ("empty", "0" * 40):
+        assert "roc_auc is 0.6" in judge(base).decision.reasons[0]
+
+
+def test_equal_model_passes() -> None:
+    comment = judge().comment
+    assert comment.startswith("### Gate: passed")
+    assert "| roc_auc (regression) " in comment and "policy changes" not in comment
 
 
 @pytest.mark.parametrize(
@@ -86,79 +84,84 @@ def change(path: Path, group: str, metric: str, value: Any) -> None:
         ("brier", None, "brier is nan"),
     ],
 )
-def test_a_worse_metric_a_nan_and_a_missing_one_end_with_3(
-    repository: Clone, metric: str, value: Any, reason: str
-) -> None:
-    change(repository.path / METRICS, "test", metric, value)
-    done = gate(repository, "main")
-    assert done.returncode == 3 and reason in done.stderr and "**FAIL**" in done.stdout
-    assert "Traceback" not in done.stderr
+def test_worse_or_missing_metric_is_refused(metric: str, value: Any, reason: str) -> None:
+    change(METRICS_FILE, "test", metric, value)
+    judged = judge()
+    assert reason in "; ".join(judged.decision.reasons) and "**FAIL**" in judged.comment
 
 
-@pytest.mark.parametrize("name", [METRICS, EVALUATION])
-def test_a_missing_file_ends_with_3(repository: Clone, name: str) -> None:
-    (repository.path / name).unlink()
-    done = gate(repository, "main")
-    assert done.returncode == 3 and "is nan" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize("path", [METRICS_FILE, EVALUATION_FILE])
+def test_missing_report_is_refused(path: Path) -> None:
+    path.unlink()
+    assert "is nan" in "; ".join(judge().decision.reasons)
 
 
-def test_a_loosened_policy_is_shown_and_an_unknown_base_is_an_error(repository: Clone) -> None:
-    path = repository.path / "params.yaml"
+def test_command_ends_with_3(repository: Path) -> None:
+    change(METRICS_FILE, "test", "roc_auc", 0.6)
+    command = ["python", "-m", "ops.cli", "model", "gate", "--base", "main"]
+    done = Clone(repository).run(*command, check=False, PYTHONPATH=str(ROOT))
+    assert done.returncode == 3 and done.stdout.startswith("### Gate: refused")
+    assert "roc_auc (regression)" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_loosened_policy_is_shown() -> None:
+    path = Path("params.yaml")
     path.write_text(path.read_text().replace("roc_auc: 0.70", "roc_auc: 0.60"))
-    assert "`gate.floors.roc_auc`: 0.7 → 0.6" in gate(repository, "main").stdout
-    unknown = gate(repository, "nowhere")
-    assert unknown.returncode == 1 and "make gate BASE=" in unknown.stderr and "Traceback" not in unknown.stderr
+    assert "`gate.floors.roc_auc`: 0.7 → 0.6" in judge().comment
 
 
-@pytest.mark.parametrize("name", [METRICS, EVALUATION, "params.yaml", "dvc.yaml"])
-def test_a_conflict_marker_is_named_with_its_file_and_line(repository: Clone, name: str) -> None:
-    path = repository.path / name
+def test_unknown_base_is_an_error() -> None:
+    with pytest.raises(GitFailed, match="make gate BASE="):
+        judge("nowhere")
+
+
+@pytest.mark.parametrize("path", [*PROJECT, Path("dvc.yaml")])
+def test_conflict_marker_is_named(path: Path) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:1], "<<<<<<< HEAD", *lines[1:], ">>>>>>> main"]))
-    done = gate(repository, "main")
-    assert done.returncode == 1 and done.stderr.startswith(f"error: {name}:2: conflict marker"), done.stderr
-    assert done.stderr.count("\n") == 1 and "is nan" not in done.stderr
+    with pytest.raises(FileInvalid, match=f"^{path}:2: conflict marker"):
+        judge()
 
 
-def test_a_base_with_a_conflict_marker_is_not_compared_with(repository: Clone) -> None:
-    path = repository.path / METRICS
-    text = path.read_text()
-    path.write_text(text + ">>>>>>> main\n")
+def test_conflict_marker_in_the_base_is_named(repository: Path) -> None:
+    text = METRICS_FILE.read_text()
+    METRICS_FILE.write_text(text + ">>>>>>> main\n")
     commit(repository, "A conflict that was committed")
-    path.write_text(text)
-    done = gate(repository, "HEAD")
-    assert done.returncode == 1 and f":{METRICS}:" in done.stderr and "make gate BASE=" in done.stderr
+    METRICS_FILE.write_text(text)
+    with pytest.raises(FileInvalid, match=f":{METRICS_FILE}:.*make gate BASE="):
+        judge("HEAD")
 
 
-@pytest.mark.long
-def test_the_way_to_a_common_commit_fits_the_repository(repository: Clone, tmp_path: Path) -> None:
-    repository.run("git", "checkout", "--quiet", "--orphan", "unrelated")
+def test_base_in_a_shallow_clone(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command in the error finds the common commit."""
+    git(repository, "checkout", "--quiet", "--orphan", "unrelated")
     commit(repository, "Another beginning")
-    done = gate(repository, "main")
-    assert done.returncode == 1 and "share no history" in done.stderr and "`git fetch origin`" in done.stderr
-    repository.run("git", "checkout", "--quiet", "change")
+    with pytest.raises(GitFailed, match="share no history.*`git fetch origin`"):
+        judge()
+    git(repository, "checkout", "--quiet", "change")
     commit(repository, "Later")
-    shallow = Clone(tmp_path / "shallow")
-    address = f"file://{repository.path}"
-    repository.run("git", "clone", "--quiet", "--depth=1", "--no-single-branch", address, str(shallow.path))
-    done = gate(shallow, "origin/main")
-    assert done.returncode == 1 and "the clone is shallow" in done.stderr and "`git fetch --unshallow`" in done.stderr
-    shallow.run("git", "fetch", "--quiet", "--unshallow")
-    assert gate(shallow, "origin/main").returncode == 0
+    git(tmp_path, "clone", "--quiet", "--depth=1", "--no-single-branch", f"file://{repository}", "shallow")
+    monkeypatch.chdir(tmp_path / "shallow")
+    with pytest.raises(GitFailed, match="the clone is shallow.*`git fetch --unshallow`"):
+        judge("origin/main")
+    git(tmp_path / "shallow", "fetch", "--quiet", "--unshallow")
+    assert judge("origin/main").decision.accepted
 
 
-def test_a_project_below_the_top_of_its_repository_has_a_base(tmp_path: Path) -> None:
-    below = Clone(tmp_path / "models" / "delay")
-    (below.path / "reports").mkdir(parents=True)
-    for name in (METRICS, EVALUATION, "params.yaml"):
-        shutil.copy(ROOT / name, below.path / name)
-    scratch.make_repository(tmp_path)
-    change(below.path / METRICS, "test", "roc_auc", 0.71)
-    done = gate(below, "main")
-    assert done.returncode == 3 and "roc_auc (regression)" in done.stderr and "A first run" not in done.stdout
+def test_project_below_the_top_of_its_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = tmp_path / "models" / "delay"
+    (below / "reports").mkdir(parents=True)
+    for name in PROJECT:
+        shutil.copy(ROOT / name, below / name)
+    make_repository(tmp_path)
+    monkeypatch.chdir(below)
+    change(METRICS_FILE, "test", "roc_auc", 0.71)
+    judged = judge()
+    assert "roc_auc (regression)" in "; ".join(judged.decision.reasons) and "A first run" not in judged.comment
 
 
-def test_a_repository_of_another_owner_is_one_line(repository: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    done = gate(repository, "main")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "--add safe.directory" in done.stderr
+def test_repository_of_another_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(GitFailed, match="--add safe.directory") as error:
+        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        judge()
+    assert "\n" not in str(error.value)

@@ -150,24 +150,37 @@ def test_comparison_without_complete_runs(bench: Bench) -> None:
 
 
 @pytest.fixture(name="late")
-def trained_into_the_test(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Register `better` with a manifest by which it was trained on the first test days, and return its version."""
+def trained_into_the_test(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> tuple[str, str]:
+    """Register `better` with another last day of training; return its version and why it is refused."""
     shutil.copytree(bench.path / "bundles/better", tmp_path / "bundles/late")
     manifest = tmp_path / "bundles/late" / model.MANIFEST_FILE
     facts = json.loads(manifest.read_bytes())
-    facts["rows"]["train"]["last"] = "2013-11-05"
+    last, why = request.param
+    facts["rows"]["train"] = last
     write_json(manifest, facts)
     monkeypatch.chdir(bench.path)
-    return fill(tmp_path, ["late"])["late"]
+    version = fill(tmp_path, ["late"])["late"]
+    return version, f"training of version {version} to the test rows is {why}"
 
 
-def test_version_trained_on_test_rows_is_refused(bench: Bench, late: str) -> None:
-    client, p = bench.client, bench.params
-    why = rf"training of version {late} to the test rows is -4, .*trained until 2013-11-05.*on-time data add"
+@pytest.mark.parametrize(
+    "late",
+    [
+        ({"last": "2013-11-05"}, "-4, .*trained until 2013-11-05.*on-time data add"),
+        ({}, "nan, .*its manifest does not name its last day of training.*--without-champion"),
+    ],
+    ids=["late", "unknown"],
+    indirect=True,
+)
+def test_version_trained_on_test_rows_is_refused(bench: Bench, late: tuple[str, str]) -> None:
+    """Whether it is the challenger or the champion, and also if nobody knows until when it was trained."""
+    client, p, (version, why) = bench.client, bench.params, late
     with pytest.raises(PromotionRefused, match=why):
-        registry.promote(client, p, late)
+        registry.promote(client, p, version)
     assert aliases(client)[0] is None
-    client.set_registered_model_alias(NAME, PRODUCTION, late)
+    client.set_registered_model_alias(NAME, PRODUCTION, version)
     with pytest.raises(PromotionRefused, match=why):
         registry.promote(client, p, bench.versions["good"])
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from ops.gate import comparison as report
+from ops.gate import comparison
+from stages.files import METRICS_FILE
 from tests.conftest import ROOT
 from tests.support.scratch import commit, git, read_params, write_params
 
@@ -30,68 +30,61 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def set_metric(project: Path, name: str, by: float) -> None:
-    """Move a test metric."""
-    path = project / report.gate.METRICS_FILE
-    content = json.loads(path.read_text())
-    content["test"][name] = round(content["test"][name] + by, 6)
-    path.write_text(json.dumps(content))
+def report() -> str:
+    """Return the report, without the spaces that align tables."""
+    return re.sub(" +", " ", comparison.text("main"))
 
 
-def printed(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return what was printed, without the spaces that align tables."""
-    return re.sub(" +", " ", capsys.readouterr().out)
-
-
-def test_nothing_changed_is_said_in_three_lines(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report.write("main")
-    text = printed(capsys)
+def test_report_of_no_change(project: Path) -> None:
+    """It has DVC's page of plots beside it."""
+    comparison.write("main")
+    assert (project / "summary.md").read_text() == (project / comparison.REPORT).read_text()
+    assert (project / comparison.PAGE).stat().st_size > 10_000
+    text = report()
     assert "### Gate: passed" in text and "No parameter changes." in text and "No plot changes." in text
-    assert text.count("| same |") == len(report.HIGHER_IS_BETTER)
+    assert text.count("| same |") == len(comparison.HIGHER_IS_BETTER)
     assert "The data change" not in text and "**FAIL**" not in text
-    assert (project / "summary.md").read_text() == (project / report.REPORT).read_text()
 
 
-def test_what_changed_is_shown_and_a_refusal_comes_first(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    set_metric(project, "roc_auc", -0.02)
-    set_metric(project, "log_loss", -0.001)
+def test_report_of_changes(project: Path) -> None:
+    """Failed checks come before what a reader has to open."""
+    metrics = json.loads((project / METRICS_FILE).read_text())
+    metrics["test"]["roc_auc"] -= 0.02
+    metrics["test"]["log_loss"] -= 0.001
+    (project / METRICS_FILE).write_text(json.dumps(metrics))
     p = read_params(project)
     rounds, p["train"]["rounds"] = p["train"]["rounds"], 99
     p["gate"]["floors"]["ece"] = 0.04
     write_params(project, p)
-    data = project / "data.dvc"
-    data.write_text(data.read_text().replace("md5: c", "md5: d", 1))
-    report.write("main")
-    text = printed(capsys)
+    for name, old, new in (("data.dvc", "md5: c", "md5: d"), ("reports/plots/roc.csv", "0.1", "0.2")):
+        (project / name).write_text((project / name).read_text().replace(old, new, 1))
+    text = report()
     assert "### Gate: refused" in text and "`gate.floors.ece`: 0.03 → 0.04" in text
     assert text.index("Failed checks") < text.index("<details>")
-    rows = [line for line in text.splitlines() if line.startswith("| roc_auc |")]
-    assert "-0.0200 | – | worse |" in rows[0]
-    assert "-0.0010 | – | better |" in text
-    assert f"| `train.rounds` | {rounds} | 99 |" in text
-    assert "The data changes: `c" in text
+    row = next(line for line in text.splitlines() if line.startswith("| roc_auc |"))
+    assert "-0.0200 | – | worse |" in row and "-0.0010 | – | better |" in text
+    assert f"| `train.rounds` | {rounds} | 99 |" in text and "The data changes: `c" in text
+    assert "<summary>1 plots change</summary>" in text and "\n- ROC" in text
 
 
-def test_a_changed_plot_is_drawn_with_both_sides(project: Path) -> None:
-    path = project / "reports/plots/roc.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:100] + lines[120:]) + "\n")
-    importance = project / "reports/plots/importance.csv"
-    importance.write_text(importance.read_text().replace("0.1", "0.2", 1))
-    drawn = report.charts("main")
-    assert len(drawn) == 2
-    curve, bars = drawn[0], drawn[1]
-    assert curve.startswith("```mermaid") and curve.count("\n  line [") + curve.count("\nline [") == 2
-    assert "xychart-beta horizontal" in bars and bars.count("bar [") == 1
-    values = [line for line in curve.splitlines() if line.startswith("line [")]
-    assert all(len(json.loads(line.removeprefix("line "))) == report.POINTS for line in values)
-
-
-def test_a_first_model_is_reported_without_a_base(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_without_a_base(project: Path) -> None:
     git(project, "rm", "-r", "--quiet", "--cached", "reports")
     git(project, "commit", "--quiet", "--amend", "--no-edit")
     git(project, "branch", "--force", "main")
-    report.write("main")
-    text = printed(capsys)
-    assert "A first run" in text and "| roc_auc | – | 0.7" in text
-    assert os.path.getsize(project / report.REPORT) < 65_536
+    text = report()
+    assert "A first run" in text and "| roc_auc | – | 0.7" in text and len(text.encode()) < 65_536
+
+
+@pytest.mark.parametrize(
+    ("better", "interval", "words"),
+    [
+        (0.01, (0.005, 0.02), "better"),
+        (0.01, (-0.005, 0.02), "better, within noise"),
+        (-0.01, (-0.02, -0.005), "worse"),
+        (-0.01, None, "worse"),
+        (0.0, (-0.01, 0.01), "same"),
+        (float("nan"), None, ""),
+    ],
+)
+def test_change_in_words(better: float, interval: tuple[float, float] | None, words: str) -> None:
+    assert comparison.in_words(better, interval) == words

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from app.errors import Refused
 from app.model import bundle as model
-from ops.gate import evidence
+from ops.gate import comparison, evidence, pull_request
 from ops.gate.policy import on_rows
+from ops.gate.pull_request import Judged
 from stages import evaluate, metrics, params
 from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, write_json
 from stages.frames import DAY, GROUP, KEY, TARGET
@@ -50,6 +52,7 @@ def project(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
     path = tmp_path / "project"
     shutil.copytree(folder, path, ignore=shutil.ignore_patterns(".git", "mlflow.db"))
     monkeypatch.chdir(path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     p = scratch.read_params(path)
     p["gate"]["slices"], p["gate"]["pull_request"]["max_alert_change"] = ["origin=EWR"], 0.5
     scratch.write_params(path, p)
@@ -66,92 +69,92 @@ def project(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
     return clone
 
 
-def on_time(project: Clone, verb: str) -> tuple[int, str, str]:
-    """Run a verb of `on-time model` against main; return exit code, output and error."""
-    command = ["python", "-m", "ops.cli", "model", verb, "--base", "main"]
-    done = project.run(*command, check=False, PYTHONPATH=str(ROOT), MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
-    return done.returncode, done.stdout, done.stderr
+def judge() -> Judged:
+    """Judge the working tree against main."""
+    return pull_request.judge("main", params.load().gate)
 
 
-def test_a_base_on_other_rows_is_scored_again_and_the_report_says_so_first(project: Clone) -> None:
+def on_main(project: Clone, message: str) -> None:
+    """Make the working tree the merge base."""
+    project.run("dvc", "commit", "--force", "--quiet")
+    scratch.commit(project.path, message)
+    scratch.git(project.path, "branch", "--force", "main")
+
+
+@pytest.mark.usefixtures("project")
+def test_base_of_other_rows_is_scored_again() -> None:
+    """And the report says so first."""
     measure("better")
-    code, out, err = on_time(project, "gate")
-    assert code == 0, err
-    moved, compared = out.splitlines()[2:5:2]
+    judged = judge()
+    assert judged.decision.accepted
+    moved, compared = judged.comment.splitlines()[2:5:2]
     assert moved.startswith("**The test rows have moved**, from 2013-09-01 to 2013-10-31")
     assert f"on {on_rows(evidence.TestRows.load().described)}." in compared
-    assert "| roc_auc (regression)" in out
+    assert "| roc_auc (regression)" in judged.comment
     measure("weak")
-    code, _, err = on_time(project, "gate")
-    assert code == 3 and "; log_loss (regression)" in err
+    assert "; log_loss (regression)" in "; ".join(judge().decision.reasons)
 
 
-def test_a_base_whose_model_is_nowhere_is_refused_and_one_of_the_registry_is_taken(project: Clone) -> None:
+def test_base_model_is_taken_from_the_registry(project: Clone) -> None:
+    """A model that is neither in DVC's cache nor in the registry is refused."""
     measure("better")
     shutil.rmtree(project.path / ".dvc/cache")
-    code, _, err = on_time(project, "gate")
-    assert code == 3 and "measured on other test rows (2013-09-01 to 2013-10-31)" in err
-    assert "neither in DVC's cache or remote nor in the registry" in err and "make repro" in err
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-        fill(project.path, ["better"])
-    code, out, err = on_time(project, "gate")
-    assert code == 0 and "The test rows have moved" in out, err
+    why = "measured on other test rows .2013-09-01 to 2013-10-31.*neither in DVC's cache or remote nor in the registry"
+    with pytest.raises(Refused, match=f"{why}.*make repro"):
+        judge()
+    fill(project.path, ["better"])
+    judged = judge()
+    assert judged.decision.accepted and "The test rows have moved" in judged.comment
 
 
-def test_a_base_that_knows_the_new_test_rows_is_refused(project: Clone) -> None:
+def test_base_that_knows_the_new_rows_is_refused(project: Clone) -> None:
     manifest = Path("bundles/better") / model.MANIFEST_FILE
     facts = json.loads(manifest.read_bytes())
     facts["rows"]["train"]["last"] = "2013-11-01"
     write_json(manifest, facts)
     measure("better", OTHER_ROWS)
-    project.run("dvc", "commit", "--force", "--quiet")
-    scratch.commit(project.path, "Trained for a day more")
-    scratch.git(project.path, "branch", "--force", "main")
+    on_main(project, "Trained for a day more")
     measure("weak")
-    code, _, err = on_time(project, "gate")
-    assert code == 3 and "was trained until 2013-11-01, and the new test rows begin on 2013-11-01" in err
+    with pytest.raises(Refused, match="trained until 2013-11-01, and the new test rows begin on 2013-11-01"):
+        judge()
 
 
-def test_the_table_says_of_each_change_whether_it_is_more_than_noise(project: Clone) -> None:
+def test_interval_of_each_change(project: Clone) -> None:
+    """It is there only if both sides have the predictions that their reports measure."""
     measure("better")
-    project.run("dvc", "commit", "--force", "--quiet")
-    scratch.commit(project.path, "On the present rows")
-    scratch.git(project.path, "branch", "--force", "main")
+    on_main(project, "On the present rows")
     measure("weak")
-    _, worse, _ = on_time(project, "report")
+    worse = comparison.text("main")
     row = next(line for line in worse.splitlines() if line.startswith("| log_loss "))
     assert "| worse" in row and "within noise" not in row and " to " in row
     assert "moved" not in worse
     project.run("python", "-m", "ops.cli", "ci", "trim-cache", "--base", "main", PYTHONPATH=str(ROOT))
-    assert "No intervals" not in on_time(project, "report")[1]
+    assert "No intervals" not in comparison.text("main")
     stale = PREDICTIONS_FILE.read_bytes()
     measure("good")
     PREDICTIONS_FILE.write_bytes(stale)  # of `weak`
-    assert "No intervals" in on_time(project, "report")[1]
+    assert "No intervals" in comparison.text("main")
     measure("weak")
     shutil.rmtree(project.path / ".dvc/cache")
-    assert "No intervals" in on_time(project, "report")[1]
+    assert "No intervals" in comparison.text("main")
 
 
-def test_reports_that_do_not_name_their_rows_are_refused(project: Clone) -> None:
+@pytest.mark.usefixtures("project")
+def test_reports_have_to_name_their_rows() -> None:
     measure("better")
     facts = json.loads(EVALUATION_FILE.read_bytes())
     for change in ({"rows": {}}, {"rows": {"test": {"first": "2013-11-01", "last": "2013-12-31", "rows": 9}}}):
         write_json(EVALUATION_FILE, facts | change)
-        code, _, err = on_time(project, "gate")
-        assert code == 3 and f"digest of the test rows in {EVALUATION_FILE} is 0" in err
+        assert f"digest of the test rows in {EVALUATION_FILE} is 0" in "; ".join(judge().decision.reasons)
 
 
-def test_another_threshold_is_reported_and_refused_beyond_the_limit(project: Clone) -> None:
+def test_other_threshold_is_refused_beyond_the_limit(project: Clone) -> None:
     measure("weak")
-    project.run("dvc", "commit", "--force", "--quiet")
-    scratch.commit(project.path, "On the present rows")
-    scratch.git(project.path, "branch", "--force", "main")
+    on_main(project, "On the present rows")
     p = scratch.read_params(project.path)
     p["gate"]["pull_request"]["max_alert_change"] = 0.01
     scratch.write_params(project.path, p)
     measure("equal")
-    code, out, err = on_time(project, "gate")
-    assert code == 3 and "share of alerts (change)" in err
-    assert "The decision threshold changes: 0.5 (" in out and "→ 0.6 (" in out
+    judged = judge()
+    assert "share of alerts (change)" in "; ".join(judged.decision.reasons)
+    assert "The decision threshold changes: 0.5 (" in judged.comment and "→ 0.6 (" in judged.comment
