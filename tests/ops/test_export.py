@@ -43,9 +43,7 @@ def evaluations(bench: Bench) -> Iterator[Evaluate]:
         path.unlink()  # other tests share the artifacts
 
 
-def test_production_is_exported_and_a_service_with_no_registry_serves_it(
-    bench: Bench, evaluate: Evaluate, tmp_path: Path
-) -> None:
+def test_exported_production_is_served(bench: Bench, evaluate: Evaluate, tmp_path: Path) -> None:
     facts = evaluate("good")
     commands.promote(bench.client, bench.params, bench.versions["good"])
     folder = tmp_path / "deep" / "copy"
@@ -62,14 +60,14 @@ def test_production_is_exported_and_a_service_with_no_registry_serves_it(
     assert kept.evaluation == facts and kept.production == record_of(bench.client)
 
 
-def test_an_evaluation_of_another_bundle_is_left_out(bench: Bench, evaluate: Evaluate, tmp_path: Path) -> None:
+def test_evaluation_of_another_bundle_is_left_out(bench: Bench, evaluate: Evaluate, tmp_path: Path) -> None:
     evaluate("equal", "0" * 64)
     commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
     assert registry.load(tmp_path / "copy", "baked").evaluation is None
 
 
 @pytest.mark.parametrize("size", [1, MOST_BYTES])
-def test_an_evaluation_that_is_too_large_is_not_downloaded(
+def test_too_large_evaluation_is_not_downloaded(
     size: int, bench: Bench, evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate("equal")
@@ -78,9 +76,7 @@ def test_an_evaluation_that_is_too_large_is_not_downloaded(
     assert (tmp_path / "copy" / EVALUATION_FILE).exists() is (size > 1)
 
 
-def test_a_version_whose_training_run_is_deleted_is_exported_without_its_evaluation_and_the_reason_is_printed(
-    bench: Bench, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_export_without_a_training_run(bench: Bench, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def fail(*_: object) -> None:
         raise MlflowException("Run is gone", RESOURCE_DOES_NOT_EXIST)
 
@@ -92,7 +88,7 @@ def test_a_version_whose_training_run_is_deleted_is_exported_without_its_evaluat
     assert registry.load(tmp_path / "copy", "baked").evaluation is None
 
 
-def test_a_version_that_is_not_production_is_exported_only_by_its_number(bench: Bench, tmp_path: Path) -> None:
+def test_export_by_number(bench: Bench, tmp_path: Path) -> None:
     client, p = bench.client, bench.params
     with pytest.raises(ModelUnavailable, match="alias production"):
         commands.export(client, p, tmp_path / "copy", None)

@@ -68,7 +68,7 @@ CAUSES: dict[str, tuple[Callable[[Bench], object], str]] = {
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_store_that_cannot_be_used_has_its_own_error(bench: Bench, cause: str) -> None:
+def test_unusable_store_has_its_own_error(bench: Bench, cause: str) -> None:
     damage, text = CAUSES[cause]
     damage(bench)
     began = time.monotonic()
@@ -78,7 +78,7 @@ def test_a_store_that_cannot_be_used_has_its_own_error(bench: Bench, cause: str)
 
 
 @pytest.mark.long
-def test_the_command_that_restores_the_experiment_is_the_right_one(bench: Bench) -> None:
+def test_named_command_restores_the_experiment(bench: Bench) -> None:
     delete_experiment(bench)
     with pytest.raises(ModelUnavailable) as found:
         patiently(commands.require)
@@ -96,7 +96,7 @@ def run(bench: Bench, line: str, seconds: float = 60) -> tuple[int, str]:
 
 
 @pytest.mark.long
-def test_a_locked_file_is_waited_for_within_a_limit_and_then_named(bench: Bench) -> None:
+def test_locked_file_is_waited_for(bench: Bench) -> None:
     with sqlite3.connect(database(bench), isolation_level=None) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
@@ -122,7 +122,7 @@ def unusable(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(found.value)
 
 
-def test_a_postgresql_that_is_down_is_one_line_at_once(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_that_is_down(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     address = postgres.database()
     postgres.stop()
     try:
@@ -132,9 +132,7 @@ def test_a_postgresql_that_is_down_is_one_line_at_once(postgres: Postgres, monke
     assert "Connection refused" in text and "MLflow is unreachable at postgresql+psycopg://127.0.0.1" in text
 
 
-def test_a_postgresql_that_lacks_the_database_or_the_driver_is_named(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_postgresql_without_database_or_driver(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     address = postgres.database()
     assert 'database "none" does not exist' in unusable(f"{address.rpartition('/')[0]}/none", monkeypatch)
     text = unusable(address.replace("+psycopg:", "+pg8000:"), monkeypatch)
@@ -142,7 +140,7 @@ def test_a_postgresql_that_lacks_the_database_or_the_driver_is_named(
 
 
 @pytest.mark.long
-def test_a_server_that_was_stopped_is_one_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     with mlflow_server(tmp_path, port, f"sqlite:///{tmp_path}/server.db"):
         pass
@@ -151,13 +149,13 @@ def test_a_server_that_was_stopped_is_one_line_at_once(tmp_path: Path, monkeypat
 
 
 @pytest.mark.long
-def test_a_server_that_accepts_and_never_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         text = unusable(f"http://127.0.0.1:{listener.getsockname()[1]}", monkeypatch)
     assert "MLflow is unreachable" in text
 
 
-def test_a_server_that_is_no_mlflow_is_not_called_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_is_not_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     with running([sys.executable, "-m", "http.server", address.rpartition(":")[2]], address, tmp_path):
         assert f"{address} answers with HTTP 404, so it is no MLflow" in unusable(address, monkeypatch)
@@ -166,5 +164,5 @@ def test_a_server_that_is_no_mlflow_is_not_called_unreachable(tmp_path: Path, mo
 @pytest.mark.parametrize(
     "uri", ["sqlite:////proc/none/mlflow.db", "htp://127.0.0.1:5000", "postgresql+psycopg://h:x/d"]
 )
-def test_an_address_that_cannot_be_one_is_named(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_address(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert uri.rpartition("/")[2] in unusable(uri, monkeypatch)

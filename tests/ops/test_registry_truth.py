@@ -46,7 +46,7 @@ def lost(bench: Bench) -> Iterator[Path]:
     shutil.move(away, folder)
 
 
-def test_a_champion_without_artifacts_is_named_and_there_is_a_way_on(bench: Bench, lost: Path) -> None:
+def test_champion_without_artifacts(bench: Bench, lost: Path) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     with pytest.raises(ModelUnavailable) as found:
         registry.promote(client, p, v["better"])
@@ -60,19 +60,19 @@ def test_a_champion_without_artifacts_is_named_and_there_is_a_way_on(bench: Benc
     assert "without the champion" in history.text(client, NAME).splitlines()[-1]
 
 
-def test_a_champion_that_can_be_loaded_cannot_be_left_out(bench: Bench) -> None:
+def test_loadable_champion_cannot_be_left_out(bench: Bench) -> None:
     registry.promote(bench.client, bench.params, bench.versions["good"])
     with pytest.raises(click.UsageError, match="can be loaded"):
         registry.promote(bench.client, bench.params, bench.versions["weak"], without_champion=True)
 
 
-def test_a_weak_model_is_refused_without_the_champion_too(bench: Bench, lost: Path) -> None:
+def test_weak_model_is_refused_without_champion_too(bench: Bench, lost: Path) -> None:
     with pytest.raises(PromotionRefused, match="without the champion.*roc_auc is"):
         registry.promote(bench.client, bench.params, bench.versions["shuffled"], without_champion=True)
     assert not lost.exists()
 
 
-def test_one_missing_file_is_named_and_a_challenger_without_artifacts_is_refused(bench: Bench, lost: Path) -> None:
+def test_challenger_without_artifacts_is_refused(bench: Bench, lost: Path) -> None:
     with pytest.raises(PromotionRefused, match="MLmodel is missing"):
         bench.client.delete_registered_model_alias(NAME, PRODUCTION)
         registry.promote(bench.client, bench.params, bench.versions["good"])
@@ -99,7 +99,7 @@ def receipt(bench: Bench, name: str) -> str:
     return digest
 
 
-def test_a_version_that_is_there_is_not_registered_again(bench: Bench) -> None:
+def test_present_version_is_not_registered_again(bench: Bench) -> None:
     receipt(bench, "good")
     version, runs = summary.registered(), len(tracking.find_runs(bench.client, {tracking.STAGE_TAG: "register"}))
     assert str(version.version) == bench.versions["good"] and runs == 0
@@ -143,26 +143,26 @@ def registered_again(bench: Bench, digest: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["version", "model", "alias", "run"])
-def test_what_is_gone_is_registered_again_and_the_summary_is_true(bench: Bench, what: str) -> None:
+def test_what_is_gone_is_registered_again(bench: Bench, what: str) -> None:
     digest = receipt(bench, "good")
     lose(bench, what)
     registered_again(bench, digest)
 
 
-def test_a_version_whose_artifacts_are_gone_is_registered_again(bench: Bench, lost: Path) -> None:
+def test_version_without_artifacts_is_registered_again(bench: Bench, lost: Path) -> None:
     digest = receipt(bench, "good")
     bench.client.delete_registered_model_alias(NAME, PRODUCTION)
     registered_again(bench, digest)
     assert not lost.exists()
 
 
-def test_another_database_gets_the_version(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_database_gets_the_version(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = receipt(bench, "good")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     registered_again(bench, digest)
 
 
-def test_a_refusing_git_does_not_overwrite_the_commit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusing_git_keeps_the_commit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     receipt(bench, "good")
     known = bench.client.get_model_version(NAME, bench.versions["good"]).tags["git.commit"]
     assert known == git.commit()
@@ -172,7 +172,7 @@ def test_a_refusing_git_does_not_overwrite_the_commit(bench: Bench, monkeypatch:
     assert bench.client.get_model_version(NAME, bench.versions["good"]).tags["git.commit"] == known
 
 
-def test_history_tells_what_became_of_its_versions(bench: Bench) -> None:
+def test_history_of_deleted_versions(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     registry.promote(client, p, v["weak"])
     registry.promote(client, p, v["good"])
@@ -190,7 +190,7 @@ def test_history_tells_what_became_of_its_versions(bench: Bench) -> None:
     assert history.facts(client, NAME)["moves"][0]["changed"] == "deleted"
 
 
-def test_an_alias_that_outlived_its_version_names_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_alias_without_its_version(bench: Bench, tmp_path: Path) -> None:
     registry.promote(bench.client, bench.params, bench.versions["weak"])
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE model_versions SET current_stage = 'Deleted_Internal' WHERE version = 1")
@@ -201,7 +201,7 @@ def test_an_alias_that_outlived_its_version_names_nothing(bench: Bench, tmp_path
     assert aliases(bench.client, NAME)[PRODUCTION] == bench.versions["good"]
 
 
-def test_numbers_that_are_used_again_are_other_versions(bench: Bench) -> None:
+def test_numbers_used_again_are_other_versions(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     registry.promote(client, p, v["weak"])
     registry.promote(client, p, v["good"])
@@ -217,7 +217,7 @@ def test_numbers_that_are_used_again_are_other_versions(bench: Bench) -> None:
         registry.rollback(client, p, v["good"], "to what was version 2")
 
 
-def test_a_previous_version_that_is_deleted_is_no_dead_end(bench: Bench) -> None:
+def test_rollback_with_a_deleted_version_before(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     for name in ("weak", "good", "better"):
         registry.promote(client, p, v[name])
@@ -226,7 +226,7 @@ def test_a_previous_version_that_is_deleted_is_no_dead_end(bench: Bench) -> None
     assert aliases(client, NAME)[PRODUCTION] == v["good"] and production.previous(client, NAME) is None
 
 
-def test_of_two_versions_with_one_digest_the_newest_complete_one_counts(bench: Bench) -> None:
+def test_newest_of_two_versions_with_one_digest(bench: Bench) -> None:
     client, number = bench.client, bench.versions["good"]
     first = client.get_model_version(NAME, number)
     digest = first.tags[tracking.DIGEST_TAG]
@@ -236,7 +236,7 @@ def test_of_two_versions_with_one_digest_the_newest_complete_one_counts(bench: B
     assert register.find_version(client, digest).version == second.version  # type: ignore[union-attr]
 
 
-def test_a_version_without_a_digest_is_refused_by_that_name(bench: Bench) -> None:
+def test_version_without_a_digest_is_refused(bench: Bench) -> None:
     bench.client.delete_model_version_tag(NAME, bench.versions["good"], tracking.DIGEST_TAG)
     with pytest.raises(PromotionRefused, match="has no tag bundle.digest.*make repro"):
         registry.promote(bench.client, bench.params, bench.versions["good"])

@@ -47,7 +47,7 @@ def folder(tables: Lookups, tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_demand(
+def test_interrupted_search_continues(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (folder / "params.yaml").read_text()
@@ -81,9 +81,7 @@ def test_an_interrupted_search_goes_on_and_writes_the_better_parameters_on_deman
     mlflow.set_tracking_uri("")
 
 
-def test_the_first_trial_is_what_params_yaml_has_and_an_interrupted_one_comes_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_trial_is_what_params_yaml_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     p = params.load().train
     first = tune.ask(tune.open_study(p, 2.0))
@@ -93,9 +91,7 @@ def test_the_first_trial_is_what_params_yaml_has_and_an_interrupted_one_comes_ag
     assert study.trials[first.number].state == optuna.trial.TrialState.FAIL
 
 
-def test_a_model_that_the_gate_would_refuse_for_its_size_is_never_the_best(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_model_is_never_the_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     p = params.load().train
     study = tune.open_study(p, 2.0)
@@ -127,13 +123,13 @@ def measured(log_loss: float, noise: float = 0.0, slice_loss: float = 0.5) -> Re
         (measured(0.49, slice_loss=0.9), "log_loss (not worse)"),
     ],
 )
-def test_no_parameters_are_proposed_that_are_worse_or_better_by_chance(challenger: Resampled, reason: str) -> None:
+def test_worse_or_better_by_chance_is_not_proposed(challenger: Resampled, reason: str) -> None:
     decision = tune.decide(challenger, measured(0.5), P, trials=40)
     assert not decision.accepted and all(reason in text for text in decision.reasons)
     assert tune.decide(measured(0.49, noise=0.0005), measured(0.5), P, trials=40).accepted
 
 
-def test_a_slice_with_too_few_flights_in_the_training_months_does_not_stop_a_proposal() -> None:
+def test_too_small_slice_does_not_stop_a_proposal() -> None:
     better, now = measured(0.49, noise=0.0005), measured(0.5)
     for model in (better, now):
         del model.slices["weather=missing"]
@@ -142,6 +138,6 @@ def test_a_slice_with_too_few_flights_in_the_training_months_does_not_stop_a_pro
     assert any(check.part == "origin=EWR" for check in decision.checks)
 
 
-def test_params_yaml_is_written_as_dvc_writes_it_so_that_only_the_numbers_change() -> None:
+def test_params_yaml_keeps_its_form() -> None:
     text = (ROOT / "params.yaml").read_text()
     assert tune.edited(text, {"num_leaves": yaml.safe_load(text)["train"]["num_leaves"]}) == text

@@ -13,10 +13,9 @@ import pytest
 from ops.studies import year
 from tests.conftest import Clone
 from tests.support import growth, scratch
-from tests.support.clone import make_clone
+from tests.support.clone import ROOT, make_clone
 from tests.support.processes import started, wait_for
 
-pytestmark = pytest.mark.long
 TRAINING = {"rounds": 40, "learning_rate": 0.15, "num_leaves": 7, "feature_fraction": 1.0}
 GATE_MARGINS = {"roc_auc": 1.0, "log_loss": 1.0}
 
@@ -53,7 +52,8 @@ def command(project: Clone, folder: str, months: int = 3) -> list[str]:
     return [sys.executable, "-m", "ops.cli", "model", "year", *options, "--folder", str(project.path.parent / folder)]
 
 
-def test_a_year_that_is_killed_in_a_retraining_resumes_and_the_project_stays_as_it_was(project: Clone) -> None:
+@pytest.mark.long
+def test_killed_year_resumes(project: Clone) -> None:
     folder = project.path.parent / "year"
     with started(command(project, "year"), project.path) as program:
         program.wait_until("the first month was recorded", lambda: ledger(folder))
@@ -81,10 +81,8 @@ def test_a_year_that_is_killed_in_a_retraining_resumes_and_the_project_stays_as_
     assert other.returncode == 1 and "was begun with" in other.stderr and len(ledger(folder)) == 2
 
 
-def test_a_folder_with_other_content_is_left_alone(project: Clone) -> None:
-    folder = project.path.parent / "letters"
-    folder.mkdir()
-    (folder / "letter.txt").write_text("kept", encoding="utf-8")
-    done = project.run(*command(project, "letters"), check=False)
-    assert done.returncode == 1 and "is not empty" in done.stderr
-    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+def test_folder_with_other_content_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("kept", encoding="utf-8")
+    with pytest.raises(year.YearFailed, match="is not empty"):
+        year.live(ROOT, tmp_path, 3, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

@@ -51,7 +51,7 @@ def names(alarms: list[Alarm]) -> set[AlarmKind]:
 
 
 @pytest.mark.long
-def test_samples_of_the_reference_hardly_ever_alarm(real: tuple[Reference, Bundle]) -> None:
+def test_samples_of_the_reference_hardly_alarm(real: tuple[Reference, Bundle]) -> None:
     samples = study.resampled(real[0], 100, study.WINDOW_ROWS)
     assert sum(bool(study.beyond(real[0], sample)) for sample in samples) <= 5
 
@@ -69,14 +69,14 @@ def test_injected_faults_alarm(real: tuple[Reference, Bundle]) -> None:
 
 
 @pytest.mark.long
-def test_the_december_storms_alarm_and_november_does_not(real: tuple[Reference, Bundle]) -> None:
+def test_december_alarms_and_november_does_not(real: tuple[Reference, Bundle]) -> None:
     weeks = study.weeks(study.test_weeks(real[1]))
     off = {week: AlarmKind.CALIBRATION_OFF in names(study.beyond(real[0], rows)) for week, rows in weeks}
     assert {week for week, alarm in off.items() if alarm} == set(STORMS)
 
 
 @pytest.mark.long
-def test_ten_thousand_predictions_take_less_than_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
+def test_window_takes_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
     code = """
 import json, pathlib, time
 from ops.monitoring.drift import page as report
@@ -109,7 +109,7 @@ def packed(row: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
     return block([Predictions(created, served, [row["id"]], [values], [row["probability"]], (), b"{}")])
 
 
-def test_the_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small.path)
     reference, bundle = study.reference_of()
     (drawn,) = study.resampled(reference, 1, 600)
@@ -173,7 +173,7 @@ def monitor(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.mark.long
-def test_a_journal_that_is_missing_empty_or_another_thing_is_named(monitor: Monitor, tmp_path: Path) -> None:
+def test_missing_or_unusable_journal_is_named(monitor: Monitor, tmp_path: Path) -> None:
     file = tmp_path / "journal.db"
     with pytest.raises(JournalMissing, match="no predictions yet.*journal.db.*make serve"):
         retraining.collect()
@@ -195,12 +195,12 @@ def test_a_journal_that_is_missing_empty_or_another_thing_is_named(monitor: Moni
 
 
 @pytest.mark.parametrize("url", ["", "none", "mysql://host/database", "journal.db"])
-def test_a_monitor_without_a_journal_does_not_start(url: str) -> None:
+def test_monitor_needs_a_journal(url: str) -> None:
     with pytest.raises(JournalInvalid, match="ONTIME_JOURNAL_URL names no journal"):
         connect(url)
 
 
-def test_the_registry_is_read_at_every_run(monitor: Monitor) -> None:
+def test_registry_is_read_at_every_run(monitor: Monitor) -> None:
     prepare(monitor.engine)
     assert monitor.look_up() == "1" and monitor.check("1")[1:] == (0, [])
     series = "registry_alias_info", {"name": "flight-delay", "alias": "production", "version": "1"}

@@ -61,18 +61,18 @@ def found(reference: Reference, window: pd.DataFrame) -> list[str]:
     return sorted({alarm.kind for alarm in alarms(reference, compare(reference, window, window))})
 
 
-def test_a_sample_of_the_reference_is_no_alarm(reference: Reference) -> None:
+def test_sample_of_the_reference_does_not_alarm(reference: Reference) -> None:
     samples = [reference.frame.sample(1000, replace=True, random_state=i) for i in range(20)]
     assert sum(bool(found(reference, sample)) for sample in samples) <= 1
 
 
-def test_a_season_that_the_reference_has_is_no_alarm(reference: Reference) -> None:
+def test_known_season_does_not_alarm(reference: Reference) -> None:
     summer = reference.frame[(reference.frame[DAY] - 15706).between(85, 110)]
     assert psi(reference.frame["temperature_f"], summer["temperature_f"]) > 1
     assert "FeatureDrift" not in found(reference, summer)
 
 
-def test_what_matters_alarms(reference: Reference) -> None:
+def test_faults_alarm(reference: Reference) -> None:
     window = reference.frame.sample(2000, replace=True, random_state=1)
     rare = np.arange(len(window)) % 50 == 0
     assert found(reference, window.assign(departure_minute=window["departure_minute"] + 0.5)) == ["FeatureDrift"]
@@ -85,7 +85,7 @@ def test_what_matters_alarms(reference: Reference) -> None:
     assert "LiveLossHigh" in found(reference, window.assign(**{TARGET: 1.0}))
 
 
-def test_a_little_below_a_threshold_is_no_alarm(reference: Reference) -> None:
+def test_below_a_threshold_nothing_alarms(reference: Reference) -> None:
     window = reference.frame.sample(2000, replace=True, random_state=1)
     few = np.arange(len(window)) % 125 == 0  # 0.8 %
     assert not found(reference, window.assign(carrier=window["carrier"].mask(few)))
@@ -95,7 +95,7 @@ def test_a_little_below_a_threshold_is_no_alarm(reference: Reference) -> None:
         assert ("CalibrationOff" in raised) == alarm
 
 
-def test_a_few_days_are_judged_by_quality_and_missing_values_only(reference: Reference) -> None:
+def test_few_days_have_no_psi(reference: Reference) -> None:
     monday = reference.frame.sample(2000, replace=True, random_state=1).assign(
         departure_minute=600.0, pressure_mb=np.nan
     )
@@ -109,7 +109,7 @@ def test_a_few_days_are_judged_by_quality_and_missing_values_only(reference: Ref
     assert "drift_score_psi{" not in text and "drift_missing_share{" in text and "live_log_loss{" in text
 
 
-def test_columns_without_values_and_empty_windows_do_not_crash(reference: Reference, tmp_path: Path) -> None:
+def test_columns_without_values_and_empty_windows(reference: Reference, tmp_path: Path) -> None:
     window = reference.frame.sample(600, random_state=2).assign(pressure_mb=np.nan, carrier=None)
     raised = compare(reference, window, window)
     assert math.isnan(raised.feature_psi["pressure_mb"]) and raised.missing["pressure_mb"] == 1
@@ -139,9 +139,7 @@ def test_only_the_newest_reports_are_kept(reference: Reference, tmp_path: Path) 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["drift-20130103T000000.html", written.name]
 
 
-def test_a_reference_that_is_not_the_registered_one_is_refused(
-    frame: pd.DataFrame, tables: Lookups, tmp_path: Path
-) -> None:
+def test_other_reference_is_refused(frame: pd.DataFrame, tables: Lookups, tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / REFERENCE_FILE)
     facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "lookups": tables.to_json()}
     (tmp_path / "manifest.json").write_text(json.dumps(facts))

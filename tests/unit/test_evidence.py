@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 POLICY = params.load(ROOT / "params.yaml").gate.promotion
 
 
-def test_the_same_predictions_have_no_advantage_and_a_slice_without_rows_is_left_out() -> None:
+def test_same_predictions_have_no_advantage() -> None:
     rng = np.random.default_rng(0)
     scored = Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), np.repeat(np.arange(20), 200))
     slices = {"all": np.ones(4000, bool), "empty": np.zeros(4000, bool), "few": np.arange(4000) < 50}
@@ -28,7 +28,7 @@ def test_the_same_predictions_have_no_advantage_and_a_slice_without_rows_is_left
     assert {pair.bound for pair in whole.values()} == {0.0} and list(parts) == ["all"]
 
 
-def test_the_bootstrap_of_a_slice_is_that_of_its_rows() -> None:
+def test_bootstrap_of_a_slice_is_of_its_rows() -> None:
     rng = np.random.default_rng(0)
     day = np.repeat(np.arange(20), 200)
     ours, theirs = (Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), day) for _ in range(2))
@@ -49,7 +49,7 @@ def test_the_bootstrap_of_a_slice_is_that_of_its_rows() -> None:
         assert pair.bound == pytest.approx(gain + 2.093 * spread, rel=0.01)  # 5 % in all, two checks, 20 days
 
 
-def test_a_resample_that_has_drawn_one_outcome_only_does_not_count_in_a_slice() -> None:
+def test_resample_of_one_outcome_does_not_count() -> None:
     rng = np.random.default_rng(0)
     day = np.repeat(np.arange(4), 100)
     target = np.where(day == 0, rng.integers(0, 2, 400), 0).astype(np.int8)  # only day 0 has both outcomes
@@ -64,7 +64,7 @@ def test_a_resample_that_has_drawn_one_outcome_only_does_not_count_in_a_slice() 
     assert not one_class.slices
 
 
-def test_a_slower_model_is_measured_as_slower(bundle: model.Bundle) -> None:
+def test_slower_model_is_measured_as_slower(bundle: model.Bundle) -> None:
     quick, slow = latencies([bundle, replace(bundle)], 30)
     assert slow < 3 * quick
     quick, slow = latencies([bundle, _Slow(**vars(bundle))], 30)

@@ -52,12 +52,12 @@ def without(mapping: Any, name: str) -> dict[str, Any]:
     return {key: value for key, value in mapping.items() if key != name}
 
 
-def test_a_model_that_is_as_good_as_its_base_passes_the_pull_request() -> None:
+def test_equal_model_passes_the_pull_request() -> None:
     decision = decide_pull_request(NOW, NOW, SLICES, SLICES, POLICY)
     assert decision.accepted and markdown(decision).count("| pass") == len(decision.checks)
 
 
-def test_a_first_run_is_judged_by_the_floors_alone() -> None:
+def test_first_run_is_judged_by_the_floors() -> None:
     decision = decide_pull_request(NOW, None, SLICES, {}, POLICY)
     assert decision.accepted and not any(check.rule == "regression" for check in decision.checks)
 
@@ -76,7 +76,7 @@ def test_a_first_run_is_judged_by_the_floors_alone() -> None:
         ("ece", 0.031, "ece is 0.031"),
     ],
 )
-def test_a_pull_request_is_refused_by_the_name_of_the_metric(metric: str, value: Any, reason: str) -> None:
+def test_pull_request_is_refused_by_metric(metric: str, value: Any, reason: str) -> None:
     now = deepcopy(NOW)
     now["test"][metric] = value
     decision = decide_pull_request(now, NOW, SLICES, SLICES, POLICY)
@@ -84,27 +84,27 @@ def test_a_pull_request_is_refused_by_the_name_of_the_metric(metric: str, value:
     assert "**FAIL**" in markdown(decision)
 
 
-def test_a_metric_that_the_base_lacks_is_refused() -> None:
+def test_metric_that_the_base_lacks_is_refused() -> None:
     base = {"test": without(NOW["test"], "pr_auc")}
     assert "pr_auc (regression) is nan" in decide_pull_request(NOW, base, SLICES, SLICES, POLICY).reasons[0]
 
 
 @pytest.mark.parametrize("part", [{"rows": 0}, {}, SLICES["carrier=UA"] | {"roc_auc": 0.5}])
 @pytest.mark.parametrize("base", [NOW, None])
-def test_an_empty_or_broken_slice_is_refused_with_and_without_a_base(part: dict[str, Any], base: Any) -> None:
+def test_empty_or_broken_slice_is_refused(part: dict[str, Any], base: Any) -> None:
     decision = decide_pull_request(NOW, base, SLICES | {"carrier=UA": part}, SLICES, POLICY)
     assert not decision.accepted and "carrier=UA roc_auc" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("slices", [None, [], 3, {"carrier=UA": 1}])
-def test_an_evaluation_that_is_laid_out_otherwise_is_no_evidence(slices: object) -> None:
+def test_other_layout_of_slices_is_not_evidence(slices: object) -> None:
     assert not decide_pull_request(NOW, NOW, gate.groups(slices), SLICES, POLICY).accepted
 
 
 @pytest.mark.parametrize(
     ("share", "accepted"), [(0.22, True), (0.25, True), (0.28, False), (None, False), (NAN, False)]
 )
-def test_another_share_of_alerts_is_refused_beyond_the_limit(share: object, accepted: bool) -> None:
+def test_share_of_alerts_has_a_limit(share: object, accepted: bool) -> None:
     assert decide_alerts({"alert_share": share}, {"alert_share": 0.22}, POLICY).accepted is accepted
 
 
@@ -132,12 +132,12 @@ def test_a_better_challenger_is_promoted() -> None:
         ({"unusable": "has other features: dep_delay"}, "dep_delay"),
     ],
 )
-def test_a_promotion_is_refused_by_the_name_of_the_check(changes: dict[str, Any], reason: str) -> None:
+def test_promotion_is_refused_by_check(changes: dict[str, Any], reason: str) -> None:
     decision = decide_promotion(evidence(**changes), POLICY, allow_equal=True)
     assert not decision.accepted and any(reason in line for line in decision.reasons)
 
 
-def test_a_tie_is_promoted_only_when_that_is_allowed() -> None:
+def test_tie_is_promoted_if_allowed() -> None:
     equal = {name: Comparison(pair.champion, pair.champion, 0.0) for name, pair in evidence().metrics.items()}
     refused = decide_promotion(evidence(metrics=equal), POLICY)
     assert refused.reasons == ["metrics better than the champion's is 0, must be ≥ 1"]
@@ -149,7 +149,7 @@ def test_without_a_champion_the_floors_decide() -> None:
     assert not decide_promotion(Evidence({}), POLICY).accepted
 
 
-def test_a_bundle_that_asks_for_what_is_known_after_departure_is_not_loaded(damaged: Any) -> None:
+def test_bundle_with_a_late_feature_is_not_loaded(damaged: Any) -> None:
     folder = damaged(model.MANIFEST_FILE, b'"dew_point_spread_f"', b'"dep_delay"')
     with pytest.raises(model.BundleInvalid, match="dep_delay"):
         model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
@@ -171,7 +171,7 @@ def test_a_bundle_that_asks_for_what_is_known_after_departure_is_not_loaded(dama
         (("floors", "f1"), 0.5),
     ],
 )
-def test_a_policy_that_could_not_refuse_is_refused_itself(keys: tuple[str, ...], value: Any, tmp_path: Any) -> None:
+def test_policy_that_could_not_refuse_is_refused(keys: tuple[str, ...], value: Any, tmp_path: Any) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     section = content["gate"]
     for key in keys[:-1]:
@@ -182,7 +182,7 @@ def test_a_policy_that_could_not_refuse_is_refused_itself(keys: tuple[str, ...],
         params.load(tmp_path / "params.yaml")
 
 
-def test_the_gate_reads_what_the_pipeline_writes_and_imports_nothing_that_trains() -> None:
+def test_gate_imports_nothing_that_trains() -> None:
     assert (gate.METRICS_FILE, gate.EVALUATION_FILE) == (evaluate.METRICS_FILE, evaluate.EVALUATION_FILE)
     heavy = "{'mlflow', 'lightgbm', 'sklearn', 'pandas'}"
     code = f"import sys, ops.gate.pull_request, ops.gate.comparison; print({heavy} & sys.modules.keys())"

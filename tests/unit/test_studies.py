@@ -33,7 +33,7 @@ def test_groups_are_drawn_whole() -> None:
         assert sorted(rows[draw == number]) == list(np.flatnonzero(groups == group))
 
 
-def test_the_table_of_pairs_has_the_share_of_refusals_with_its_interval() -> None:
+def test_table_of_pairs() -> None:
     decisions = [equal.judge(model(shift), model(), POLICY) for shift in (0.0, 0.0, 0.0, 0.2)]
     assert [decision.accepted for decision in decisions] == [True, True, True, False]
     row = equal.pairs_table({"made up": decisions}).splitlines()[-1]
@@ -42,20 +42,20 @@ def test_the_table_of_pairs_has_the_share_of_refusals_with_its_interval() -> Non
     assert "roc_auc 1" in cells[5]
 
 
-def test_the_smallest_loss_is_that_which_is_refused_80_percent_of_the_time() -> None:
+def test_smallest_loss_that_is_refused() -> None:
     assert "a loss of 0.0800 (" in power.smallest(np.arange(101) / 1000)
     assert "no step" in power.smallest(np.full(10, np.inf))
 
 
 @pytest.mark.parametrize("reasons", [[], ["log_loss is 0.6, must be ≤ 0.54"]])
-def test_a_control_that_is_not_refused_by_its_check_stops_the_self_test(reasons: list[str]) -> None:
+def test_control_that_is_not_refused_stops(reasons: list[str]) -> None:
     control = controls.CONTROLS[0]
     with pytest.raises(controls.ControlFailed, match="labels shuffled"):
         controls.verify(control, list(control.checks), reasons)
     controls.verify(control, list(control.checks), [f"{check} is 0.5" for check in control.checks])
 
 
-def test_a_control_that_has_to_pass_must_not_be_refused() -> None:
+def test_control_that_must_pass() -> None:
     control: Any = controls.CONTROLS[-1]
     controls.verify(control, [], [])
     with pytest.raises(controls.ControlFailed, match="no check"):
@@ -81,20 +81,20 @@ def scattered(loss: float, area: float, noise: float) -> Resampled:
         (0.004, 0.0001, True),  # certain, but within the margin
     ],
 )
-def test_a_slice_is_refused_for_a_loss_that_chance_does_not_explain(loss: float, noise: float, accepted: bool) -> None:
+def test_slice_is_refused_beyond_chance(loss: float, noise: float, accepted: bool) -> None:
     known = scattered(0.5, 0.7, 0.0)
     assert equal.judge(scattered(0.5 + loss, 0.7, noise), known, POLICY).accepted == accepted
     assert equal.judge(scattered(0.5, 0.7 - loss - 0.005, noise), known, POLICY).accepted == accepted
 
 
 @pytest.mark.parametrize(("noise", "accepted"), [(0.001, True), (0.01, False)])
-def test_the_whole_is_refused_where_a_loss_is_not_ruled_out(noise: float, accepted: bool) -> None:
+def test_whole_is_refused_if_a_loss_is_possible(noise: float, accepted: bool) -> None:
     scatter = np.random.default_rng(1).normal(0, noise, 101)
     one = Resampled(model().metrics | {"roc_auc": 0.5 + scatter}, model().slices)
     assert equal.judge(one, model(), POLICY).accepted == accepted
 
 
-def test_a_slice_of_a_single_group_has_no_bound_and_one_of_two_has() -> None:
+def test_slice_of_a_single_group_has_no_bound() -> None:
     name, known = POLICY.slices[0], scattered(0.5, 0.7, 0.0)
     worse = replace(
         known, slices=known.slices | {name: {"log_loss": np.full(1001, 0.52), "roc_auc": np.full(1001, 0.7)}}

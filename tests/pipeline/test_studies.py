@@ -22,12 +22,12 @@ def p(pipeline: Clone, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     return read.model_copy(update={"gate": read.gate.model_copy(update={"promotion": promotion})})
 
 
-def test_every_control_is_refused_by_the_check_that_is_there_for_it(p: params.Params) -> None:
+def test_every_control_is_refused_by_its_check(p: params.Params) -> None:
     rows = controls.promote_all(p, EVERY).splitlines()[2:]
     assert len(rows) == len(controls.CONTROLS)
     assert [row.split("|")[2].strip() for row in rows] == ["refused"] * (len(rows) - 1) + ["accepted"]
 
 
-def test_a_model_that_gets_worse_step_by_step_is_refused_before_the_last_step(p: params.Params) -> None:
+def test_worsened_model_is_refused_at_some_step(p: params.Params) -> None:
     text = power.measure_power(p, 1)
     assert text.count("is refused 80 % of the time") == 2 and "inf" not in text
