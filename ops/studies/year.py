@@ -24,7 +24,6 @@ import yaml
 from app.errors import OnTimeError
 from app.features import Floats, day_number
 from app.model import bundle as model
-from ops.data import add as addition
 from ops.gate.evidence import TestRows
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, Reference, words
@@ -60,10 +59,12 @@ def run(*arguments: str, allowed: tuple[int, ...] = (0,)) -> tuple[int, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     done = subprocess.run([sys.executable, "-m", *arguments], env=env, capture_output=True, text=True, check=False)
-    told = " ".join(done.stderr.rpartition("error: ")[2].split())
+    error = " ".join(done.stderr.rpartition("error: ")[2].split())
     if done.returncode not in allowed:
-        raise YearFailed(f"`{' '.join(arguments[:4])}` failed in {Path.cwd()}: {told[-400:]} The same command resumes.")
-    return done.returncode, told
+        raise YearFailed(
+            f"`{' '.join(arguments[:4])}` failed in {Path.cwd()}: {error[-400:]} The same command resumes."
+        )
+    return done.returncode, error
 
 
 def commit(message: str) -> None:
@@ -121,19 +122,21 @@ def loosened(content: dict[str, Any]) -> dict[str, Any]:
     return dict(content)
 
 
-def retrain() -> list[str]:
-    """Run the pipeline on the newest windows; return the slices that are no longer watched, as the rows lack them."""
+def retrain() -> None:
+    """Run the pipeline on the newest windows; slices that the test rows lack are no longer watched."""
     run("dvc", "repro", "featurize")
     content, rows = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8")), TestRows.load()
-    found = evaluate.slices(rows.frame, rows.lookups)
-    enough = {name for name, part in found.items() if 0 < rows.frame[TARGET][part].mean() < 1}
-    enough &= {name for name, part in found.items() if part.sum() >= metrics.MIN_ROWS}
-    if dropped := [name for name in content["gate"]["slices"] if name not in enough]:
-        content["gate"]["slices"] = [name for name in content["gate"]["slices"] if name in enough]
+    slices, target = evaluate.slices(rows.frame, rows.lookups), rows.frame[TARGET]
+    enough = [
+        name
+        for name in content["gate"]["slices"]
+        if name in slices and slices[name].sum() >= metrics.MIN_ROWS and 0 < target[slices[name]].mean() < 1
+    ]
+    if enough != content["gate"]["slices"]:
+        content["gate"]["slices"] = enough
         PARAMS_FILE.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         commit("Watch the slices that the test rows have")
     run("dvc", "repro")
-    return dropped
 
 
 def repaired() -> Tables:
@@ -188,13 +191,10 @@ def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: lis
 
 def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
     """Add a month's rows, predict them by the three models, and let the monitor decide; return what is recorded."""
-    files = sorted(place.iterdir())
-    code, told = run("ops.cli", "data", "add", *map(str, files), allowed=(0, 1))
+    code, error = run("ops.cli", "data", "add", *map(str, sorted(place.iterdir())), allowed=(0, 1))
     if code:
-        return {"month": place.name, "action": "none", "reasons": [told], "outcome": "data refused"}
+        return {"month": place.name, "action": "none", "reasons": [error], "outcome": "data refused"}
     commit(f"The rows of {place.name}")
-    digests = {sha256(path) for path in files}
-    report = next(one for one in addition.reports().values() if set(one["files"].values()) == digests)
     p = params.load()
     tables = repaired()
     rows = interface.rows(tables, p.problem)
@@ -212,8 +212,6 @@ def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
         "month": place.name,
         "last": last,
         "rows": len(now),
-        "quarantined": sum(sum(table["quarantined"].values()) for table in report["tables"].values()),
-        "warnings": report["warnings"],
         "models": {name: measured(scores, name, p.evaluate) for name in MODELS},
         "action": verdict.action,
         "reasons": list(verdict.reasons),
@@ -222,22 +220,22 @@ def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
 
 def act(month: Month, folder: Path) -> dict[str, Any]:
     """Retrain by the pipeline, apply the gate of the pull request, and promote; return the outcome and its reasons."""
-    dropped = {"dropped": dropped} if (dropped := retrain()) else {}
-    code, told = run("ops.cli", "model", "gate", "--base", "HEAD", allowed=(0, 3))
+    retrain()
+    code, error = run("ops.cli", "model", "gate", "--base", "HEAD", allowed=(0, 3))
     if code:
         git.git("checkout", "--quiet", "--", "dvc.lock", "reports")
         run("dvc", "checkout", "--quiet", allowed=(0, 1))  # the receipt is in no cache
-        return dropped | {"outcome": "refused by the gate", "why": _reasons(told)}
+        return {"outcome": "refused by the gate", "why": _reasons(error)}
     commit(f"Retrain after {month['month']}")
-    code, told = run("ops.cli", "model", "promote", allowed=(0, 3))
+    code, error = run("ops.cli", "model", "promote", allowed=(0, 3))
     if code:
-        return dropped | {"outcome": "refused at promotion", "why": _reasons(told)}
+        return {"outcome": "refused at promotion", "why": _reasons(error)}
     keep_production(folder, month["last"])
-    return dropped | {"outcome": "promoted"}
+    return {"outcome": "promoted"}
 
 
-def _reasons(told: str) -> list[str]:
-    return told.partition(": ")[2].partition(". The evidence")[0].rstrip(".").split("; ")
+def _reasons(error: str) -> list[str]:
+    return error.partition(": ")[2].partition(". The evidence")[0].rstrip(".").split("; ")
 
 
 def begin(root: Path, folder: Path, first: int, more: Path | None) -> list[Month]:
@@ -245,8 +243,9 @@ def begin(root: Path, folder: Path, first: int, more: Path | None) -> list[Month
     asked = {"months": first, "files": str(more.resolve()) if more else None}
     begun = folder / BEGUN
     if begun.exists():
-        if (known := json.loads(begun.read_text(encoding="utf-8"))) != asked:
-            raise YearFailed(f"{folder} was begun with {known}, not {asked}: name another --folder.")
+        before = json.loads(begun.read_text(encoding="utf-8"))
+        if before != asked:
+            raise YearFailed(f"{folder} was begun with {before}, not {asked}: name another --folder.")
     elif folder.exists() and any(folder.iterdir()):
         raise YearFailed(f"{folder} is not empty and no year was begun there: name another --folder.")
     write_json(begun, asked)
@@ -254,7 +253,8 @@ def begin(root: Path, folder: Path, first: int, more: Path | None) -> list[Month
         for name in (CLONE, INBOX, PRODUCTION, FIRST):  # of an interrupted beginning
             shutil.rmtree(folder / name, ignore_errors=True)
         for path in sorted(more.iterdir()) if more else ():
-            if not (month := re.search(r"\d{4}-\d{2}(?=\.)", path.name)):
+            month = re.search(r"\d{4}-\d{2}(?=\.)", path.name)
+            if not month:
                 raise YearFailed(f"{path}: the name must be TABLE-YYYY-MM and a form of `on-time data add`.")
             (folder / INBOX / month[0]).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / INBOX / month[0])
