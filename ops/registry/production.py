@@ -18,6 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from app.errors import OnTimeError
 from app.model.served import Production
+from app.registry import download
 from app.registry import version as registered
 from app.registry.version import DIGEST_TAG, PRODUCTION_TAG
 from stages import tracking
@@ -110,7 +111,7 @@ def _record(client: MlflowClient, name: str, decided: Move, at: float) -> None:
     version = by_number(client, name, decided.to)
     digest = version.tags.get(DIGEST_TAG, "") if version else ""
     facts = {"action": decided.action, "to": decided.to, "from": decided.origin or "", "at": str(int(at * 1000))}
-    facts |= {"why": decided.why, "digest": digest, "model": name}
+    facts |= {"why": decided.why[:4000], "digest": digest, "model": name}
     client.log_batch(decided.run_id, tags=[RunTag(f"moved.{key}", value) for key, value in facts.items()])
     if version and decided.action == "promote":
         client.set_model_version_tag(name, decided.to, PROMOTED_TAG, decided.run_id)
@@ -119,9 +120,9 @@ def _record(client: MlflowClient, name: str, decided: Move, at: float) -> None:
 def complete_record(client: MlflowClient, name: str) -> None:
     """Record the last move if its process ended right after it: the version itself names the decision."""
     version = by_alias(client, name, PRODUCTION)
-    if version is None or PRODUCTION_TAG not in version.tags:
+    record = download.registered(version, PRODUCTION).production if version else None
+    if version is None or record is None:
         return
-    record = Production.model_validate_json(version.tags[PRODUCTION_TAG])
     with _absent():  # the decision's run may be deleted
         tags = client.get_run(record.run_id).data.tags
         if "moved.model" not in tags:
