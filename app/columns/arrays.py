@@ -204,8 +204,9 @@ def _words(array: pa.Array) -> Words:
         used, places = np.unique(indices, return_inverse=True)
         return Words([None if i < 0 else array.dictionary[i].as_py() for i in used.tolist()], places)
     known: dict[str | None, int] = {}
-    places = [known.setdefault(text, len(known)) for text in array.to_numpy(zero_copy_only=False).tolist()]
-    return Words(list(known), np.array(places, np.int64))
+    texts = array.to_numpy(zero_copy_only=False).tolist()
+    numbers = np.array([known.setdefault(text, len(known)) for text in texts], np.int64)
+    return Words(list(known), numbers)
 
 
 def rows(names: Sequence[str], columns: Sequence[pa.Array], length: int) -> list[dict[str, Any]]:

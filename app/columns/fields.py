@@ -60,7 +60,7 @@ def describe(model: type[BaseModel]) -> Record:
     config, decorators = model.model_config, model.__pydantic_decorators__
     if config.get("extra") != "forbid" or config.get("allow_inf_nan", True):
         raise Unknown(f"{model.__name__} allows unknown fields, NaN or infinities")
-    validators = [*decorators.field_validators.values(), *decorators.model_validators.values()]
+    validators: list[Any] = [*decorators.field_validators.values(), *decorators.model_validators.values()]
     after = all(decorator.info.mode == "after" for decorator in validators)
     if not after or decorators.validators or decorators.root_validators or model.__pydantic_post_init__:
         raise Unknown(f"{model.__name__} has validators that may change a value")
@@ -98,6 +98,6 @@ def _field(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> F
 
 
 def _validator(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> Callable[[list[Any]], list[Any]]:
-    value = Annotated[(annotation, *constraints)] if constraints else annotation  # type: ignore[misc]
-    adapter: TypeAdapter[list[Any]] = TypeAdapter(list[value], config=config)  # type: ignore[valid-type]
+    value: Any = Annotated[(annotation, *constraints)] if constraints else annotation
+    adapter: TypeAdapter[list[Any]] = TypeAdapter(list[value], config=config)
     return adapter.validate_python

@@ -45,7 +45,8 @@ def _decompressed_size(message: pa.ipc.Message) -> int:
     The layout of a message is in Message.fbs of Arrow's format; pyarrow has verified its flatbuffer.
     """
     metadata = message.metadata
-    header = _follow(metadata, *struct.unpack_from("<I", metadata), slot=2)
+    (root,) = struct.unpack_from("<I", metadata)
+    header = _follow(metadata, root, slot=2)
     if message.type == "dictionary":
         header = _follow(metadata, header, slot=1)
     if message.type == "schema" or not _follow(metadata, header, slot=3):
