@@ -137,8 +137,8 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
 @click.option("--minutes", type=AMOUNT, default=10, help="Duration.")
 def fuzz(minutes: float) -> None:
     """Try almost valid bodies: none may get status 500, or be judged differently by the fast and the ordinary path."""
-    limits = {"FUZZ_SECONDS": f"{60 * minutes:.0f}", "FUZZ_BODIES": f"{20_000 * minutes:.0f}"}
-    _pytest("tests/api/test_requests.py", "tests/unit/test_columns.py", "-q", "-k", "whatever", **limits)
+    limits = {"FUZZ_SECONDS": f"{60 * minutes:.0f}"}
+    _pytest("tests/api/test_requests.py", "tests/unit/test_columns.py", "-q", "-k", "whatever or damaged", **limits)
 
 
 @group.verb("on-time ci soak --seconds 300")
