@@ -24,8 +24,8 @@ RUN python -m venv --without-pip /opt/venv \
  && find /opt/venv -type d -name '*.libs' -prune -o -type f -name '*.so*' -exec strip --strip-unneeded {} + \
  && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
-# pyarrow as far as Arrow streams need it, 61 of 180 MB: its core is linked to libraries of which it calls nothing then.
-# Empty ones take their place. libarrow_compute stays, it has a part of the C++ runtime that Debian's is too old for.
+# pyarrow without what Arrow streams do not need: 64 MB. Its core is linked to libraries that it does not call for them;
+# empty ones replace these. libarrow_compute stays: it has symbols of a C++ runtime that is newer than Debian's.
 FROM packages AS lean
 RUN cd /opt/venv/lib/python3.11/site-packages/pyarrow \
  && rm -rf include src includes parquet interchange *.pyx *.pxd *.pxi _*.so libarrow_flight* libarrow_python_* \

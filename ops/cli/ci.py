@@ -12,7 +12,7 @@ from ops.cli.base import AMOUNT, COUNT, VERSION, CallerPath, Group, base_option,
 group = Group()
 NOT_SERVED = {  # what packages that serving imports require, and its code does not import; by the reason
     "LightGBM's Python package, whose C library app/model/booster.py calls": ("narwhals", "scipy"),
-    "WebSockets, which no route uses": ("websockets",),
+    "WebSockets, which no route uses, and uvicorn's reload of changed code": ("websockets", "watchfiles"),
     "MLflow's runs and pickled models": ("cloudpickle", "gitdb", "gitpython", "smmap"),
     "logins with Google and Databricks": ("cffi", "cryptography", "pyasn1", "pyasn1-modules", "pycparser"),
 }
