@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, FailFast, Field
@@ -84,25 +84,15 @@ class InferenceRequest(BaseModel):
         return {name: binary if own is None else own for name, own in given.items()}
 
 
-class ResponseParameters(BaseModel):
-    """Parameters of a response."""
-
-    bundle_digest: str = Field(description="SHA-256 of the bundle's manifest.")
-
-
-class BinarySize(BaseModel):
-    """Parameters of an output tensor that follows the JSON."""
-
-    binary_data_size: int
-
-
 class OutputTensor(BaseModel):
     """An output tensor, with its elements in `data` or after the JSON."""
 
     name: str
     datatype: str
     shape: list[int]
-    parameters: BinarySize | None = None
+    parameters: dict[Literal["binary_data_size"], int] | None = Field(
+        default=None, description="The bytes of a tensor that follows the JSON."
+    )
     data: list[Any] | None = None
 
 
@@ -112,14 +102,14 @@ class InferenceResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: ResponseParameters
+    parameters: dict[Literal["bundle_digest"], str] = Field(description="SHA-256 of the bundle's manifest.")
     outputs: list[OutputTensor]
 
 
 _REQUEST = Body(InferenceRequest)
 
 
-def read(head: bytes, binary: bytes) -> tuple[InferenceRequest, Batch]:
+def read(head: bytes, binary: bytes) -> tuple[InferenceRequest, list[Request]]:
     """Return a request, and its rows as /predict/batch reads them.
 
     Raises `Invalid`, and HTTPException for what cannot be parsed.
@@ -133,7 +123,7 @@ def read(head: bytes, binary: bytes) -> tuple[InferenceRequest, Batch]:
         batch: Batch = BATCH.validated({ROWS: _rows(request.inputs, binary)})
     except RecursionError:
         raise HTTPException(400, "The JSON is nested too deeply.") from None
-    return request, batch
+    return request, batch.rows
 
 
 def _rows(inputs: list[InputTensor], binary: bytes) -> list[dict[str, Any]]:

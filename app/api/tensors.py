@@ -35,11 +35,19 @@ class Tensor(NamedTuple):
 
     def metadata(self) -> dict[str, Any]:
         """Return the entry of the model's metadata; `parameters` names what differs from a plain, required tensor."""
-        notes = {"content_type": "json"} if self.json else {"null": "NaN"} if self.nullable else {}
-        parameters = notes | ({} if self.required else {"optional": True})
-        return {"name": self.name, "datatype": self.datatype, "shape": [-1]} | (
-            {"parameters": parameters} if parameters else {}
-        )
+        parameters: dict[str, Any] = {}
+        if self.json:
+            parameters["content_type"] = "json"
+        elif self.nullable:
+            parameters["null"] = "NaN"
+        if not self.required:
+            parameters["optional"] = True
+        entry = {"name": self.name, "datatype": self.datatype, "shape": [-1]}
+        return entry | {"parameters": parameters} if parameters else entry
+
+    def invalid(self, message: str) -> Invalid:
+        """Return the error of this tensor."""
+        return invalid(self.name, message)
 
     def values(self, data: Sequence[Any]) -> list[Any]:
         """Return the values of the field, as in the schema's JSON; raise `Invalid` for another type or broken JSON."""
@@ -48,9 +56,7 @@ class Tensor(NamedTuple):
                 raise self.invalid(f"element {i} is not of type {self.datatype}")
         if self.json:
             return [None if element is None else self._parsed(i, element) for i, element in enumerate(data)]
-        if self.nullable:
-            return [None if element != element else element for element in data]  # pylint: disable=R0124 # NaN
-        return list(data)
+        return [None if element != element else element for element in data]  # pylint: disable=R0124 # NaN
 
     def _parsed(self, i: int, element: str) -> Any:
         try:
@@ -60,72 +66,60 @@ class Tensor(NamedTuple):
         except (ValueError, RecursionError):  # Python's limits on digits and depth
             raise self.invalid(f"element {i} is not JSON that can be read") from None
 
-    def invalid(self, message: str) -> Invalid:
-        """Return the error of this tensor."""
-        return invalid(self.name, message)
-
     def decode(self, content: bytes, count: int) -> list[Any]:
         """Return the elements of a binary tensor; raise `Invalid` if it does not have exactly `count`."""
         if self.datatype in NUMPY:
             dtype = np.dtype(NUMPY[self.datatype])
             if len(content) != count * dtype.itemsize:
                 raise self.invalid(f"{count} elements of type {self.datatype} do not have {len(content)} bytes")
-            elements: list[Any] = np.frombuffer(content, dtype).tolist()
-            return elements
-        texts, start = [], 0
+            return list(np.frombuffer(content, dtype).tolist())
+        texts, end = [], 0
         for i in range(count):
-            begin = start + _LENGTH.size
-            if begin > len(content) or (end := begin + _LENGTH.unpack_from(content, start)[0]) > len(content):
+            start = end + _LENGTH.size
+            end = start + _LENGTH.unpack_from(content, end)[0] if start <= len(content) else start
+            if end > len(content):
                 raise self.invalid(f"element {i} exceeds the tensor's {len(content)} bytes")
             try:
-                texts.append(content[begin:end].decode())
+                texts.append(content[start:end].decode())
             except UnicodeDecodeError as err:
                 raise self.invalid(f"element {i} is not UTF-8: {err.reason} at byte {err.start}") from None
-            start = end
-        if start != len(content):
-            raise self.invalid(f"{len(content) - start} bytes follow the last of {count} elements")
+        if end != len(content):
+            raise self.invalid(f"{len(content) - end} bytes follow the last of {count} elements")
         return texts
 
     def encode(self, values: Sequence[Any]) -> bytes:
         """Return values as a binary tensor."""
         if self.datatype in NUMPY:
             return np.array(values, NUMPY[self.datatype]).tobytes()
-        texts = [value.encode() for value in values]
-        return b"".join([part for text in texts for part in (_LENGTH.pack(len(text)), text)])
+        return b"".join(_LENGTH.pack(len(text)) + text for text in map(str.encode, values))
 
 
 def of(schema: type[BaseModel]) -> dict[str, Tensor]:
     """Return the tensors of a schema by name, in the order of its fields."""
     document = schema.model_json_schema()
-    required, definitions = document.get("required", ()), document.get("$defs", {})
     found = {}
     for name, field in document["properties"].items():
-        types = _types(field, definitions)
-        nullable, (first, *others) = "null" in types, sorted(types - {"null"}) or ["null"]
-        plain = not others and (first == "number" or (first in DATATYPES and not nullable))
-        datatype = DATATYPES[first] if plain else "BYTES"
-        found[name] = Tensor(name, datatype, not plain, name in required, nullable)
+        types = _types(field)
+        nullable = "null" in types
+        kinds = types - {"null"}
+        kind = kinds.pop() if len(kinds) == 1 else ""
+        plain = kind == "number" or kind in DATATYPES and not nullable
+        required = name in document.get("required", ())
+        found[name] = Tensor(name, DATATYPES[kind] if plain else "BYTES", not plain, required, nullable)
     return found
 
 
-def _types(part: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str]:
-    """Return the names of the JSON types that a part of a schema allows; `any` if it does not name them."""
-    if "$ref" in part:
-        return _types(definitions[part["$ref"].rpartition("/")[2]], definitions)
+def _types(part: Mapping[str, Any]) -> set[str]:
+    """Return the names of the JSON types that a part of a schema allows; `any` if it does not name them itself."""
     if "anyOf" in part:
-        return {name for option in part["anyOf"] for name in _types(option, definitions)}
-    kind = part.get("type", "any")
-    return {kind} if isinstance(kind, str) else set(kind)
+        return {name for option in part["anyOf"] for name in _types(option)}
+    return {part.get("type", "any")}
 
 
 def example(tensors: Mapping[str, Tensor], row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the inputs of a request for one row."""
-    return [
-        {
-            "name": name,
-            "shape": [1],
-            "datatype": tensors[name].datatype,
-            "data": [json.dumps(value) if tensors[name].json else value],
-        }
-        for name, value in row.items()
-    ]
+    inputs = []
+    for name, value in row.items():
+        data = [json.dumps(value) if tensors[name].json else value]
+        inputs.append({"name": name, "shape": [1], "datatype": tensors[name].datatype, "data": data})
+    return inputs
