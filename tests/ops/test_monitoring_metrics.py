@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-import sys
-from pathlib import Path
 
-import httpx
 from fastapi.testclient import TestClient
 from prometheus_client import generate_latest
 
 from app.interface import CATEGORIES, EXAMPLE, FEATURE_NAMES
+from app.model.bundle import Bundle
 from ops.monitoring.alert_receiver import ReceiverSettings, create_app
 from ops.monitoring.drift.compare import Findings, Quality
 from ops.monitoring.drift.gauges import Gauges
-from tests.conftest import ROOT, bake, free_port, running
+from tests.support.asgi import Client, make_service
 from tests.support.monitoring import needs
 
 pytestmark = needs("promtool")
@@ -28,20 +27,14 @@ def complaints(exposition: str) -> str:
     return done.stderr
 
 
-def test_those_of_the_service(bundle_dir: Path, tmp_path: Path) -> None:
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
-    settings = {
-        "ONTIME_PORT": str(port),
-        "ONTIME_BAKED_MODEL": str(bake(bundle_dir, "7", tmp_path / "baked")),
-        "ONTIME_JOURNAL_URL": f"sqlite:///{tmp_path}/journal.db",
-    }
-    with running([sys.executable, "-m", "app"], f"{base}/readyz", ROOT, **settings):
-        made = httpx.post(f"{base}/predict", json=EXAMPLE).json()
-        httpx.post(f"{base}/outcomes", json={"prediction_id": made["prediction_id"], "status": "cancelled"})
-        httpx.get(f"{base}/nowhere")
-        exposition = httpx.get(f"{base}/metrics").text
-    assert "model_predictions_total" in exposition and 'status="4xx"' in exposition
+def test_those_of_the_service(bundle: Bundle) -> None:
+    service = make_service(bundle)
+    service.state.metrics.model.serving(service.state.served)
+    client = Client(service)
+    client.post("/predict", json.dumps(EXAMPLE).encode())
+    client.get("/nowhere")
+    exposition = client.get("/metrics").text
+    assert 'model_predictions_total{model_version="7",outcome="alert"} ' in exposition and 'status="4xx"' in exposition
     assert not complaints(exposition)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy import Table, func, select
 
+from app.api.outcomes import Result, record
+from app.interface import Outcome
 from app.journal.blocks import ids_of
 from app.journal.database import connect
 from app.journal.tables import blocks
@@ -81,6 +84,14 @@ class Running:
         wait_for("they are written", lambda: self.metric("written_total") == before + rows)
         return ids
 
+    def report(self, prediction_id: str) -> Result:
+        """Report the outcome of a prediction."""
+        return asyncio.run(record(self.journal, [Outcome(prediction_id=prediction_id, delay_minutes=3)]))
+
     def wait_until_up(self, up: bool) -> None:
         """Wait until the metric has this value."""
         wait_for(f"journal_up is {up:d}", lambda: self.metric("up") == up)
+
+
+Run = Callable[[str], Running]
+"""Starts a journal on a database."""

@@ -15,7 +15,7 @@ from app.metrics import Metrics
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
-from tests.support.journal import Running, keep
+from tests.support.journal import Run, Running, keep
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -55,7 +55,7 @@ def answer(bundle: Bundle) -> Callable[..., Predictions]:
 
 
 @pytest.fixture
-def run_journal(metrics: Metrics, answer: Callable[..., Predictions]) -> Iterator[Callable[[str], Running]]:
+def run_journal(metrics: Metrics, answer: Callable[..., Predictions]) -> Iterator[Run]:
     """Return a function that starts a journal on a database."""
     started: list[Running] = []
 

@@ -1,12 +1,12 @@
-"""The journal's file or tables are removed, moved, replaced or restored while the writer runs."""
+"""The journal's file or tables are removed, moved or replaced while the writer runs."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -14,16 +14,15 @@ import pytest
 from fastapi import HTTPException
 from sqlalchemy import text
 
-from app.api.outcomes import record
-from app.interface import Outcome
 from app.journal import writer
 from app.journal.database import connect, prepare
-from tests.conftest import Postgres
-from tests.support.journal import Running, written
+from app.journal.tables import SCHEMA
+from tests.support.journal import Run, Running, written
+from tests.support.postgres import Postgres
 from tests.support.processes import wait_for
 
 SIDECARS = ("-wal", "-shm")
-Run = Callable[[str], Running]
+RAISED = f"UPDATE journal_schema SET version = {SCHEMA + 1}"
 
 
 @pytest.fixture
@@ -40,41 +39,39 @@ def remove(file: Path, *ends: str) -> None:
 
 
 def rows_of(file: Path) -> set[str]:
-    """Return the ids in a database, without the sidecar files of another one."""
-    with sqlite3.connect(file) as connection:
-        found = {name for (name,) in connection.execute("SELECT id FROM predictions")}
-    connection.close()
-    return found
+    """Return the ids in a sound database, without the sidecar files of another one."""
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return {name for (name,) in connection.execute("SELECT id FROM predictions")}
 
 
-def execute(url: str, *statements: str) -> None:
-    """Execute statements in the journal's database."""
+def execute(url: str, statement: str) -> None:
+    """Execute a statement in the journal's database."""
     engine = connect(url)
     with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
+        connection.execute(text(statement))
     engine.dispose()
 
 
 def assert_replaced(running: Running, url: str, lost: int, times: int = 1) -> None:
     """Assert that what is written from now on is there, and what was before is counted."""
+    wait_for("it is counted", lambda: running.metric("replaced_total") == times)
+    running.wait_until_up(True)
     new = running.write(3)
-    assert new <= written(url) and running.metric("up") == 1
-    assert running.metric("replaced_total") == times and running.metric("lost_total") == lost
-    name = new.pop()
-    assert not asyncio.run(record(running.journal, [Outcome(prediction_id=name, delay_minutes=3)])).unknown
+    assert new <= written(url) and running.metric("lost_total") == lost
+    assert not running.report(new.pop()).unknown
 
 
 def test_a_removed_file_is_made_again(file: Path, run_journal: Run) -> None:
     running = run_journal(f"sqlite:///{file}")
     running.write(5)
-    remove(file)
+    remove(file)  # an idle writer notices as well
     assert_replaced(running, running.url, lost=5)
     remove(file, "")  # and now without its sidecars
     assert_replaced(running, running.url, lost=5 + 3, times=2)
 
 
-def test_a_rotated_file_is_complete_and_another_one_is_written(file: Path, run_journal: Run) -> None:
+def test_a_rotated_file_is_complete(file: Path, run_journal: Run) -> None:
     running = run_journal(f"sqlite:///{file}")
     old = running.write(5)
     file.rename(f"{file}.1")
@@ -85,10 +82,8 @@ def test_a_rotated_file_is_complete_and_another_one_is_written(file: Path, run_j
 def test_a_file_restored_from_a_backup_is_followed(file: Path, run_journal: Run) -> None:
     running = run_journal(f"sqlite:///{file}")
     old = running.write(5)
-    with sqlite3.connect(file) as source, sqlite3.connect(f"{file}.backup") as backup:
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(f"{file}.backup")) as backup:
         source.backup(backup)
-    source.close()
-    backup.close()
     newer = running.write(2)
     os.replace(f"{file}.backup", file)
     assert_replaced(running, running.url, lost=7)
@@ -100,36 +95,29 @@ def test_removed_sidecar_files_lose_nothing(file: Path, run_journal: Run) -> Non
     old = running.write(5)
     remove(file, *SIDECARS)
     new = running.write(3)
-    assert old | new == written(running.url) and running.metric("replaced_total") == 0
-    with sqlite3.connect(file) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
+    assert old | new == written(running.url) == rows_of(file) and running.metric("replaced_total") == 0
 
 
-def test_a_file_that_is_emptied_in_place_is_made_again(file: Path, run_journal: Run) -> None:
+def test_a_file_emptied_in_place_is_made_again(file: Path, run_journal: Run) -> None:
     running = run_journal(f"sqlite:///{file}")
     old = running.write(500)
     os.truncate(file, 0)  # as by logrotate's `copytruncate`
     assert_replaced(running, running.url, lost=500)
-    assert not old & written(running.url)
     running.journal.close()
-    with sqlite3.connect(file) as other:
-        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    other.close()
+    assert not old & rows_of(file)
 
 
-def test_a_file_that_is_vacuumed_is_the_same(file: Path, run_journal: Run) -> None:
+def test_a_vacuumed_file_is_the_same(file: Path, run_journal: Run) -> None:
     running = run_journal(f"sqlite:///{file}")
     running.write(500)
-    with sqlite3.connect(file, isolation_level=None) as other:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("DELETE FROM outcomes")
         other.execute("VACUUM")
-    other.close()
     running.write(3)
-    assert len(written(running.url)) == 503 and running.metric("up") == 1
+    assert len(written(running.url)) == 503 and running.metric("replaced_total") == 0
 
 
-def test_a_link_that_names_another_file_is_followed(file: Path, run_journal: Run) -> None:
+def test_a_link_to_another_file_is_followed(file: Path, run_journal: Run) -> None:
     link, other = file.with_name("link.db"), file.with_name("other.db")
     link.symlink_to(file)
     running = run_journal(f"sqlite:///{link}")
@@ -141,7 +129,7 @@ def test_a_link_that_names_another_file_is_followed(file: Path, run_journal: Run
 
 
 @pytest.mark.parametrize("obstacle", ["folder", "no database", "no folder", "another schema"])
-def test_what_cannot_be_a_journal_is_waited_out(
+def test_what_is_not_a_journal_is_waited_out(
     obstacle: str, file: Path, run_journal: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "RETRY_SECONDS", 0.1)
@@ -166,32 +154,21 @@ def test_what_cannot_be_a_journal_is_waited_out(
     wait_for("it is logged", lambda: str(file) in caplog.text)
     assert running.metric("written_total") == 5
     with pytest.raises(HTTPException) as refusal:
-        asyncio.run(record(running.journal, [Outcome(prediction_id=min(waiting), delay_minutes=3)]))
+        running.report(min(waiting))
     assert refusal.value.status_code == 503
     if obstacle == "another schema":
         assert not rows_of(file)
     if file.parent.exists():
         file.parent.rename(other.parent)
     file.parent.mkdir()
-    running.wait_until_up(True)
     assert_replaced(running, running.url, lost=5)
     assert waiting <= written(running.url)
 
 
-def test_an_idle_journal_notices_as_well(file: Path, run_journal: Run) -> None:
-    running = run_journal(f"sqlite:///{file}")
-    running.write(5)
-    remove(file)
-    wait_for("the file is there again", file.exists)
-    wait_for("it is counted", lambda: running.metric("replaced_total") == 1)
-    assert running.metric("lost_total") == 5 and running.metric("up") == 1
-
-
-def admin(postgres: Postgres, *statements: str) -> None:
-    """Execute statements outside the journal's database."""
+def admin(postgres: Postgres, statement: str) -> None:
+    """Execute a statement outside the journal's database."""
     with psycopg.connect(host="127.0.0.1", port=postgres.port, user="postgres", autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
+        connection.execute(statement.encode())
 
 
 @pytest.mark.long
@@ -207,8 +184,6 @@ def test_dropped_tables_are_created(statement: str, postgres: Postgres, run_jour
     running = run_journal(postgres.database())
     running.write(5)
     execute(running.url, statement)
-    wait_for("it is counted", lambda: running.metric("replaced_total") == 1)
-    running.wait_until_up(True)
     assert_replaced(running, running.url, lost=5)
 
 
@@ -221,26 +196,24 @@ def test_a_dropped_database_is_waited_for(postgres: Postgres, run_journal: Run) 
     waiting = running.record(3)
     running.wait_until_up(False)
     admin(postgres, f"CREATE DATABASE {name}")
-    running.wait_until_up(True)
     assert_replaced(running, running.url, lost=5)
     assert waiting <= written(running.url)
 
 
 @pytest.mark.long
-def test_a_schema_that_is_raised_while_the_service_runs_is_not_written(postgres: Postgres, run_journal: Run) -> None:
+def test_a_raised_schema_is_not_written(postgres: Postgres, run_journal: Run) -> None:
     running = run_journal(postgres.database())
     running.write(5)
-    execute(running.url, "UPDATE journal_schema SET version = 5")
+    execute(running.url, RAISED)
     running.wait_until_up(False)
     running.record(3)
-    execute(running.url, "UPDATE journal_schema SET version = 4")
-    running.wait_until_up(True)
+    execute(running.url, f"UPDATE journal_schema SET version = {SCHEMA}")
     wait_for("the queue is written", lambda: running.metric("written_total") == 8)
     assert running.metric("replaced_total") == 0
 
 
 @pytest.mark.long
-def test_connections_to_a_former_primary_are_given_up(postgres: Postgres, run_journal: Run) -> None:
+def test_a_former_primary_is_given_up(postgres: Postgres, run_journal: Run) -> None:
     running = run_journal(postgres.database())
     running.write(5)
     name = running.url.rpartition("/")[2]
@@ -249,30 +222,35 @@ def test_connections_to_a_former_primary_are_given_up(postgres: Postgres, run_jo
     waiting = running.record(3)
     running.wait_until_up(False)
     admin(postgres, f"ALTER DATABASE {name} RESET default_transaction_read_only")
-    running.wait_until_up(True)
     wait_for("the queue is written", lambda: waiting <= written(running.url))
 
 
-@pytest.mark.long
-def test_a_server_that_hangs_counts_as_down_once_predictions_are_dropped(
-    postgres: Postgres, run_journal: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "HUNG_SECONDS", 0.5)
-    running = run_journal(postgres.database())
-    running.write(5)
+@contextmanager
+def hanging(url: str) -> Iterator[None]:
+    """Stop the processes of the server that hold connections to a database."""
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    engine = connect(running.url)
+    engine = connect(url)
     with engine.connect() as connection:
         servers = connection.scalars(text(query)).all()
     engine.dispose()
     for pid in servers:
         os.kill(pid, signal.SIGSTOP)
     try:
-        running.record(900)
-        wait_for("it counts as down", lambda: running.record(200) and running.metric("up") == 0)
-        assert running.metric("queue_depth") == 900 and running.metric("dropped_total") >= 200
+        yield
     finally:
         for pid in servers:
             os.kill(pid, signal.SIGCONT)
-    running.wait_until_up(True)
+
+
+@pytest.mark.long
+def test_a_server_that_hangs_counts_as_down(
+    postgres: Postgres, run_journal: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "HUNG_SECONDS", 0.5)
+    running = run_journal(postgres.database())
+    running.write(5)
+    with hanging(running.url):
+        running.record(900)
+        wait_for("it counts as down", lambda: running.record(200) and running.metric("up") == 0)
+        assert running.metric("queue_depth") == 900 and running.metric("dropped_total") >= 200
     wait_for("the queue is written", lambda: running.metric("written_total") == 905)
