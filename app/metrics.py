@@ -10,9 +10,10 @@ import asyncio
 import os
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from prometheus_client import (
@@ -123,48 +124,33 @@ class Waiting:
                 yield series, taken
 
 
-class Family:
-    """Creates metrics in one registry, for one worker or several."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def counter(self, name: str, text: str, **labels: Sequence[str]) -> Counter:
-        """Return a counter, with its series initialised to zero for the label values that are known."""
-        counter = Counter(name, text, list(labels), registry=self._registry)
-        if len(labels) == 1:
-            for value in next(iter(labels.values())):
-                counter.labels(value)
-        return counter
-
-    def gauge(
-        self, name: str, text: str, *labels: str, workers: Literal["livesum", "livemin", "livemax"] = "livemax"
-    ) -> Gauge:
-        """Return a gauge; `workers` is how the values of several workers are aggregated."""
-        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode=workers)
-
-    def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
-        """Return a histogram."""
-        return Histogram(self._registry, name, text, labels, buckets)
+def labelled(registry: CollectorRegistry, name: str, text: str, label: str, known: Sequence[str]) -> Counter:
+    """Return a counter by a label whose values are known, with a series for each, from zero."""
+    counter = Counter(name, text, [label], registry=registry)
+    for value in known:
+        counter.labels(value)
+    return counter
 
 
-class HttpMetrics(Family):
+class HttpMetrics:
     """Metrics of requests, with the names and labels of the instrumentator."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
-        self._requests = self.counter(
-            "http_requests", "Requests by handler, method and status class.", handler=(), method=(), status=()
+        self._requests = Counter(
+            "http_requests",
+            "Requests by handler, method and status class.",
+            ["handler", "method", "status"],
+            registry=registry,
         )
-        self._latency = self.histogram(
-            "http_request_duration_highr_seconds", "Request duration, all routes.", buckets=LATENCY_BUCKETS
-        )
+        latency = "http_request_duration_highr_seconds", "Request duration, all routes."
+        self._latency = Histogram(registry, *latency, (), LATENCY_BUCKETS)
         self._latency.series()
-        self._latency_by_handler = self.histogram(
-            "http_request_duration_seconds", "Request duration.", "handler", "method", buckets=HANDLER_BUCKETS
+        by_handler = "http_request_duration_seconds", "Request duration."
+        self._latency_by_handler = Histogram(registry, *by_handler, ("handler", "method"), HANDLER_BUCKETS)
+        self.in_progress = Gauge(
+            "http_requests_in_progress", "Requests in progress.", registry=registry, multiprocess_mode="livesum"
         )
-        self.in_progress = self.gauge("http_requests_in_progress", "Requests in progress.", workers="livesum")
-        self.rejected = self.counter("http_requests_rejected", "Requests rejected.", reason=REJECTIONS)
+        self.rejected = labelled(registry, "http_requests_rejected", "Requests rejected.", "reason", REJECTIONS)
         self._waiting = Waiting()
 
     def request(self, handler: str, method: str, status: str, seconds: float) -> None:
@@ -180,32 +166,26 @@ class HttpMetrics(Family):
             self._latency.observe(np.array(seconds))
 
 
-class ModelMetrics(Family):
+class ModelMetrics:
     """Metrics of the served model and its predictions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
-        self._inference = self.histogram(
-            "model_inference_seconds",
-            "Time from the validated request to the prediction.",
-            "model_version",
-            buckets=INFERENCE_BUCKETS,
-        )
-        self._predictions = self.counter("model_predictions", "Predictions made.", model_version=(), outcome=())
-        self._probability = self.histogram(
-            "model_probability", "Predicted probabilities.", "model_version", buckets=PROBABILITY_BUCKETS
-        )
-        unseen = self.counter(
-            "model_feature_unseen", "Category values that are not in the vocabulary.", feature=CATEGORIES
-        )
-        missing = self.counter("model_feature_missing", "Missing feature values.", feature=NUMBERS)
-        self._gaps = [(unseen if name in CATEGORIES else missing).labels(name) for name in FEATURE_NAMES]
-        self._info = self.gauge(
-            "model_info", "1 for the served version.", "name", "version", "alias", "run_id", "source"
-        )
-        self._ready = self.gauge("model_ready", "Whether a verified model is loaded.", workers="livemin")
-        self._loaded = self.gauge("model_loaded_timestamp_seconds", "Unix time at which the model was loaded.")
-        self._created = self.gauge("model_created_timestamp_seconds", "Unix time at which the version was registered.")
+        inference = "model_inference_seconds", "Time from the validated request to the prediction."
+        self._inference = Histogram(registry, *inference, ("model_version",), INFERENCE_BUCKETS)
+        probability = "model_probability", "Predicted probabilities."
+        self._probability = Histogram(registry, *probability, ("model_version",), PROBABILITY_BUCKETS)
+        labels = ["model_version", "outcome"]
+        self._predictions = Counter("model_predictions", "Predictions made.", labels, registry=registry)
+        unseen = "model_feature_unseen", "Category values that are not in the vocabulary.", "feature"
+        missing = "model_feature_missing", "Missing feature values.", "feature"
+        gaps = {True: labelled(registry, *unseen, CATEGORIES), False: labelled(registry, *missing, NUMBERS)}
+        self._gaps = [gaps[name in CATEGORIES].labels(name) for name in FEATURE_NAMES]
+        newest = partial(Gauge, registry=registry, multiprocess_mode="livemax")
+        self._info = newest("model_info", "1 for the served version.", ["name", "version", "alias", "run_id", "source"])
+        self._loaded = newest("model_loaded_timestamp_seconds", "Unix time at which the model was loaded.")
+        self._created = newest("model_created_timestamp_seconds", "Unix time at which the version was registered.")
+        ready = "model_ready", "Whether a verified model is loaded."
+        self._ready = Gauge(*ready, registry=registry, multiprocess_mode="livemin")
         self._served: tuple[str, ...] | None = None
         self._waiting = Waiting()
 
@@ -260,35 +240,31 @@ class ModelMetrics(Family):
                 gaps.inc(missing)
 
 
-class ReloadMetrics(Family):
+class ReloadMetrics:
     """Metrics of the polls of the alias."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
         results = ("swapped", "failed", "unchanged")
-        self.results = self.counter("model_reloads", "Polls of the alias.", result=results)
-        self.last_success = self.gauge(
-            "model_reload_last_success_timestamp_seconds", "Unix time of the last successful poll of the alias."
-        )
+        self.results = labelled(registry, "model_reloads", "Polls of the alias.", "result", results)
+        last = "model_reload_last_success_timestamp_seconds", "Unix time of the last successful poll of the alias."
+        self.last_success = Gauge(*last, registry=registry, multiprocess_mode="livemax")
 
 
-class JournalMetrics(Family):
+class JournalMetrics:
     """Metrics of the journal's queue and of the reported outcomes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
-        self.depth = self.gauge("journal_queue_depth", "Predictions waiting to be written.", workers="livesum")
-        self.capacity = self.gauge(
-            "journal_queue_capacity", "Capacity of the queue, in predictions.", workers="livesum"
-        )
-        self.written = self.counter("journal_written", "Predictions written.")
-        self.dropped = self.counter("journal_dropped", "Predictions dropped because the queue was full.")
-        self.up = self.gauge(
-            "journal_up", "Whether the database is reachable and accepted the last write.", workers="livemin"
-        )
-        self.replaced = self.counter("journal_replaced", "Times that the database was found removed or replaced.")
-        self.lost = self.counter("journal_lost", "Predictions written to a database before it was removed or replaced.")
-        self.outcomes = self.counter("model_outcomes", "Outcomes reported.", outcome=("negative", "positive"))
+        counter = partial(Counter, registry=registry)
+        total = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self.depth = total("journal_queue_depth", "Predictions waiting to be written.")
+        self.capacity = total("journal_queue_capacity", "Capacity of the queue, in predictions.")
+        up = "journal_up", "Whether the database is reachable and accepted the last write."
+        self.up = Gauge(*up, registry=registry, multiprocess_mode="livemin")
+        self.written = counter("journal_written", "Predictions written.")
+        self.dropped = counter("journal_dropped", "Predictions dropped because the queue was full.")
+        self.replaced = counter("journal_replaced", "Times that the database was found removed or replaced.")
+        self.lost = counter("journal_lost", "Predictions written to a database before it was removed or replaced.")
+        self.outcomes = labelled(registry, "model_outcomes", "Outcomes reported.", "outcome", ("negative", "positive"))
 
 
 class Metrics:
