@@ -123,26 +123,25 @@ class NoJournal:
 
 
 _drawn: list[str] = []
+"""Random ends of ids: many are drawn at once, as each call of the operating system takes 1 µs."""
 
 
-def _tails(count: int) -> list[str]:
+def _random_digits(count: int) -> list[str]:
+    """Return random texts of 20 hex digits."""
     drawn = os.urandom(10 * count).hex()
     return [drawn[i : i + 20] for i in range(0, 20 * count, 20)]
-
-
-def _one_tail() -> str:
-    """Return 20 random hex digits; many are drawn at once, as each call of the operating system takes 1 µs."""
-    while True:
-        try:
-            return _drawn.pop()
-        except IndexError:
-            _drawn.extend(_tails(256))
 
 
 def new_ids(created: float, count: int) -> list[str]:
     """Return unique ids of 32 hex digits, the first 12 of which are the time, milliseconds since 1970."""
     head = f"{int(created * 1000):012x}"
-    return [head + tail for tail in (_tails(count) if count > 1 else (_one_tail(),))]
+    if count > 1:
+        return [head + tail for tail in _random_digits(count)]
+    try:
+        return [head + _drawn.pop()]
+    except IndexError:  # also if another thread took the last one
+        _drawn.extend(_random_digits(256))
+        return new_ids(created, count)
 
 
 def new_id() -> str:
