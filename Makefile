@@ -76,9 +76,7 @@ stack: ## start the monitoring by Docker Compose
 
 bench: ## measure the service beside an empty endpoint, MLflow's server and Booster.predict (10 minutes)
 	$(ON_TIME) bench serving
-	$(ON_TIME) bench batches
 	$(ON_TIME) bench request
-	$(ON_TIME) bench start
 
 ##@ Other
 help: ## print this list

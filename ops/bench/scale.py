@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,9 @@ def run(factors: Sequence[int], modes: Sequence[str], keep: Path | None) -> None
     """Measure every mode on every number of years; print the table after each, and write it to OUT_FILE."""
     table: list[dict[str, Any]] = []
     failed = []
-    with _scratch(keep) as folder:
+    with tempfile.TemporaryDirectory(prefix="on-time-scale-") as scratch:
+        folder = (keep or Path(scratch)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         for factor in factors:
             for mode in modes:
                 row: dict[str, Any] = {"factor": factor, "mode": mode}
@@ -72,38 +73,16 @@ def run(factors: Sequence[int], modes: Sequence[str], keep: Path | None) -> None
                 except StageFailed as err:
                     failed.append(str(err))
                     print(err, file=sys.stderr)
-                compare(table)
+                add_ratio(table)
                 write_json(OUT_FILE, table)
-                print(f"\n{text(table)}", flush=True)
+                names = dict.fromkeys(name for each in table for name in each)
+                print("\n" + tabulate([[name, *(each.get(name) for each in table)] for name in names], floatfmt=",.1f"))
     if failed:
         raise StageFailed(f"{len(failed)} of {len(table)} measurements failed: {'; '.join(failed)}")
 
 
-def text(table: Sequence[dict[str, Any]]) -> str:
-    """Return the measurements as columns."""
-    names = list(dict.fromkeys(name for row in table for name in row))
-    cells = [[name, *(_cell(row.get(name, "")) for row in table)] for name in names]
-    return tabulate(cells, disable_numparse=True, colalign=["left", *["right"] * len(table)])
-
-
-def _cell(value: Any) -> str:
-    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-@contextmanager
-def _scratch(keep: Path | None) -> Iterator[Path]:
-    """Yield the folder to keep, or one that is removed at the end."""
-    if keep:
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep.resolve()
-    else:
-        with tempfile.TemporaryDirectory(prefix="on-time-scale-") as folder:
-            yield Path(folder)
-
-
 def measure(folder: Path, row: dict[str, Any]) -> None:
     """Run the stages in a clone of the commit with a row's years and mode, and add to the row what is measured."""
-    started = time.perf_counter()
     years.make(folder / "years", row["factor"] - 1, DATA_DIR)
     with tempfile.TemporaryDirectory(prefix="clone-", dir=folder) as name:
         clone = Path(name)
@@ -111,16 +90,12 @@ def measure(folder: Path, row: dict[str, Any]) -> None:
         row["rows"] = years.install(folder / "years", row["factor"], DATA_DIR, clone, MODES[row["mode"]])
         p = params.load(clone / PARAMS_FILE)
         row["passes"] = passes(p)
-        _tell(row, f"data in {time.perf_counter() - started:.1f} s")
+        label = f"{row['factor']} x {row['mode']}"
         for stage in STAGES:
-            row |= execute(stage, clone, str(p.problem.last_date), f"{row['factor']} x {row['mode']}")
-            _tell(row, f"{stage} {row[f'{stage} s']:.1f} s, {row[f'{stage} MB']:,} MB")
+            row |= execute(stage, clone, str(p.problem.last_date), label)
+            print(f"{label}: {stage} {row[f'{stage} s']:.1f} s, {row[f'{stage} MB']:,} MB", file=sys.stderr, flush=True)
         row["build MB"] = sum(path.stat().st_size for path in (clone / "build").rglob("*") if path.is_file()) // 10**6
         row["µs/row"] = sum(row[f"{stage} CPU"] for stage in STAGES) / row["rows"] * 1e6
-
-
-def _tell(row: dict[str, Any], text: str) -> None:
-    print(f"{row['factor']} x {row['mode']}: {text}", file=sys.stderr, flush=True)
 
 
 def execute(stage: str, clone: Path, day: str, label: str) -> dict[str, Any]:
@@ -130,7 +105,7 @@ def execute(stage: str, clone: Path, day: str, label: str) -> dict[str, Any]:
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     command, log = [sys.executable, "-c", CLOCK, stage, day], clone / "stage.log"
-    started, used = time.perf_counter(), _cpu()
+    started, used = time.perf_counter(), _children_cpu_seconds()
     with log.open("w", encoding="utf-8") as file:
         with subprocess.Popen(command, cwd=clone, env=env, stdout=file, stderr=file, text=True) as process:
             peak = memory.peak(process)
@@ -139,10 +114,10 @@ def execute(stage: str, clone: Path, day: str, label: str) -> dict[str, Any]:
         last = " ".join(log.read_text(encoding="utf-8").strip().splitlines()[-1:])
         reason = f"{label}: {stage} ended with {process.returncode} after {seconds:.0f} s, {peak / 10**6:,.0f} MB"
         raise StageFailed(f"{reason}: {last or 'it printed nothing'}")
-    return {f"{stage} s": seconds, f"{stage} CPU": _cpu() - used, f"{stage} MB": peak // 10**6}
+    return {f"{stage} s": seconds, f"{stage} CPU": _children_cpu_seconds() - used, f"{stage} MB": peak // 10**6}
 
 
-def _cpu() -> float:
+def _children_cpu_seconds() -> float:
     """Return the CPU seconds of all children that have ended; other programs change them less than wall time."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -156,9 +131,9 @@ def passes(p: Params) -> float:
     return 1 + float(sum(np.mean(month < fold) for fold in folds))
 
 
-def compare(table: list[dict[str, Any]]) -> None:
+def add_ratio(table: list[dict[str, Any]]) -> None:
     """Add to the last row its CPU time per row as a multiple of that of factor 1 in the same mode."""
     row = table[-1]
-    base = [one["µs/row"] for one in table if one["factor"] == 1 and one["mode"] == row["mode"] and "µs/row" in one]
-    if base and "µs/row" in row:
-        row["ratio"] = row["µs/row"] / base[0]
+    for base in table:
+        if base["factor"] == 1 and base["mode"] == row["mode"] and "µs/row" in base and "µs/row" in row:
+            row["ratio"] = row["µs/row"] / base["µs/row"]

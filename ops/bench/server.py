@@ -32,6 +32,18 @@ class Server:
     process: psutil.Process
     start_seconds: float
 
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of its processes, seconds."""
+        times = [process.cpu_times() for process in self._processes()]
+        return float(sum(each.user + each.system for each in times))
+
+    def resident_mb(self) -> float:
+        """Return the resident memory of its processes, MB."""
+        return float(sum(process.memory_info().rss for process in self._processes())) / 1e6
+
 
 @contextmanager
 def running(module: str, ready: str, prefix: Sequence[str] = (), **environment: str) -> Iterator[Server]:

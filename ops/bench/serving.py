@@ -1,38 +1,49 @@
-"""`on-time bench serving`: the service against an empty FastAPI endpoint and `mlflow models serve`, in one run.
+"""`on-time bench serving`: the service beside an empty FastAPI endpoint, `mlflow models serve` and `Booster.predict`.
 
-The server has one core and the load generator (wrk) another; they alternate, so that machine drift affects all alike.
+The server has one core and the load generator (wrk) another. All are measured in turn in each round, so that a change
+of the machine's speed affects all alike. `of_floor` and `of_booster` are medians of the quotients within a round.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightgbm
-import psutil
+import pyarrow as pa
+from pydantic import TypeAdapter
 from tabulate import tabulate
 
-from app.interface import EXAMPLE, FEATURE_NAMES, NAME, Request, columns, compute
-from app.model import bundle as model
+from app.api.edge import MAX_BODIES
+from app.columns.stream import MEDIA_TYPE
+from app.errors import OnTimeError
+from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
+from app.model import bundle
+from ops.bench.server import Server, running
 from stages.files import BUNDLE_DIR, write_json
 
 OUT_FILE = Path("build/bench/serving.json")
-START_SECONDS = 90
-SERVER_CORE, CLIENT_CORE = 0, 1
+SERVER_CORE = ("taskset", "-c", "0")
+CLIENT_CORE = 1
+BATCH_PATH = "/predict/batch"
+BATCH_CONNECTIONS = 2
+"""So that the service never waits for a batch."""
+JSON = "application/json"
+FLOOR = "floor: empty FastAPI endpoint"
+Calls = dict[str, Callable[[int, int], dict[str, float]]]
 SCRIPT = """
 local file = assert(io.open("{body}")); wrk.body = file:read("*a"); file:close()
 wrk.method = "POST"; wrk.headers["Content-Type"] = "{kind}"
@@ -44,158 +55,193 @@ end
 """
 
 
+class ServingFailed(OnTimeError):
+    """The service cannot be measured, or failed requests."""
+
+
 @dataclass
 class Contestant:
-    """A server, and the request that it gets; the command is a Python module and its arguments."""
+    """A server: its Python module and arguments, the path that tells whether it is ready, its request."""
 
     name: str
-    command: str
+    module: str
     ready: str
-    path: str
-    body: dict[str, Any]
+    path: str = "/predict"
+    body: dict[str, Any] = field(default_factory=EXAMPLE.copy)
     environment: dict[str, str] = field(default_factory=dict)
 
-    @contextmanager
-    def running(self) -> Iterator[Server]:
-        """Run the server on its core for the duration of the block, which starts once the server responds."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", *self.command.format(port=port).split()]
-        environment, null = os.environ | self.environment | {"ONTIME_PORT": str(port)}, subprocess.DEVNULL
-        started = time.perf_counter()
-        with subprocess.Popen(command, env=environment, stdout=null, stderr=null) as process:
-            try:
-                self._wait(f"http://127.0.0.1:{port}{self.ready}", process)
-                yield Server(self, port, psutil.Process(process.pid), time.perf_counter() - started)
-            finally:
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    child.terminate()
-                process.terminate()
 
-    def _wait(self, url: str, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            with suppress(OSError), urllib.request.urlopen(url, timeout=5):
-                return
-            time.sleep(0.01)
-        sys.exit(f"error: {self.name} does not respond at {url}.")
+def bake(folder: Path) -> Path:
+    """Return a folder with build/bundle as version 1 of the registry, for the setting `baked_model`."""
+    baked = shutil.copytree(BUNDLE_DIR, folder / "baked")
+    version = {
+        "name": NAME,
+        "version": "1",
+        "alias": "production",
+        "run_id": None,
+        "bundle_digest": load_model().digest,
+    }
+    (baked / "version.json").write_text(json.dumps(version), encoding="utf-8")
+    return baked
 
 
-@dataclass
-class Server:
-    """A running server."""
-
-    contestant: Contestant
-    port: int
-    process: psutil.Process
-    start_seconds: float
-
-    def resident_mb(self) -> float:
-        """Return the resident memory of its processes, MB."""
-        processes = [self.process, *self.process.children(recursive=True)]
-        return float(sum(process.memory_info().rss for process in processes)) / 1e6
-
-    def cpu_seconds(self) -> float:
-        """Return the processor time of its processes, seconds."""
-        times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
-        return float(sum(t.user + t.system for t in times))
-
-    def load(self, connections: int, seconds: int, script: Path, path: str = "") -> dict[str, float]:
-        """Send requests without pause; latencies in milliseconds, processor time per request in microseconds."""
-        before = self.cpu_seconds()
-        url = f"http://127.0.0.1:{self.port}{path or self.contestant.path}"
-        command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
-        done = subprocess.run([*command, "-s", script, url], capture_output=True, text=True, check=True)
-        found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
-        assert found, done.stdout
-        requests, duration, p50, p95, p99, errors = map(float, found[1].split())
-        milliseconds = {"p50_ms": p50 / 1000, "p95_ms": p95 / 1000, "p99_ms": p99 / 1000}
-        cpu = (self.cpu_seconds() - before) / max(requests, 1) * 1e6
-        return {"rps": requests / duration * 1e6, **milliseconds, "cpu_us": cpu, "errors": errors}
+def load_model() -> bundle.Bundle:
+    """Return the model of build/bundle."""
+    return bundle.load(BUNDLE_DIR / bundle.MODEL_FILE, BUNDLE_DIR / bundle.MANIFEST_FILE)
 
 
-def contestants(folder: Path) -> list[Contestant]:
+def contestants(folder: Path, with_mlflow: bool) -> list[Contestant]:
     """Return the floor, the service with everything on and without journal, and MLflow's server, on build/bundle."""
-    bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
-    baked = folder / "baked"
-    shutil.copytree(BUNDLE_DIR, baked)
-    known = {"name": NAME, "version": "1", "alias": "production", "run_id": None}
-    (baked / "version.json").write_text(json.dumps(known | {"bundle_digest": bundle.digest}))
-    row = compute(columns([Request.model_validate(EXAMPLE)]), bundle.lookups)[0].tolist()
-
-    def service(name: str, journal: str) -> Contestant:
-        environment = {"ONTIME_BAKED_MODEL": str(baked), "ONTIME_JOURNAL_URL": journal}
-        return Contestant(name, "app", "/readyz", "/predict", EXAMPLE, environment)
-
+    baked = bake(folder)
+    variables = {"ONTIME_BAKED_MODEL": str(baked), "MLFLOW_TRACKING_URI": "", "ONTIME_JOURNAL_URL": "none"}
+    journal = variables | {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"}
     floor = "uvicorn ops.bench.empty_app:app --port {port} --no-access-log --log-level warning"
-    mlflow = f"mlflow models serve -m {folder}/mlflow -p {{port}} --env-manager local --workers 1"
-    frame = {"dataframe_split": {"columns": list(FEATURE_NAMES), "data": [row]}}
-    return [
-        Contestant("floor: empty FastAPI endpoint", floor, "/openapi.json", "/predict", EXAMPLE),
-        service("service, everything on", f"sqlite:///{folder}/journal.db"),
-        service("service without its journal", "none"),
-        Contestant("mlflow models serve", mlflow, "/ping", "/invocations", frame),
+    chosen = [
+        Contestant(FLOOR, floor, "/openapi.json"),
+        Contestant("service, everything on", "app", "/readyz", environment=journal),
+        Contestant("service without its journal", "app", "/readyz", environment=variables),
     ]
+    if with_mlflow:
+        import mlflow.lightgbm  # pylint: disable=import-outside-toplevel # slow, and needed here only
+
+        mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / bundle.MODEL_FILE), folder / "mlflow")
+        row = compute(columns([Request.model_validate(EXAMPLE)]), load_model().lookups)[0].tolist()
+        frame = {"dataframe_split": {"columns": list(FEATURE_NAMES), "data": [row]}}
+        module = f"mlflow models serve -m {folder}/mlflow -p {{port}} --env-manager local --workers 1"
+        chosen.append(Contestant("mlflow models serve", module, "/ping", "/invocations", frame))
+    return chosen
 
 
-def save_for_mlflow(folder: Path) -> None:
-    """Write the model in the format of MLflow's server."""
-    import mlflow.lightgbm  # pylint: disable=import-outside-toplevel # slow, and needed here only
+def load(server: Server, path: str, kind: str, content: bytes, connections: int, seconds: int) -> dict[str, float]:
+    """Send a body of a media type without pause; latencies in ms, processor time per request in µs."""
+    before = server.cpu_seconds()
+    with tempfile.TemporaryDirectory() as name:
+        body, script = Path(name, "body"), Path(name, "post.lua")
+        body.write_bytes(content)
+        script.write_text(SCRIPT.format(body=body, kind=kind), encoding="utf-8")
+        command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script]
+        done = subprocess.run([*command, f"{server.address}{path}"], capture_output=True, text=True, check=True)
+    result = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
+    if result is None:
+        raise ServingFailed(f"wrk printed no result: {done.stdout}")
+    requests, duration, *latencies, errors = map(float, result[1].split())
+    cpu = (server.cpu_seconds() - before) / max(requests, 1) * 1e6
+    quantiles = {name: value / 1000 for name, value in zip(("p50_ms", "p95_ms", "p99_ms"), latencies, strict=True)}
+    return {"rps": requests / duration * 1e6, **quantiles, "cpu_us": cpu, "errors": errors}
 
-    mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE), folder / "mlflow")
 
-
-def measure(servers: list[Server], connections: Sequence[int], rounds: int, seconds: int, folder: Path) -> list[Any]:
-    """Return, by number of connections and server, the medians over the rounds and the share of the floor."""
-    scripts = {}
-    for i, server in enumerate(servers):
-        body, scripts[server.port] = folder / f"body{i}.json", folder / f"post{i}.lua"
-        body.write_text(json.dumps(server.contestant.body))
-        scripts[server.port].write_text(SCRIPT.format(body=body, kind="application/json"))
-        server.load(16, 1, scripts[server.port])  # warm up
+def measure_requests(calls: Calls, connections: Sequence[int], rounds: int, seconds: int) -> list[dict[str, Any]]:
+    """Return a row for each number of connections and server: medians over the rounds."""
+    for call in calls.values():
+        call(16, 1)  # warm up
     table = []
     for count in connections:
-        runs = [[server.load(count, seconds, scripts[server.port]) for server in servers] for _ in range(rounds)]
-        for i, server in enumerate(servers):
-            medians = {key: statistics.median(run[i][key] for run in runs) for key in runs[0][i]}
-            share = statistics.median(run[i]["rps"] / run[0]["rps"] for run in runs)
-            table.append({"name": server.contestant.name, "connections": count, "of_floor": share} | medians)
+        runs = [{name: call(count, seconds) for name, call in calls.items()} for _ in range(rounds)]
+        for name in calls:
+            medians = {key: statistics.median(run[name][key] for run in runs) for key in runs[0][name]}
+            share = statistics.median(run[name]["rps"] / run[FLOOR]["rps"] for run in runs)
+            table.append({"name": name, "connections": count, "of_floor": share, **medians})
     return table
 
 
-def show(table: list[dict[str, Any]], servers: list[Server]) -> None:
-    """Print what was measured."""
-    print(tabulate(table, headers="keys", floatfmt=("", "", ".2f", ".0f", ".1f", ".1f", ".1f", ".0f", ".0f")))
-    for server in servers:
-        print(f"{server.contestant.name}: ready in {server.start_seconds:.2f} s, {server.resident_mb():.0f} MB")
+def batches_of(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, int]]:
+    """Return media type, body and number of rows of a batch in each format; of one that is too large, half the rows."""
+    table = pa.Table.from_pylist([Request.model_validate(row).model_dump() for row in rows])
+    stream = io.BytesIO()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    sent = rows
+    while len(body := json.dumps({ROWS: sent}).encode()) > MAX_BODIES[BATCH_PATH]:
+        sent = sent[: len(sent) // 2]
+    return {"JSON": (JSON, body, len(sent)), "Arrow": (MEDIA_TYPE, stream.getvalue(), len(rows))}
 
 
-def require() -> None:
-    """Exit with one error line if a program is missing."""
+def measure_batches(
+    servers: dict[str, Server], sizes: Sequence[int], rounds: int, seconds: int
+) -> list[dict[str, Any]]:
+    """Return, by size and contestant, rows per second and the share of `Booster.predict`: medians over the rounds."""
+    model = load_model()
+    golden = [item["request"] for item in model.manifest["golden"]]
+    booster, reader = lightgbm.Booster(model_file=BUNDLE_DIR / bundle.MODEL_FILE), TypeAdapter(list[Request])
+    table = []
+    for size in sizes:
+        rows = (golden * (size // len(golden) + 1))[:size]
+        text = json.dumps(rows).encode()
+        features = compute(columns(reader.validate_json(text)), model.lookups)
+        calls: dict[str, Callable[[], float]] = {
+            "Booster.predict": partial(_call, partial(booster.predict, features, num_threads=1), size, seconds),
+            "Pydantic alone": partial(_call, partial(reader.validate_json, text), size, seconds),
+        }
+        for kind, batch in batches_of(rows).items():
+            calls |= {f"{kind}, {name}": partial(_send, server, batch, seconds) for name, server in servers.items()}
+        runs = [{name: call() for name, call in calls.items()} for _ in range(rounds)]
+        for name in calls:
+            speed = statistics.median(run[name] for run in runs)
+            share = statistics.median(run[name] / run["Booster.predict"] for run in runs)
+            table.append({"rows": size, "name": name, "rows/s": speed, "of_booster": share})
+    return table
+
+
+def _call(function: Callable[[], Any], rows: int, seconds: int) -> float:
+    function()
+    started, calls = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        function()
+        calls += 1
+    return rows * calls / (time.perf_counter() - started)
+
+
+def _send(server: Server, batch: tuple[str, bytes, int], seconds: int) -> float:
+    kind, body, rows = batch
+    found = load(server, BATCH_PATH, kind, body, BATCH_CONNECTIONS, seconds)
+    if found["errors"]:
+        raise ServingFailed(f"{found['errors']:.0f} batches of {rows} rows failed ({kind}).")
+    return rows * found["rps"]
+
+
+def measure_starts(folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """Return the seconds until `on-time model serve` is ready, with the model from the cache and from the registry."""
+    variables = {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/start.db", "ONTIME_API_KEYS": "", "ONTIME_BAKED_MODEL": ""}
+    caches = {"from the registry": "none", "from the cache": str(folder / "served")}
+    seconds: dict[str, list[float]] = {name: [] for name in caches}
+    for _ in range(rounds + 1):  # the first round fills the cache
+        for name, cache in caches.items():
+            with running(
+                "ops.cli model serve --port {port}", "/readyz", ONTIME_MODEL_CACHE=cache, **variables
+            ) as server:
+                seconds[name].append(server.start_seconds)
+    return [{"name": f"model serve, {name}", "ready_s": statistics.median(seconds[name][1:])} for name in caches]
+
+
+def run(seconds: int, rounds: int, connections: Sequence[int], sizes: Sequence[int], without_mlflow: bool) -> None:
+    """Measure, print the tables and write build/bench/serving.json; raise ServingFailed if requests failed."""
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:
-            sys.exit(f"error: {program} is not installed (Debian: apt install wrk util-linux).")
-
-
-def run(seconds: int, rounds: int, connections: Sequence[int], without_mlflow: bool) -> None:
-    """Measure, print a table and write build/bench/serving.json; exit with 1 if it failed more than the baseline."""
-    require()
-    with tempfile.TemporaryDirectory() as name:
+            raise ServingFailed(f"{program} is not installed (Debian: apt install wrk util-linux).")
+    os.sched_setaffinity(0, {CLIENT_CORE})
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        chosen = contestants(folder)
-        if without_mlflow:
-            chosen.pop()
-        else:
-            save_for_mlflow(folder)
-        with ExitStack() as stack:
-            servers = [stack.enter_context(contestant.running()) for contestant in chosen]
-            table = measure(servers, connections, rounds, seconds, folder)
-            show(table, servers)
-            starts = {server.contestant.name: server.start_seconds for server in servers}
-            memory = {server.contestant.name: server.resident_mb() for server in servers}
+        started: list[dict[str, Any]] = []
+        if not without_mlflow:
+            started = measure_starts(folder, rounds)
+        calls, servers = Calls(), dict[str, Server]()
+        for each in contestants(folder, not without_mlflow):
+            server = stack.enter_context(running(each.module, each.ready, SERVER_CORE, **each.environment))
+            started.append({"name": each.name, "ready_s": server.start_seconds})
+            calls[each.name] = partial(load, server, each.path, JSON, json.dumps(each.body).encode())
+            servers[each.name] = server
+        requests = measure_requests(calls, connections, rounds, seconds)
+        print(tabulate(requests, headers="keys", floatfmt=("", "", ".2f", ".0f", ".1f", ".1f", ".1f", ".0f", ".0f")))
+        services = {name: server for name, server in servers.items() if name.startswith("service")}
+        for row in started[-len(servers) :]:
+            row["memory_mb"] = servers[row["name"]].resident_mb()
+        batches = measure_batches(services, sizes, rounds, seconds)
+        print("\n" + tabulate(batches, headers="keys", floatfmt=("", "", ".0f", ".2f")))
+        for row in started[-len(servers) :]:
+            row["after_batches_mb"] = servers[row["name"]].resident_mb()
+        print("\n" + tabulate(started, headers="keys", floatfmt=("", ".2f", ".0f", ".0f")))
     OUT_FILE.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT_FILE, {"table": table, "start_seconds": starts, "resident_mb": memory})
-    floor, ours = (sum(row["errors"] for row in table if row["name"] == each.name) for each in chosen[:2])
-    if ours > floor:
-        sys.exit(f"error: the service failed {ours:.0f} requests, the floor {floor:.0f}.")
+    write_json(OUT_FILE, {"requests": requests, "batches": batches, "start": started})
+    floor, *failed = (sum(row["errors"] for row in requests if row["name"] == name) for name in (FLOOR, *services))
+    if max(failed) > floor:
+        raise ServingFailed(f"the service failed {max(failed):.0f} requests, the floor {floor:.0f}.")

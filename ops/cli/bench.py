@@ -12,45 +12,28 @@ from ops.cli.base import COUNT, CallerPath, Group, Several
 group = Group()
 
 
-@group.verb("on-time bench serving --seconds 2 --connections 16 --without-mlflow")
+@group.verb("on-time bench serving --seconds 2 --connections 16 --rows 1000 --without-mlflow")
 @click.option("--seconds", type=COUNT, default=5, help="Duration of each measurement.")
 @click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 @click.option("--connections", type=COUNT, multiple=True, default=(1, 16, 64, 256), help="May be repeated.")
-@click.option("--without-mlflow", is_flag=True, help="Omit `mlflow models serve`.")
-def serving(seconds: int, rounds: int, connections: tuple[int, ...], without_mlflow: bool) -> None:
-    """Compare the service with an empty FastAPI endpoint and `mlflow models serve` (about 5 minutes)."""
+@click.option("--rows", type=COUNT, multiple=True, default=(1, 100, 10_000), help="Rows of a batch; may be repeated.")
+@click.option("--without-mlflow", is_flag=True, help="Omit `mlflow models serve`, and starts from the registry.")
+def serving(
+    seconds: int, rounds: int, connections: tuple[int, ...], rows: tuple[int, ...], without_mlflow: bool
+) -> None:
+    """Measure requests beside an empty FastAPI endpoint, batches, starts and memory of the service (10 minutes)."""
     from ops.bench import serving as servers
 
-    servers.run(seconds, rounds, connections, without_mlflow)
-
-
-@group.verb("on-time bench batches --seconds 1 --rows 1000 --rows 10000")
-@click.option("--seconds", type=COUNT, default=2, help="Duration of each measurement.")
-@click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
-@click.option("--rows", type=COUNT, multiple=True, default=(1, 100, 1000, 10_000), help="May be repeated.")
-def batches(seconds: int, rounds: int, rows: tuple[int, ...]) -> None:
-    """Measure batches with and without the journal beside `Booster.predict` and Pydantic alone (about 5 minutes)."""
-    from ops.bench import batches as measured
-
-    measured.run(seconds, rounds, rows)
+    servers.run(seconds, rounds, connections, rows, without_mlflow)
 
 
 @group.verb("on-time bench request")
-@click.option("--rounds", type=COUNT, default=5, help="Number of measurements; the median is reported.")
+@click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 def request(rounds: int) -> None:
-    """Measure the parts of one prediction and what the journal takes, microseconds of one core."""
+    """Measure the parts of one prediction, in microseconds of one core."""
     from ops.bench import request as measured
 
     click.echo(measured.run(rounds))
-
-
-@group.verb("on-time bench start --rounds 5")
-@click.option("--rounds", type=COUNT, default=5, help="Number of measurements; the median is reported.")
-def start(rounds: int) -> None:
-    """Measure `on-time model serve` until its first prediction, with the model from the cache and from the registry."""
-    from ops.bench import start as starts
-
-    click.echo(starts.compare(rounds))
 
 
 @group.verb("on-time bench scoring --files 1 --files 3")

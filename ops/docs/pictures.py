@@ -1,4 +1,4 @@
-"""`on-time ci pictures`: the pictures of the documentation, taken from the running product in the machine's Chromium."""
+"""`on-time ci pictures`: the pictures of the documentation, taken from the running product by Chromium."""
 
 import json
 import shutil

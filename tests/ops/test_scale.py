@@ -161,8 +161,8 @@ def test_a_stage_runs_on_the_day_of_the_newest_data(tmp_path: Path) -> None:
 def test_the_cost_per_row_is_compared_within_a_mode() -> None:
     base = {"factor": 1, "mode": "a", "µs/row": 2.0}
     table: list[dict[str, Any]] = [base, {"factor": 1, "mode": "b"}, base | {"factor": 3, "µs/row": 3.0}]
-    scale.compare(table)
+    scale.add_ratio(table)
     assert table[-1]["ratio"] == 1.5
     table.append({"factor": 3, "mode": "b", "µs/row": 3.0})
-    scale.compare(table)
+    scale.add_ratio(table)
     assert "ratio" not in table[-1]
