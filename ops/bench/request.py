@@ -78,7 +78,7 @@ async def measure(folder: Path, rounds: int) -> list[tuple[str, float]]:
         statuses.append(message.get("status", 200))
 
     journal = f"sqlite:///{folder}/journal.db"
-    app = create_app(Settings(baked_model=str(bake(folder)), journal_url=journal, journal_queue=CALLS * rounds))
+    app = create_app(Settings(baked_model=bake(folder), journal_url=journal, journal_queue=CALLS * rounds))
     respond = FastPath(app)
     async with app.router.lifespan_context(app):
         while app.state.served is None:

@@ -119,7 +119,17 @@ def load(server: Server, path: str, kind: str, content: bytes, connections: int,
         body, script = Path(name, "body"), Path(name, "post.lua")
         body.write_bytes(content)
         script.write_text(SCRIPT.format(body=body, kind=kind), encoding="utf-8")
-        command = ["taskset", "-c", str(CLIENT_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script]
+        command = [
+            "taskset",
+            "-c",
+            str(CLIENT_CORE),
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "-s",
+            str(script),
+        ]
         done = subprocess.run([*command, f"{server.address}{path}"], capture_output=True, text=True, check=True)
     result = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
     if result is None:

@@ -1,4 +1,4 @@
-"""MkDocs' hooks: pages and links from outside docs/, the values of the parameters, and scripts from this site alone."""
+"""MkDocs' hooks: pages and links from outside docs/, and scripts from this site alone."""
 
 import hashlib
 import os
@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-
-from ops.docs import reference
 
 PAGES = {"CONTRIBUTING.md": "contributing.md", "reports/model_card.md": "model-card.md"}
 """Documents outside docs/ that are pages too."""
@@ -49,10 +47,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: object) -> str:
-    """Turn links to files outside docs/ into links to their page or the repository; add the parameters' values."""
+    """Turn links to files outside docs/ into links to their page or the repository."""
     name = page.file.src_uri
-    if name == "reference/parameters.md":
-        markdown = reference.with_values(markdown)
     source = next((path for path, target in PAGES.items() if target == name), f"docs/{name}")
     return LINK.sub(lambda link: link[1] + _target(link[2], source, name, config) + link[3], markdown)
 
