@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 
@@ -46,8 +45,6 @@ def expected(err: Exception) -> OnTimeError | None:
 def run(main: Callable[[], None]) -> None:
     """Run a command; on an expected error, print one line to stderr and exit with its code; after Ctrl-C, with 130."""
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         environment.apply()
         main()
     except KeyboardInterrupt:

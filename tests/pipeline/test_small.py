@@ -42,14 +42,6 @@ def test_a_changed_byte_in_the_data_stops_before_anything_is_made(changing: Clon
     assert path.read_bytes() != original
 
 
-def test_mlflow_unreachable_names_the_address_and_the_way_without(small: Clone) -> None:
-    uri = "http://127.0.0.1:9"
-    done = small.run("python", "-m", "stages.featurize", check=False, MLFLOW_TRACKING_URI=uri)
-    assert done.returncode == 1
-    assert uri in done.stderr and "env -u MLFLOW_TRACKING_URI make repro" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.long
 def test_a_stage_that_fails_is_a_failed_run_and_reports_its_error_alone(changing: Clone) -> None:
     set_param(changing, "featurize", "reference_rows", 10**9)
@@ -62,12 +54,6 @@ def test_a_stage_that_fails_is_a_failed_run_and_reports_its_error_alone(changing
     newest = client.search_runs([experiment.experiment_id], max_results=1)[0]
     assert (newest.data.tags[tracking.STAGE_TAG], newest.info.status) == ("featurize", "FAILED")
     assert newest.data.params["reference_rows"] == str(10**9)
-
-
-@pytest.mark.parametrize("stage", ["validate", "featurize", "train", "evaluate"])
-def test_a_stage_that_computes_imports_neither_mlflow_nor_evidently(small: Clone, stage: str) -> None:
-    loaded = small.run("python", "-c", f"import sys, stages.{stage}; print(*sys.modules)").stdout.split()
-    assert f"stages.{stage}" in loaded and not {"mlflow", "evidently"} & set(loaded)
 
 
 def test_a_wrong_parameter_stops_with_its_name(changing: Clone) -> None:
