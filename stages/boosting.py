@@ -67,7 +67,7 @@ class Source:
     def files(cls, name: str) -> Self:
         """Return the rows of a folder of features."""
         facts = [pd.read_parquet(path, columns=[DAY, GROUP, TARGET, KEY]) for path in frames.files(name)]
-        reads = [partial(_features, path) for path in frames.files(name)]
+        reads = [partial(read_features, path) for path in frames.files(name)]
         return cls(pd.concat(facts, ignore_index=True), reads, [len(part) for part in facts])
 
     @classmethod
@@ -97,7 +97,8 @@ class Source:
         return np.concatenate([part.features() for part in self.parts(rows)])
 
 
-def _features(path: Path) -> Floats:
+def read_features(path: Path) -> Floats:
+    """Return the features of a file, shape (n, k)."""
     return matrix(pd.read_parquet(path, columns=list(FEATURE_NAMES)))
 
 
@@ -122,10 +123,16 @@ def data_seed(seed: int) -> int:
     return ((214013 * seed + 2531011) % 2**32 >> 16 & 0x7FFF) % 32767
 
 
-def dropout(rows: int, p: TrainParams) -> dict[str, Mask]:
-    """Return in which rows each group of `group_dropout` is masked: a seeded share."""
-    rng = np.random.default_rng(p.seed)
-    return {group: rng.random(rows) < share for group, share in p.group_dropout.items()}
+def dropout(total: int, p: TrainParams, first: int = 0, count: int | None = None) -> dict[str, Mask]:
+    """Return in which rows each group of `group_dropout` is masked: a seeded share of `total` rows.
+
+    With `count`, only the masks of so many rows from row `first` on: the same as in all of them.
+    """
+    masks = {}
+    for number, (group, share) in enumerate(p.group_dropout.items()):
+        drawn = np.random.PCG64(p.seed).advance(number * total + first)
+        masks[group] = np.random.Generator(drawn).random(total if count is None else count) < share
+    return masks
 
 
 def dataset(parts: Sequence[Part], target: Targets, names: Iterable[str] = FEATURE_NAMES) -> lightgbm.Dataset:

@@ -15,13 +15,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.api import cpus
-from app.environment import LOOPBACK
 from app.errors import OnTimeError
 
 ADDRESS = "RAY_ADDRESS"
 ANSWER_SECONDS = 10
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""The start of a gRPC connection, which Ray answers at once; `ray.init` waits for minutes if nothing answers."""
 OBJECT_STORE_BYTES = 300_000_000
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,9 +26,9 @@ SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns about GPUs
 }
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """The setting by which all processes of Ray listen on 127.0.0.1 only, and connect there."""
-OWN_SETTINGS = ALONE | {  # of a cluster of this machine alone
+OWN_SETTINGS = LOOPBACK_ONLY | {  # of a cluster of this machine alone
     "RAY_agent_register_timeout_ms": "120000",  # on a busy machine, 30 s are too few
     "RAY_worker_niceness": "0",  # not 15, as the worker of a command is no background job
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
@@ -48,17 +45,21 @@ def cluster(workers: int = 0) -> Iterator[int]:
     Yields the number of workers: `workers`, or by default the processors of the cluster or of this machine.
     """
     address = os.environ.get(ADDRESS, "")
-    os.environ |= SETTINGS | (_reached(address) if address else OWN_SETTINGS)
+    if address:
+        _check(address)
+    os.environ |= SETTINGS | ({} if address else OWN_SETTINGS)
     ray = installed()
     with tempfile.TemporaryDirectory(prefix="on-time-ray-", ignore_cleanup_errors=True) as scratch:
-        local = {
-            "num_cpus": workers or cpus.available(),
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": scratch,
-        }
+        options: dict[str, Any] = {}
+        if not address:
+            options = {
+                "num_cpus": workers or cpus.available(),
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "_temp_dir": scratch,
+            }
         try:
-            _start(ray, address, {} if address else local)
+            _connect(ray, address, options)
             yield _enough(ray, workers)
         finally:
             ray.shutdown()
@@ -73,38 +74,15 @@ def installed() -> Any:
     return ray
 
 
-def _reached(address: str) -> dict[str, str]:
-    """Return the settings with which Ray reaches an address; raise OnTimeError unless something answers there.
-
-    Ray replaces 127.0.0.1 by the machine's own address, where a cluster of this machine alone does not listen.
-    """
+def _check(address: str) -> None:
+    """Raise OnTimeError unless something listens at an address: `ray.init` would wait for minutes."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         raise OnTimeError(f"{ADDRESS} is {address}, must be HOST:PORT of a cluster, or unset to use this machine.")
     try:
-        _greet(host.strip("[]"), int(port))
-        if host not in LOOPBACK:
-            return {}
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except OSError as err:
         raise _silent(address, err.strerror or str(err)) from err
-    try:
-        _greet(_own_address(), int(port))
-        return {}
-    except OSError:
-        return ALONE
-
-
-def _greet(host: str, port: int) -> None:
-    with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
-        connection.sendall(GREETING)
-        connection.recv(1)
-
-
-def _own_address() -> str:
-    """Return the address from which this machine reaches others, as Ray finds it; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("8.8.8.8", 53))
-        return str(probe.getsockname()[0])
 
 
 def _silent(address: str, reason: str) -> OnTimeError:
@@ -114,17 +92,19 @@ def _silent(address: str, reason: str) -> OnTimeError:
     )
 
 
-def _start(ray: Any, address: str, options: dict[str, Any]) -> None:
+def _connect(ray: Any, address: str, options: dict[str, Any], retry: bool = True) -> None:
     for name in ("ray", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for last in (True,) if address else (False, False, True):  # Ray gives a new cluster 15 s, too few on a busy machine
-        try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
-            return
-        except Exception as err:  # pylint: disable=broad-exception-caught # Ray raises this class itself
-            reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
-            if last:
-                raise _silent(address, reason) if address else OnTimeError(f"Ray does not start: {reason}.") from err
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
+    except Exception as err:  # pylint: disable=broad-exception-caught # Ray raises this class itself
+        reason = (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
+        if address:
+            raise _silent(address, reason) from err
+        if not retry:
+            raise OnTimeError(f"Ray does not start: {reason}.") from err
+        # Ray gives a new cluster 15 s, too few on a busy machine.
+        _connect(ray, address, options, retry=False)
 
 
 def _enough(ray: Any, workers: int) -> int:

@@ -84,13 +84,13 @@ def write_on_ray(store: Store, lookups: Lookups, p: Params) -> list[Counts]:
     """Write the features of all partitions as `write_partition` does, a task of Ray for each."""
     task = partial(_task, lookups=lookups, p=p)
     with cluster() as workers:
-        rows = sorted(on_ray.results(task, len(store.partitions), workers), key=lambda row: int(row["place"]))
-    return [Counts(row["train"], row["positive"], row["test"]) for row in rows]
+        counts = dict(on_ray.results(task, len(store.partitions), workers))
+    return [counts[place] for place in range(len(store.partitions))]
 
 
-def _task(place: int, lookups: Lookups, p: Params) -> list[on_ray.Row]:
+def _task(place: int, lookups: Lookups, p: Params) -> tuple[int, Counts]:
     store = partitions.written(p.problem)
-    return [{"place": place} | write_partition(store, store.partitions[place], lookups, p)._asdict()]
+    return place, write_partition(store, store.partitions[place], lookups, p)
 
 
 def fit_lookups(store: Store, p: Params) -> Lookups:

@@ -1,4 +1,4 @@
-"""Scoring of files with Ray Data: a task for each part of a Parquet file, and for each whole file of another format.
+"""Scoring of files on Ray: a task for each part of a Parquet file, and for each whole file of another format.
 
 The parts and receipts are those of the engine `local`, byte for byte; Ray repeats a task whose process has ended.
 """
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,19 +35,6 @@ class Item(NamedTuple):
     open: bool
 
 
-class Inline(Executor):
-    """Predicts in this process."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the function."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as err:  # pylint: disable=broad-exception-caught # it is raised by `result`
-            future.set_exception(err)
-        return future
-
-
 def score(job: Job, threshold: float, report: Report = Report()) -> Total:
     """Score all input files as `ops.scoring.score.score` does, on a Ray cluster."""
     started, total = time.monotonic(), Total()
@@ -67,12 +53,11 @@ def score(job: Job, threshold: float, report: Report = Report()) -> Total:
 
         content = ray.put({path.name: path.read_bytes() for path in job.folder.iterdir()})
         task = partial(_task, items=items, job=job._replace(workers=1), threshold=threshold, content=content)
-        for row in on_ray.results(task, len(items), workers):
-            seconds = row.pop("seconds")
-            part = Part(**row)
-            total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
-            report.rows(part.rows)
-            report.part(part, part.rows / seconds)
+        for written in on_ray.results(task, len(items), workers):
+            for part, seconds in written:
+                total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
+                report.rows(part.rows)
+                report.part(part, part.rows / seconds)
     return total._replace(seconds=time.monotonic() - started)
 
 
@@ -88,8 +73,8 @@ def _items(target: Target, system: fs.FileSystem, file: Input) -> tuple[list[Par
     return [part for part in receipts if part], [Item(file, i, last=i == count - 1, open=False) for i in missing]
 
 
-def _task(number: int, items: list[Item], job: Job, threshold: float, content: Any) -> list[on_ray.Row]:
-    """Write what one task writes, and return its receipts."""
+def _task(number: int, items: list[Item], job: Job, threshold: float, content: Any) -> list[tuple[Part, float]]:
+    """Write what one task writes, and return its receipts, each with its seconds."""
     import ray
 
     if Worker.bundle is None:
@@ -100,6 +85,7 @@ def _task(number: int, items: list[Item], job: Job, threshold: float, content: A
     file, place, last, is_open = items[number]
     system, _ = located(job.source)
     read = blocks(system, file.path, place * PART_ROWS)
-    read = read if is_open else islice(read, PART_ROWS // BLOCK_ROWS)
-    written = parts(job, Target(job, threshold), Inline(), read, file, place, last)
-    return [part._asdict() | {"seconds": seconds} for part, seconds in written]
+    if not is_open:
+        read = islice(read, PART_ROWS // BLOCK_ROWS)
+    with ThreadPoolExecutor(1) as pool:
+        return list(parts(job, Target(job, threshold), pool, read, file, place, last))
