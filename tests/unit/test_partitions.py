@@ -28,14 +28,21 @@ def real_params() -> Params:
     return params.load(ROOT / "params.yaml")
 
 
+@pytest.fixture(scope="module", name="cut")
+def few_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tables with a part of the flights."""
+    folder = tmp_path_factory.mktemp("cut") / "data"
+    shutil.copytree(ROOT / "data", folder, ignore=shutil.ignore_patterns(ADDED))
+    header, *rows = (folder / "flights.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "flights.csv").write_text(header + "".join(rows[::EVERY]), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(name="folder")
-def few_flights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of tables with a part of the flights, which is the present folder's data."""
-    shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns(ADDED))
-    flights = pd.read_csv(tmp_path / "data/flights.csv", dtype=str, keep_default_na=False)
-    flights[::EVERY].to_csv(tmp_path / "data/flights.csv", index=False)
+def own_folder(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of those tables, which is the present folder's data."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "data"
+    return Path(shutil.copytree(cut, tmp_path / "data"))
 
 
 def same(found: Tables, expected: Tables) -> None:

@@ -36,7 +36,7 @@ def test_a_process_that_ignores_sigterm_is_killed_with_what_it_has_started(monke
     ("code", "seconds", "message"),
     [
         ("print('hello'); raise SystemExit(3)", 60, "ended with 3 before 200 from http://127.0.0.1:9/(.|\n)*hello"),
-        ("import time; print('hello', flush=True); time.sleep(60)", 5, "not within 5 s: 200 from (.|\n)*hello"),
+        ("import time; print('hello', flush=True); time.sleep(60)", 2, "not within 2 s: 200 from (.|\n)*hello"),
     ],
 )
 def test_a_server_that_does_not_come_up_fails_with_its_output(code: str, seconds: float, message: str) -> None:
