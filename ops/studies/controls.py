@@ -72,7 +72,7 @@ class Workshop:
 
     def write(self, folder: Path, booster: lightgbm.Booster, **facts: Any) -> None:
         """Write a bundle with the champion's facts, some of them changed."""
-        kept = {"threshold", "lookups", "training_data_sha256", "reference_sha256"}
+        kept = {"threshold", "lookups", "training_data_sha256", "reference_sha256", "rows"}
         requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(booster, {k: v for k, v in self.champion.manifest.items() if k in kept} | facts, requests, folder)
         shutil.copy(BUNDLE_DIR / model.REFERENCE_FILE, folder)

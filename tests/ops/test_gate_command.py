@@ -106,7 +106,7 @@ def test_command_ends_with_3(repository: Path) -> None:
 
 def test_loosened_policy_is_shown() -> None:
     path = Path("params.yaml")
-    path.write_text(path.read_text().replace("roc_auc: 0.70", "roc_auc: 0.60"))
+    path.write_text(path.read_text(encoding="utf-8").replace("roc_auc: 0.70", "roc_auc: 0.60"), encoding="utf-8")
     assert "`gate.floors.roc_auc`: 0.7 → 0.6" in judge().comment
 
 
@@ -117,17 +117,17 @@ def test_unknown_base_is_an_error() -> None:
 
 @pytest.mark.parametrize("path", [*PROJECT, Path("dvc.yaml")])
 def test_conflict_marker_is_named(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:1], "<<<<<<< HEAD", *lines[1:], ">>>>>>> main"]))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:1], "<<<<<<< HEAD", *lines[1:], ">>>>>>> main"]), encoding="utf-8")
     with pytest.raises(FileInvalid, match=f"^{path}:2: conflict marker"):
         judge()
 
 
 def test_conflict_marker_in_the_base_is_named(repository: Path) -> None:
-    text = METRICS_FILE.read_text()
-    METRICS_FILE.write_text(text + ">>>>>>> main\n")
+    text = METRICS_FILE.read_text(encoding="utf-8")
+    METRICS_FILE.write_text(text + ">>>>>>> main\n", encoding="utf-8")
     commit(repository, "A conflict that was committed")
-    METRICS_FILE.write_text(text)
+    METRICS_FILE.write_text(text, encoding="utf-8")
     with pytest.raises(FileInvalid, match=f":{METRICS_FILE}:.*make gate BASE="):
         judge("HEAD")
 
