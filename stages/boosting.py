@@ -149,7 +149,7 @@ def fit(
     """
     rows = np.ones(len(source.facts), dtype=bool) if rows is None else rows
     data = dataset(source.parts(rows, dropout(int(rows.sum()), p)), source.target[rows])
-    with progress.bar(label, lambda: p.rounds) as advance:
+    with progress.progress_bar(label, lambda: p.rounds) as advance:
         callbacks: list[Any] = [lambda _: advance(1)]
         if curve is not None:
             callbacks.append(lightgbm.record_evaluation(curve))

@@ -241,9 +241,9 @@ class Check:
             elif rule.table in self.store.undated:
                 self._add(apply_rule(rule, self.store.undated, self.p), self.store.undated)
         names = []
-        for table in COLUMNS:
+        for table, columns in COLUMNS.items():
             names += [f"{table}.rows", f"{table}.columns"]
-            names += [f"{table}.{column}{kind}" for kind in ("", ".missing") for column in COLUMNS[table]]
+            names += [f"{table}.{column}{kind}" for kind in ("", ".missing") for column in columns]
         names += [rule.name for rule in RULES if self.sound]
         return [self._tallies[name] for name in names if name in self._tallies]
 

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def bar(label: str, count: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, count: Callable[[], int | None]) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with a number of finished steps; only a terminal shows them, and needs their `count`."""
     with Progress(
         *Progress.get_default_columns(),
@@ -35,7 +35,7 @@ def track(items: Iterable[Item], label: str, total: int | None = None, lines: bo
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    with bar(label, lambda: total) as advance:
+    with progress_bar(label, lambda: total) as advance:
         for done, item in enumerate(items, 1):
             yield item
             advance(1)

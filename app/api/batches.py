@@ -1,6 +1,6 @@
 """Bodies of batches: JSON by rows or by columns, read by Pydantic, and Arrow streams.
 
-A body is read as a whole. Only if that fails, Pydantic validates it row by row, so that its errors are bounded and named.
+A body is read as a whole. Only if that fails, Pydantic validates it row by row, so that its errors are bounded.
 """
 
 from __future__ import annotations

@@ -203,8 +203,8 @@ def api() -> str:
             for status, body in bodies.items():
                 for media, content in body.get("content", {}).items():
                     statuses.setdefault((f"`{media}`", words(content.get("schema", {}))), []).append(status)
-            rows = [(", ".join(names), *content) for content, names in statuses.items()]
-            parts.append(table("status media content", rows))
+            answers = [(", ".join(names), *content) for content, names in statuses.items()]
+            parts.append(table("status media content", answers))
             fields = [
                 (f"`{p['name']}`", words(p["schema"]), p.get("description", ""))
                 for p in operation.get("parameters", [])

@@ -53,7 +53,7 @@ def score(
             found = download.find(uri, NAME, alias)
         known = download.export(found, "" if number else alias, uri, folder)
         threshold = version.load(folder, "baked").bundle.threshold
-        advance = stack.enter_context(progress.bar(ROWS, partial(files.count, source)))
+        advance = stack.enter_context(progress.progress_bar(ROWS, partial(files.count, source)))
         total = run(Job(source, target, known, folder, tolerated, workers), threshold, report=Shown(advance))
     rate = f" in {total.seconds:.1f} s, {total.rows / total.seconds:,.0f} a second" if total.rows else ""
     before = f" {total.known:,} were there before." if total.known else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ops.release.audit import IGNORED_FILE, AuditFailed, Ignored, ignored, find_problems
+from ops.release.audit import IGNORED_FILE, AuditFailed, Ignored, find_problems, ignored
 
 TODAY, LATER = date(2026, 11, 23), date(2026, 11, 24)
 CLEAN = {"name": "numpy", "version": "2.4.6", "vulns": []}

@@ -202,7 +202,7 @@ def damaged(rng: random.Random, whole: bytes) -> bytes:
     return bytes(body[: rng.choice([len(body), len(body), rng.randrange(len(body))])])
 
 
-@pytest.mark.parametrize("count", [2000, pytest.param(60_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [2000, pytest.param(60_000, marks=pytest.mark.nightly)])
 def test_a_damaged_stream_is_refused_or_read(count: int, risks: Risks) -> None:
     rng, streams = random.Random(count), [writer(ROWS[:20]) for writer in WRITERS.values()]
     read = 0

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from stages.progress import bar, track
+from stages.progress import progress_bar, track
 from tests.conftest import ROOT
 
 CODE = """
-from stages.progress import bar, track
+from stages.progress import progress_bar, track
 assert list(track(iter("abc"), "letters", 3)) == ["a", "b", "c"]
-with bar("cards", lambda: 1200) as advance:
+with progress_bar("cards", lambda: 1200) as advance:
     advance(700)
     print("printed")
     advance(500)
@@ -25,7 +25,7 @@ with bar("cards", lambda: 1200) as advance:
 def test_a_line_per_step_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(range(2), "models")) == [0, 1]
     assert list(track(range(2), "silent", lines=False)) == [0, 1]
-    with bar("cards", lambda: pytest.fail("counted for a bar that is not shown")) as advance:
+    with progress_bar("cards", lambda: pytest.fail("counted for a bar that is not shown")) as advance:
         advance(2)
     out, err = capsys.readouterr()
     assert (out, err) == ("", "models: 1 of 2\nmodels: 2 of 2\n")
