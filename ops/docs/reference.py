@@ -213,14 +213,14 @@ def api() -> str:
     parts.append("## Schemas")
     for name, schema in contract["components"]["schemas"].items():
         required = schema.get("required", [])
-        rows = [
+        described = [
             (f"`{field}`", words(of), "yes" if field in required else "no", of.get("description", ""))
             for field, of in schema.get("properties", {}).items()
         ]
         parts += [
             f"### {name}",
             schema.get("description", ""),
-            table("field type required meaning", rows) if rows else words(schema),
+            table("field type required meaning", described) if described else words(schema),
         ]
     return page("API", "openapi.json", *filter(None, parts))
 
