@@ -14,8 +14,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from app.errors import ModelUnavailable
 from app.interface import EXAMPLE
-from app.model.evaluation import EVALUATION_FILE, MOST_BYTES
-from app.registry import download
+from app.model import evaluation
+from app.model.evaluation import EVALUATION_FILE
 from app.registry import version as registry
 from ops.registry import commands
 from tests.support.promotion import NAME, Bench, record_of
@@ -66,14 +66,14 @@ def test_evaluation_of_another_bundle_is_left_out(bench: Bench, evaluate: Evalua
     assert registry.load(tmp_path / "copy", "baked").evaluation is None
 
 
-@pytest.mark.parametrize("size", [1, MOST_BYTES])
-def test_too_large_evaluation_is_not_downloaded(
-    size: int, bench: Bench, evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_too_large_evaluation_is_left_out(
+    bench: Bench, evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate("equal")
-    monkeypatch.setattr(download, "MOST_BYTES", size)
     commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
-    assert (tmp_path / "copy" / EVALUATION_FILE).exists() is (size > 1)
+    assert registry.load(tmp_path / "copy", "baked").evaluation is not None
+    monkeypatch.setattr(evaluation, "MOST_BYTES", 1)
+    assert registry.load(tmp_path / "copy", "baked").evaluation is None
 
 
 def test_export_without_a_training_run(bench: Bench, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
