@@ -50,9 +50,12 @@ class BatchBody(Body):
 
     def whole(self, body: bytes) -> Received:
         """Read JSON that is valid, of bounded size; otherwise raise ValueError."""
-        if body.count(b"{") > MAX_OBJECTS or body.count(b",") > MAX_VALUES:
+        objects, commas = body.count(b"{"), body.count(b",")
+        if objects > MAX_OBJECTS or commas > MAX_VALUES:
             raise ValueError("the body has too many values")
         if not _BY_COLUMN.match(body):
+            if commas > len(self._known) * objects:
+                raise ValueError("the body has more keys than the schema")
             requests = self.validate_json(body).rows
             return Received([columns(requests)], requests, body)
         value = from_json(body)

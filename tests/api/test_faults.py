@@ -119,7 +119,8 @@ def test_a_killed_worker_takes_only_its_own_requests(baked: Path) -> None:
         wait_for("whichever worker answers, the count is the same", lambda: len(counted()) == 1)
         # The killed worker loses what it has not counted yet; what it had in hand may be counted and not received.
         assert counted_before[0] + after.answers[200] <= counted().pop() <= total + load.connections
-        assert service.metric("model_ready") == 1 and service.metric("http_requests_in_progress") == 0
+        wait_for("the new worker is ready", lambda: service.metric("model_ready") == 1)
+        assert service.metric("http_requests_in_progress") == 0
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
