@@ -16,8 +16,13 @@ from uvicorn.supervisors import Multiprocess
 from app import environment
 from app.api import cpus
 from app.environment import EnvironmentInvalid
+from app.errors import OnTimeError
 from app.logs import configuration
-from app.settings import WORKERS_FOLDER, Settings
+
+try:
+    from app.settings import WORKERS_FOLDER, Settings
+except OnTimeError as missing:  # the problem lacks a name
+    sys.exit(f"error: {missing}")
 
 
 def main() -> None:

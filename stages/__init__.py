@@ -4,13 +4,17 @@ import sys
 import zoneinfo
 from types import TracebackType
 
+from app.errors import OnTimeError
+
 zoneinfo.reset_tzpath(to=())  # time zones come from the locked tzdata package, never from the operating system
 
 
-def _without_interrupts(kind: type[BaseException], err: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
+def _report(kind: type[BaseException], err: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(err, OnTimeError):
+        print(f"error: {err}", file=sys.stderr)
+    elif not isinstance(err, KeyboardInterrupt):
         sys.__excepthook__(kind, err, trace)
 
 
-if sys.argv[0] == "-m":  # `python -m stages.train`: no traceback for Ctrl-C during its imports, which take seconds
-    sys.excepthook = _without_interrupts
+if sys.argv[0] == "-m":  # `python -m stages.train`: no traceback for expected errors and Ctrl-C during its imports
+    sys.excepthook = _report
