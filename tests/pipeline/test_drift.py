@@ -80,6 +80,7 @@ def test_window_takes_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
     code = """
 import json, pathlib, time
 from ops.monitoring.drift import page as report
+from ops.studies import drift as study
 reference, _ = study.reference_of()
 assert reference.psi_limits and reference.score_limit  # computed once for a model, not for each window
 (window,) = study.resampled(reference, 1, 10_000)
