@@ -20,6 +20,8 @@ from tests.support.processes import until, wait_for
 from tests.support.service import Service, started
 from tests.support.wire import REQUEST, Load, exchange, request
 
+pytestmark = pytest.mark.long
+
 
 @contextmanager
 def serving(baked: Path, **settings: object) -> Iterator[Service]:

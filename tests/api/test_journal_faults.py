@@ -21,6 +21,8 @@ from tests.support.journal import written
 from tests.support.processes import started, wait_for
 from tests.support.service import Service, Start, Traffic
 
+pytestmark = pytest.mark.long
+
 
 def assert_kept(service: Service, url: str, ids: set[str]) -> None:
     """Assert that these predictions are in the journal."""

@@ -7,10 +7,13 @@ import signal
 import sys
 
 import psutil
+import pytest
 
 from tests.conftest import Clone
 from tests.pipeline.conftest import executed, set_param
 from tests.support.processes import Program, free_port, started, wait_for
+
+pytestmark = pytest.mark.long
 
 REPRO = [sys.executable, "-m", "ops.cli", "model", "repro"]
 MANY = 100_000
