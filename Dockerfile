@@ -27,12 +27,12 @@ RUN python -m venv --without-pip /opt/venv \
 # pyarrow without what Arrow streams do not need: 64 MB. Its core is linked to libraries that it does not call for them;
 # empty ones replace these. libarrow_compute stays: it has symbols of a C++ runtime that is newer than Debian's.
 FROM packages AS lean
-RUN cd /opt/venv/lib/python3.11/site-packages/pyarrow \
- && rm -rf include src includes parquet interchange *.pyx *.pxd *.pxi _*.so libarrow_flight* libarrow_python_* \
+WORKDIR /opt/venv/lib/python3.11/site-packages/pyarrow
+RUN rm -rf include src includes parquet interchange ./*.pyx ./*.pxd ./*.pxi _*.so libarrow_flight* libarrow_python_* \
  && find . -name 'libarrow_python.so*' ! -name '*.so.????' -delete \
  && as -o /tmp/empty.o /dev/null \
- && for library in libarrow_acero libarrow_dataset libarrow_substrait libparquet; do \
-      name=$(basename $library.so.*) && ld -shared -soname $name -o $name /tmp/empty.o || exit 1; \
+ && for library in libarrow_acero.so.* libarrow_dataset.so.* libarrow_substrait.so.* libparquet.so.*; do \
+      ld -shared -soname "$library" -o "$library" /tmp/empty.o || exit 1; \
     done
 
 # The code and the model. The build fails if the model does not match the registry or its golden requests.
