@@ -39,6 +39,8 @@ OUT_FILE = Path("build/bench/serving.json")
 SERVER_CORE = ("taskset", "-c", "0")
 CLIENT_CORE = 1
 BATCH_PATH = "/predict/batch"
+WRK_TIMEOUT = "30"
+"""Seconds."""
 BATCH_CONNECTIONS = 2
 """So that the service never waits for a batch."""
 JSON = "application/json"
@@ -94,6 +96,7 @@ def contestants(folder: Path, with_mlflow: bool) -> list[Contestant]:
     """Return the floor, the service with everything on and without journal, and MLflow's server, on build/bundle."""
     baked = bake(folder)
     variables = {"ONTIME_BAKED_MODEL": str(baked), "MLFLOW_TRACKING_URI": "", "ONTIME_JOURNAL_URL": "none"}
+    variables["ONTIME_REQUEST_SECONDS"] = WRK_TIMEOUT  # a batch takes long on a busy machine
     journal = variables | {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"}
     floor = "uvicorn ops.bench.empty_app:app --port {port} --no-access-log --log-level warning"
     chosen = [
@@ -127,6 +130,8 @@ def load(server: Server, path: str, kind: str, content: bytes, connections: int,
             "-t1",
             f"-c{connections}",
             f"-d{seconds}s",
+            "--timeout",
+            f"{WRK_TIMEOUT}s",
             "-s",
             str(script),
         ]
