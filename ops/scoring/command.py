@@ -40,6 +40,8 @@ def score(
 ) -> str:
     """Score files with a version, by default the one with the alias, and return what was done."""
     uri = tracking.tracking_uri()
+    for path in files.hidden(source):
+        print(f"{path}: left out, as its name or its folder's begins with . or _", file=sys.stderr)
     with ExitStack() as stack:
         run: Callable[..., Total] = on_ray.score
         if engine == "local":  # the processes start while the version is looked for
@@ -58,6 +60,6 @@ def score(
     rate = f" in {total.seconds:.1f} s, {total.rows / total.seconds:,.0f} a second" if total.rows else ""
     before = f" {total.known:,} were there before." if total.known else ""
     return (
-        f"{total.rows:,} {ROWS} scored with version {known.version} of {known.name}{rate}; {total.rejected:,} rejected."
+        f"{total.rows - total.rejected:,} {ROWS} scored with version {known.version} of {known.name}{rate}; {total.rejected:,} rejected."
         f"{before} The predictions are in {target}."
     )

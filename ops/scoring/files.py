@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -12,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv, fs
 
-from app.columns.batches import MAX_ROWS, RECORD
-from app.columns.fields import Field, Record
+from app.columns.batches import MAX_ROWS
 from app.errors import OnTimeError
 
 BLOCK_ROWS = MAX_ROWS
@@ -22,7 +20,10 @@ MOST_PARTS = 4
 """Parts of a block that are left as they are."""
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".arrow", ".feather", ".arrows")
 STREAMED = ".arrows"
-_CSV_TYPES = {"number": pa.float64(), "integer": pa.int64(), "flag": pa.bool_()}
+HIDDEN = (".", "_")
+"""First characters of files and folders that are left out: Spark's _temporary and _SUCCESS, macOS' ._ files."""
+ADDED_COLUMNS = ("row", "probability", "alert")
+"""Columns of the output, which an input must not have."""
 
 
 class InputInvalid(OnTimeError):
@@ -47,28 +48,52 @@ def located(address: str) -> tuple[fs.FileSystem, str]:
 
 
 def inputs(system: fs.FileSystem, path: str) -> list[Input]:
-    """Return the input files at a path, a file or a folder, in the order of their names."""
+    """Return the input files at a path, a file or a folder, in the order of their names.
+
+    Raises InputInvalid for a file that cannot be read, so that none is skipped.
+    """
     info = system.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise InputInvalid(f"{path} does not exist.")
     if info.type == fs.FileType.File:
         return [_input(info, PurePosixPath(path).parent)]
+    folder = PurePosixPath(path)
     listed = system.get_file_info(fs.FileSelector(path, recursive=True))
-    found = [_input(one, PurePosixPath(path)) for one in listed if one.is_file and one.path.endswith(SUFFIXES)]
+    found = [_input(one, folder) for one in listed if one.is_file and not is_hidden(one.path, folder)]
     if not found:
         raise InputInvalid(f"{path} has no file that ends with {', '.join(SUFFIXES)}.")
     names = [one.name for one in found]
-    if twice := {name for name in names if names.count(name) > 1}:
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
         raise InputInvalid(f"{path} has two files named {min(twice)}, whose predictions would have one name.")
     return sorted(found)
 
 
+def is_hidden(path: str, folder: PurePosixPath) -> bool:
+    """Return whether a file, or a folder that it is in, has the name of a hidden or temporary one."""
+    return any(part.startswith(HIDDEN) for part in PurePosixPath(path).relative_to(folder).parts)
+
+
+def hidden(address: str) -> list[str]:
+    """Return the hidden and temporary files below an address, which are not scored."""
+    system, path = located(address)
+    if system.get_file_info(path).type != fs.FileType.Directory:
+        return []
+    listed = system.get_file_info(fs.FileSelector(path, recursive=True))
+    return sorted(one.path for one in listed if one.is_file and is_hidden(one.path, PurePosixPath(path)))
+
+
 def _input(info: fs.FileInfo, folder: PurePosixPath) -> Input:
-    suffix = next((one for one in SUFFIXES if info.path.endswith(one)), None)
+    suffix = next((one for one in SUFFIXES if info.path.lower().endswith(one)), None)
     if suffix is None:
-        raise InputInvalid(f"{info.path} does not end with {', '.join(SUFFIXES)}.")
-    name = str(PurePosixPath(info.path).relative_to(folder)).removesuffix(suffix)
+        raise InputInvalid(f"{info.path} does not end with {', '.join(SUFFIXES)}: move it out of the input.")
+    name = str(PurePosixPath(info.path).relative_to(folder))[: -len(suffix)]
     return Input(name, info.path, info.size, info.mtime.isoformat() if info.mtime else "")
+
+
+def is_csv(path: str) -> bool:
+    """Return whether a file is CSV, whose cells are text."""
+    return path.lower().endswith((".csv", ".csv.gz"))
 
 
 @contextmanager
@@ -89,11 +114,22 @@ def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.Ta
     Rows that are skipped in Parquet are not decoded, as far as they are whole row groups.
     """
     with reading(path), system.open_input_file(path) as file:
-        if path.endswith(".parquet"):
+        if path.lower().endswith(".parquet"):
             parts = _parquet(file, skipped)
         else:
-            parts = _skipped(_csv(file, path) if ".csv" in path.rpartition("/")[2] else _arrow(file, path), skipped)
-        yield from _resized(parts)
+            parts = _skipped(_csv(file, path) if is_csv(path) else _arrow(file, path), skipped)
+        for block in _resized(parts):
+            _check_names(block.schema.names, path)
+            yield block
+
+
+def _check_names(names: list[str], path: str) -> None:
+    """Raise InputInvalid for a column name that is given twice, or is one of the output."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InputInvalid(f"{path} has two columns named {name}: rename one.")
+        if name in ADDED_COLUMNS:
+            raise InputInvalid(f"{path} has a column named {name}, as the output has: rename it.")
 
 
 def count(address: str) -> int | None:
@@ -101,7 +137,7 @@ def count(address: str) -> int | None:
     system, path = located(address)
     rows = 0
     for one in inputs(system, path):
-        if not one.path.endswith(".parquet"):
+        if not one.path.lower().endswith(".parquet"):
             return None
         with reading(one.path), system.open_input_file(one.path) as opened:
             rows += pq.read_metadata(opened).num_rows
@@ -119,41 +155,21 @@ def _parquet(file: Any, skipped: int) -> Iterator[pa.RecordBatch]:
 
 
 def _csv(file: Any, path: str) -> Iterator[pa.RecordBatch]:
-    fields = RECORD.fields if RECORD else {}
-    types = {name: _CSV_TYPES.get(field.kind, pa.string()) for name, field in fields.items()}
-    content = pa.CompressedInputStream(file, "gzip") if path.endswith(".gz") else file
-    options = csv.ConvertOptions(column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False)
-    for part in csv.open_csv(content, convert_options=options):
-        yield _nested(part, fields)
-
-
-def _nested(part: pa.RecordBatch, fields: dict[str, Field]) -> pa.RecordBatch:
-    """Return a block with lists and structs in place of their JSON."""
-    for i, name in enumerate(part.schema.names):
-        if name in fields and fields[name].kind in ("list", "record"):
-            try:
-                values = [None if text is None else json.loads(text) for text in part.column(i).to_pylist()]
-            except ValueError as err:
-                raise InputInvalid(f"column {name} is not JSON: {err}") from err
-            part = part.set_column(i, name, pa.array(values, _type(fields[name])))
-    return part
-
-
-def _type(field: Field | Record) -> pa.DataType:
-    """Return the Arrow type of a nested field, so that a block without values has it too."""
-    if isinstance(field, Record):
-        return pa.struct({name: _type(one) for name, one in field.fields.items()})
-    if field.kind == "list":
-        assert field.item is not None
-        return pa.list_(_type(field.item))
-    if field.kind == "record":
-        assert field.item is not None
-        return _type(field.item)
-    return _CSV_TYPES.get(field.kind, pa.string())
+    """Yield the rows of CSV as text; only an empty cell without quotes is missing."""
+    gzipped = path.lower().endswith(".gz")
+    names = csv.open_csv(pa.CompressedInputStream(file, "gzip") if gzipped else file).schema.names
+    file.seek(0)
+    options = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    yield from csv.open_csv(pa.CompressedInputStream(file, "gzip") if gzipped else file, convert_options=options)
 
 
 def _arrow(file: Any, path: str) -> Iterator[pa.RecordBatch]:
-    if path.endswith(STREAMED):
+    if path.lower().endswith(STREAMED):
         yield from pa.ipc.open_stream(file)
     else:
         opened = pa.ipc.open_file(file)

@@ -63,7 +63,7 @@ def score(job: Job, threshold: float, report: Report = Report()) -> Total:
 
 def _items(target: Target, system: fs.FileSystem, file: Input) -> tuple[list[Part], list[Item]]:
     """Return the complete parts of a file, and what is missing."""
-    if not file.path.endswith(".parquet"):
+    if not file.path.lower().endswith(".parquet"):
         known = target.known(file)
         return known, [] if known and known[-1].last else [Item(file, len(known), last=True, open=True)]
     with reading(file.path), system.open_input_file(file.path) as opened:

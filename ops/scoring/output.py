@@ -71,6 +71,11 @@ class Target:
     def __init__(self, job: Job, threshold: float) -> None:
         self.job, self.threshold = job, threshold
         self.system, self.path = located(job.target)
+        source_system, source = located(job.source)
+        if source_system == self.system and f"{self.path}/".startswith(f"{source}/"):
+            raise OutputInvalid(
+                f"{self.path} is in the input {source}, which a second call would read: name another folder."
+            )
 
     def place(self, file: Input, number: int, suffix: str = ".parquet") -> str:
         """Return the path of a part, or with another suffix that of a file beside it."""
@@ -132,6 +137,7 @@ class Writer:
         with self.target.writing(self.target.place(self.file, self.number)) as sink:
             self._sink = sink
             yield
+            self._check_rejected(self.first + self.rows)  # of the file so far
             self._flush()
             (self._parquet or pq.ParquetWriter(sink, EMPTY)).close()
 
@@ -140,7 +146,7 @@ class Writer:
         first = self.first + self.rows
         self.rejected += listed(scored.rejected, block, first)
         self.rows += block.num_rows
-        self._check_rejected()
+        self._check_rejected(max(self.rows, BLOCK_ROWS))
         columns = {"row": pa.array(np.arange(first, first + block.num_rows))}
         columns |= {name: block.column(name) for name in block.schema.names if name not in FIELDS}
         columns["probability"] = pa.array(scored.probabilities)
@@ -150,9 +156,10 @@ class Writer:
         if len(self._blocks) == GROUP_BLOCKS:
             self._flush()
 
-    def _check_rejected(self) -> None:
+    def _check_rejected(self, rows: int) -> None:
+        """Raise TooManyRejected if more are rejected than is tolerated of this number of rows."""
         tolerated = self.target.job.tolerated
-        if len(self.rejected) <= tolerated * max(self.rows, BLOCK_ROWS):
+        if len(self.rejected) <= tolerated * rows:
             return
         first = self.rejected[0]
         raise TooManyRejected(

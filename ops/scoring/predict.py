@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute as arrow_compute
+from pydantic import ValidationError
 
 from app.api.batches import BATCH
 from app.api.bodies import Invalid
-from app.columns.batches import COLUMNS
+from app.columns.arrays import mismatches
+from app.columns.batches import COLUMNS, RECORD
+from app.columns.fields import Field, Record
 from app.features import Floats
-from app.interface import Request, compute
+from app.interface import Request, columns, compute
 from app.model.bundle import Bundle, predict
 from app.registry.version import load
 
 FIELDS = tuple(Request.model_fields)
 _PLACE = re.compile(rf"{COLUMNS}\.(\w+)\.(\d+)(.*)")
+_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?$"
+"""Times of which Arrow and the request's schema accept the same."""
 
 
 class BlockInvalid(Exception):
@@ -48,12 +55,19 @@ class Worker:
         return cls.bundle
 
     @classmethod
-    def score(cls, folder: Path, block: bytes, rows: int, most: int) -> Scored:
+    def score(cls, folder: Path, block: bytes, rows: int, most: int, text: bool = False) -> Scored:
         """Return the predictions of a block, an Arrow stream; raise BlockInvalid if its columns do not fit.
 
-        `folder` has the model. Rows that the schema rejects are left out; of more than `most`, only some are listed.
+        `folder` has the model; `text` is whether the cells are those of CSV. Rows that the schema rejects are left out;
+        of more than `most`, only some are listed.
         """
         bundle, kept, rejected = cls.start(folder), np.arange(rows), dict[int, list[str]]()
+        if text:
+            cells = pa.ipc.open_stream(block).read_all()
+            try:
+                block = stream(typed(cells))
+            except NotTyped:
+                return _scored_by_row(cells, bundle)
         risks = np.full(rows, np.nan)
         while len(kept):
             try:
@@ -69,6 +83,63 @@ class Worker:
             risks[kept] = predict(bundle.booster, np.concatenate(parts))
             break
         return Scored(risks, rejected)
+
+
+class NotTyped(Exception):
+    """A block of CSV in which the schema may refuse a cell, or accepts one that Arrow does not."""
+
+
+def typed(cells: pa.Table) -> pa.Table:
+    """Return the columns of CSV with the types of the request's schema; raise NotTyped if a cell may not fit."""
+    if RECORD is None:
+        raise NotTyped
+    names = [name for name in cells.schema.names if name in RECORD.fields]
+    return pa.table({name: _typed(cells.column(name), name, RECORD.fields[name]) for name in names})
+
+
+def _typed(cells: pa.ChunkedArray, name: str, field: Field) -> Any:
+    if field.kind == "text":
+        return cells
+    if field.kind == "time" and arrow_compute.all(arrow_compute.match_substring_regex(cells, _TIME)).as_py() is False:
+        raise NotTyped
+    try:
+        if field.item is None:
+            return cells.cast(field.arrow())
+        found = pa.array([None if cell is None else json.loads(cell) for cell in cells.to_pylist()])
+    except (pa.ArrowException, ValueError) as err:  # also of JSON
+        raise NotTyped from err
+    if any(mismatches(Record({name: field}, False), [pa.field(name, found.type)])):
+        raise NotTyped
+    return found
+
+
+def _scored_by_row(cells: pa.Table, bundle: Bundle) -> Scored:
+    """Return the predictions of a block of CSV whose rows the request's schema judges one by one."""
+    risks, rejected = np.full(cells.num_rows, np.nan), dict[int, list[str]]()
+    validate = Request.model_validate if RECORD else Request.model_validate_strings
+    requests = {}
+    for i, row in enumerate(cells.to_pylist()):
+        values = {name: _value(name, cell) for name, cell in row.items() if cell is not None}
+        try:
+            requests[i] = validate(values)
+        except ValidationError as err:
+            found = [(".".join(map(str, one["loc"])) or "row", one["msg"]) for one in err.errors()]
+            rejected[i] = [f"{place}: {text.removeprefix('Value error, ')}" for place, text in found]
+    if requests:
+        features = compute(columns(list(requests.values())), bundle.lookups)
+        risks[list(requests)] = predict(bundle.booster, features)
+    return Scored(risks, rejected)
+
+
+def _value(name: str, cell: str) -> Any:
+    """Return a cell of CSV as JSON has it; as text if it is not of the field's kind, so that the schema refuses it."""
+    field = RECORD.fields.get(name) if RECORD else None
+    if field is None or field.kind in ("text", "time"):
+        return cell
+    try:
+        return pa.scalar(cell).cast(field.arrow()).as_py() if field.item is None else json.loads(cell)
+    except (pa.ArrowException, ValueError):
+        return cell
 
 
 def _by_row(err: Invalid) -> dict[int, list[str]]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from app.errors import OnTimeError
-from ops.scoring.files import Input, InputInvalid, blocks, inputs, located
+from ops.scoring.files import Input, InputInvalid, blocks, inputs, is_csv, located
 from ops.scoring.output import PART_ROWS, Job, Part, Target, Writer
 from ops.scoring.predict import FIELDS, BlockInvalid, Scored, Worker, stream
 
@@ -120,7 +120,8 @@ def _results(job: Job, pool: Executor, read: Iterator[pa.Table], file: Input) ->
         for block in islice(read, count):
             fields = [name for name in block.schema.names if name in FIELDS]
             given = stream(block.select(fields))
-            waiting.append((block, pool.submit(Worker.score, job.folder, given, block.num_rows, most)))
+            scored = pool.submit(Worker.score, job.folder, given, block.num_rows, most, is_csv(file.path))
+            waiting.append((block, scored))
 
     submit(AHEAD * job.workers)
     while waiting:

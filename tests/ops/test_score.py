@@ -209,11 +209,7 @@ def test_invalid_rows_are_set_apart_with_their_reasons(score: Callable[..., scor
     assert total.rejected == 3
     found = predicted(tmp_path / "out")["row"].to_pylist()
     assert sorted(set(range(len(ROWS))) - set(found)) == [7, 260, 261]
-    lines = [
-        json.loads(line)
-        for path in sorted((tmp_path / "out").glob("*.rejected.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+    lines = rejects(tmp_path / "out")
     assert [(line["row"], line["reasons"][0].partition(":")[0]) for line in lines] == [
         (7, "dest"),
         (260, "dest"),
@@ -232,6 +228,91 @@ def test_more_invalid_rows_than_tolerated_are_refused(score: Callable[..., scori
     assert set(written(tmp_path / "out")) >= {"a-00000.parquet", "a-00000.json"}
     assert not (tmp_path / "out/a-00001.parquet").exists()
     assert score(tmp_path / "a.parquet", tmp_path / "out", tolerated=0.9).rejected == 40
+
+
+HEAD = "carrier,origin,dest,scheduled_departure,scheduled_arrival"
+CELLS = "UA,EWR,SFO,2013-07-01T18:15:00,2013-07-01T21:29:00"
+
+
+def rejects(target: Path) -> list[dict[str, Any]]:
+    """Return the rejected rows of a folder."""
+    files_of_rejects = sorted(target.rglob("*.rejected.jsonl"))
+    return [json.loads(line) for path in files_of_rejects for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_other_columns_of_csv_stay_text(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+    lines = ["zip,long,code,flag", "00501,9223372036854775809,1e5,true", "01010,0,NA,false", ',"",,1']
+    rows = [f"{line},{CELLS if i else HEAD}" for i, line in enumerate(lines)]
+    (tmp_path / "a.CSV").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert score(tmp_path / "a.CSV", tmp_path / "out").rejected == 0
+    found = predicted(tmp_path / "out").select(["zip", "long", "code", "flag"]).to_pylist()
+    assert [tuple(row.values()) for row in found] == [
+        ("00501", "9223372036854775809", "1e5", "true"),
+        ("01010", "0", "NA", "false"),
+        (None, "", None, "1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad", "reason"),
+    [
+        ("flight_number", "12", "UA12", "flight_number: Input should be"),
+        ("flight_number", "12", "1.5", "flight_number: Input should be"),
+        ("weather", '"[{""temperature_f"": 70.0}]"', '"[{""temperature_f"": 70.0"', "weather: Input should be a valid"),
+        ("weather", '"[{""temperature_f"": 70.0}]"', '"[{""temperature_f"": ""x""}]"', "weather.0.temperature_f: "),
+        ("weather", '"[{""temperature_f"": 70.0}]"', '"[{""temp"": 70.0}]"', "weather.0.temp: Extra inputs"),
+        ("flight_number", "12", "9" * 30, "flight_number: Input should be"),
+    ],
+    ids=["text", "fraction", "JSON", "nested text", "unknown key", "huge"],
+)
+def test_bad_cell_of_csv_rejects_its_row(
+    score: Callable[..., scoring.Total], tmp_path: Path, column: str, good: str, bad: str, reason: str
+) -> None:
+    lines = [f"{CELLS},{bad if i == 107 else good}" for i in range(PART)]
+    (tmp_path / "a.csv").write_text("\n".join([f"{HEAD},{column}", *lines]) + "\n", encoding="utf-8")
+    assert score(tmp_path / "a.csv", tmp_path / "out").rejected == 1
+    (row,) = rejects(tmp_path / "out")
+    assert (row["row"], len(row["reasons"])) == (107, 1) and row["reasons"][0].startswith(reason)
+    assert len(set(predicted(tmp_path / "out")["probability"].to_pylist())) == 1
+
+
+def test_code_na_of_csv_is_a_text(score: Callable[..., scoring.Total], bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEAD}\n{CELLS.replace('UA', 'NA')}\n", encoding="utf-8")
+    assert score(tmp_path / "a.csv", tmp_path / "out").rejected == 0
+    request = Request.model_validate(dict(zip(HEAD.split(","), CELLS.replace("UA", "NA").split(","), strict=True)))
+    assert predicted(tmp_path / "out")["probability"].to_pylist() == bundle.probabilities([request]).tolist()
+
+
+def test_few_rows_have_the_limit_too(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+    lines = [HEAD, *[CELLS.replace("SFO", "San Francisco")] * 9]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(TooManyRejected, match="9 of 9 rows"):
+        score(tmp_path / "a.csv", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_no_file_is_skipped_silently(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+    for name in ("in/FEB.CSV", "in/_temporary/0/part.csv", "in/._FEB.CSV", "in/_SUCCESS"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{HEAD}\n{CELLS}\n", encoding="utf-8")
+    assert score(tmp_path / "in", tmp_path / "out").rows == 1
+    assert [Path(path).name for path in files.hidden(str(tmp_path / "in"))] == ["._FEB.CSV", "_SUCCESS", "part.csv"]
+    (tmp_path / "in/mar.pq").touch()
+    with pytest.raises(InputInvalid, match="mar.pq does not end with"):
+        score(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("names", ["x,x", "row,y"])
+def test_names_that_clash_are_refused(score: Callable[..., scoring.Total], tmp_path: Path, names: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEAD},{names}\n{CELLS},1,2\n", encoding="utf-8")
+    with pytest.raises(InputInvalid, match=f"named {names[0]}.*rename"):
+        score(tmp_path / "a.csv", tmp_path / "out")
+
+
+def test_output_in_the_input_is_refused(score: Callable[..., scoring.Total], source: Path) -> None:
+    for target in (source, source / "out"):
+        with pytest.raises(OutputInvalid, match="name another folder"):
+            score(source, target)
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.999])
@@ -298,7 +379,6 @@ def test_a_full_disk_is_named_and_the_next_call_works(
 
 def test_a_folder_without_tables_is_named(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "notes.txt").touch()
     with pytest.raises(InputInvalid, match=r"has no file that ends with \.parquet"):
         score(tmp_path / "in", tmp_path / "out")
     with pytest.raises(InputInvalid, match="does not exist"):
