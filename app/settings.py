@@ -175,6 +175,8 @@ class Settings(Inherited):
             return ""
         if not re.match(JOURNAL, value):
             raise ValueError("must be sqlite:///file.db or postgresql://user@host/database, or none")
+        if value.startswith("sqlite") and (value.endswith("://") or ":memory:" in value):
+            raise ValueError("must name a file, sqlite:///file.db: a journal in memory is lost with the process")
         return value
 
     @field_validator("api_keys", mode="before")

@@ -10,8 +10,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def _has_time(value: Any) -> Any:
-    """Reject a date, which Pydantic would take for its midnight."""
-    if isinstance(value, str) and len(value) <= len("2024-07-01"):
+    """Reject a number, a date, which Pydantic would take for its midnight, and the hour 24."""
+    text = value if isinstance(value, str) else ""
+    if isinstance(value, int | float) or 0 < len(text) <= len("2024-07-01") or text[11:13] == "24":
         raise ValueError("must be a date and a time of day, for example 2024-07-01T18:15:00")
     return value
 

@@ -76,6 +76,11 @@ def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) ->
     """Predict the test rows file by file: as they are, in each scenario, and without each group of features."""
     facts, slices_, found = [], [], []
     groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
+    names = [MODEL, LOGISTIC, *(f"without {group}" for group in groups), *scenarios]
+    if len(set(names)) < len(names):
+        raise DataInvalid(
+            f"the scenarios {', '.join(scenarios)} must not be named like {', '.join(names[: -len(scenarios)])}."
+        )
     for path in frames.files("test"):
         frame = pd.read_parquet(path)
         intact = matrix(frame)
@@ -95,7 +100,13 @@ def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) ->
 
 
 def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """Return arrays by name, of all files; a slice that a file lacks has none of its rows."""
+    sizes = [len(next(iter(part.values()), ())) for part in parts]
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: np.concatenate([part.get(name, np.zeros(n, bool)) for part, n in zip(parts, sizes, strict=True)])
+        for name in names
+    }
 
 
 def slices(frame: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bool_]]:

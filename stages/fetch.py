@@ -38,7 +38,8 @@ def verify_present(directory: Path, p: DataParams) -> None:
             raise DataInvalid(
                 f"{path} is not one of the files that params.yaml lists under data; it would change the data's digest. "
                 + (
-                    "An interrupted `on-time data add`, or another branch, left it: `on-time data status` removes it."
+                    "An interrupted `on-time data add`, or another branch, left it: the next `on-time data add` sets "
+                    "it aside."
                     if name.startswith(f"{ADDED}/")
                     else f"Move it out of {directory}/, or add its rows by `on-time data add`."
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys; raise ValueError for NaN and infinities."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a text file in one step, so that a process that is killed leaves the old one or the new one."""
+    written = path.with_name(f".{path.name}.new")
+    with written.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    written.replace(path)
 
 
 def finite(value: Any) -> Any:

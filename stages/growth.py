@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,13 @@ class Arrival:
     """The first rule that a row breaks; missing for others."""
     repeated: int = 0
     known: int = 0
-    corrections: list[str] = field(default_factory=list)
+    corrected: dict[Any, str] = field(default_factory=dict)
+    """What changes, by the position of a row that corrects a known one."""
+
+    @property
+    def corrections(self) -> list[str]:
+        """Return what changes in known rows."""
+        return list(self.corrected.values())
 
     @property
     def quarantined(self) -> pd.DataFrame:
@@ -51,6 +58,7 @@ class Arrival:
             return
         self.rule.loc[broken] = rule
         self.typed = self.typed.drop(index=broken)
+        self.corrected = {row: change for row, change in self.corrected.items() if row not in broken}
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def compare(known: pd.DataFrame, arrival: Arrival, keys: list[str], corrects: bo
     for i in np.flatnonzero(differs.any(axis=1)):
         key = " ".join(f"{name}={after.loc[i, name]}" for name in keys)
         changes = ", ".join(f"{c} {before.loc[i, c]} -> {after.loc[i, c]}" for c in differs.columns[differs.loc[i]])
-        arrival.corrections.append(f"{key}: {changes}")
+        arrival.corrected[arrival.typed.index[old][i]] = f"{key}: {changes}"
     arrival.known = int((~differs.any(axis=1)).sum())
     arrival.typed = arrival.typed.drop(index=arrival.typed.index[old][~differs.any(axis=1)])
 
@@ -217,7 +225,7 @@ def _refuse_files(arrivals: dict[str, Arrival], most: float) -> None:
     if refused:
         raise DataInvalid(
             f"nothing was added: {'; '.join(refused)}. More than {most:.1%} of a file's rows "
-            "(growth.max_quarantined in params.yaml) are no single errors: correct the source."
+            "(growth.max_quarantined in params.yaml) are too many to be isolated errors: fix the source file."
         )
 
 

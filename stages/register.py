@@ -108,9 +108,12 @@ def evaluated() -> dict[str, Any]:
 
 
 def add_evaluation(client: MlflowClient, run_id: str) -> None:
-    """Log the evaluation to the training run, from which it is exported with the version; the first one stays."""
-    if evaluation.EVALUATION_FILE not in {file.path for file in client.list_artifacts(run_id)}:
-        client.log_dict(run_id, evaluated(), evaluation.EVALUATION_FILE)
+    """Log metrics and evaluation to the training run, from which they are exported with the version.
+
+    A later evaluation of the same bundle replaces them, as it replaces the version's tags.
+    """
+    client.log_artifact(run_id, str(METRICS_FILE))
+    client.log_dict(run_id, evaluated(), evaluation.EVALUATION_FILE)
 
 
 def main() -> None:

@@ -142,7 +142,7 @@ class FeaturizeParams(Section):
 class TrainParams(Section):
     """Model and threshold of `train`."""
 
-    rounds: Positive
+    rounds: Annotated[int, Field(ge=5)]
     group_dropout: dict[str, Share]
     fold_months: list[Annotated[int, Field(ge=1, le=12)]] | Positive
     threshold_rule: Literal["precision", "alert_share"]

@@ -6,8 +6,10 @@ uvicorn waits for the end of a head without a limit of time or size, and ignores
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections import deque
+from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -19,7 +21,16 @@ HEAD_BYTES = 64 << 10
 PIPELINED = 1000
 """Requests that may wait for their turn on a connection; uvicorn alone goes on reading them after each response."""
 _NOWHERE: Any = deque(maxlen=0)
-_TOO_LONG = STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"
+
+
+def problem(status: int, detail: str) -> bytes:
+    """Return a response, as bytes, to a request that cannot be parsed."""
+    body = json.dumps({"title": HTTPStatus(status).phrase, "status": status, "detail": detail}).encode()
+    head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[status] + head + body
+
+
+_TOO_LONG = problem(431, "The request line and headers are too long.")
 
 
 class Protocol(HttpToolsProtocol):
@@ -82,6 +93,11 @@ class Protocol(HttpToolsProtocol):
         """Stop the timer."""
         self._set_timer(False)
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that is not HTTP, as problem details."""
+        self.transport.write(problem(400, msg))
+        self.transport.close()
 
     def _set_timer(self, on: bool) -> None:
         if self._timer is not None:

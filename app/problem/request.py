@@ -10,8 +10,8 @@ from pydantic import ConfigDict, Field, model_validator
 from app.strict import LocalTime, Strict, impossible
 
 MAX_TRAVEL = timedelta(hours=24)
-FIRST_DEPARTURE = datetime(1987, 10, 1)
-"""The first month in which the US Department of Transportation recorded whether flights were on time."""
+FIRST_DEPARTURE = datetime(2012, 1, 1)
+"""The first day of the holidays and time zone offsets in the bundle (problem.years in params.yaml)."""
 SCHEDULED_AHEAD = timedelta(days=366)
 """Airlines publish schedules at most about a year ahead. The bound moves with the clock: past flights stay valid."""
 WEATHER_HOURS = 7
@@ -71,7 +71,7 @@ class Flight(Strict):
     origin: Literal["EWR", "JFK", "LGA"] = Field(description="Airport of departure, IATA code.")
     dest: str = Field(description="Airport of arrival, IATA code; an unknown one is allowed.", pattern=r"^[A-Z0-9]{3}$")
     scheduled_departure: LocalTime = Field(
-        description="Local clock time at the origin, ISO 8601 without offset; since October 1987, at most a year ahead."
+        description="Local clock time at the origin, ISO 8601 without offset; since 2012, at most a year ahead."
     )
     scheduled_arrival: LocalTime = Field(
         description="Local clock time at the destination, ISO 8601 without offset; within 24 hours after departure."

@@ -14,6 +14,8 @@ from typing import Any
 from app.errors import OnTimeError
 from stages.git import git
 
+EMAIL = "on-time@users.noreply.github.com"
+"""Author of the commits of a retraining."""
 MARKER = "<!-- on-time: report -->"
 LONGEST = 60_000  # characters; GitHub's limit is 65,536
 
@@ -121,17 +123,35 @@ def deployment(environment: str, version: str, image: str, why: str) -> str:
     return f"Recorded: {environment} runs model version {version}, {image}."
 
 
+def known_head(branch: str) -> str:
+    """Return the remote's head of a branch, empty if there is none; raise GitHubRefused for commits of others."""
+    line = git("ls-remote", "origin", f"refs/heads/{branch}")
+    if not line:
+        return ""
+    git("fetch", "--quiet", "origin", "main", branch)
+    authors = git("log", "--format=%ae", line.split()[0], "--not", "origin/main")
+    others = sorted(set(authors.split()) - {EMAIL})
+    if others:
+        raise GitHubRefused(
+            f"the branch {branch} has commits of {', '.join(others)}, which stay: merge or close its pull request, "
+            "and retrain again."
+        )
+    return line.split()[0]
+
+
 def propose(why: str) -> str:
     """Open a pull request with the changes of a retraining, or update the open one; main is not changed."""
     paths = ["dvc.lock", "data.dvc", "params.yaml", "reports"]
     if not git("status", "--porcelain", "--", *paths).strip():
         return "The pipeline gave the same model again: there is nothing to propose."
     branch = "retrain"
-    identity = ["-c", "user.name=on-time", "-c", "user.email=on-time@users.noreply.github.com"]
+    identity = ["-c", "user.name=on-time", "-c", f"user.email={EMAIL}"]
+    known = known_head(branch)
     git("checkout", "-B", branch)
     git("add", "--", *paths)
     git(*identity, "commit", "--message", f"Retrain the model\n\n{why}")
-    git("-c", "credential.helper=!gh auth git-credential", "push", "--force", "origin", f"HEAD:refs/heads/{branch}")
+    lease = f"--force-with-lease=refs/heads/{branch}:{known}"  # refused if somebody pushes meanwhile
+    git("-c", "credential.helper=!gh auth git-credential", "push", lease, "origin", f"HEAD:refs/heads/{branch}")
     report = Path("build/report/report.md").read_text(encoding="utf-8")[:LONGEST]
     body = {"body": f"Why: {why}\n\n{report}"}
     opened = api(f"pulls?state=open&head={setting('GITHUB_REPOSITORY').partition('/')[0]}:{branch}")

@@ -55,10 +55,12 @@ def add(files: tuple[Path, ...], inbox: str | None, from_journal: bool, since: d
     if since and not from_journal:
         raise click.UsageError("--since belongs to --from-journal.")
     with work.alone():
-        work.recover()
+        for left, place in work.recover().items():
+            click.echo(f"{left}: not in params.yaml, it is in {place} now", err=True)
         _complete()
         changed = False
-        if found := _journaled(since) if from_journal else [*files, *_collected(inbox)]:
+        found = _journaled(since) if from_journal else [*files, *_collected(inbox)]
+        if found:
             changed, report = work.add(found, corrects=not from_journal)
             click.echo(work.text(report))
         dvc("add", "--quiet", "data")  # also after an addition that was interrupted before this step
@@ -74,7 +76,12 @@ def add(files: tuple[Path, ...], inbox: str | None, from_journal: bool, since: d
 def _collected(url: str | None) -> list[Path]:
     from ops.data import inbox
 
-    return inbox.collect(url) if url else []
+    if not url:
+        return []
+    paths, left_out = inbox.collect(url)
+    for name in left_out:
+        click.echo(f"{name}: left out, as it is not named after a table", err=True)
+    return paths
 
 
 def _journaled(since: datetime | None) -> list[Path]:
@@ -88,14 +95,9 @@ def _journaled(since: datetime | None) -> list[Path]:
 @json_option
 def status(as_json: bool) -> None:
     """Show what is in data/: tables, periods, rows, gaps, additions, quarantine."""
-    from ops.data import add as work
     from ops.data import status as known
 
-    with work.alone():
-        for folder in work.recover():
-            click.echo(f"{folder}: removed, it is not in params.yaml", err=True)
-        _complete()
-        found = known.facts()
+    found = known.facts()
     if as_json:
         echo_json(found)
     else:

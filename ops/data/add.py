@@ -2,15 +2,16 @@
 
 An addition is a folder `data/added/NNNN` with one Parquet file per table (new rows and corrections), one CSV file per
 table with what was quarantined, and a report. params.yaml lists its files with their digests: a folder that is not
-listed was left by an interrupted addition and is removed by the next command.
+listed was left by an interrupted addition, or by another branch: the next addition sets it aside.
 """
 
 import fcntl
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from stages import fetch, growth, incoming, params
 from stages.errors import DataInvalid
-from stages.files import sha256, write_json
+from stages.files import replace_text, sha256, write_json
 from stages.params import Params
 from stages.raw import load_tables
 from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section
 
 WORK = Path("build/add")
 """Where an addition is prepared: in the file system of data/, and ignored by git."""
+ASIDE = Path("build/set-aside")
+"""Where folders of additions go that params.yaml does not list."""
 FOLDER = fetch.DATA_DIR / ADDED
 REPORT = "report.json"
 SHOWN = 5
@@ -43,15 +46,17 @@ def alone() -> Iterator[None]:
         yield
 
 
-def recover() -> list[str]:
-    """Remove what interrupted additions left; return the names of the folders in data/."""
+def recover() -> dict[Path, Path]:
+    """Set aside the additions in data/ that params.yaml does not list; return where each one is now."""
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     listed = {name.partition("/")[0] for name in load_section(DataParams, "data").added}
-    left = sorted(path for path in FOLDER.glob("*") if path.name not in listed)
-    for path in left:
-        shutil.rmtree(path)
-    return [str(path) for path in left]
+    moved = {}
+    for path in sorted(path for path in FOLDER.glob("*") if path.name not in listed):
+        ASIDE.mkdir(exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=ASIDE))
+        moved[path] = path.rename(place)
+    return moved
 
 
 def read(files: list[Path]) -> list[incoming.Incoming]:
@@ -119,12 +124,9 @@ def write_params(verdict: growth.Verdict, added: Path, path: Path = PARAMS_FILE)
         gaps = CommentedSeq([[str(day) for day in gap] for gap in coverage.gaps])
         gaps.fa.set_flow_style()
         content["problem"]["gaps"] = gaps
-    written = WORK / path.name
-    with written.open("w", encoding="utf-8") as file:
-        yaml.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    written.replace(path)
+    written = StringIO()
+    yaml.dump(content, written)
+    replace_text(path, written.getvalue())
 
 
 def add(files: list[Path], corrects: bool = True) -> tuple[bool, dict[str, Any]]:

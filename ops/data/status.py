@@ -11,6 +11,7 @@ from stages.raw import load_tables
 def facts() -> dict[str, Any]:
     """Return tables with periods and rows, gaps, and additions with their quarantine."""
     p: Params = params.load()
+    fetch.verify(fetch.DATA_DIR, p.data)
     tables = load_tables(fetch.DATA_DIR)
     return {
         "tables": {

@@ -25,6 +25,7 @@ from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, frames, git, params, progress, tracking
 from stages.boosting import Source
 from stages.decision import Check, Decision
+from stages.files import replace_text
 from stages.frames import LOOKUPS_FILE
 from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
@@ -219,7 +220,7 @@ def tune(trials: int, apply: bool) -> None:
     after = edited(before, changes)
     print("".join(difflib.unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", "proposed")))
     if apply:
-        PARAMS_FILE.write_text(after, encoding="utf-8")
+        replace_text(PARAMS_FILE, after)
         print("params.yaml is changed. `make repro` trains with it, `make gate` and `make promote` judge it.")
     else:
         print("`on-time model tune --apply` writes this, `make repro` trains with it.")

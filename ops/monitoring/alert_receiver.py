@@ -20,6 +20,8 @@ from pydantic_settings import SettingsConfigDict
 from app.settings import Inherited
 
 CHECK_SECONDS = 1.0
+COMMAND_SECONDS = 60.0
+"""Limit of the command that notifies people."""
 RESULTS = ("started", "busy", "done", "failed")
 
 log = logging.getLogger("ops.monitoring.alert_receiver")
@@ -102,7 +104,7 @@ class Receiver:
                 self.silent = True
                 log.critical("no Watchdog for %.0f s: no alert arrives", time.monotonic() - self.heard)
                 if self.settings.silence_command:
-                    await _run(self.settings.silence_command)
+                    await _run(self.settings.silence_command, COMMAND_SECONDS)
 
     def start_retraining(self, names: list[str]) -> str:
         """Start the command unless it runs; return `started` or `busy`."""
@@ -118,14 +120,21 @@ class Receiver:
         self.retrain.labels("failed" if code else "done").inc()
 
 
-async def _run(command: str) -> int:
-    """Run a command, its output among ours, and return its exit code; 127 when there is no such program."""
+async def _run(command: str, seconds: float | None = None) -> int:
+    """Run a command, its output among ours, and return its exit code; 127 when there is no such program.
+
+    After so many seconds it is killed.
+    """
     try:
         process = await asyncio.create_subprocess_exec(*shlex.split(command))
-    except OSError as err:
+    except (OSError, ValueError) as err:  # ValueError: a quote without its end
         log.error("%s: %s", command, err)
         return 127
-    code = await process.wait()
+    try:
+        code = await asyncio.wait_for(process.wait(), seconds)
+    except TimeoutError:
+        process.kill()
+        code = await process.wait()
     log.log(logging.ERROR if code else logging.INFO, "`%s` ended with %d", command, code)
     return code
 
@@ -161,7 +170,9 @@ def create_app(settings: ReceiverSettings) -> FastAPI:
 
     @app.post("/retrain", dependencies=guard)
     async def retrain(notification: Notification) -> dict[str, str]:
-        names = sorted({a.labels["alertname"] for a in notification.alerts if a.status == "firing"})
+        names = sorted(
+            {a.labels.get("alertname", "an alert without a name") for a in notification.alerts if a.status == "firing"}
+        )
         return {"result": receiver.start_retraining(names) if names else "resolved"}
 
     @app.get("/livez")

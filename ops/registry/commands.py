@@ -26,6 +26,7 @@ from app.model import bundle as model
 from app.model.evaluation import EVALUATION_FILE
 from app.registry import download
 from app.registry import version as registered
+from app.registry.address import without_password
 from app.registry.cache import Cache
 from app.registry.version import VERSION_FILE
 from app.settings import Settings
@@ -71,7 +72,7 @@ def find(client: MlflowClient, name: str, number: str | None, alias: str, comman
     version = production.by_number(client, name, number) if number else by_alias(client, name, alias)
     if version is None:
         wanted = f"version {number}" if number else f"version with the alias {alias}"
-        raise ModelUnavailable(f"{name} has no {wanted} in {tracking.tracking_uri()}; {command}.")
+        raise ModelUnavailable(f"{name} has no {wanted} in {without_password(tracking.tracking_uri())}; {command}.")
     return version
 
 

@@ -20,6 +20,7 @@ from app.errors import OnTimeError
 from app.model.served import Production
 from app.registry import download
 from app.registry import version as registered
+from app.registry.address import without_password
 from app.registry.version import DIGEST_TAG, PRODUCTION_TAG
 from stages import tracking
 
@@ -159,7 +160,7 @@ def changed(client: MlflowClient, name: str, made: dict[str, str]) -> str:
 
 def link(run_id: str) -> str:
     """Return the URL of a run in MLflow's UI."""
-    uri = tracking.tracking_uri()
+    uri = without_password(tracking.tracking_uri())
     base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     return f"{base}/#/experiments/{tracking.experiment_id()}/runs/{run_id}"
 

@@ -4,8 +4,10 @@ from mlflow.entities.model_registry import ModelVersion
 from tabulate import tabulate
 
 from app.interface import NAME
+from app.registry.address import without_password
 from ops.registry.production import PRODUCTION, STAGING, aliases
-from stages import git, register, tracked, tracking
+from stages import git, params, register, tracked, tracking
+from stages.decision import decide_floors
 from stages.files import EVALUATION_FILE, METRICS_FILE
 
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
@@ -31,14 +33,18 @@ def text(version: ModelVersion) -> str:
     named, number = aliases(tracking.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
     state = " and ".join(words) or f"registered (Staging is version {named.get(STAGING, 'unknown')})"
-    floors = "reaches" if receipt["floors"] else "does not reach"
     promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "
-    promote = "" if named.get(PRODUCTION) == number else promote
+    if named.get(PRODUCTION) == number:
+        promote = ""
+    floors = "it reaches the floors"
+    if not receipt["floors"]:  # `make promote` would refuse it
+        reasons = decide_floors(metrics, params.load().gate).reasons
+        floors, promote = f"it does not reach the floors: {'; '.join(reasons)}", ""
     lines = [
         tabulate(rows, [f"{test['first']} to {test['last']}", *NAMES.values()], tablefmt="plain", floatfmt=".4f"),
         "",
-        f"Version {number} of {NAME} is {state} in {tracking.tracking_uri()}; it {floors} the floors.",
-        f"Next: {promote}`make serve` serves it, `make ui` shows runs and registry.",
+        f"Version {number} of {NAME} is {state} in {without_password(tracking.tracking_uri())}; {floors}.",
+        f"Next: {promote}`make serve` serves Production, `make ui` shows runs and registry.",
     ]
     if git.run("status", "--porcelain", "--", *COMMITTED).stdout:
         lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")

@@ -3,9 +3,11 @@
 import logging
 import math
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +26,7 @@ from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
 from stages import fetch, interface, params
 from stages.errors import ParamsInvalid
+from stages.files import replace_text
 from stages.params import Params
 from stages.raw import load_tables
 from stages.rows import day_of
@@ -181,12 +184,13 @@ def move_window(until: date, path: Path = PARAMS_FILE) -> None:
         moved.train.folds(np.unique(np.array(trained, dtype="datetime64[M]")).astype(int).tolist())
     except ParamsInvalid as err:
         raise RetrainingFailed(f"the windows cannot end on {until}: {err} Choose another day by --until.") from err
-    yaml = YAML()
+    yaml, written = YAML(), StringIO()
     yaml.preserve_quotes = True
     content = yaml.load(path)
     content["featurize"]["train"][1] = f"{last_train}"
     content["featurize"]["test"][:] = [f"{last_train + timedelta(days=1)}", f"{until}"]
-    yaml.dump(content, path)
+    yaml.dump(content, written)
+    replace_text(path, written.getvalue())
 
 
 def newest_day(p: Params) -> date:
@@ -197,9 +201,9 @@ def newest_day(p: Params) -> date:
 def retrain_here(until: date) -> None:
     """Move the window and run the pipeline; the changed files are left uncommitted, the model becomes Staging."""
     move_window(until)
-    done = subprocess.run(["dvc", "repro"], check=False)
+    done = subprocess.run([sys.executable, "-m", "ops.cli", "model", "repro"], check=False)  # under its lock
     if done.returncode:
-        raise RetrainingFailed("`dvc repro` failed; its output is above, `git diff params.yaml` shows the new window.")
+        raise RetrainingFailed("the pipeline failed; its output is above, `git diff params.yaml` shows the new window.")
     print(
         "Next: `make gate` checks the new model, `make promote` compares it with Production.\n"
         "Commit params.yaml, dvc.lock and reports."

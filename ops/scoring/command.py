@@ -60,6 +60,7 @@ def score(
     rate = f" in {total.seconds:.1f} s, {total.rows / total.seconds:,.0f} a second" if total.rows else ""
     before = f" {total.known:,} were there before." if total.known else ""
     return (
-        f"{total.rows - total.rejected:,} {ROWS} scored with version {known.version} of {known.name}{rate}; {total.rejected:,} rejected."
+        f"{total.rows - total.rejected:,} {ROWS} scored with version {known.version} of {known.name}{rate}; "
+        f"{total.rejected:,} rejected."
         f"{before} The predictions are in {target}."
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from app.problem.request import FIRST_DEPARTURE
 from stages.sections import Band, Coverage, Positive
 
 
@@ -17,3 +18,10 @@ class Params(Coverage):
     holiday_reach_days: Positive
     years: Annotated[tuple[int, int], Field(strict=False)]
     weather_age_hours: list[Positive]
+
+    @field_validator("years")
+    @classmethod
+    def _of_requests(cls, years: tuple[int, int]) -> tuple[int, int]:
+        if years[0] > FIRST_DEPARTURE.year:
+            raise ValueError(f"must begin with {FIRST_DEPARTURE.year}, as requests may (app/problem/request.py)")
+        return years

@@ -73,6 +73,11 @@ def test_unusual_requests(journalled: Service, content: bytes, statuses: list[in
     assert statuses == [415] or b"probability" in responses[-1][1]
 
 
+def test_what_is_not_http_gets_problem_details(journalled: Service) -> None:
+    status, body = talk(journalled, b"GET / HTTP/1.1\r\nbad header\r\n\r\n", responses=1)[0]
+    assert status == json.loads(body)["status"] == 400
+
+
 @pytest.mark.parametrize("cut", [1, 30, len(PLAIN) - len(BODY), len(PLAIN) - 1])
 def test_a_request_in_pieces_and_the_next_one(journalled: Service, cut: int) -> None:
     for second in (PLAIN, LIVE):

@@ -147,12 +147,14 @@ def test_killed_addition(where: str, clone: Clone, march: list[Path], grown: Con
         assert {name: left[name] for name in before} == before and not listed
     if where == "before the parameters":
         stopped = clone.run("dvc", "repro", "validate", check=False)
-        assert stopped.returncode != 0 and "`on-time data status` removes it" in stopped.stderr
-        assert "data/added/0001: removed" in clone.run("./on-time", "data", "status").stderr
+        assert stopped.returncode != 0 and "the next `on-time data add` sets it aside" in stopped.stderr
         clone.run("git", "checkout", "--quiet", "data.dvc")  # which `dvc repro` had hashed
-        assert content(clone) == before
+        named = clone.run("./on-time", "data", "status", check=False)
+        assert named.returncode == 1 and "data/added/0001" in named.stderr and content(clone) == left
     clone.run(*ADD, *map(str, march))
     assert content(clone) == grown
+    aside = list((clone.path / "build/set-aside").glob("0001-*/flights.parquet"))
+    assert len(aside) == (where in ("before the parameters", "within the parameters"))
 
 
 def test_killed_at_any_time(clone: Clone, march: list[Path], grown: Content) -> None:
@@ -215,9 +217,12 @@ def test_inbox_is_added_once(clone: Clone, march: list[Path], tmp_path: Path) ->
     inbox.mkdir()
     for path in march:
         shutil.copy(path, inbox)
-    (inbox / "README.txt").write_text("not a table", encoding="utf-8")
+    for name in ("README.txt", "notes.csv", "._flights-2013-03.csv"):
+        (inbox / name).write_text("not a table", encoding="utf-8")
     clone.run("dvc", "remote", "add", "--default", "team", str(tmp_path / "remote"))
-    added = clone.run(*ADD, "--inbox", str(inbox), "--push").stdout
+    done = clone.run(*ADD, "--inbox", str(inbox), "--push")
+    added = done.stdout
+    assert done.stderr.count("left out, as it is not named after a table") == 3
     assert "Next: `make repro`" in added and "dvc push" not in added
     assert len([path for path in (tmp_path / "remote").rglob("*") if path.is_file()]) >= 9
     for path in inbox.glob("*.csv"):

@@ -111,6 +111,20 @@ def test_a_retraining_is_proposed_once_and_main_stays(state: Callable[[], dict[s
     assert git(project, "show", "origin/retrain:dvc.lock") == "newer"
 
 
+def test_commits_of_a_reviewer_stay(state: Callable[[], dict[str, Any]], project: Path, tmp_path: Path) -> None:
+    gh.write(state() | {"pulls": []})
+    (project / "dvc.lock").write_text("new\n")
+    github.propose("drift")
+    git(tmp_path, "clone", "--quiet", "--branch", "retrain", "origin.git", "human")
+    (tmp_path / "human/params.yaml").write_text("a floor\n")
+    head = commit(tmp_path / "human", "Set the floor")
+    git(tmp_path / "human", "push", "--quiet", "origin", "retrain")
+    (project / "dvc.lock").write_text("newer\n")
+    with pytest.raises(github.GitHubRefused, match="retrain has commits of test@example.com, which stay"):
+        github.propose("drift")
+    assert git(project, "ls-remote", "origin", "refs/heads/retrain").split()[0] == head
+
+
 def test_the_same_model_again_is_not_proposed(state: Callable[[], dict[str, Any]], project: Path) -> None:
     assert project.is_dir() and "nothing to propose" in github.propose("drift")
     assert len(state()["pulls"]) == 1

@@ -143,3 +143,13 @@ def test_a_conflict_and_a_foreign_owner_stop_the_pipeline_before_its_first_stage
         assert done.returncode == 1 and "error: dvc.lock:1: conflict marker" in done.stderr, done.stderr
     done = on_time(changing, "model repro", GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
     assert done.returncode == 1 and "safe.directory" in done.stderr and done.stdout == ""
+
+
+def test_promotion_needs_the_rows_of_the_lock(small: Clone, tmp_path: Path) -> None:
+    path = next((small.path / "build/features/test").iterdir())
+    path.rename(tmp_path / path.name)
+    try:
+        refused = small.run("python", "-m", "ops.cli", "model", "promote", check=False)
+    finally:
+        (tmp_path / path.name).rename(path)
+    assert refused.returncode == 1 and "build/features: not what dvc.lock names" in refused.stderr

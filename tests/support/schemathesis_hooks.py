@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.api.inference_messages import OUTPUTS, InferenceRequest
 from app.interface import NAME
 
-TIMES = st.datetimes(datetime(1987, 10, 1), datetime.now() + timedelta(days=365))
+TIMES = st.datetimes(datetime(2012, 1, 1), datetime.now() + timedelta(days=365))
 schemathesis.openapi.format("date-time-local", TIMES.map(datetime.isoformat))
 
 

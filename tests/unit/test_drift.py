@@ -154,3 +154,8 @@ def test_other_reference_is_refused(frame: pd.DataFrame, tables: Lookups, tmp_pa
     (tmp_path / REFERENCE_FILE).unlink()
     with pytest.raises(BundleInvalid, match="make repro"):
         load(tmp_path, "1", digest, POLICY)
+
+
+def test_reference_with_few_rows_a_week_has_limits(reference: Reference) -> None:
+    few = Reference("1", reference.frame.iloc[:: ROWS // 100], POLICY)
+    assert set(few.missing_limits) == set(FEATURE_NAMES) and few.score_limit > 0

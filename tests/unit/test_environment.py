@@ -150,6 +150,10 @@ def test_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings.read().journal_url == ""
     with pytest.raises(EnvironmentInvalid, match="ONTIME_JOURNAL_URL"):
         DriftSettings.read()
+    monkeypatch.setenv("ONTIME_JOURNAL_URL", "sqlite:///:memory:")
+    with pytest.raises(EnvironmentInvalid, match="ONTIME_JOURNAL_URL: .*must name a file"):
+        Settings.read()
+    monkeypatch.delenv("ONTIME_JOURNAL_URL")
     monkeypatch.setenv("ONTIME_PORT", "tcp://10.0.0.1:8000")
     with pytest.raises(EnvironmentInvalid, match="ONTIME_PORT: .*enableServiceLinks: false"):
         Settings.read()

@@ -222,6 +222,20 @@ def test_another_value_of_a_known_row_is_a_correction_in_its_place(
     assert len(whole) == len(known["weather"])
 
 
+def test_a_correction_that_breaks_a_rule_is_quarantined(
+    known: Tables, month: dict[str, Frame], p: Params, tmp_path: Path
+) -> None:
+    corrected = between(month, 11, 12)["weather"].iloc[:40].copy()
+    corrected.loc[corrected.index[7], "wind_speed"] = "1048"
+    arrival = growth.judge(
+        known,
+        write(tmp_path, {"weather": corrected}),
+        p.model_copy(update={"growth": p.growth.model_copy(update={"max_quarantined": 0.1})}),
+    ).arrivals["weather"]
+    assert arrival.quarantined["rule"].tolist() == ["weather.wind_speed"]
+    assert (arrival.known, arrival.new, arrival.corrections) == (39, 0, [])
+
+
 @pytest.mark.long
 def test_a_wrong_unit_that_only_columns_together_show_refuses_the_files(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path

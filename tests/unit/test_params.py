@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
-from stages import params
+from stages import params, tracked
 from stages.errors import ParamsInvalid
 from stages.sections import Coverage, FeaturizeParams
 
@@ -45,6 +46,9 @@ def test_the_real_file_is_valid_and_frozen() -> None:
         ("    flights.distance: 1", "    flights.distance: -1", r"validate\.tolerance\.flights\.distance"),
         ("    weather.pressure: 0.15", "    weather.pressure: 1.5", r"validate\.missing_share\.weather\.pressure"),
         ("\nvalidate: ", "\nvalidation: ", r"validate: .*validation:"),
+        ("  rounds: ", "  rounds: 4 # ", r"train\.rounds: .*equal to 5"),
+        ("  last_date: '2013-12-31'", "  last_date: 2013-12-31", r"problem\.last_date is a date.*quotes"),
+        ("  years: [2012, ", "  years: [2013, ", r"problem\.years: .*must begin with 2012"),
     ],
 )
 def test_an_unknown_key_or_a_wrong_value_is_named(tmp_path: Path, text: str, old: str, new: str, key: str) -> None:
@@ -124,3 +128,18 @@ def test_a_window_may_have_a_gap_and_not_lie_in_one(tmp_path: Path, text: str) -
     assert load(tmp_path, text).test_period == (date(2013, 11, 1), date(2013, 12, 31))
     with pytest.raises(ParamsInvalid, match="featurize.test, 2013-11-20 to 2013-12-20, is empty: problem.gaps"):
         load(tmp_path, text.replace("test: ['2013-11-01', '2013-12-31']", "test: ['2013-11-20', '2013-12-20']"))
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("010", 10), ("0o10", 8), ("1e-05", 1e-05), ("1e3", 1000.0), ("yes", "yes"), ("1_000", 1000), ("12:30", "12:30")],
+)
+def test_values_are_those_that_dvc_locks(tmp_path: Path, written: str, value: object) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"key: {written}\n", encoding="utf-8")
+    assert tracked.load(path) == {"key": value} == YAML(typ="safe").load(path)
+
+
+def test_a_number_that_dvc_writes_is_accepted(tmp_path: Path, text: str) -> None:
+    line = next(line for line in text.splitlines() if line.startswith("  lambda_l2: "))
+    assert load(tmp_path, text.replace(line, "  lambda_l2: 1e-05")).train.lambda_l2 == 1e-05

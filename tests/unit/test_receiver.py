@@ -132,3 +132,20 @@ def test_a_clock_that_is_set_forward_is_no_silence(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(time, "time", lambda: later)
         answer = client.get("/readyz")
         assert answer.status_code == 200 and answer.json()["watchdog_seconds_ago"] < 60
+
+
+@pytest.mark.parametrize("command", ["sleep 60", "echo 'unbalanced"])
+def test_a_bad_command_does_not_end_the_watch(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(receiver, "COMMAND_SECONDS", 0.2)
+    with listening(silence_seconds=0.3, silence_command=command) as client:
+        for _ in range(2):
+            wait_for("the alarm", lambda: client.get("/readyz").status_code == 503)
+            client.post("/watchdog", json={"alerts": [WATCHDOG]})
+            assert client.get("/readyz").status_code == 200
+
+
+def test_an_alert_without_a_name_is_no_error(tmp_path: Path) -> None:
+    with listening(retrain_command=script(tmp_path / "retrain.py", "")) as client:
+        answer = client.post("/retrain", json={"alerts": [{"status": "firing", "labels": {}}]})
+        assert answer.json() == {"result": "started"}

@@ -129,3 +129,15 @@ def test_rows_are_known_by_keys_and_targets_whatever_their_order() -> None:
     known = described(rows)
     assert known == described(rows.sample(frac=1, random_state=1)) and known["first"] == "2013-01-01"
     assert known["sha256"] != described(rows.assign(**{TARGET: ~rows[TARGET]}))["sha256"]
+
+
+def test_names_of_predictions_must_differ(bundle: Bundle) -> None:
+    for name in (evaluate.MODEL, evaluate.LOGISTIC):
+        with pytest.raises(DataInvalid, match=f"the scenarios {name} must not be named like"):
+            evaluate.predict(bundle, None, [name])
+
+
+def test_slice_of_a_later_file_keeps_its_rows() -> None:
+    parts = [{"a": np.ones(2, bool)}, {"a": np.ones(3, bool), "b": np.ones(3, bool)}]
+    joined = evaluate._joined(parts)  # pylint: disable=protected-access # a file at a time is not public
+    assert {name: rows.tolist() for name, rows in joined.items()} == {"a": [True] * 5, "b": [False] * 2 + [True] * 3}

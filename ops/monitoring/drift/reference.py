@@ -54,7 +54,7 @@ class Reference:
         days = self.frame[DAY].to_numpy()
         starts = range(int(days.min()), int(days.max()) - WEEK_DAYS + 2, STRIDE_DAYS)
         weeks = [self.frame[(days >= start) & (days < start + WEEK_DAYS)] for start in starts]
-        return [rows for rows in weeks if len(rows) >= LEAST_ROWS]
+        return [rows for rows in weeks if len(rows) >= LEAST_ROWS] or [self.frame]  # of few rows a week
 
     def _limit(self, column: str) -> float:
         """Return the largest PSI of a week, with a margin, so that seasons stay below it."""
