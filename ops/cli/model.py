@@ -171,16 +171,15 @@ def report(base_: str) -> None:
 
 
 @group.verb("on-time model gate-selftest --pairs 20 --no-controls")
-@click.option("--pairs", type=click.IntRange(0), default=100, help="Pairs of models from resampled training days.")
-@click.option("--seed-pairs", type=click.IntRange(0), default=20, help="Pairs of models that differ by their seed.")
+@click.option("--pairs", type=click.IntRange(0), default=20, help="Pairs of models that differ by their seed.")
 @click.option("--repeats", type=click.IntRange(0), default=60, help="Resamples of the test days to measure power on.")
 @click.option("--controls/--no-controls", default=True, help="Try models that must be refused.")
-def gate_selftest(pairs: int, seed_pairs: int, repeats: int, controls: bool) -> None:
+def gate_selftest(pairs: int, repeats: int, controls: bool) -> None:
     """Measure how often the promotion gate is wrong, and what it refuses (an hour or more; 0 omits a part)."""
     from ops.studies import gate as study
 
     base.check_outputs("featurize")
-    study.show(pairs, seed_pairs, repeats, controls)
+    study.show(pairs, repeats, controls)
 
 
 @group.verb("on-time model tune --trials 80 --apply")

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ops.monitoring.drift.reference import SCORE, Reference, words
 from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.studies import year_report
 from ops.studies.drift import weeks
-from ops.studies.year_report import MODELS, Month, measured
+from ops.studies.year_report import MODELS, SCORES, Month, measured
 from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress, validate
 from stages.boosting import Source, fit
 from stages.files import BUNDLE_DIR, finite, sha256, write_json
@@ -42,8 +43,8 @@ from stages.rows import Rows, months_of
 from stages.rules import Tables
 from stages.sections import PARAMS_FILE
 
-CLONE, INBOX, SCORES, BEGUN, LEDGER = "clone", "inbox", "scores", "begun.json", "ledger.json"
-FIRST, PRODUCTION, REACH = "first", "production", "reach.json"
+CLONE, INBOX, LEDGER = "clone", "inbox", "ledger.json"
+FIRST, PRODUCTION = "first", "production"
 IDENTITY = ("-c", "user.name=year", "-c", "user.email=year@localhost", "-c", "commit.gpgSign=false")
 ALL_DAYS = 100_000
 OWN = ("MLFLOW_TRACKING_", "MLFLOW_REGISTRY_", "ONTIME_")
@@ -101,8 +102,8 @@ def prepare(root: Path, folder: Path, first: int) -> None:
     retrain()
     commit("The first months")
     run("ops.cli", "model", "promote")
-    keep_production(folder, day_number(params.load().problem.last_date))
-    shutil.copytree(folder / PRODUCTION, folder / FIRST)
+    shutil.copytree(BUNDLE_DIR, folder / PRODUCTION)
+    shutil.copytree(BUNDLE_DIR, folder / FIRST)
 
 
 def loosened(content: dict[str, Any]) -> dict[str, Any]:
@@ -148,13 +149,6 @@ def repaired() -> Tables:
     }
 
 
-def keep_production(folder: Path, last: int) -> None:
-    """Keep the bundle that is Production, and the day to which its data reach (since 1970-01-01)."""
-    shutil.rmtree(folder / PRODUCTION, ignore_errors=True)
-    shutil.copytree(BUNDLE_DIR, folder / PRODUCTION)
-    write_json(folder / PRODUCTION / REACH, last)
-
-
 def predict(folder: Path, rows: Rows, tables: Tables, p: Params) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Return features, target, day and score of rows by a kept bundle, and its vocabularies."""
     known = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
@@ -182,7 +176,8 @@ def weekly_alarms(folder: Path, window: pd.DataFrame, vocabularies: dict[str, li
 
 def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: list[Month]) -> Evidence:
     """Return the evidence at the end of a month, whose last day is given since 1970-01-01."""
-    reach = int(json.loads((folder / PRODUCTION / REACH).read_text(encoding="utf-8")))
+    manifest = json.loads((folder / PRODUCTION / model.MANIFEST_FILE).read_text(encoding="utf-8"))
+    reach = day_number(date.fromisoformat(manifest["rows"]["test"]["last"]))
     retrained = [one["last"] for one in ledger if one.get("action") == "retrain"]
     outcomes = rows + sum(one["rows"] for one in ledger if one.get("last", reach) > reach)
     ago = float(last - retrained[-1]) if retrained else math.inf
@@ -230,7 +225,7 @@ def act(month: Month, folder: Path) -> dict[str, Any]:
     code, error = run("ops.cli", "model", "promote", allowed=(0, 3))
     if code:
         return {"outcome": "refused at promotion", "why": _reasons(error)}
-    keep_production(folder, month["last"])
+    shutil.copytree(BUNDLE_DIR, folder / PRODUCTION, dirs_exist_ok=True)
     return {"outcome": "promoted"}
 
 
@@ -238,36 +233,30 @@ def _reasons(error: str) -> list[str]:
     return error.partition(": ")[2].partition(". The evidence")[0].rstrip(".").split("; ")
 
 
-def begin(root: Path, folder: Path, first: int, more: Path | None) -> list[Month]:
-    """Return what is recorded of the year in a folder, which is begun if nothing is; stay in its clone."""
-    asked = {"months": first, "files": str(more.resolve()) if more else None}
-    begun = folder / BEGUN
-    if begun.exists():
-        before = json.loads(begun.read_text(encoding="utf-8"))
-        if before != asked:
-            raise YearFailed(f"{folder} was begun with {before}, not {asked}: name another --folder.")
-    elif folder.exists() and any(folder.iterdir()):
-        raise YearFailed(f"{folder} is not empty and no year was begun there: name another --folder.")
-    write_json(begun, asked)
-    if not (folder / LEDGER).exists():
-        for name in (CLONE, INBOX, PRODUCTION, FIRST):  # of an interrupted beginning
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for path in sorted(more.iterdir()) if more else ():
-            month = re.search(r"\d{4}-\d{2}(?=\.)", path.name)
-            if not month:
-                raise YearFailed(f"{path}: the name must be TABLE-YYYY-MM and a form of `on-time data add`.")
-            (folder / INBOX / month[0]).mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, folder / INBOX / month[0])
-        prepare(root, folder, first)
-        write_json(folder / LEDGER, [])
-    os.chdir(folder / CLONE)
-    return list(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
+def begin(root: Path, folder: Path, first: int, more: Path | None) -> None:
+    """Begin a year in a new folder, with the months of further files in its inbox."""
+    if folder.exists() and any(folder.iterdir()):
+        raise YearFailed(f"{folder} is not empty and has no complete beginning: remove it, or name another --folder.")
+    for path in sorted(more.iterdir()) if more else ():
+        month = re.search(r"\d{4}-\d{2}(?=\.)", path.name)
+        if not month:
+            raise YearFailed(f"{path}: the name must be TABLE-YYYY-MM and a form of `on-time data add`.")
+        (folder / INBOX / month[0]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / INBOX / month[0])
+    prepare(root, folder, first)
+    _record([], folder)
 
 
 def live(root: Path, folder: Path, first: int, more: Path | None) -> str:
-    """Run the year in a folder, from where it was left; return its table, which is written there with the picture."""
+    """Run the year in a folder, from where it was left; return its table, which is written there with the picture.
+
+    A year that was begun before keeps its first months and files, whatever `first` and `more` are.
+    """
     folder = folder.resolve()
-    ledger = begin(root.resolve(), folder, first, more)
+    if not (folder / LEDGER).exists():
+        begin(root.resolve(), folder, first, more)
+    os.chdir(folder / CLONE)
+    ledger = list(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
     places = sorted((folder / INBOX).iterdir()) if (folder / INBOX).exists() else []
     if not places:
         raise YearFailed(f"no month follows the first {first}: lower --months, or name --files.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops.studies import controls, power
+from ops.studies import controls, gate
 from stages import params
 from tests.conftest import Clone
 
@@ -29,5 +29,5 @@ def test_every_control_is_refused_by_its_check(p: params.Params) -> None:
 
 
 def test_worsened_model_is_refused_at_some_step(p: params.Params) -> None:
-    text = power.measure_power(p, 1)
+    text = gate.measure_power(p, 1)
     assert text.count("is refused 80 % of the time") == 2 and "inf" not in text
