@@ -33,29 +33,7 @@ def evaluation(pipeline: Clone) -> dict[str, Any]:
 def test_the_committed_lock_and_reports_are_what_comes_out(pipeline: Clone) -> None:
     assert pipeline.git_status() == ""
     assert "up to date" in pipeline.run("dvc", "status").stdout
-
-
-def test_mlflow_holds_one_run_per_stage_under_one_parent(client: mlflow.MlflowClient) -> None:
-    experiment = client.get_experiment_by_name("flight-delay")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [
-        run
-        for run in runs
-        if run.data.tags.get("pipeline.stage") in ("validate", "featurize", "train", "evaluate", "register")
-    ]
-    assert [run.data.tags["pipeline.stage"] for run in parents] == ["pipeline"]
-    assert sorted(run.data.tags["pipeline.stage"] for run in children) == [
-        "evaluate",
-        "featurize",
-        "register",
-        "train",
-        "validate",
-    ]
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
-    assert all(run.info.status == "FINISHED" for run in runs)
-    assert all("duration_seconds" in run.data.metrics for run in children)
+    assert "error" not in pipeline.run("dvc", "plots", "diff", "HEAD").stdout.lower()
 
 
 def test_runs_are_tied_to_the_commit_and_to_the_lock(client: mlflow.MlflowClient, pipeline: Clone) -> None:
@@ -66,19 +44,18 @@ def test_runs_are_tied_to_the_commit_and_to_the_lock(client: mlflow.MlflowClient
     lock = (pipeline.path / "dvc.lock").read_text()
     assert version.tags["dvc.md5.build/bundle"] in lock
     assert [item.dataset.digest + ".dir" in lock for item in train.inputs.dataset_inputs] == [True]
-
-
-def test_version_1_is_staging_and_holds_the_bundle_of_the_receipt(client: mlflow.MlflowClient, pipeline: Clone) -> None:
-    version = client.get_model_version_by_alias("flight-delay", "staging")
+    parent = client.get_run(train.data.tags["mlflow.parentRunId"])
+    stages = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert sorted(run.data.tags["pipeline.stage"] for run in stages) == [
+        "evaluate",
+        "featurize",
+        "register",
+        "train",
+        "validate",
+    ]
+    assert {run.info.status for run in stages} == {"FINISHED"} and parent.data.tags["pipeline.stage"] == "pipeline"
     receipt = json.loads((pipeline.path / "build/receipt.json").read_text())
-    assert str(version.version) == "1"
-    assert version.tags["bundle.digest"] == receipt["bundle_digest"]
-    assert receipt["floors"] is True
-
-
-def test_a_second_repro_runs_no_stage(pipeline: Clone) -> None:
-    again = pipeline.run("dvc", "repro").stdout
-    assert "Running stage" not in again and "up to date" in again
+    assert version.tags["bundle.digest"] == receipt["bundle_digest"] and receipt["floors"] is True
 
 
 def test_registering_again_makes_no_second_version(pipeline: Clone, client: mlflow.MlflowClient) -> None:
@@ -98,12 +75,6 @@ def test_a_clone_with_a_warm_cache_registers_a_restored_run(pipeline: Clone) -> 
     run = other.get_run(version.run_id or "")
     database.unlink()
     assert run.data.tags["restored"] == "true" and run.data.tags["pipeline.stage"] == "train"
-
-
-def test_metrics_can_be_shown_and_compared(pipeline: Clone) -> None:
-    shown = json.loads(pipeline.run("dvc", "metrics", "show", "--json").stdout)
-    assert shown[""]["data"]["reports/metrics.json"]["data"]["test"].keys() == HIGHER_IS_BETTER.keys()
-    assert "error" not in pipeline.run("dvc", "plots", "diff", "HEAD").stdout.lower()
 
 
 @pytest.mark.parametrize("name", RECOMMENDED)

@@ -127,9 +127,3 @@ def test_what_was_set_on_purpose_is_kept(
     before = (there / "mlflow.db").read_bytes()
     assert local_store.follow(f"sqlite:///{there}/mlflow.db") is None
     assert (there / "mlflow.db").read_bytes() == before
-
-
-def test_an_empty_file_is_left_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mlflow.db").touch()
-    assert local_store.follow("sqlite:///mlflow.db") is None and Path("mlflow.db").read_bytes() == b""

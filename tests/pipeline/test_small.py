@@ -56,12 +56,6 @@ def test_a_stage_that_fails_is_a_failed_run_and_reports_its_error_alone(changing
     assert newest.data.params["reference_rows"] == str(10**9)
 
 
-def test_a_wrong_parameter_stops_with_its_name(changing: Clone) -> None:
-    set_param(changing, "train", "leafs", 3)
-    done = changing.run("dvc", "repro", check=False)
-    assert done.returncode != 0 and "train.leafs" in done.stderr and "Traceback" not in done.stderr
-
-
 def inside(clone: Clone, patch: pytest.MonkeyPatch) -> None:
     """Make the clone the current folder."""
     patch.chdir(clone.path)

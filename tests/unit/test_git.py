@@ -23,32 +23,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_repository_of_another_owner_is_named_with_the_permission(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    for action in (git.commit, lambda: git.run("status"), lambda: git.show("HEAD", Path("kept.json"))):
-        with pytest.raises(GitFailed, match=f"git config --global --add safe.directory {repository}` permits it"):
-            action()
-
-
-def test_a_missing_git_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(repository))
-    with pytest.raises(GitFailed, match="git does not start: No such file.*apt install git"):
-        git.commit()
-
-
-def test_a_folder_without_repository_and_one_without_commit_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(GitFailed, match="in no git repository.*git init"):
-        git.commit()
-    scratch.git(tmp_path, "init", "--quiet")
-    with pytest.raises(GitFailed, match="has no commit yet: `git add"):
-        git.commit()
-
-
 def test_a_detached_head_and_a_worktree_have_a_commit_until_the_main_checkout_moves(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,3 +66,18 @@ def test_a_file_of_a_commit_is_found_below_the_top_and_a_lost_object_is_no_missi
     (repository / ".git/objects" / digest[:2] / digest[2:]).unlink()
     with pytest.raises(GitFailed, match=f"reports.json of {commit[:9]} cannot be read.*git fsck"):
         git.show(commit, Path("reports.json"))
+
+
+def test_refusals_of_git_name_the_way_out(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(GitFailed, match=f"safe.directory {repository}` permits it"):
+        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        git.commit()
+    with monkeypatch.context() as patch, pytest.raises(GitFailed, match="git does not start: No such file"):
+        patch.setenv("PATH", str(repository))
+        git.commit()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GitFailed, match="in no git repository.*git init"):
+        git.commit()
+    scratch.git(tmp_path, "init", "--quiet")
+    with pytest.raises(GitFailed, match="has no commit yet: `git add"):
+        git.commit()

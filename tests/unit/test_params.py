@@ -57,20 +57,6 @@ def test_an_unknown_key_or_a_wrong_value_is_named(tmp_path: Path, text: str, old
         load(tmp_path, text.replace(old, new))
 
 
-def test_a_missing_file_says_how_to_restore_it(tmp_path: Path) -> None:
-    with pytest.raises(ParamsInvalid, match=r"cannot be read.*git checkout"):
-        params.load(tmp_path / "params.yaml")
-
-
-def test_text_that_is_not_yaml_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(ParamsInvalid, match="cannot be read"):
-        load(tmp_path, "data: [1")
-
-
-def test_a_copy_of_the_file_loads_the_same(tmp_path: Path, text: str) -> None:
-    assert load(tmp_path, text) == params.load()
-
-
 def test_periods_are_fixed_or_end_with_the_newest_complete_month() -> None:
     coverage = Coverage(
         first_date=date(2013, 1, 1), last_date=date(2017, 2, 20), gaps=[(date(2014, 1, 1), date(2016, 12, 31))]

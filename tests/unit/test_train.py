@@ -14,35 +14,12 @@ from stages import evaluate, params
 from stages.boosting import Source
 from stages.errors import DataInvalid, ParamsInvalid
 from stages.frames import DAY, GROUP, KEY, TARGET, described
-from stages.rows import month_names, month_of, row_keys
+from stages.rows import row_keys
 from stages.train import choose_threshold, folds
 
 P = params.load().train
 KEYS_OF_TWO_ROWS = [17199355938688615897, 11758722173246518805]
 """As pandas 3 makes them: other ones with another version would make other digests of the same rows."""
-
-
-def test_months_of_days_are_those_of_the_calendar() -> None:
-    days = np.array(["2013-01-01", "2013-01-31", "2013-02-01", "2013-12-31"], dtype="datetime64[D]").astype(np.int64)
-    assert month_of(days).tolist() == [1, 1, 2, 12]
-
-
-def test_the_threshold_is_the_lowest_with_the_precision_asked_for() -> None:
-    probability = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    target = np.array([1, 1, 0, 1, 0, 0], dtype=np.int8)
-    assert choose_threshold(target, probability, "precision", 0.75) == 0.6
-    assert choose_threshold(target, probability, "precision", 0.5) == 0.4
-
-
-def test_the_threshold_raises_the_share_of_alerts_asked_for() -> None:
-    probability = np.linspace(0, 1, 1001)
-    threshold = choose_threshold(np.zeros(1001, dtype=np.int8), probability, "alert_share", 0.2)
-    assert (probability >= threshold).mean() == pytest.approx(0.2, abs=0.002)
-
-
-def test_a_precision_that_no_threshold_has_is_an_error_that_names_the_parameter() -> None:
-    with pytest.raises(DataInvalid, match=r"train\.threshold_value"):
-        choose_threshold(np.zeros(5, dtype=np.int8), np.linspace(0, 1, 5), "precision", 0.5)
 
 
 def test_without_weather_masks_all_weather_and_nothing_else() -> None:
@@ -83,34 +60,6 @@ def test_a_fold_without_earlier_rows_is_refused(fold_months: list[int] | int) ->
         folds(Source.frame(training("2013-01-01", "2013-02-28")), P.model_copy(update={"fold_months": fold_months}))
 
 
-def test_months_have_their_year_where_there_is_more_than_one() -> None:
-    assert month_names([516, 517]) == {516: "01", 517: "02"}
-    assert month_names([564, 527]) == {527: "2013-12", 564: "2017-01"}
-
-
-def test_test_rows_that_are_training_rows_are_refused_by_their_key() -> None:
-    train, test = training("2013-01-01", "2013-01-09"), training("2013-02-01", "2013-02-09")
-    test[KEY] += np.uint64(len(train))
-    evaluate.refuse_known(train, test)
-    test.loc[3, KEY] = 5  # the same row, under another date
-    with pytest.raises(
-        DataInvalid, match=f"1 of {len(test)} test rows are among the training rows, the first of 2013-02-"
-    ):
-        evaluate.refuse_known(train, test)
-
-
-def test_rows_that_a_bundle_was_not_trained_on_are_refused(bundle: Bundle) -> None:
-    train = training("2013-01-01", "2013-01-09")
-    trained = replace(bundle, manifest={"rows": {"train": described(train)}})
-    evaluate.refuse_others(train, trained)
-    for other, made in (
-        (train.assign(**{KEY: train[KEY] + np.uint64(1)}), trained),
-        (train, replace(bundle, manifest={})),
-    ):
-        with pytest.raises(DataInvalid, match="not trained on the 9 rows, 2013-01-01 to 2013-01-09, .*dvc repro"):
-            evaluate.refuse_others(other, made)
-
-
 def test_the_key_of_a_row_is_the_same_whatever_holds_it() -> None:
     columns = pd.DataFrame({"month": [1, 12], "number": [1545, 9], "place": ["EWR", "JFK"]})
     for types in (
@@ -141,3 +90,29 @@ def test_slice_of_a_later_file_keeps_its_rows() -> None:
     parts = [{"a": np.ones(2, bool)}, {"a": np.ones(3, bool), "b": np.ones(3, bool)}]
     joined = evaluate._joined(parts)  # pylint: disable=protected-access # a file at a time is not public
     assert {name: rows.tolist() for name, rows in joined.items()} == {"a": [True] * 5, "b": [False] * 2 + [True] * 3}
+
+
+def test_threshold_follows_its_rule() -> None:
+    probability = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    target = np.array([1, 1, 0, 1, 0, 0], dtype=np.int8)
+    assert choose_threshold(target, probability, "precision", 0.75) == 0.6
+    assert choose_threshold(target, probability, "precision", 0.5) == 0.4
+    even = np.linspace(0, 1, 1001)
+    threshold = choose_threshold(np.zeros(1001, dtype=np.int8), even, "alert_share", 0.2)
+    assert (even >= threshold).mean() == pytest.approx(0.2, abs=0.002)
+    with pytest.raises(DataInvalid, match=r"train\.threshold_value"):
+        choose_threshold(np.zeros(6, dtype=np.int8), probability, "precision", 0.5)
+
+
+def test_evaluation_on_known_or_other_rows_is_refused(bundle: Bundle) -> None:
+    train, test = training("2013-01-01", "2013-01-09"), training("2013-02-01", "2013-02-09")
+    test[KEY] += np.uint64(len(train))
+    evaluate.refuse_known(train, test)
+    test.loc[3, KEY] = 5  # the same row, under another date
+    with pytest.raises(DataInvalid, match="1 of 9 test rows are among the training rows, the first of 2013-02-"):
+        evaluate.refuse_known(train, test)
+    trained = replace(bundle, manifest={"rows": {"train": described(train)}})
+    evaluate.refuse_others(train, trained)
+    for other in (trained, replace(bundle, manifest={})):
+        with pytest.raises(DataInvalid, match="not trained on the 9 rows, 2013-02-01 to 2013-02-09, .*dvc repro"):
+            evaluate.refuse_others(test, other)
