@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -135,9 +135,9 @@ def dropout(total: int, p: TrainParams, first: int = 0, count: int | None = None
     return masks
 
 
-def dataset(parts: Sequence[Part], target: Targets, names: Iterable[str] = FEATURE_NAMES) -> lightgbm.Dataset:
+def dataset(parts: Sequence[Part], target: Targets) -> lightgbm.Dataset:
     """Return rows as a dataset of LightGBM."""
-    return lightgbm.Dataset([*parts], target, feature_name=[*names], categorical_feature=[*CATEGORIES])
+    return lightgbm.Dataset([*parts], target, feature_name=[*FEATURE_NAMES], categorical_feature=[*CATEGORIES])
 
 
 def fit(

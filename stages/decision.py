@@ -39,18 +39,20 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
     ) -> Check:
         """Check a lower bound; a missing or non-finite value fails."""
-        found = number(value)
-        passed = math.isfinite(found) and found >= bound
-        return cls(name, found, bound, passed, "≥", found if now is None else number(now), number(base), **words)
+        passed = math.isfinite(number(value)) and number(value) >= bound
+        return cls(
+            name, number(value), bound, passed, "≥", number(value if now is None else now), number(base), **words
+        )
 
     @classmethod
     def at_most(
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
     ) -> Check:
         """Check an upper bound; a missing or non-finite value fails."""
-        found = number(value)
-        passed = math.isfinite(found) and found <= bound
-        return cls(name, found, bound, passed, "≤", found if now is None else number(now), number(base), **words)
+        passed = math.isfinite(number(value)) and number(value) <= bound
+        return cls(
+            name, number(value), bound, passed, "≤", number(value if now is None else now), number(base), **words
+        )
 
     @property
     def label(self) -> str:

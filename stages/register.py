@@ -38,8 +38,8 @@ def training_run(client: MlflowClient, digest: str, p: Params) -> str:
         if not download.absent(found.data.tags[tracking.MODEL_URI_TAG], tracking.tracking_uri()):
             return str(found.info.run_id)
     with tracking.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
-        log.tags({"restored": "true"})
-        log.bundle(BUNDLE_DIR)
+        mlflow.set_tag("restored", "true")
+        tracking.log_bundle(BUNDLE_DIR)
     return log.run_id
 
 
@@ -127,7 +127,7 @@ def main() -> None:
     add_evaluation(client, (version and version.run_id) or training_run(client, digest, p))
     with tracking.stage_run("register", inputs=[str(BUNDLE_DIR)]) as log:
         version = register(client, p, digest, decision, measured["test"])
-        log.tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
+        mlflow.set_tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
         _complete_pipeline_run(client, log.parent_id, measured["test"], str(version.version))
     write_json(RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": decision.accepted})
 

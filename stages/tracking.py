@@ -54,17 +54,9 @@ class StageLog:
         """Log metrics."""
         mlflow.log_metrics(values)
 
-    def tags(self, values: dict[str, str]) -> None:
-        """Log tags."""
-        mlflow.set_tags(values)
-
     def artifact(self, path: str | Path) -> None:
         """Log a file or a folder."""
         (mlflow.log_artifacts if Path(path).is_dir() else mlflow.log_artifact)(str(path))
-
-    def bundle(self, directory: str | Path) -> None:
-        """Log a bundle as `log_bundle`."""
-        log_bundle(Path(directory))
 
 
 def tracking_uri() -> str:
@@ -119,14 +111,8 @@ def pipeline_run(client: mlflow.MlflowClient) -> str:
     found = find_runs(client, {PIPELINE_TAG: inputs})
     if found:
         return str(found[0].info.run_id)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    name = f"pipeline {commit[:9]}"
-    run = client.create_run(
-        experiment.experiment_id,
-        run_name=name,
-        tags={PIPELINE_TAG: inputs, STAGE_TAG: "pipeline", "git.commit": commit},
-    )
+    tags = {PIPELINE_TAG: inputs, STAGE_TAG: "pipeline", "git.commit": commit}
+    run = client.create_run(experiment_id(), tags=tags, run_name=f"pipeline {commit[:9]}")
     client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
 

@@ -184,7 +184,7 @@ def main() -> None:
         log.metrics(**measured, model_bytes=(BUNDLE_DIR / model.MODEL_FILE).stat().st_size)
         for path in (LOSS_FILE, TRAINING_FILE):
             log.artifact(path)
-        log.bundle(BUNDLE_DIR)
+        tracking.log_bundle(BUNDLE_DIR)
 
 
 def _write_losses(train_loss: list[float], fold_losses: pd.DataFrame) -> None:

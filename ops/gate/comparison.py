@@ -10,7 +10,6 @@ from ops.ci.github import append
 from ops.gate import pull_request
 from ops.gate.base import Side, read
 from ops.gate.policy import Nested, advantage, markdown, table
-from stages import git, tracked
 from stages.decision import Decision, number
 from stages.files import PREDICTIONS_FILE
 from stages.metrics import HIGHER_IS_BETTER
@@ -21,8 +20,6 @@ REPORT = FOLDER / "report.md"
 NO_INTERVALS = (
     "No intervals: DVC's cache lacks the predictions that these reports measure; `make repro` at both makes them."
 )
-PAGE = FOLDER / "plots/index.html"
-"""DVC's page with both sides of each plot."""
 
 
 def metrics(now: Nested, base: Nested, differences: Mapping[str, tuple[float, float]]) -> str:
@@ -63,21 +60,6 @@ def data(commit: str) -> str:
     return f"The data changes: `{digests[0]}` → `{digests[1]}`." if digests[0] != digests[1] else ""
 
 
-def changed_plots(commit: str) -> list[str]:
-    """Return the titles of the plots in dvc.yaml whose files differ from the commit's."""
-
-    def differs(path: Path) -> bool:
-        return path.exists() and path.read_text(encoding="utf-8") != git.show(commit, path)
-
-    plots_ = [item for entry in tracked.load(Path("dvc.yaml")).get("plots", []) for item in entry.items()]
-    return [title for title, spec in plots_ if any(differs(Path(path)) for path in spec["y"])]
-
-
-def folded(title: str, body: str) -> str:
-    """Return a part that a reader opens."""
-    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
-
-
 def text(revision: str) -> str:
     """Return the whole report on the working tree against its merge base with a revision."""
     judged = pull_request.judge(revision, load_section(GateParams, "gate"))
@@ -90,13 +72,6 @@ def text(revision: str) -> str:
         intervals = rescore.differences(judged.base, judged.now)
     every = markdown(decision)
     failed = Decision(tuple(check for check in decision.checks if not check.passed))
-    titles = changed_plots(commit)
-    drawn = "No plot changes."
-    if titles:
-        names = "".join(f"- {title}\n" for title in titles)
-        drawn = folded(
-            f"{len(titles)} plots change", f"{names}\nThe artifact `report` draws both sides: plots/index.html."
-        )
     parts = [
         comment.removesuffix(every).strip(),
         metrics(judged.now.metrics, base.metrics, intervals),
@@ -104,17 +79,10 @@ def text(revision: str) -> str:
         "**Failed checks**\n\n" + markdown(failed) if failed.checks else "",
         parameters(commit),
         data(commit),
-        drawn,
-        folded(f"All {len(decision.checks)} checks of the gate", every),
+        "The artifact `report` draws both sides of each plot: plots/index.html.",
+        f"<details><summary>All {len(decision.checks)} checks of the gate</summary>\n\n{every}\n\n</details>",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def plots(revision: str, folder: Path) -> None:
-    """Write DVC's own page of plots, index.html, with both sides of each, to a folder."""
-    base = pull_request.merge_base(revision)[:9]  # it is the legend of the curves
-    command = [sys.executable, "-m", "dvc", "plots", "diff", base, "--out", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def write(revision: str) -> None:
@@ -122,6 +90,8 @@ def write(revision: str) -> None:
     report = text(revision)
     FOLDER.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(report, encoding="utf-8")
-    plots(revision, PAGE.parent)
+    base = pull_request.merge_base(revision)[:9]  # it is the legend of the curves
+    command = [sys.executable, "-m", "dvc", "plots", "diff", base, "--out", str(FOLDER / "plots")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     print(report)
     append("GITHUB_STEP_SUMMARY", report)

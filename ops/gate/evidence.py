@@ -216,9 +216,7 @@ def baselines(client: MlflowClient, version: ModelVersion) -> dict[str, dict[str
     return dict(mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{METRICS_FILE.name}"))
 
 
-def collect(
-    client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, p: Params
-) -> tuple[Evidence, Resampled]:
+def collect(client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, p: Params) -> Evidence:
     """Score both versions from the registry on the test rows; one that cannot be loaded is evidence too."""
     settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     rows = TestRows.load()
@@ -227,13 +225,13 @@ def collect(
             ours = downloads.enter_context(candidate(challenger))
             known = baselines(client, challenger)
         except BundleInvalid as err:
-            return Evidence({}, str(err)), Resampled()
+            return Evidence({}, str(err))
         scored = score(ours.bundle, rows, p)
         known |= {"test": metrics.measure(scored, settings)}
         spent = decided_before(client, rows.described, challenger, p.gate.promotion.max_decisions)
         found = Evidence(known, rows=rows.described, conditions=(unseen(ours, rows.described), spent))
         if champion is None:
-            return found, Resampled()
+            return found
         try:
             theirs = downloads.enter_context(candidate(champion))
         except BundleInvalid as err:
@@ -241,36 +239,14 @@ def collect(
         guarded = evaluate.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
         both = [resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score(theirs.bundle, rows, p))]
-        whole, parts, replicates = compare(both[0], both[1], p.gate.promotion)
+        whole, parts, _ = compare(both[0], both[1], p.gate.promotion)
         times = latencies([ours.bundle, theirs.bundle], p.gate.promotion.latency_calls)
-        return (
-            replace(
-                found,
-                has_champion=True,
-                metrics=whole,
-                slices=parts,
-                latency=(times[0], times[1]),
-                size=(ours.size, theirs.size),
-                conditions=(*found.conditions, unseen(theirs, rows.described)),
-            ),
-            replicates,
+        return replace(
+            found,
+            has_champion=True,
+            metrics=whole,
+            slices=parts,
+            latency=(times[0], times[1]),
+            size=(ours.size, theirs.size),
+            conditions=(*found.conditions, unseen(theirs, rows.described)),
         )
-
-
-def draw(replicates: Resampled, evidence: Evidence, p: PromotionParams, path: Path) -> None:
-    """Draw the bootstrap of each guarded metric as a histogram with its margin, its bound and no difference."""
-    from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel # most commands draw nothing
-
-    margins = {str(name): margin for name, margin in p.margins.items()}
-    figure = Figure(figsize=(3.6 * len(replicates.metrics), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(replicates.metrics), squeeze=False)[0]
-    for axis, (name, values) in zip(axes, replicates.metrics.items(), strict=True):
-        axis.hist(values, bins=40, color="#9db8d9")
-        axis.axvline(-margins[name], color="#c0392b", label=f"−margin {-margins[name]:g}")
-        axis.axvline(evidence.metrics[name].bound, color="#1f3b63", linestyle="--", label="lower bound")
-        axis.axvline(0, color="#888888", linewidth=0.8)
-        pair = evidence.metrics[name]
-        axis.set_title(f"{name}: {advantage(name, pair.challenger, pair.champion):+.4g}", fontsize=10)
-        axis.set_xlabel("advantage of the challenger", fontsize=8)
-        axis.legend(fontsize=7)
-    figure.savefig(path, dpi=110)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 import mlflow
@@ -38,9 +38,6 @@ from stages import params, tracking
 from stages.decision import Check, Decision
 from stages.files import finite, write_json
 from stages.params import Params
-
-if TYPE_CHECKING:
-    from ops.gate.evidence import Resampled
 
 LOCKED_SECONDS = 40
 """Time after which no locked call is repeated; MLflow waits 20 s in each."""
@@ -82,11 +79,11 @@ def record(
     champion: ModelVersion | None,
     decision: Decision,
     p: Params,
-    evidence: tuple[Evidence, Resampled] | None = None,
+    evidence: Evidence | None = None,
     reason: str = "",
 ) -> str:
     """Log a decision, accepted or refused, as a run with all its evidence; return the run's id."""
-    from ops.gate.evidence import ROWS_TAG, draw
+    from ops.gate.evidence import ROWS_TAG
 
     tags = {
         "action": action,
@@ -95,20 +92,18 @@ def record(
         "champion": str(champion.version) if champion else "",
         "reasons": "; ".join(filter(None, [reason, *decision.reasons]))[:4000],
     }
-    rows = evidence[0].rows if evidence else {}
+    rows = evidence.rows if evidence else {}
     if rows:
         tags |= {"rows": on_rows(rows), ROWS_TAG: str(rows["sha256"])}
     with tracking.stage_run("decision", p.gate.model_dump(mode="json")) as log, tempfile.TemporaryDirectory() as folder:
-        log.tags(tags)
+        mlflow.set_tags(tags)
         numbers: dict[str, float] = {}
         for check in decision.checks:
             name = re.sub(r"[^\w./ -]", "", check.label.replace("=", " "))[:200].strip("/ ")
             numbers |= {name: check.value, f"{name}.now": check.now, f"{name}.base": check.base}
-        log.metrics(**{name: value for name, value in numbers.items() if math.isfinite(value)})
+        mlflow.log_metrics({name: value for name, value in numbers.items() if math.isfinite(value)})
         write_json(Path(folder) / "decision.json", tags | {"checks": finite([vars(c) for c in decision.checks])})
         (Path(folder) / "decision.md").write_text(markdown(decision) + "\n", encoding="utf-8")
-        if evidence and evidence[1].metrics:
-            draw(evidence[1], evidence[0], p.gate.promotion, Path(folder) / "bootstrap.png")
         log.artifact(Path(folder))
         mlflow.set_tag("mlflow.note.content", markdown(decision)[:4900])
     return log.run_id
@@ -138,15 +133,15 @@ def promote(
         return f"Version {champion.version} of {NAME} is Production already."
     lost = _lost(champion) if champion and without_champion else ""
     evidence = collect(client, challenger, None if lost else champion, p)
-    decision = decide_promotion(evidence[0], p.gate, allow_equal)
+    decision = decide_promotion(evidence, p.gate, allow_equal)
     run_id = record("promote", challenger, champion, decision, p, evidence, lost)
-    against = _against(champion, lost, evidence[0])
+    against = _against(champion, lost, evidence)
     _describe(client, (challenger, champion), run_id, f"version {challenger.version} {verdict(decision)} {against}")
     where = f"The evidence: {production.link(run_id)}{production.ui_hint()}"
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {NAME} is refused {against}: {reasons}. {where}")
-    pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence[0].metrics.items()]
+    pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence.metrics.items()]
     why = f"accepted {against}" + (": " + ", ".join(pairs) if pairs else "")
     origin = str(champion.version) if champion else None
     production.move(client, NAME, Move("promote", str(challenger.version), origin, run_id, why))

@@ -50,7 +50,7 @@ def whole_life(bench: Bench) -> None:
     assert "is Production" in registry.promote(client, p, v["good"])
     assert aliases(client) == (v["good"], v["weak"])
     run = decisions(client)[0]
-    assert {"bootstrap.png", "decision.json", "decision.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
+    assert {"decision.json", "decision.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
     checks = {(check["name"], check["rule"]): check for check in decision_of(client, run.info.run_id)["checks"]}
     assert checks["roc_auc", "not worse"]["now"] > checks["roc_auc", "not worse"]["base"]
     for name in ("weak", "good"):
