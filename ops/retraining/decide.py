@@ -26,8 +26,7 @@ from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
 from stages import fetch, interface, params
 from stages.errors import ParamsInvalid
-from stages.files import replace_text
-from stages.params import Params
+from stages.files import finite, replace_text
 from stages.raw import load_tables
 from stages.rows import day_of
 from stages.sections import PARAMS_FILE, MonitorParams
@@ -143,11 +142,8 @@ def record(evidence: Evidence, verdict: Verdict) -> str:
     """Log a decision with its evidence to MLflow, and return the run's id."""
     mlflow.set_experiment(EXPERIMENT)
     tags = {ACTION_TAG: verdict.action, "model_version": evidence.version, "reasons": "; ".join(verdict.reasons)[:4000]}
-    numbers = {name: value for name, value in asdict(evidence).items() if isinstance(value, int | float)}
     with mlflow.start_run(run_name=f"retraining: {verdict.action}", tags=tags) as active:
-        mlflow.log_metrics({name: value for name, value in numbers.items() if math.isfinite(value)})
-        known = asdict(evidence) | {"days_since_retraining": str(evidence.days_since_retraining)}
-        mlflow.log_dict({"evidence": known, "verdict": asdict(verdict)}, "decision.json")
+        mlflow.log_dict({"evidence": finite(asdict(evidence)), "verdict": asdict(verdict)}, "decision.json")
     return str(active.info.run_id)
 
 
@@ -193,11 +189,6 @@ def move_window(until: date, path: Path = PARAMS_FILE) -> None:
     replace_text(path, written.getvalue())
 
 
-def newest_day(p: Params) -> date:
-    """Return the last day of the rows in data/."""
-    return day_of(interface.rows(load_tables(fetch.DATA_DIR), p.problem).day.max())
-
-
 def retrain_here(until: date) -> None:
     """Move the window and run the pipeline; the changed files are left uncommitted, the model becomes Staging."""
     move_window(until)
@@ -216,7 +207,7 @@ def retrain(until: date | None, now: bool) -> None:
     p = params.load()
     if until and p.featurize.relative:
         raise RetrainingFailed("featurize.train_days in params.yaml sets the windows: leave out --until.")
-    until = until or newest_day(p)
+    until = until or day_of(interface.rows(load_tables(fetch.DATA_DIR), p.problem).day.max())  # the newest one
     if now:
         retrain_here(until)
         return
@@ -224,9 +215,10 @@ def retrain(until: date | None, now: bool) -> None:
     verdict = decide(evidence, p.monitor)
     run_id = record(evidence, verdict)
     print(f"{verdict.action}: {'; '.join(verdict.reasons)} (MLflow run {run_id})", flush=True)
-    if verdict.action == "retrain":
-        settings = RetrainSettings.read()
-        if settings.repository:
-            dispatch(settings, verdict.reasons)
-        else:
-            retrain_here(until)
+    if verdict.action != "retrain":
+        return
+    settings = RetrainSettings.read()
+    if settings.repository:
+        dispatch(settings, verdict.reasons)
+    else:
+        retrain_here(until)

@@ -26,16 +26,12 @@ REASON = "CalibrationOff -0.133"
     ("evidence", "action", "reasons"),
     [
         ({}, "skip", ["no alarm"]),
-        ({"new_outcomes": 0}, "skip", ["no alarm"]),
-        ({"rows": 0}, "skip", ["no predictions yet, 500 are needed: nothing was compared"]),
         ({"rows": 499}, "skip", ["499 predictions yet, 500 are needed: nothing was compared"]),
         # what a new model would repair
         ({"alarms": OFF}, "retrain", [REASON]),
-        ({"alarms": (Alarm(AlarmKind.LIVE_LOSS_HIGH, 0.7),)}, "retrain", ["LiveLossHigh 0.7"]),
         ({"alarms": (Alarm(AlarmKind.SCORE_DRIFT, 0.5),)}, "retrain", ["ScoreDrift 0.5"]),
         ({"alarms": (Alarm(AlarmKind.UNSEEN_CATEGORY, 0.5, "dest"),)}, "retrain", ["UnseenCategory dest 0.5"]),
         ({"age_days": 90.1}, "retrain", ["the model is 90 days old, the limit is 90"]),
-        ({"age_days": 91.0, "rows": 0, "new_outcomes": 20_000}, "retrain", ["the model is 91 days old"]),
         # what a new model would not repair
         ({"alarms": MISSING}, "skip", ["InputMissing a feature 0.5"]),
         ({"alarms": (Alarm(AlarmKind.FEATURE_DRIFT, 0.5, "a feature"),)}, "skip", ["FeatureDrift a feature 0.5"]),
