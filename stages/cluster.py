@@ -1,5 +1,8 @@
 """The Ray cluster of the engine `ray`: the one at RAY_ADDRESS, or one of this machine for the time of a command.
 
+Tasks on it run the functions of the engine `local`. Ray repeats a task whose process has ended, so a task writes the
+same files when it is run again.
+
 Ray is imported within functions only: it is an extra, and the engine `local` does not need it.
 """
 
@@ -10,14 +13,17 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from app.api import cpus
 from app.errors import OnTimeError
 
+Result = TypeVar("Result")
 ADDRESS = "RAY_ADDRESS"
+RETRIES = 1
 ANSWER_SECONDS = 10
 OBJECT_STORE_BYTES = 300_000_000
 SETTINGS = {
@@ -116,3 +122,38 @@ def _enough(ray: Any, workers: int) -> int:
             "workers."
         )
     return workers or processors
+
+
+def results(task: Callable[[int], Result], count: int, workers: int) -> Iterator[Result]:
+    """Call a function with each number below `count`, on a running cluster; yield what it returns, in no certain order.
+
+    Raises the OnTimeError that a task has raised, or one for a task whose process has ended twice.
+    """
+    ray = installed()
+    remote = ray.remote(max_retries=RETRIES)(_run)
+    waiting = list(range(count))
+    running: list[Any] = []
+    while waiting or running:
+        while waiting and len(running) < workers:
+            running.append(remote.remote(task, waiting.pop(0), Path.cwd()))
+        done, running = ray.wait(running)
+        try:
+            yield ray.get(done[0])
+        except ray.exceptions.RayError as err:
+            cause = getattr(err, "cause", None)
+            if isinstance(cause, OnTimeError):
+                raise cause from err
+            raise ended(str(err)) from err
+
+
+def ended(reason: str) -> OnTimeError:
+    """Return the error for processes of Ray that have ended, by the last line of its reason."""
+    last = (reason.strip().splitlines() or ["no reason given"])[-1].rstrip(".")
+    return OnTimeError(
+        f"Ray has ended, after a retry too: {last}. Check the memory of the workers, and repeat the command."
+    )
+
+
+def _run(task: Callable[[int], Result], number: int, folder: Path) -> Result:
+    os.chdir(folder)  # a worker of a cluster starts elsewhere; paths are relative to the folder of the command
+    return task(number)

@@ -24,13 +24,11 @@ import pyarrow.parquet as pq
 
 from app.errors import OnTimeError
 from stages.boosting import Part, dataset, dropout, read_features
-from stages.cluster import cluster
+from stages.cluster import RETRIES, cluster, ended
 from stages.files import write_json
 from stages.frames import TARGET
 from stages.sections import TrainParams
 
-RETRIES = 1
-"""Number of times that training is repeated after a worker has ended; models that were complete are kept."""
 SOCKET_MINUTES = 10
 """Time after which LightGBM gives up a worker that sends nothing; Ray notices a worker that has ended in seconds."""
 ADDRESSES = {"machines": "", "local_listen_port": 12400}
@@ -122,11 +120,7 @@ def _run(config: dict[str, Any], workers: int) -> None:
         trainer.fit()
     except TrainingFailedError as err:
         causes = getattr(err, "worker_failures", {})
-        reason = next((str(cause) for cause in causes.values()), str(err)).strip().splitlines() or ["no reason given"]
-        raise OnTimeError(
-            f"Ray Train has ended, after a retry too: {reason[-1].rstrip('.')}. Check the memory of the workers, and "
-            "repeat the command."
-        ) from err
+        raise ended(next((str(cause) for cause in causes.values()), str(err))) from err
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -138,9 +132,6 @@ def _work(config: dict[str, Any]) -> None:
     params = config["params"] | config["network"]()
     connected = None
     for number, files in enumerate(config["fits"]):
-        model = config["folder"] / f"{number}.txt"
-        if model.exists():  # of the attempt before; a model is written when no worker can be before this line
-            continue
         data = _share(files, rank, workers, config["p"])
         curve: dict[str, Any] = {}
         barrier()
@@ -157,11 +148,9 @@ def _work(config: dict[str, Any]) -> None:
             params = {name: value for name, value in params.items() if name not in ADDRESSES}
         facts = {"rows": data.num_data(), "loss": curve["train"]["binary_logloss"]}
         write_json(config["folder"] / f"{number}-{rank}.json", facts)
-        barrier()
         if rank == 0:
-            draft = model.with_suffix(".partial")
-            draft.write_text(_without_addresses(booster.model_to_string()), encoding="utf-8")
-            draft.rename(model)
+            model = _without_addresses(booster.model_to_string())
+            (config["folder"] / f"{number}.txt").write_text(model, encoding="utf-8")
 
 
 def _share(files: Sequence[Path], rank: int, workers: int, p: TrainParams) -> lightgbm.Dataset:

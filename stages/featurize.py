@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import frames, interface, on_ray, params, partitions, tracking
-from stages.cluster import cluster
+from stages import frames, interface, params, partitions, tracking
+from stages.cluster import cluster, results
 from stages.errors import ParamsInvalid, run
 from stages.files import write_json
 from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
@@ -84,7 +84,7 @@ def write_on_ray(store: Store, lookups: Lookups, p: Params) -> list[Counts]:
     """Write the features of all partitions as `write_partition` does, a task of Ray for each."""
     task = partial(_task, lookups=lookups, p=p)
     with cluster() as workers:
-        counts = dict(on_ray.results(task, len(store.partitions), workers))
+        counts = dict(results(task, len(store.partitions), workers))
     return [counts[place] for place in range(len(store.partitions))]
 
 

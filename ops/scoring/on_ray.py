@@ -22,8 +22,7 @@ from ops.scoring.files import BLOCK_ROWS, Input, blocks, inputs, located, readin
 from ops.scoring.output import PART_ROWS, Job, Part, Target
 from ops.scoring.predict import Worker
 from ops.scoring.score import Report, Total, parts
-from stages import on_ray
-from stages.cluster import cluster
+from stages.cluster import cluster, results
 
 
 class Item(NamedTuple):
@@ -53,7 +52,7 @@ def score(job: Job, threshold: float, report: Report = Report()) -> Total:
 
         content = ray.put({path.name: path.read_bytes() for path in job.folder.iterdir()})
         task = partial(_task, items=items, job=job._replace(workers=1), threshold=threshold, content=content)
-        for written in on_ray.results(task, len(items), workers):
+        for written in results(task, len(items), workers):
             for part, seconds in written:
                 total = total._replace(rows=total.rows + part.rows, rejected=total.rejected + part.rejected)
                 report.rows(part.rows)

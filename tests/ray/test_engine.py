@@ -95,7 +95,7 @@ def quality(booster: lightgbm.Booster, features: Path) -> float:
     return float(roc_auc_score(test[TARGET], booster.predict(matrix(test))))
 
 
-def test_a_cluster_of_this_machine_listens_on_127_0_0_1_only_and_leaves_nothing(tmp_path: Path) -> None:
+def test_local_cluster_listens_on_loopback_only(tmp_path: Path) -> None:
     processes, addresses = set[psutil.Process](), set[str]()
     code = "from stages.cluster import cluster\nwith cluster(2) as workers: print(workers, 'workers')"
     with tempfile.TemporaryDirectory(prefix="r-") as folder:  # a short path, for Ray's sockets
@@ -112,9 +112,7 @@ def test_a_cluster_of_this_machine_listens_on_127_0_0_1_only_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("at_address")
-def test_training_with_a_killed_worker_ends_with_the_quality_of_the_engine_local(
-    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_worker_does_not_cost_quality(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started([sys.executable, "-m", "tests.ray.workers", tmp_path], features, PYTHONPATH=str(ROOT)) as training:
         training.wait()
         assert training.returncode == 0, training.output()
@@ -144,7 +142,7 @@ def listening(process: psutil.Process) -> set[str]:
     ("network", "message"),
     [
         (dict, "each worker has trained alone on its share"),
-        (partial(workers.killed, Path(), always=True), "Ray Train has ended, after a retry too: "),
+        (partial(workers.killed, Path(), always=True), "Ray has ended, after a retry too: "),
     ],
     ids=["workers that train alone", "workers that are always killed"],
 )
@@ -175,9 +173,7 @@ def test_features_have_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("at_address")
-def test_files_are_scored_to_the_same_bytes_though_a_process_is_killed(
-    bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_scoring_has_the_same_bytes(bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = bake(bundle_dir, "3", tmp_path / "model")
     known = registry.Registered.model_validate_json((folder / registry.VERSION_FILE).read_bytes())
     row = Request.model_validate(EXAMPLE).model_dump()

@@ -17,7 +17,7 @@ WITHOUT_EFFECT = {
     "app.errors": "errors end a stage without outputs",
     "app.registry": "access to MLflow, from which no output is read",
     "app.settings": "settings of the service; a stage reads MLflow's default address",
-    "stages.cluster": "connects to Ray, whose number of processors no file has",
+    "stages.cluster": "runs tasks on Ray, whose results are those of the engine local",
     "stages.errors": "errors end a stage without outputs",
     "stages.git": "the commit, for MLflow",
     "stages.params": "checks params.yaml; DVC compares its values, and stages/sections.py gives them their meaning",
@@ -61,7 +61,7 @@ def differences(graph: grimp.ImportGraph, stage: str, dependencies: list[str]) -
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_all_that_it_imports_and_on_nothing_else(graph: grimp.ImportGraph, stage: str) -> None:
+def test_stage_depends_on_exactly_what_it_imports(graph: grimp.ImportGraph, stage: str) -> None:
     dependencies = STAGES[stage]["deps"]
     assert differences(graph, stage, dependencies) == (set(), set())
     own = f"stages/{stage}.py"
