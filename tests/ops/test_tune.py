@@ -11,7 +11,6 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
-import yaml
 from dvc.utils.serialize import modify_yaml
 
 from app.problem.lookups import Lookups
@@ -127,8 +126,3 @@ def test_worse_or_better_by_chance_is_not_proposed(challenger: Resampled, reason
     decision = tune.decide(challenger, measured(0.5), P, trials=40)
     assert not decision.accepted and all(reason in text for text in decision.reasons)
     assert tune.decide(measured(0.49, noise=0.0005), measured(0.5), P, trials=40).accepted
-
-
-def test_params_yaml_keeps_its_form() -> None:
-    text = (ROOT / "params.yaml").read_text()
-    assert tune.edited(text, {"num_leaves": yaml.safe_load(text)["train"]["num_leaves"]}) == text

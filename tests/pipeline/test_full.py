@@ -8,7 +8,6 @@ from typing import Any
 import mlflow
 import pytest
 
-from stages.metrics import HIGHER_IS_BETTER
 from tests.conftest import Clone
 
 pytestmark = pytest.mark.long
@@ -30,7 +29,7 @@ def evaluation(pipeline: Clone) -> dict[str, Any]:
     return content
 
 
-def test_the_committed_lock_and_reports_are_what_comes_out(pipeline: Clone) -> None:
+def test_committed_lock_and_reports_come_out(pipeline: Clone) -> None:
     assert pipeline.git_status() == ""
     assert "up to date" in pipeline.run("dvc", "status").stdout
     assert "error" not in pipeline.run("dvc", "plots", "diff", "HEAD").stdout.lower()
@@ -65,7 +64,7 @@ def test_registering_again_makes_no_second_version(pipeline: Clone, client: mlfl
     assert pipeline.git_status() == ""
 
 
-def test_a_clone_with_a_warm_cache_registers_a_restored_run(pipeline: Clone) -> None:
+def test_warm_cache_registers_a_restored_run(pipeline: Clone) -> None:
     database = pipeline.path / "other.db"
     uri = f"sqlite:///{database}"
     (pipeline.path / "build/receipt.json").unlink()
@@ -78,20 +77,6 @@ def test_a_clone_with_a_warm_cache_registers_a_restored_run(pipeline: Clone) -> 
 
 
 @pytest.mark.parametrize("name", RECOMMENDED)
-def test_the_model_is_as_good_as_the_study_of_this_data_within_the_noise(evaluation: dict[str, Any], name: str) -> None:
+def test_model_is_as_good_as_the_study_of_this_data(evaluation: dict[str, Any], name: str) -> None:
     low, high = evaluation["intervals"][name]
     assert low <= RECOMMENDED[name] <= high
-
-
-@pytest.mark.parametrize("baseline", ["logistic", "constant"])
-def test_the_model_beats_its_baselines(evaluation: dict[str, Any], baseline: str) -> None:
-    for name in RECOMMENDED:
-        sign = 1 if HIGHER_IS_BETTER[name] else -1
-        assert sign * evaluation["test"][name] > sign * evaluation["baselines"][baseline][name], name
-
-
-def test_the_model_is_calibrated_and_its_intervals_hold_the_estimate(evaluation: dict[str, Any]) -> None:
-    assert evaluation["test"]["ece"] <= 0.03
-    for name in set(HIGHER_IS_BETTER) - {"ece"}:  # ECE is biased upwards under resampling
-        low, high = evaluation["intervals"][name]
-        assert low < evaluation["test"][name] < high

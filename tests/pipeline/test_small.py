@@ -31,7 +31,7 @@ def test_a_parameter_reruns_its_stage_and_what_follows(changing: Clone) -> None:
     assert "roc_auc" in changing.run("dvc", "metrics", "diff").stdout
 
 
-def test_a_changed_byte_in_the_data_stops_before_anything_is_made(changing: Clone) -> None:
+def test_changed_byte_in_the_data_stops_at_once(changing: Clone) -> None:
     path = changing.path / "data/weather.csv"
     original = path.read_bytes()
     path.write_bytes(original.replace(b"39.02", b"93.02", 1))
@@ -43,7 +43,7 @@ def test_a_changed_byte_in_the_data_stops_before_anything_is_made(changing: Clon
 
 
 @pytest.mark.long
-def test_a_stage_that_fails_is_a_failed_run_and_reports_its_error_alone(changing: Clone) -> None:
+def test_failing_stage_is_a_failed_run_with_its_error(changing: Clone) -> None:
     set_param(changing, "featurize", "reference_rows", 10**9)
     done = changing.run("python", "-m", "stages.featurize", check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: params.yaml: featurize.reference_rows")
@@ -79,9 +79,7 @@ def test_a_weak_model_is_registered_but_not_promoted(small: Clone, monkeypatch: 
     assert json.loads(Path("build/receipt.json").read_bytes())["floors"] is False
 
 
-def test_what_evaluate_measured_travels_with_the_version_and_is_added_to_one_that_lacks_it(
-    small: Clone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_evaluation_travels_with_the_version(small: Clone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     inside(small, monkeypatch)
     register.main()  # another test may have registered a later version
     client, uri = tracking.connect(), tracking.tracking_uri()
@@ -115,7 +113,7 @@ def on_time(clone: Clone, line: str, **environment: str) -> subprocess.Completed
 
 
 @pytest.mark.long
-def test_a_version_that_was_deleted_is_made_again_by_the_command_that_is_named(changing: Clone, tmp_path: Path) -> None:
+def test_deleted_version_is_made_again_as_named(changing: Clone, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mine.db"
     assert "Version 1 of flight-delay is Staging" in on_time(changing, "model repro", MLFLOW_TRACKING_URI=uri).stdout
     MlflowClient(uri).delete_registered_model("flight-delay")

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 
-import psutil
 import pytest
 
 from tests.conftest import Clone
@@ -41,15 +40,6 @@ def test_a_second_run_is_refused_and_ctrl_c_stops(changing: Clone) -> None:
         interrupt(repro)
     set_param(changing, "train", "rounds", 21)
     assert executed(changing.run("dvc", "repro", "--single-item", "train").stdout) == ["train"]
-
-
-def test_ctrl_c_while_a_stage_imports(small: Clone) -> None:
-    with started([sys.executable, "-m", "stages.train"], small.path) as stage:
-        maps = psutil.Process(stage.pid).memory_maps
-        stage.wait_until("imports", lambda: any("numpy" in one.path for one in maps()))
-        stage.send_signal(signal.SIGINT)
-        wait_for("the end", lambda: stage.poll() is not None, 60, stage.output)
-        assert stage.returncode in (130, -signal.SIGINT) and stage.output() == ""
 
 
 def test_a_stage_that_cannot_log_computes_nothing(small: Clone) -> None:

@@ -67,7 +67,7 @@ def test_the_sample_for_the_bins_is_that_of_the_matrix(rows: pd.DataFrame, monke
 
 
 @pytest.mark.parametrize("seed", [0, 1, 42, 2_000_000_000])
-def test_the_seed_of_the_sample_is_the_one_that_lightgbm_derives(seed: int) -> None:
+def test_seed_of_the_sample_is_that_of_lightgbm(seed: int) -> None:
     data = lightgbm.Dataset(np.random.default_rng(0).random((50, 1)), np.arange(50) % 2)
     model = lightgbm.train({"objective": "binary", "seed": seed, "verbosity": -1}, data, 1).model_to_string()
     assert f"[data_random_seed: {data_seed(seed)}]" in model

@@ -23,9 +23,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_detached_head_and_a_worktree_have_a_commit_until_the_main_checkout_moves(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commit_of_detached_head_and_worktree(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = git.commit()
     scratch.git(repository, "checkout", "--quiet", "--detach")
     assert git.commit() == commit
@@ -40,7 +38,7 @@ def test_a_detached_head_and_a_worktree_have_a_commit_until_the_main_checkout_mo
     assert git.commit() == commit
 
 
-def test_the_variables_of_a_hook_in_another_repository_are_not_followed(
+def test_variables_of_a_hook_are_not_followed(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit, other = git.commit(), tmp_path / "hooked"
@@ -53,9 +51,7 @@ def test_the_variables_of_a_hook_in_another_repository_are_not_followed(
     assert repository.is_dir()
 
 
-def test_a_file_of_a_commit_is_found_below_the_top_and_a_lost_object_is_no_missing_file(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_of_a_commit_below_the_top_or_lost(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / "part").mkdir()
     (repository / "part/reports.json").write_text("[1]")
     commit = scratch.commit(repository, "A project below the top")

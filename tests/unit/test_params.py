@@ -38,13 +38,11 @@ def test_the_real_file_is_valid_and_frozen() -> None:
     [
         ("\n  rounds: ", "\n  surprise: 1\n  rounds: ", r"train\.surprise"),
         ("  rounds: ", "  rounds: many # ", r"train\.rounds"),
-        ("  rounds: ", '  rounds: "200" # ', r"train\.rounds"),
         ("  rounds: ", "  round: ", r"train\.rounds.*train\.round:"),
         ("  learning_rate: ", "  learning_rate: .nan # ", r"train\.learning_rate"),
         ("flights: [336776, 336776]", 'flights: [336776, "x"]', r"validate\.rows\.flights"),
         ("  first_date: ", "  first_date: soon #", r"problem\.first_date"),
         ("    flights.distance: 1", "    flights.distance: -1", r"validate\.tolerance\.flights\.distance"),
-        ("    weather.pressure: 0.15", "    weather.pressure: 1.5", r"validate\.missing_share\.weather\.pressure"),
         ("\nvalidate: ", "\nvalidation: ", r"validate: .*validation:"),
         ("  rounds: ", "  rounds: 4 # ", r"train\.rounds: .*equal to 5"),
         ("  last_date: '2013-12-31'", "  last_date: 2013-12-31", r"problem\.last_date is a date.*quotes"),
@@ -57,7 +55,7 @@ def test_an_unknown_key_or_a_wrong_value_is_named(tmp_path: Path, text: str, old
         load(tmp_path, text.replace(old, new))
 
 
-def test_periods_are_fixed_or_end_with_the_newest_complete_month() -> None:
+def test_periods_are_fixed_or_end_with_a_month() -> None:
     coverage = Coverage(
         first_date=date(2013, 1, 1), last_date=date(2017, 2, 20), gaps=[(date(2014, 1, 1), date(2016, 12, 31))]
     )
@@ -85,19 +83,9 @@ def test_periods_are_fixed_or_end_with_the_newest_complete_month() -> None:
         ("train: ['2013-01-01', '2013-10-31']", "train: ['2013-12-01', '2013-12-31']", "or follows it"),
         ("test: ['2013-11-01', '2013-12-31']", "test: ['2013-12-31', '2013-11-01']", "test, .* ends before it begins"),
         (
-            "train: ['2013-01-01', '2013-10-31']",
-            "train: ['2013-10-31', '2013-01-01']",
-            "train, .* ends before it begins",
-        ),
-        (
             "train: ['2013-01-01'",
             "train: ['2012-12-31'",
             "featurize.train, .* beyond the data, 2013-01-01 to 2013-12-31",
-        ),
-        (
-            "test: ['2013-11-01', '2013-12-31']",
-            "test: ['2013-11-01', '2014-01-01']",
-            "featurize.test, .* beyond the data",
         ),
         ("  last_date: '2013-12-31'", "  last_date: '2012-12-31'", "problem: .* leave no day with data"),
     ],

@@ -14,7 +14,7 @@ FILES = {"metrics.json": '{\n "a": 1\n}\n', "dvc.lock": "stages:\n  a: 1\n"}
 
 
 @pytest.mark.parametrize(("name", "style"), [("metrics.json", "merge"), ("dvc.lock", "diff3")])
-def test_the_marker_of_a_real_merge_is_named_with_its_line(
+def test_marker_of_a_merge_is_named_with_its_line(
     name: str, style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

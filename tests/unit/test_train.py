@@ -22,7 +22,7 @@ KEYS_OF_TWO_ROWS = [17199355938688615897, 11758722173246518805]
 """As pandas 3 makes them: other ones with another version would make other digests of the same rows."""
 
 
-def test_without_weather_masks_all_weather_and_nothing_else() -> None:
+def test_without_weather_masks_the_weather_alone() -> None:
     features = np.ones((3, len(FEATURE_NAMES)))
     masked = without("weather", features)
     weather = [i in members("weather") for i in range(len(FEATURE_NAMES))]
@@ -47,9 +47,7 @@ def training(first: str, last: str) -> pd.DataFrame:
         ("2017-03-31", 4, ["2013-12", "2017-01", "2017-02", "2017-03"]),
     ],
 )
-def test_folds_are_the_newest_of_their_months_or_the_last_ones(
-    last: str, fold_months: list[int] | int, expected: list[str]
-) -> None:
+def test_folds_are_the_newest_or_the_last_months(last: str, fold_months: list[int] | int, expected: list[str]) -> None:
     found = folds(Source.frame(training("2013-01-01", last)), P.model_copy(update={"fold_months": fold_months}))
     assert [str(np.datetime64(month, "M")) for month in found] == expected
 
@@ -73,7 +71,7 @@ def test_the_key_of_a_row_is_the_same_whatever_holds_it() -> None:
     assert not set(row_keys(columns.assign(number=[1546, 10]))) & set(KEYS_OF_TWO_ROWS)
 
 
-def test_rows_are_known_by_keys_and_targets_whatever_their_order() -> None:
+def test_digest_of_rows_does_not_depend_on_order() -> None:
     rows = training("2013-01-01", "2013-01-09")
     known = described(rows)
     assert known == described(rows.sample(frac=1, random_state=1)) and known["first"] == "2013-01-01"
