@@ -132,6 +132,9 @@ def _work(config: dict[str, Any]) -> None:
     params = config["params"] | config["network"]()
     connected = None
     for number, files in enumerate(config["fits"]):
+        model = config["folder"] / f"{number}.txt"
+        if model.exists():  # of the attempt before; a model is written when no worker can be before this line
+            continue
         data = _share(files, rank, workers, config["p"])
         curve: dict[str, Any] = {}
         barrier()
@@ -148,9 +151,11 @@ def _work(config: dict[str, Any]) -> None:
             params = {name: value for name, value in params.items() if name not in ADDRESSES}
         facts = {"rows": data.num_data(), "loss": curve["train"]["binary_logloss"]}
         write_json(config["folder"] / f"{number}-{rank}.json", facts)
+        barrier()
         if rank == 0:
-            model = _without_addresses(booster.model_to_string())
-            (config["folder"] / f"{number}.txt").write_text(model, encoding="utf-8")
+            draft = model.with_suffix(".partial")
+            draft.write_text(_without_addresses(booster.model_to_string()), encoding="utf-8")
+            draft.rename(model)
 
 
 def _share(files: Sequence[Path], rank: int, workers: int, p: TrainParams) -> lightgbm.Dataset:
