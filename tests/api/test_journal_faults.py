@@ -79,11 +79,9 @@ def test_a_database_is_gone_for_a_while(
     assert_kept(service, url, traffic.ids())
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("ends", [("", "-wal", "-shm"), ("-wal", "-shm")], ids=["all files", "sidecar files"])
-def test_files_are_removed_under_traffic(
-    ends: tuple[str, ...], workers: int, start: Start, image: Path, tmp_path: Path
-) -> None:
+def test_files_are_removed_under_traffic(ends: tuple[str, ...], start: Start, image: Path, tmp_path: Path) -> None:
+    workers = 2
     file = tmp_path / "journal.db"
     url = f"sqlite:///{file}"
     service = start(baked_model=image, journal_url=url, workers=workers, journal_queue=10_000)
@@ -173,7 +171,6 @@ TURN = 0.5
 """Seconds within which a prediction is on disk: the flush interval, and the writer's turn on a busy machine."""
 
 
-@pytest.mark.long
 def test_what_is_lost_after_kill_9(bundle_dir: Path, tmp_path: Path) -> None:
     """At a hundred predictions a millisecond, at most those of the flush interval are missing."""
     url = f"sqlite:///{tmp_path}/journal.db"

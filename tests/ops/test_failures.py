@@ -21,7 +21,6 @@ from tests.conftest import ROOT
 from tests.support.postgres import Postgres
 from tests.support.processes import free_port, running, started, wait_for
 from tests.support.promotion import Bench
-from tests.support.registry import mlflow_server
 
 NAME = "flight-delay"
 LIMIT_SECONDS = 10
@@ -139,20 +138,14 @@ def test_postgresql_without_database_or_driver(postgres: Postgres, monkeypatch: 
     assert "pg8000" in text and "`postgresql+psycopg://" in text
 
 
-@pytest.mark.long
-def test_server_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    with mlflow_server(tmp_path, port, f"sqlite:///{tmp_path}/server.db"):
-        pass
-    text = unusable(f"http://127.0.0.1:{port}", monkeypatch)
-    assert "MLflow is unreachable" in text and "env -u MLFLOW_TRACKING_URI make repro" in text
-
-
-@pytest.mark.long
-def test_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("listens", [False, pytest.param(True, marks=pytest.mark.long)], ids=["refuses", "is silent"])
+def test_server_that_does_not_answer(listens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        text = unusable(f"http://127.0.0.1:{listener.getsockname()[1]}", monkeypatch)
-    assert "MLflow is unreachable" in text
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if not listens:
+            listener.close()
+        text = unusable(address, monkeypatch)
+    assert "MLflow is unreachable" in text and "env -u MLFLOW_TRACKING_URI make repro" in text
 
 
 def test_server_that_is_not_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

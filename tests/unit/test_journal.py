@@ -25,7 +25,7 @@ from app.api.outcomes import Result, record
 from app.interface import EXAMPLE, FEATURE_NAMES, Outcome, Request
 from app.journal import writer
 from app.journal.blocks import block, features_of, holding, requests_of
-from app.journal.database import JournalInvalid, connect, expire, prepare
+from app.journal.database import JournalInvalid, expire, prepare
 from app.journal.tables import SCHEMA, blocks, layouts, outcomes, schema
 from app.journal.writer import Journal
 from app.metrics import Metrics
@@ -149,10 +149,6 @@ def test_a_batch_of_ten_thousand_rows(form: Any, url: str, metrics: Metrics, ans
     assert len(requests) == row.rows and Request.model_validate(requests[-1]) == Request.model_validate(EXAMPLE)
     assert tuple(viewed) == (10_002, 0.25)
     journal.engine.dispose()
-
-
-def test_a_password_is_not_in_a_message() -> None:
-    assert "secret" not in repr(connect("postgresql://user:secret@localhost/db").url)
 
 
 def test_old_predictions_go_with_their_outcomes(journal: Journal, answer: Answer) -> None:
