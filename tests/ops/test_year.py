@@ -17,8 +17,8 @@ from tests.support.clone import ROOT, make_clone
 from tests.support.processes import started, wait_for
 
 TRAINING = {"rounds": 40, "learning_rate": 0.15, "num_leaves": 7, "feature_fraction": 1.0}
-COMMAND = [sys.executable, "-m", "ops.cli", "model", "year"]
-COMMAND += ["--months", "3", "--files", "../files", "--folder", "../year"]
+OPTIONS = ["--months", "3", "--files", "../files", "--folder", "../year"]
+COMMAND = [sys.executable, "-m", "ops.cli", "model", "year", *OPTIONS]
 GATE_MARGINS = {"roc_auc": 1.0, "log_loss": 1.0}
 
 
