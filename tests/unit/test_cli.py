@@ -9,11 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
-import yaml
 
 from ops.cli import GROUPS, cli, main
 from ops.cli.base import execute
@@ -22,7 +20,6 @@ from tests.conftest import ROOT
 HEAVY = {"app.problem", "fastapi", "lightgbm", "mlflow", "numpy", "pandas", "rich", "yaml"}
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z-]+):", MAKEFILE, re.M)
-WORKFLOWS = sorted((ROOT / ".github").glob("workflows/*.yml")) + sorted((ROOT / ".github").glob("actions/*/action.yml"))
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -167,70 +164,3 @@ def test_the_makefile_is_short_and_its_targets_are_listed_and_start_commands_tha
         for line in subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
             if line.startswith("./on-time ") and "--help" not in line:
                 parse(line)
-
-
-def workflow_steps(content: dict[str, Any]) -> Iterator[tuple[str, set[str]]]:
-    """Yield the commands of a workflow or an action, each with the names of the variables that are given to it."""
-    for job in content.get("jobs", {"": content.get("runs", {})}).values():
-        for step in job.get("steps", []):
-            if "run" in step:
-                given = [part.get("env", {}).keys() for part in (content, job, step)]
-                yield step["run"].strip(), set().union(*given)
-
-
-def wrong(content: dict[str, Any]) -> list[str]:
-    """Return the commands that are neither a target of the Makefile nor a command, or use what is not given to them."""
-    found = []
-    for command, given in workflow_steps(content):
-        if command.removeprefix("make ") in TARGETS:
-            continue
-        used = re.findall(r'(?:="| ")\$(\w+)"', command)
-        try:
-            parse(command)
-            fine = command.startswith("./on-time ") and command.count("$") == len(used) and set(used) <= given
-        except (click.UsageError, KeyError, ValueError):
-            fine = False
-        found += [] if fine and not re.search(r"[;&|`<>(\n]", command) else [command]
-    return found
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.relative_to(ROOT / ".github").as_posix())
-def test_a_workflow_runs_targets_and_commands_and_nothing_else(path: Path) -> None:
-    assert not wrong(yaml.safe_load(path.read_text()))
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "make no-such-target",
-        "make test || true",
-        "pip install x",
-        "./on-time model promote; id",
-        "./on-time model promot",
-        "./on-time model promote --verson=1",
-        "./on-time ci check-lock surplus",
-        "./on-time model promote --version=$GIVEN",
-        './on-time model promote --version="$OTHER"',
-        "./on-time model promote --version=${{ inputs.version }}",
-    ],
-)
-def test_any_other_command_in_a_workflow_is_refused(command: str) -> None:
-    step = {"run": command, "env": {"GIVEN": "1"}}
-    assert wrong({"jobs": {"job": {"steps": [step]}}}) == [command]
-    fine = step | {"run": './on-time model promote --version="$GIVEN"'}
-    assert not wrong({"jobs": {"job": {"steps": [fine]}}})
-
-
-@pytest.mark.parametrize("name", ["deploy.yml", "retrain.yml", "release.yml"])
-def test_what_a_form_holds_is_text_and_no_part_of_a_command(name: str, tmp_path: Path) -> None:
-    evil = f'"; touch {tmp_path}/made; $(touch {tmp_path}/made) --all'
-    (tmp_path / "on-time").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    (tmp_path / "on-time").chmod(0o755)
-    content = yaml.safe_load((ROOT / ".github/workflows" / name).read_text())
-    steps = [(command, given) for command, given in workflow_steps(content) if '"$' in command]
-    assert steps
-    for command, given in steps:
-        env = {"PATH": os.environ["PATH"]} | dict.fromkeys(given, evil)
-        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
-        words = [word.partition("=")[2] if word.startswith("--") else word for word in done.stdout.splitlines()]
-        assert words.count(evil) == command.count('"$') and not (tmp_path / "made").exists()

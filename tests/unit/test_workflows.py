@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +64,12 @@ def is_command(line: str) -> bool:
     command = group.get_command(click.Context(group), words[1]) if isinstance(group, click.Group) else None
     if command is None:
         return False
+    takes_values = any(isinstance(parameter, click.Argument) for parameter in command.params)
     known = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
     for word in words[2:]:
         option, _, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if not option and not takes_values:
+            return False
         if (option and option not in known) or (value and not VALUE.fullmatch(value)):
             return False
     return True
@@ -154,6 +159,10 @@ jobs:
       - run: ./on-time model promote --no-such-option
       - run: ./on-time model rollback --reason=$REASON
       - run: ./on-time model promote && ./on-time model history
+      - run: ./on-time model promote; id
+      - run: ./on-time model promote --version=$GIVEN
+      - run: ./on-time model promote --version=${{ inputs.version }}
+      - run: ./on-time ci check-lock surplus
       - run: echo ${{ github.head_ref }}
         continue-on-error: true
   second:
@@ -166,7 +175,7 @@ jobs:
 def test_a_bad_workflow_is_refused_for_each_fault() -> None:
     content = parse(BAD)
     assert without_version(BAD) == ["actions/cache@27d5ce7f107fe9357f9df03efb73ab90386fccae"]
-    assert len(not_commands(content)) == 8
+    assert len(not_commands(content)) == 12
     assert unlimited(content) == [
         "first: permissions",
         "first: timeout",
@@ -174,3 +183,23 @@ def test_a_bad_workflow_is_refused_for_each_fault() -> None:
         "second: timeout",
     ]
     assert writes(content)["second"] == {"contents"}
+
+
+@pytest.mark.parametrize("name", ["deploy.yml", "retrain.yml", "release.yml"])
+def test_what_a_form_holds_is_text(name: str, tmp_path: Path) -> None:
+    evil = f'"; touch {tmp_path}/made; $(touch {tmp_path}/made) --all'
+    (tmp_path / "on-time").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "on-time").chmod(0o755)
+    content = read(name)
+    given = {
+        variable
+        for part in [content, *content["jobs"].values(), *steps_of(content)]
+        for variable in part.get("env", {})
+    }
+    commands = [step["run"] for step in steps_of(content) if '"$' in step.get("run", "")]
+    assert commands
+    for command in commands:
+        env = {"PATH": os.environ["PATH"]} | dict.fromkeys(given, evil)
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+        words = [word.partition("=")[2] if word.startswith("--") else word for word in done.stdout.splitlines()]
+        assert words.count(evil) == command.count('"$') and not (tmp_path / "made").exists()
