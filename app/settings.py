@@ -26,8 +26,10 @@ MLFLOW_CLIENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""Defaults for MLflow's client: short timeouts, no progress bars, no telemetry. The environment overrides them."""
+"""Defaults for MLflow's client: short timeouts, no progress bars, no telemetry, and no addresses of runs on standard
+output, which have the password if the server's has one. The environment overrides them."""
 
 
 JOURNAL = r"^(sqlite|postgresql)(\+\w+)?://"

@@ -72,6 +72,9 @@ def check(uri: str) -> None:
         options = {"max_retries": 0, "timeout": CONNECT_SECONDS, "raise_on_status": False}
         http_request(creds, "/health", "GET", **options)  # type: ignore[no-untyped-call]
     elif uri.startswith("sqlite"):
+        if "%" in mlflow.__file__:  # a character of the configuration by which MLflow makes its tables
+            folder = Path(mlflow.__file__).parent
+            raise ModelUnavailable(f"{folder}: MLflow cannot make its tables from a path with %. Rename the folder.")
         _check_file(sqlite_file(uri))
     elif uri.startswith(("postgresql", "mysql")):
         seconds = {"connect_timeout": CONNECT_SECONDS}
