@@ -17,8 +17,6 @@ from tabulate import tabulate
 
 LONG_FOLDERS = ("e2e", "adapt", "ray")
 NIGHTLY_FOLDERS = ("ray",)
-SYSTEM_FOLDERS = ("e2e", "adapt")
-"""Folders whose tests share images, containers and their ports."""
 CONTRACTS = ("test_journal.py",)
 """Files whose variants on PostgreSQL are long; those of other files are nightly."""
 SMALL_SECONDS = 600
@@ -46,7 +44,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.nightly)
     if within(item.path, root, LONG_FOLDERS) or on_postgresql(item) or item.get_closest_marker("nightly"):
         item.add_marker(pytest.mark.long)
-    item.add_marker(pytest.mark.xdist_group(group(item)))
     seconds = limit(item)
     if seconds and not item.get_closest_marker("timeout"):
         item.add_marker(pytest.mark.timeout(seconds))
@@ -71,15 +68,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def within(path: Path, root: Path, folders: tuple[str, ...]) -> bool:
     """Return whether a path is, or is within, one of these folders of tests."""
     return any(path.is_relative_to(root / "tests" / folder) for folder in folders)
-
-
-def group(item: pytest.Item) -> str:
-    """Return the group of a test for `--dist loadgroup`: the tests of one group run in the same process."""
-    if within(item.path, item.config.rootpath, SYSTEM_FOLDERS):
-        return "systems"
-    if {"pipeline", "service"} & set(getattr(item, "fixturenames", ())):
-        return "pipeline"
-    return item.path.name
 
 
 def on_postgresql(item: pytest.Item) -> bool:
