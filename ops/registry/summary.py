@@ -33,18 +33,21 @@ def text(version: ModelVersion) -> str:
     named, number = aliases(tracking.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
     state = " and ".join(words) or f"registered (Staging is version {named.get(STAGING, 'unknown')})"
-    promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "
+    promote, serve = (
+        f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, ",
+        "`make serve` serves it, ",
+    )
     if named.get(PRODUCTION) == number:
         promote = ""
     floors = "it reaches the floors"
     if not receipt["floors"]:  # `make promote` would refuse it
         reasons = decide_floors(metrics, params.load().gate).reasons
-        floors, promote = f"it does not reach the floors: {'; '.join(reasons)}", ""
+        floors, promote, serve = f"it does not reach the floors: {'; '.join(reasons)}", "", ""
     lines = [
         tabulate(rows, [f"{test['first']} to {test['last']}", *NAMES.values()], tablefmt="plain", floatfmt=".4f"),
         "",
         f"Version {number} of {NAME} is {state} in {without_password(tracking.tracking_uri())}; {floors}.",
-        f"Next: {promote}`make serve` serves Production, `make ui` shows runs and registry.",
+        f"Next: {promote}{serve}`make ui` shows runs and registry.",
     ]
     if git.run("status", "--porcelain", "--", *COMMITTED).stdout:
         lines.append(f"Changed, to be committed with what changed it: `git add {' '.join(COMMITTED)}`.")
