@@ -33,10 +33,8 @@ def text(version: ModelVersion) -> str:
     named, number = aliases(tracking.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
     state = " and ".join(words) or f"registered (Staging is version {named.get(STAGING, 'unknown')})"
-    promote, serve = (
-        f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, ",
-        "`make serve` serves it, ",
-    )
+    promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "
+    serve = "`make serve` serves it, "
     if named.get(PRODUCTION) == number:
         promote = ""
     floors = "it reaches the floors"
