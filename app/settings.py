@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.environment import EnvironmentInvalid, check
 from app.interface import NAME
+from app.registry.address import sqlite_file
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
@@ -177,7 +178,7 @@ class Settings(Inherited):
             return ""
         if not re.match(JOURNAL, value):
             raise ValueError("must be sqlite:///file.db or postgresql://user@host/database, or none")
-        if value.startswith("sqlite") and (value.endswith("://") or ":memory:" in value):
+        if value.startswith("sqlite") and sqlite_file(value) is None:
             raise ValueError("must name a file, sqlite:///file.db: a journal in memory is lost with the process")
         return value
 

@@ -39,20 +39,20 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
     ) -> Check:
         """Check a lower bound; a missing or non-finite value fails."""
-        passed = math.isfinite(number(value)) and number(value) >= bound
-        return cls(
-            name, number(value), bound, passed, "≥", number(value if now is None else now), number(base), **words
-        )
+        measured = number(value)
+        passed = math.isfinite(measured) and measured >= bound
+        now = measured if now is None else number(now)
+        return cls(name, measured, bound, passed, "≥", now, number(base), **words)
 
     @classmethod
     def at_most(
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
     ) -> Check:
         """Check an upper bound; a missing or non-finite value fails."""
-        passed = math.isfinite(number(value)) and number(value) <= bound
-        return cls(
-            name, number(value), bound, passed, "≤", number(value if now is None else now), number(base), **words
-        )
+        measured = number(value)
+        passed = math.isfinite(measured) and measured <= bound
+        now = measured if now is None else number(now)
+        return cls(name, measured, bound, passed, "≤", now, number(base), **words)
 
     @property
     def label(self) -> str:

@@ -96,12 +96,12 @@ def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) ->
         slices_.append(interface.slices(frame, bundle.lookups))
         facts.append(frame[[DAY, GROUP, TARGET, KEY]])
     together = pd.concat(facts, ignore_index=True)
-    return Predictions(together, _joined(found), _joined(slices_) | months(together))
+    sizes = [len(part) for part in facts]
+    return Predictions(together, _joined(found, sizes), _joined(slices_, sizes) | months(together))
 
 
-def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+def _joined(parts: list[dict[str, npt.NDArray[Any]]], sizes: list[int]) -> dict[str, npt.NDArray[Any]]:
     """Return arrays by name, of all files; a slice that a file lacks has none of its rows."""
-    sizes = [len(next(iter(part.values()), ())) for part in parts]
     names = dict.fromkeys(name for part in parts for name in part)
     return {
         name: np.concatenate([part.get(name, np.zeros(n, bool)) for part, n in zip(parts, sizes, strict=True)])

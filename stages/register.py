@@ -70,9 +70,9 @@ def register(
 ) -> ModelVersion:
     """Return the version of this bundle, created if necessary, with the alias `staging`."""
     version = find_version(client, digest)
+    run_id = str(version.run_id) if version else training_run(client, digest, p)
+    client.log_artifact(run_id, str(METRICS_FILE))  # in place of those of an earlier evaluation, as the tags below
     if version is None:
-        run_id = training_run(client, digest, p)
-        client.log_artifact(run_id, str(METRICS_FILE))
         source = client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG]
         version = mlflow.register_model(source, NAME, tags={tracking.DIGEST_TAG: digest})
     tags = {"git.commit": git.commit(), "floors": "passed" if decision.accepted else "failed"}
@@ -108,11 +108,7 @@ def evaluated() -> dict[str, Any]:
 
 
 def add_evaluation(client: MlflowClient, run_id: str) -> None:
-    """Log metrics and evaluation to the training run, from which they are exported with the version.
-
-    A later evaluation of the same bundle replaces them, as it replaces the version's tags.
-    """
-    client.log_artifact(run_id, str(METRICS_FILE))
+    """Log the evaluation to the training run, from which it is exported with the version, in place of an earlier one."""
     client.log_dict(run_id, evaluated(), evaluation.EVALUATION_FILE)
 
 

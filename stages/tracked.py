@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from stages.errors import FileInvalid
 
 PARAMS_NAME = "params.yaml"
-PIPELINE_FILES = tuple(map(Path, ("dvc.yaml", "dvc.lock", "data.dvc", "params.yaml", "reports/metrics.json")))
+PIPELINE_FILES = tuple(map(Path, ("dvc.yaml", "dvc.lock", "data.dvc", PARAMS_NAME, "reports/metrics.json")))
 """The files by which DVC decides what to run."""
 MARKERS = ("<<<<<<< ", "||||||| ", ">>>>>>> ")
 
@@ -41,8 +41,9 @@ def parse(text: str, path: Path, commit: str = "") -> Any:
     except (ValueError, yaml.YAMLError, YAMLError) as err:
         reason = " ".join(str(err).split())[:200]
         raise FileInvalid(f"{place} cannot be read: {reason}. {restore}") from err
-    for key, day in _dates(value) if path.name == PARAMS_NAME else ():
-        raise FileInvalid(f"{place}: {key} is a date, which DVC does not lock: put it in quotes, '{day}'.")
+    if path.name == PARAMS_NAME:
+        for key, day in _dates(value):
+            raise FileInvalid(f"{place}: {key} is a date, which DVC does not lock: put it in quotes, '{day}'.")
     return value
 
 

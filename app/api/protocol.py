@@ -6,14 +6,14 @@ uvicorn waits for the end of a head without a limit of time or size, and ignores
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections import deque
-from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.api import problem_details
 
 HEAD_SECONDS = 10
 HEAD_BYTES = 64 << 10
@@ -25,9 +25,9 @@ _NOWHERE: Any = deque(maxlen=0)
 
 def problem(status: int, detail: str) -> bytes:
     """Return a response, as bytes, to a request that cannot be parsed."""
-    body = json.dumps({"title": HTTPStatus(status).phrase, "status": status, "detail": detail}).encode()
-    head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-    return STATUS_LINE[status] + head + body
+    response = problem_details.response(status, detail, {"connection": "close"})
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    return STATUS_LINE[status] + head + b"\r\n" + bytes(response.body)
 
 
 _TOO_LONG = problem(431, "The request line and headers are too long.")

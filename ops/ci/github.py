@@ -16,6 +16,7 @@ from stages.git import git
 
 EMAIL = "on-time@users.noreply.github.com"
 """Author of the commits of a retraining."""
+LOGIN = ("-c", "credential.helper=!gh auth git-credential")
 MARKER = "<!-- on-time: report -->"
 LONGEST = 60_000  # characters; GitHub's limit is 65,536
 
@@ -125,10 +126,10 @@ def deployment(environment: str, version: str, image: str, why: str) -> str:
 
 def known_head(branch: str) -> str:
     """Return the remote's head of a branch, empty if there is none; raise GitHubRefused for commits of others."""
-    line = git("ls-remote", "origin", f"refs/heads/{branch}")
+    line = git(*LOGIN, "ls-remote", "origin", f"refs/heads/{branch}")
     if not line:
         return ""
-    git("fetch", "--quiet", "origin", "main", branch)
+    git(*LOGIN, "fetch", "--quiet", "origin", "main", branch)
     authors = git("log", "--format=%ae", line.split()[0], "--not", "origin/main")
     others = sorted(set(authors.split()) - {EMAIL})
     if others:
@@ -151,7 +152,7 @@ def propose(why: str) -> str:
     git("add", "--", *paths)
     git(*identity, "commit", "--message", f"Retrain the model\n\n{why}")
     lease = f"--force-with-lease=refs/heads/{branch}:{known}"  # refused if somebody pushes meanwhile
-    git("-c", "credential.helper=!gh auth git-credential", "push", lease, "origin", f"HEAD:refs/heads/{branch}")
+    git(*LOGIN, "push", lease, "origin", f"HEAD:refs/heads/{branch}")
     report = Path("build/report/report.md").read_text(encoding="utf-8")[:LONGEST]
     body = {"body": f"Why: {why}\n\n{report}"}
     opened = api(f"pulls?state=open&head={setting('GITHUB_REPOSITORY').partition('/')[0]}:{branch}")

@@ -131,22 +131,6 @@ def dvc(*arguments: str) -> None:
         sys.exit(1)
 
 
-def check_outputs(stage: str) -> None:
-    """Raise ClickException unless the outputs of a stage are those that dvc.lock, if there is one, names."""
-    if not Path("dvc.lock").exists():
-        return
-    command = [sys.executable, "-m", "dvc", "status", "--json", stage]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"`dvc status {stage}` failed: {done.stderr.strip()[-300:]}")
-    states = [item["changed outs"] for item in json.loads(done.stdout).get(stage, []) if "changed outs" in item]
-    changed = sorted(path for outs in states for path in outs)
-    if changed:
-        raise click.ClickException(
-            f"{', '.join(changed)}: not what dvc.lock names. `dvc checkout {stage}` restores it, `make repro` makes it."
-        )
-
-
 @contextmanager
 def _alone() -> Iterator[None]:
     """Refuse to run the pipeline twice at the same time in one checkout."""

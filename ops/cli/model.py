@@ -52,7 +52,6 @@ def promote(version: str | None, allow_equal: bool, if_none: bool, without_champ
     """Make Staging, or another version, the Production version if the gate accepts it."""
     from ops.registry import commands
 
-    base.check_outputs("featurize")  # the rows of the comparison
     how = allow_equal, if_none, without_champion
     if text := commands.patiently(lambda client, p: commands.promote(client, p, version, *how)):
         click.echo(text)
@@ -178,7 +177,6 @@ def gate_selftest(pairs: int, repeats: int, controls: bool) -> None:
     """Measure how often the promotion gate is wrong, and what it refuses (an hour or more; 0 omits a part)."""
     from ops.studies import gate as study
 
-    base.check_outputs("featurize")
     study.show(pairs, repeats, controls)
 
 

@@ -43,9 +43,9 @@ def _files(system: Any, root: str) -> list[str]:
     try:
         found = system.ls(root, detail=True)
     except FileNotFoundError:
-        if "file" in system.protocol:
+        if "s3" not in system.protocol:
             raise
-        system.ls(root.partition("/")[0], detail=True)  # in an object store, only the bucket has to exist
+        system.ls(root.partition("/")[0], detail=True)  # only the bucket has to exist
         return []
     return [item["name"] for item in found if item["type"] == "file"]
 

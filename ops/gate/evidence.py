@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -91,6 +93,20 @@ class TestRows:
         if not frame[[KEY, TARGET, DAY]].equals(self.frame[[KEY, TARGET, DAY]]):
             raise DataInvalid(f"{OUT_DIR}/test has other rows than {TABLES_DIR}: `dvc repro` makes it anew.")
         return matrix(frame)
+
+
+def check_rows() -> None:
+    """Raise DataInvalid unless build/features is what dvc.lock, if there is one, names."""
+    if not Path("dvc.lock").exists():
+        return
+    command = [sys.executable, "-m", "dvc", "status", "--json", "featurize"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DataInvalid(f"`dvc status featurize` failed: {done.stderr.strip()[-300:]}")
+    if any("changed outs" in item for item in json.loads(done.stdout).get("featurize", [])):
+        raise DataInvalid(
+            f"{OUT_DIR} is not what dvc.lock names. `dvc checkout featurize` restores it, `make repro` makes it."
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import logging
 import shlex
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,7 +123,7 @@ class Receiver:
 async def _run(command: str, seconds: float | None = None) -> int:
     """Run a command, its output among ours, and return its exit code; 127 when there is no such program.
 
-    After so many seconds it is killed.
+    The command is killed after `seconds`.
     """
     try:
         process = await asyncio.create_subprocess_exec(*shlex.split(command))
@@ -133,7 +133,8 @@ async def _run(command: str, seconds: float | None = None) -> int:
     try:
         code = await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
-        process.kill()
+        with suppress(ProcessLookupError):  # it has just ended
+            process.kill()
         code = await process.wait()
     log.log(logging.ERROR if code else logging.INFO, "`%s` ended with %d", command, code)
     return code

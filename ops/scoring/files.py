@@ -91,6 +91,11 @@ def _input(info: fs.FileInfo, folder: PurePosixPath) -> Input:
     return Input(name, info.path, info.size, info.mtime.isoformat() if info.mtime else "")
 
 
+def is_parquet(path: str) -> bool:
+    """Return whether a file is Parquet, of which parts can be read."""
+    return path.lower().endswith(".parquet")
+
+
 def is_csv(path: str) -> bool:
     """Return whether a file is CSV, whose cells are text."""
     return path.lower().endswith((".csv", ".csv.gz"))
@@ -114,7 +119,7 @@ def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.Ta
     Rows that are skipped in Parquet are not decoded, as far as they are whole row groups.
     """
     with reading(path), system.open_input_file(path) as file:
-        if path.lower().endswith(".parquet"):
+        if is_parquet(path):
             parts = _parquet(file, skipped)
         else:
             parts = _skipped(_csv(file, path) if is_csv(path) else _arrow(file, path), skipped)
@@ -137,7 +142,7 @@ def count(address: str) -> int | None:
     system, path = located(address)
     rows = 0
     for one in inputs(system, path):
-        if not one.path.lower().endswith(".parquet"):
+        if not is_parquet(one.path):
             return None
         with reading(one.path), system.open_input_file(one.path) as opened:
             rows += pq.read_metadata(opened).num_rows

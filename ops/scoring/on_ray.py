@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from ops.scoring.files import BLOCK_ROWS, Input, blocks, inputs, located, reading
+from ops.scoring.files import BLOCK_ROWS, Input, blocks, inputs, is_parquet, located, reading
 from ops.scoring.output import PART_ROWS, Job, Part, Target
 from ops.scoring.predict import Worker
 from ops.scoring.score import Report, Total, parts
@@ -62,7 +62,7 @@ def score(job: Job, threshold: float, report: Report = Report()) -> Total:
 
 def _items(target: Target, system: fs.FileSystem, file: Input) -> tuple[list[Part], list[Item]]:
     """Return the complete parts of a file, and what is missing."""
-    if not file.path.lower().endswith(".parquet"):
+    if not is_parquet(file.path):
         known = target.known(file)
         return known, [] if known and known[-1].last else [Item(file, len(known), last=True, open=True)]
     with reading(file.path), system.open_input_file(file.path) as opened:

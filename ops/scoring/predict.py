@@ -25,7 +25,7 @@ from app.registry.version import load
 FIELDS = tuple(Request.model_fields)
 _PLACE = re.compile(rf"{COLUMNS}\.(\w+)\.(\d+)(.*)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
-"""Times of which Arrow and the request's schema accept the same."""
+"""The form of times that Arrow and the request's schema read alike."""
 
 
 class BlockInvalid(Exception):
@@ -133,8 +133,9 @@ def _scored_by_row(cells: pa.Table, bundle: Bundle) -> Scored:
         try:
             requests[i] = validate(values)
         except ValidationError as err:
-            found = [(".".join(map(str, one["loc"])) or "row", one["msg"]) for one in err.errors()]
-            rejected[i] = [f"{place}: {text.removeprefix('Value error, ')}" for place, text in found]
+            error = Invalid()
+            error.add(err.errors(), ())
+            rejected[i] = [f"{one.field}: {one.message}" for one in error.errors]
     if requests:
         features = compute(columns(list(requests.values())), bundle.lookups)
         risks[list(requests)] = predict(bundle.booster, features)

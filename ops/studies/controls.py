@@ -27,7 +27,7 @@ from ops.registry.commands import PromotionRefused
 from stages import frames, progress, tracking
 from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.decision import Decision
-from stages.files import BUNDLE_DIR, METRICS_FILE, sha256, write_json
+from stages.files import BUNDLE_DIR, sha256, write_json
 from stages.frames import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.register import register
@@ -176,9 +176,7 @@ def enter(client: MlflowClient, folder: Path, p: Params) -> str:
     """Register a bundle that the service may refuse, with the committed metrics; return its version number."""
     with tracking.stage_run("train"):
         tracking.log_bundle(folder)
-    version = register(client, p, sha256(folder / model.MANIFEST_FILE), Decision(()), {})
-    client.log_artifact(version.run_id, str(METRICS_FILE))
-    return str(version.version)
+    return str(register(client, p, sha256(folder / model.MANIFEST_FILE), Decision(()), {}).version)
 
 
 def attempt(client: MlflowClient, shop: Workshop, control: Control) -> list[str]:

@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from app.features import Floats
 from app.model import bundle as model
-from ops.gate.evidence import Resampled, TestRows, compare, resampled
+from ops.gate.evidence import Resampled, TestRows, check_rows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
 from ops.studies import controls
 from stages import evaluate, params, progress
@@ -33,7 +33,7 @@ NOISE_STEPS = 1000  # the last one: every row has the features of another one
 CAUGHT = 0.8
 LOSSES = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04)
 Steps = tuple[int, Callable[[int], Floats]]
-"""How many steps there are, and the predictions of the test rows after so many of them; 0 is the model itself."""
+"""The number of steps, and the predictions of the test rows after a number of them; 0 is the model itself."""
 
 
 def judge(challenger: Resampled, champion: Resampled, policy: GateParams) -> Decision:
@@ -157,6 +157,7 @@ def smallest(critical: Floats) -> str:
 def show(pairs: int, repeats: int, with_controls: bool) -> None:
     """Print the refused controls, the share of equal models refused, and the power."""
     p = params.load()
+    check_rows()
     if with_controls:
         print("## Negative controls\n\n" + controls.promote_all(p) + "\n", flush=True)
     if pairs:

@@ -43,7 +43,7 @@ from stages.rows import Rows, months_of
 from stages.rules import Tables
 from stages.sections import PARAMS_FILE
 
-CLONE, INBOX, LEDGER = "clone", "inbox", "ledger.json"
+CLONE, INBOX, BEGUN, LEDGER = "clone", "inbox", "begun.json", "ledger.json"
 FIRST, PRODUCTION = "first", "production"
 IDENTITY = ("-c", "user.name=year", "-c", "user.email=year@localhost", "-c", "commit.gpgSign=false")
 ALL_DAYS = 100_000
@@ -243,18 +243,24 @@ def begin(root: Path, folder: Path, first: int, more: Path | None) -> None:
             raise YearFailed(f"{path}: the name must be TABLE-YYYY-MM and a form of `on-time data add`.")
         (folder / INBOX / month[0]).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / INBOX / month[0])
+    write_json(folder / BEGUN, asked(first, more))
     prepare(root, folder, first)
     _record([], folder)
 
 
-def live(root: Path, folder: Path, first: int, more: Path | None) -> str:
-    """Run the year in a folder, from where it was left; return its table, which is written there with the picture.
+def asked(first: int, more: Path | None) -> dict[str, Any]:
+    """Return what decides the months of a year."""
+    return {"months": first, "files": str(more.resolve()) if more else None}
 
-    A year that was begun before keeps its first months and files, whatever `first` and `more` are.
-    """
+
+def live(root: Path, folder: Path, first: int, more: Path | None) -> str:
+    """Run the year in a folder, from where it was left; return its table, which is written there with the picture."""
     folder = folder.resolve()
     if not (folder / LEDGER).exists():
         begin(root.resolve(), folder, first, more)
+    before = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+    if before != asked(first, more):
+        raise YearFailed(f"{folder} was begun with {before}, not {asked(first, more)}: name another --folder.")
     os.chdir(folder / CLONE)
     ledger = list(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
     places = sorted((folder / INBOX).iterdir()) if (folder / INBOX).exists() else []

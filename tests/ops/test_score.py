@@ -110,7 +110,8 @@ def as_parquet(rows: list[dict[str, Any]], path: Path) -> None:
 def as_csv(rows: list[dict[str, Any]], path: Path) -> None:
     """Write rows as CSV, nested values as JSON."""
     flat = [row | {"weather": None if row["weather"] is None else json.dumps(row["weather"])} for row in rows]
-    csv.write_csv(pa.Table.from_pylist(flat), path)
+    with pa.CompressedOutputStream(path, "gzip") if path.suffix == ".gz" else pa.OSFile(str(path), "wb") as file:
+        csv.write_csv(pa.Table.from_pylist(flat), file)
 
 
 def as_arrow(rows: list[dict[str, Any]], path: Path) -> None:
@@ -136,6 +137,7 @@ WRITERS: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {
     "a.parquet": as_parquet,
     "categories.parquet": as_categories,
     "a.csv": as_csv,
+    "a.csv.gz": as_csv,
     "a.arrow": as_arrow,
     "a.arrows": as_arrow,
 }

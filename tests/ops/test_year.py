@@ -72,6 +72,8 @@ def test_killed_year_resumes(project: Clone) -> None:
     watched = scratch.read_params(folder / "clone")["gate"]["slices"]
     assert watched == ["origin=EWR", "origin=JFK"], "a slice that the test rows lack would refuse every model"
     assert project.git_status() == "" and not (project.path / "mlflow.db").exists()
+    other = project.run(*COMMAND, "--months", "2", check=False)
+    assert other.returncode == 1 and "was begun with" in other.stderr and len(ledger(folder)) == 2
 
 
 def test_folder_with_other_content_is_refused(tmp_path: Path) -> None:

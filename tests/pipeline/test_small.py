@@ -128,7 +128,7 @@ def test_deleted_version_is_made_again_as_named(changing: Clone, tmp_path: Path)
 
 
 @pytest.mark.long
-def test_a_conflict_and_a_foreign_owner_stop_the_pipeline_before_its_first_stage(changing: Clone) -> None:
+def test_conflict_or_owner_stops_before_any_stage(changing: Clone) -> None:
     (changing.path / "dvc.lock").write_text("<<<<<<< HEAD\n" + (changing.path / "dvc.lock").read_text())
     for command in ("model repro", "ci check-lock"):
         done = on_time(changing, command)
@@ -144,4 +144,15 @@ def test_promotion_needs_the_rows_of_the_lock(small: Clone, tmp_path: Path) -> N
         refused = small.run("python", "-m", "ops.cli", "model", "promote", check=False)
     finally:
         (tmp_path / path.name).rename(path)
-    assert refused.returncode == 1 and "build/features: not what dvc.lock names" in refused.stderr
+    assert refused.returncode == 1 and "build/features is not what dvc.lock names" in refused.stderr
+
+
+@pytest.mark.long
+def test_later_evaluation_replaces_the_first(changing: Clone, tmp_path: Path) -> None:
+    set_param(changing, "evaluate", "ece_bins", 5)
+    assert executed(changing.run("dvc", "repro").stdout) == ["evaluate", "register"]
+    client = MlflowClient(f"sqlite:///{changing.path}/mlflow.db")
+    version = client.get_model_version_by_alias("flight-delay", "staging")
+    kept = client.download_artifacts(str(version.run_id), "metrics.json", str(tmp_path))
+    assert Path(kept).read_bytes() == (changing.path / "reports/metrics.json").read_bytes()
+    assert version.tags["test.ece"] == str(json.loads(Path(kept).read_text(encoding="utf-8"))["test"]["ece"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,9 +86,12 @@ def test_names_of_predictions_must_differ(bundle: Bundle) -> None:
 
 
 def test_slice_of_a_later_file_keeps_its_rows() -> None:
-    parts = [{"a": np.ones(2, bool)}, {"a": np.ones(3, bool), "b": np.ones(3, bool)}]
-    joined = evaluate._joined(parts)  # pylint: disable=protected-access # a file at a time is not public
-    assert {name: rows.tolist() for name, rows in joined.items()} == {"a": [True] * 5, "b": [False] * 2 + [True] * 3}
+    parts: list[dict[str, Any]] = [{}, {"a": np.ones(2, bool)}, {"a": np.ones(3, bool), "b": np.ones(3, bool)}]
+    joined = evaluate._joined(parts, [1, 2, 3])  # pylint: disable=protected-access # a file at a time is not public
+    assert {name: rows.tolist() for name, rows in joined.items()} == {
+        "a": [False] + [True] * 5,
+        "b": [False] * 3 + [True] * 3,
+    }
 
 
 def test_threshold_follows_its_rule() -> None:
