@@ -108,7 +108,7 @@ def evaluated() -> dict[str, Any]:
 
 
 def add_evaluation(client: MlflowClient, run_id: str) -> None:
-    """Log the evaluation to the training run, from which it is exported with the version, in place of an earlier one."""
+    """Log the evaluation to the training run, in place of an earlier one; it is exported with the version."""
     client.log_dict(run_id, evaluated(), evaluation.EVALUATION_FILE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -122,7 +123,7 @@ def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.Ta
         if is_parquet(path):
             parts = _parquet(file, skipped)
         else:
-            parts = _skipped(_csv(file, path) if is_csv(path) else _arrow(file, path), skipped)
+            parts = _skipped(_csv(system, path) if is_csv(path) else _arrow(file, path), skipped)
         for block in _resized(parts):
             _check_names(block.schema.names, path)
             yield block
@@ -159,18 +160,19 @@ def _parquet(file: Any, skipped: int) -> Iterator[pa.RecordBatch]:
     return _skipped(opened.iter_batches(BLOCK_ROWS, row_groups=groups, use_threads=False), skipped)
 
 
-def _csv(file: Any, path: str) -> Iterator[pa.RecordBatch]:
+def _csv(system: fs.FileSystem, path: str) -> Iterator[pa.RecordBatch]:
     """Yield the rows of CSV as text; only an empty cell without quotes is missing."""
-    gzipped = path.lower().endswith(".gz")
-    names = csv.open_csv(pa.CompressedInputStream(file, "gzip") if gzipped else file).schema.names
-    file.seek(0)
+    open_file = partial(system.open_input_stream, path, compression="gzip" if path.lower().endswith(".gz") else None)
+    with open_file() as file:
+        names = csv.open_csv(file).schema.names
     options = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
         null_values=[""],
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    yield from csv.open_csv(pa.CompressedInputStream(file, "gzip") if gzipped else file, convert_options=options)
+    with open_file() as file:
+        yield from csv.open_csv(file, convert_options=options)
 
 
 def _arrow(file: Any, path: str) -> Iterator[pa.RecordBatch]:
