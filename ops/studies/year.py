@@ -250,12 +250,13 @@ def begin(root: Path, folder: Path, first: int, more: Path | None) -> None:
 
 def asked(first: int, more: Path | None) -> dict[str, Any]:
     """Return what decides the months of a year."""
-    return {"months": first, "files": str(more.resolve()) if more else None}
+    return {"months": first, "files": str(more) if more else None}
 
 
 def live(root: Path, folder: Path, first: int, more: Path | None) -> str:
     """Run the year in a folder, from where it was left; return its table, which is written there with the picture."""
     folder = folder.resolve()
+    more = more.resolve() if more else None
     if not (folder / LEDGER).exists():
         begin(root.resolve(), folder, first, more)
     before = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
