@@ -13,8 +13,7 @@ import tempfile
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from app import environment
-from app.api import cpus
+from app import cpus, environment
 from app.environment import EnvironmentInvalid
 from app.errors import OnTimeError
 from app.logs import configuration

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.api import cpus
+from app import cpus
 from app.errors import OnTimeError
 
 Result = TypeVar("Result")

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from tabulate import tabulate
 
-from app.api import cpus
+from app import cpus
 from app.errors import OnTimeError
 from app.features import Floats
 from app.interface import Request

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from app.api import cpus
+from app import cpus
 from app.interface import NAME, ROWS
 from app.registry import download, version
 from ops.registry import commands

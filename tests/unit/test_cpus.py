@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.cpus import available
+from app.cpus import available
 
 MACHINE = 8
 
