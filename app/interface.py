@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from app.errors import OnTimeError
-from app.features import Floats
+from app.problem_kit.features import Floats
 
 SERVING: dict[str, str] = {
     "NAME": "the name of the registered model and of MLflow's experiment",

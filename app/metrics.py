@@ -33,9 +33,9 @@ from prometheus_client.utils import floatToGoString
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, NUMBERS
 from app.model.served import ServedModel
+from app.problem_kit.features import Floats
 from app.settings import WORKERS_FOLDER
 
 # fmt: off

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, without
+from app.problem_kit.features import Floats
 from stages import frames, progress
 from stages.frames import DAY, GROUP, KEY, TARGET, matrix
 from stages.rows import Mask

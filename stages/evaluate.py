@@ -18,9 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
+from app.problem_kit.features import Floats
 from stages import frames, interface, metrics, model_card, params, plots, tracking
 from stages.boosting import Source
 from stages.errors import DataInvalid, run

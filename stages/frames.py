@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from app.features import Floats
 from app.interface import FEATURE_NAMES
+from app.problem_kit.features import Floats
 from stages.errors import DataInvalid
 from stages.files import sha256
 from stages.rows import day_of

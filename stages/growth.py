@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app.features import day_number
+from app.problem_kit.features import day_number
 from stages import checks, interface
 from stages.columns import kind
 from stages.errors import DataInvalid

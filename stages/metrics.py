@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.features import Floats
+from app.problem_kit.features import Floats
 
 HIGHER_IS_BETTER = {
     "roc_auc": True,

@@ -11,7 +11,6 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from app.columns.batches import ArrowBatch
-from app.features import day_number
 from app.interface import (
     CATEGORIES,
     EXAMPLE,
@@ -25,6 +24,7 @@ from app.interface import (
     compute_one,
     from_arrays,
 )
+from app.problem_kit.features import day_number
 from stages import interface
 from stages.checks import check as check_rules
 from stages.columns import kind

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app.features import day_number
+from app.problem_kit.features import day_number
 
 Mask = npt.NDArray[np.bool_]
 

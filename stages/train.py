@@ -12,9 +12,9 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from app.features import Floats
 from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
+from app.problem_kit.features import Floats
 from stages import distributed, frames, params, tracking
 from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.errors import DataInvalid, run

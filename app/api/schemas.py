@@ -12,7 +12,7 @@ from app.columns.batches import COLUMNS, MAX_ROWS
 from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS, Outcome, Request
 from app.model.prediction import Explanation
 from app.model.served import ModelVersion, Source
-from app.strict import Strict
+from app.problem_kit.models import Strict
 
 MAX_BATCH = 1000
 """Outcomes that are reported together, or rows of tensors."""

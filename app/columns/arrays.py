@@ -15,7 +15,7 @@ from pyarrow import types
 from pydantic import ValidationError
 
 from app.columns.fields import REQUIRED, Field, Record
-from app.features import Words
+from app.problem_kit.features import Words
 
 _KINDS = {
     "null": (types.is_null,),

@@ -13,7 +13,7 @@ import pyarrow as pa
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, NaiveDatetime, Strict, TypeAdapter, WithJsonSchema
 
-from app.strict import LocalTime
+from app.problem_kit.models import LocalTime
 
 REQUIRED = object()
 _HAS_TIME = get_args(LocalTime)[1]

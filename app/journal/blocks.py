@@ -13,11 +13,11 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from app.columns.batches import rows_of
-from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.tables import SPAN_SECONDS, blocks
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions
+from app.problem_kit.features import Floats
 
 _pack = Struct(f"<{len(FEATURE_NAMES)}d").pack  # of one row, in a third of NumPy's time
 STEP = 100

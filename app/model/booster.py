@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from app.errors import BundleInvalid
-from app.features import Floats
 from app.interface import FEATURE_NAMES
+from app.problem_kit.features import Floats
 
 _FLOAT64, _ROW_MAJOR, _ALL_TREES = 1, 1, -1
 _PROBABILITY, _CONTRIBUTIONS = 0, 3  # LightGBM's prediction types

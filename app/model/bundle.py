@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from app.errors import BundleInvalid
-from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model.booster import Booster
+from app.problem_kit.features import Floats
 
 MODEL_FILE = "model.lgb"
 MANIFEST_FILE = "manifest.json"

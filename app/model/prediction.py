@@ -13,11 +13,11 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from app.columns.stream import write
-from app.features import Floats
 from app.interface import FEATURE_NAMES, ROWS, Request, compute, compute_one
 from app.metrics import Metrics
 from app.model.bundle import Bundle, predict
 from app.model.served import ServedModel
+from app.problem_kit.features import Floats
 
 Format = Literal["rows", "arrow"]
 """The form of a batch: JSON, or an Arrow stream."""

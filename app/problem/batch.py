@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.features import Words
 from app.problem.features import Flights
 from app.problem.request import FIRST_DEPARTURE, MAX_TRAVEL, SCHEDULED_AHEAD, WEATHER, WEATHER_HOURS
+from app.problem_kit.features import Words
 
 
 def from_arrays(table: Mapping[str, Any]) -> tuple[Flights, npt.NDArray[np.bool_]]:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.features import Feature, Floats, Ints, Words
 from app.problem.lookups import Lookups
 from app.problem.request import WEATHER, WEATHER_HOURS, Flight
+from app.problem_kit.features import Feature, Floats, Ints, Words
 
 FEATURES = (
     Feature("carrier", "category", text="Airline."),

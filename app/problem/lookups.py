@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from app.features import Floats, Ints, Words, day_number
+from app.problem_kit.features import Floats, Ints, Words, day_number
 
 EARTH_RADIUS_MI = 3958.7613
 _ZONE_STRIDE = 1 << 40  # minutes; larger than any time, so that zones do not overlap in one sorted array

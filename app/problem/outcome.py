@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from app.strict import Reported
+from app.problem_kit.models import Reported
 
 LATE_MINUTES = 15
 """Arrival delay from which a flight counts as late (US Department of Transportation)."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from app.strict import LocalTime, Strict, impossible
+from app.problem_kit.models import LocalTime, Strict, impossible
 
 MAX_TRAVEL = timedelta(hours=24)
 FIRST_DEPARTURE = datetime(2012, 1, 1)

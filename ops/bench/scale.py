@@ -16,7 +16,7 @@ import numpy as np
 from tabulate import tabulate
 
 from app.errors import OnTimeError
-from app.features import day_number
+from app.problem_kit.features import day_number
 from ops.bench import memory, years
 from stages import params
 from stages.fetch import DATA_DIR

@@ -24,9 +24,9 @@ from tabulate import tabulate
 
 from app import cpus
 from app.errors import OnTimeError
-from app.features import Floats
 from app.interface import Request
 from app.model import bundle
+from app.problem_kit.features import Floats
 from ops.bench import memory
 from ops.monitoring import replay
 from stages import frames, params

@@ -24,9 +24,9 @@ from mlflow.entities.model_registry import ModelVersion
 from scipy.stats import t as student
 
 from app.errors import BundleInvalid, ModelUnavailable
-from app.features import Floats
 from app.interface import Lookups, Request
 from app.model import bundle as model
+from app.problem_kit.features import Floats
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage

@@ -17,9 +17,9 @@ from app.api.bodies import Invalid
 from app.columns.arrays import mismatches
 from app.columns.batches import COLUMNS, RECORD
 from app.columns.fields import Field, Record
-from app.features import Floats
 from app.interface import Request, columns, compute
 from app.model.bundle import Bundle, predict
+from app.problem_kit.features import Floats
 from app.registry.version import load
 
 FIELDS = tuple(Request.model_fields)

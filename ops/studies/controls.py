@@ -18,9 +18,9 @@ import numpy as np
 from mlflow import MlflowClient
 
 from app.errors import Refused
-from app.features import Floats
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model import bundle as model
+from app.problem_kit.features import Floats
 from ops.gate.policy import table
 from ops.registry import commands
 from ops.registry.commands import PromotionRefused

@@ -23,8 +23,8 @@ import pandas as pd
 import yaml
 
 from app.errors import OnTimeError
-from app.features import Floats, day_number
 from app.model import bundle as model
+from app.problem_kit.features import Floats, day_number
 from ops.gate.evidence import TestRows
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, Reference, words

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from app.features import Ints
 from app.problem.features import FEATURES, MINUTES_PER_DAY, Flights, block_minutes
 from app.problem.lookups import Lookups
 from app.problem.outcome import LATE_MINUTES
 from app.problem.request import WEATHER, WEATHER_HOURS
+from app.problem_kit.features import Ints
 from stages.problem.params import Params
 from stages.problem.schema import KEYS
 from stages.problem.times import local_dates, minutes

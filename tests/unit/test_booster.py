@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from app.errors import BundleInvalid
-from app.features import Floats
 from app.interface import FEATURE_NAMES
 from app.model import bundle as model
 from app.model.booster import Booster
+from app.problem_kit.features import Floats
 
 ROWS = 20_000
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from pydantic import ConfigDict, Field, field_validator
 
-from app.features import Feature, Floats, Ints
-from app.strict import LocalTime, Reported, Strict
+from app.problem_kit.features import Feature, Floats, Ints
+from app.problem_kit.models import LocalTime, Reported, Strict
 
 BUSY = 250
 """Bicycles rented in an hour from which on it is busy."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 import pandera.pandas as pa
 
-from app.features import Ints, day_number
 from app.problem import BUSY, WEATHER, Hours, Lookups
+from app.problem_kit.features import Ints, day_number
 from stages.columns import integer, real, text
 from stages.rows import Rows, row_keys
 from stages.rules import Flags, Rules, Tables
