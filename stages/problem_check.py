@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from app.columns.batches import ArrowBatch
+from app.batches.read import ArrowBatch
 from app.interface import (
     CATEGORIES,
     EXAMPLE,

@@ -17,9 +17,9 @@ from starlette.datastructures import Headers
 
 from app.api.bodies import Body, Invalid, Location, check_type, invalid
 from app.api.schemas import AnyColumns, Batch
-from app.columns.arrays import NeedsFullValidation
-from app.columns.batches import COLUMNS, MAX_ROWS, ArrowBatch, Mismatch
-from app.columns.stream import DAMAGED, MEDIA_TYPE
+from app.batches.arrays import NeedsFullValidation
+from app.batches.read import COLUMNS, MAX_ROWS, ArrowBatch, Mismatch
+from app.batches.stream import DAMAGED, MEDIA_TYPE
 from app.interface import ROWS, Request, columns
 from app.model.prediction import Predictions, Received
 

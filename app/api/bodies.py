@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from app.api.schemas import MAX_BATCH, FieldError, Outcomes
-from app.columns.batches import MAX_ROWS
+from app.batches.read import MAX_ROWS
 from app.interface import Outcome
 from app.interface import Request as PredictionRequest
 

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from app.api.edge import HEALTH
 from app.api.inference_messages import InferenceRequest
 from app.api.schemas import Batch, ColumnarBatch, Outcomes, Problem
-from app.columns.stream import MEDIA_TYPE
+from app.batches.stream import MEDIA_TYPE
 from app.interface import Outcome, Request
 
 REF = "#/components/schemas/{model}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
 from pydantic.fields import FieldInfo
 
-from app.columns.batches import COLUMNS, MAX_ROWS
+from app.batches.read import COLUMNS, MAX_ROWS
 from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS, Outcome, Request
 from app.model.prediction import Explanation
 from app.model.served import ModelVersion, Source

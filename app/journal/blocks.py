@@ -12,7 +12,7 @@ import numpy as np
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
-from app.columns.batches import rows_of
+from app.batches.read import rows_of
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.tables import SPAN_SECONDS, blocks
 from app.model.bundle import Bundle

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from app.columns.stream import write
+from app.batches.stream import write
 from app.interface import FEATURE_NAMES, ROWS, Request, compute, compute_one
 from app.metrics import Metrics
 from app.model.bundle import Bundle, predict

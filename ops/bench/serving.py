@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from app.api.edge import MAX_BODIES
-from app.columns.stream import MEDIA_TYPE
+from app.batches.stream import MEDIA_TYPE
 from app.errors import OnTimeError
 from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
 from app.model import bundle

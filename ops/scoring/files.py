@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv, fs
 
-from app.columns.batches import MAX_ROWS
+from app.batches.read import MAX_ROWS
 from app.errors import OnTimeError
 
 BLOCK_ROWS = MAX_ROWS

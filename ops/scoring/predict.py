@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from app.api.batches import BATCH
 from app.api.bodies import Invalid
-from app.columns.arrays import mismatches
-from app.columns.batches import COLUMNS, RECORD
-from app.columns.fields import Field, Record
+from app.batches.arrays import mismatches
+from app.batches.fields import Field, Record
+from app.batches.read import COLUMNS, RECORD
 from app.interface import Request, columns, compute
 from app.model.bundle import Bundle, predict
 from app.problem_kit.features import Floats

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from app.api.edge import MAX_BODIES
-from app.columns.stream import MEDIA_TYPE
+from app.batches.stream import MEDIA_TYPE
 from app.interface import EXAMPLE, Request
 from app.journal.blocks import features_of, holding, requests_of
 from app.journal.database import connect

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.columns import batches
+from app.batches import read
 from app.interface import columns, compute, from_arrays
 from stages import checks, interface, params, problem_check
 from stages.columns import text
@@ -56,7 +56,7 @@ def raising(*_: Any) -> Any:
     ("module", "name", "value", "message"),
     [
         (problem_check, "compute_one", lambda r, known: (compute(columns([r]), known)[0] + 1).tolist(), "compute_one"),
-        (batches, "from_arrays", lambda t: from_arrays(t | {"origin": t["dest"]}), "from_arrays"),
+        (read, "from_arrays", lambda t: from_arrays(t | {"origin": t["dest"]}), "from_arrays"),
         (problem_check, "compute", lambda *_: np.zeros((1, 1)), r"compute returns the shape \(1, 1\)"),
         (problem_check, "EXAMPLE", {"origin": "EWR"}, "EXAMPLE is no valid Request"),
         (interface, "EDGE_CASES", [{"origin": "XXX"}], "the edge case .*XXX.* is no valid Request"),

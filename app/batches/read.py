@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from app.columns import arrays, stream
-from app.columns.arrays import NeedsFullValidation
-from app.columns.fields import Record, Unknown, describe
+from app.batches import arrays, stream
+from app.batches.arrays import NeedsFullValidation
+from app.batches.fields import Record, Unknown, describe
 from app.interface import Request, from_arrays
 from app.model.prediction import Received
 

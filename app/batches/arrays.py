@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import types
 from pydantic import ValidationError
 
-from app.columns.fields import REQUIRED, Field, Record
+from app.batches.fields import REQUIRED, Field, Record
 from app.problem_kit.features import Words
 
 _KINDS = {
