@@ -47,7 +47,7 @@ def main() -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # neither the client's address nor the scheme is used
-        http="app.api.protocol:Protocol",
+        http="app.api.edge.protocol:Protocol",
         ws="none",
         backlog=2048,
         timeout_keep_alive=75,  # longer than that of proxies, or they would reuse closing connections

@@ -17,9 +17,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.api import bodies, contract, edge, inference_protocol, outcomes, problem_details
+from app.api import contract, inference_protocol, outcomes
 from app.api.batches import BATCH, encoded
 from app.api.dependencies import ReadyModel, Served
+from app.api.edge import bodies, middleware, problem_details
 from app.api.fast_path import FastPath
 from app.api.page import routes
 from app.api.page.live import Recent
@@ -112,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     inference_protocol.install(app)
     _health(app)
     state.metrics.instrumentator().instrument(app)
-    edge.install(app)
+    middleware.install(app)
     contract.install(app, keys=bool(settings.api_keys))
     return app
 

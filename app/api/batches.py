@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 
-from app.api.bodies import Body, Invalid, Location, check_type, invalid
+from app.api.edge.bodies import Body, Invalid, Location, check_type, invalid
 from app.api.schemas import AnyColumns, Batch
 from app.batches.arrays import NeedsFullValidation
 from app.batches.read import COLUMNS, MAX_ROWS, ArrowBatch, Mismatch

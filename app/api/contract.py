@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.edge import HEALTH
+from app.api.edge.middleware import HEALTH
 from app.api.inference_messages import InferenceRequest
 from app.api.schemas import Batch, ColumnarBatch, Outcomes, Problem
 from app.batches.stream import MEDIA_TYPE
@@ -32,7 +32,7 @@ KEY = {
 
 
 def body(schema: type[BaseModel]) -> dict[str, Any]:
-    """Return the OpenAPI entry of a request body, which app/api/bodies.py reads instead of FastAPI."""
+    """Return the OpenAPI entry of a request body, which app/api/edge/bodies.py reads instead of FastAPI."""
     content = {"application/json": {"schema": {"$ref": REF.format(model=schema.__name__)}}}
     return {"requestBody": {"required": True, "content": content}}
 

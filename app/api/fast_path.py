@@ -1,6 +1,6 @@
 """The fast path: an ASGI application in front of FastAPI and its middleware, which answers plain, valid predictions.
 
-FastAPI and the middleware of app/api/edge.py take twice the time of the prediction itself. A request that is not plain
+FastAPI and the middleware of app/api/edge/middleware.py take twice the time of the prediction itself. A request that is not plain
 or not valid, or that may have to be refused, goes to them unchanged: they answer, count and record it.
 """
 
@@ -12,8 +12,8 @@ from time import perf_counter
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.bodies import LARGE, REQUEST
-from app.api.edge import ID_HEADER, SECURITY_HEADERS, Keys, id_of
+from app.api.edge.bodies import LARGE, REQUEST
+from app.api.edge.middleware import ID_HEADER, SECURITY_HEADERS, Keys, id_of
 from app.metrics import HttpMetrics
 from app.model.prediction import KEPT, Predictor
 from app.model.served import ServedModel

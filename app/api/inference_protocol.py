@@ -10,9 +10,10 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from app.api import contract, problem_details
-from app.api.bodies import LARGE
+from app.api import contract
 from app.api.dependencies import ReadyModel, Served
+from app.api.edge import problem_details
+from app.api.edge.bodies import LARGE
 from app.api.inference_messages import INPUTS, OUTPUTS, InferenceRequest, InferenceResponse, answer, read
 from app.interface import NAME, TITLE, columns
 from app.model.prediction import Predictor, Received

@@ -14,7 +14,8 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api import bodies, contract, problem_details
+from app.api import contract
+from app.api.edge import bodies, problem_details
 from app.api.schemas import Outcomes, Recorded, RecordedBatch
 from app.interface import Outcome
 from app.journal.blocks import holding

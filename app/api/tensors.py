@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from app.api.bodies import Invalid, invalid
+from app.api.edge.bodies import Invalid, invalid
 
 DATATYPES = {"string": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
 ELEMENTS: dict[str, tuple[type, ...]] = {"BYTES": (str,), "INT64": (int,), "FP64": (float, int), "BOOL": (bool,)}

@@ -20,8 +20,8 @@ from starlette.types import Message
 from tabulate import tabulate
 
 from app.api.application import create_app
-from app.api.bodies import REQUEST
-from app.api.edge import id_of
+from app.api.edge.bodies import REQUEST
+from app.api.edge.middleware import id_of
 from app.api.fast_path import PATH, FastPath
 from app.interface import EXAMPLE, compute_one
 from app.model.prediction import Predictions, new_ids

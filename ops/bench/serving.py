@@ -27,7 +27,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from tabulate import tabulate
 
-from app.api.edge import MAX_BODIES
+from app.api.edge.middleware import MAX_BODIES
 from app.batches.stream import MEDIA_TYPE
 from app.errors import OnTimeError
 from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute

@@ -14,7 +14,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from app.api.edge import MAX_BODIES
+from app.api.edge.middleware import MAX_BODIES
 from app.batches.stream import MEDIA_TYPE
 from app.interface import EXAMPLE, Request
 from app.journal.blocks import features_of, holding, requests_of

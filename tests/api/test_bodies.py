@@ -14,7 +14,8 @@ import psutil
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.api import batches, bodies
+from app.api import batches
+from app.api.edge import bodies
 from app.interface import EXAMPLE, Request
 from app.model.bundle import Bundle
 from tests.support.asgi import Client, make_service

@@ -17,7 +17,7 @@ import pytest
 from fastapi import HTTPException
 
 from app.api.batches import BATCH
-from app.api.bodies import Invalid
+from app.api.edge.bodies import Invalid
 from app.interface import EXAMPLE, compute_one
 from app.metrics import Metrics
 from app.model import bundle as model

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import problem_details
+from app.api.edge import problem_details
 from app.logs import request_id
 from app.metrics import HttpMetrics
 from app.model.prediction import new_id

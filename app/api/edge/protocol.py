@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits on what precedes a request; app/api/edge.py limits the rest.
+"""uvicorn's HTTP protocol with limits on what precedes a request; app/api/edge/middleware.py limits the rest.
 
 uvicorn waits for the end of a head without a limit of time or size, and ignores a request that offers another protocol.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api import problem_details
+from app.api.edge import problem_details
 
 HEAD_SECONDS = 10
 HEAD_BYTES = 64 << 10

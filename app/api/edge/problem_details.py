@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.api.bodies import Invalid
+from app.api.edge.bodies import Invalid
 from app.api.schemas import Problem
 from app.interface import EXAMPLE
 
