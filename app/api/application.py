@@ -17,11 +17,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.api import contract, inference_protocol, outcomes
+from app.api import contract, outcomes
 from app.api.batches import BATCH, encoded
 from app.api.dependencies import ReadyModel, Served
 from app.api.edge import bodies, middleware, problem_details
 from app.api.fast_path import FastPath
+from app.api.inference import v2
 from app.api.page import routes
 from app.api.page.live import Recent
 from app.api.schemas import BatchPrediction, Live, Prediction, Ready, Version
@@ -110,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         routes.install(app)
     _routes(app)
     outcomes.install(app)
-    inference_protocol.install(app)
+    v2.install(app)
     _health(app)
     state.metrics.instrumentator().instrument(app)
     middleware.install(app)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.edge.middleware import HEALTH
-from app.api.inference_messages import InferenceRequest
+from app.api.inference.messages import InferenceRequest
 from app.api.schemas import Batch, ColumnarBatch, Outcomes, Problem
 from app.batches.stream import MEDIA_TYPE
 from app.interface import Outcome, Request

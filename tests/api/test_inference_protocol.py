@@ -13,7 +13,7 @@ import pytest
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import InferenceServerException
 
-from app.api import tensors
+from app.api.inference import tensors
 from app.interface import EXAMPLE, ROWS
 from tests.adapt.app_problem import Request as SecondRequest
 from tests.conftest import free_port

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 
-from app.api import tensors
-from app.api.inference_messages import INPUTS
+from app.api.inference import tensors
+from app.api.inference.messages import INPUTS
 from app.interface import EXAMPLE
 from tests.support.service import NAME, Service
 

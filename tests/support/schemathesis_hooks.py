@@ -9,7 +9,7 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies as st
 
-from app.api.inference_messages import OUTPUTS, InferenceRequest
+from app.api.inference.messages import OUTPUTS, InferenceRequest
 from app.interface import NAME
 
 TIMES = st.datetimes(datetime(2012, 1, 1), datetime.now() + timedelta(days=365))

@@ -14,7 +14,7 @@ from app.api import contract
 from app.api.dependencies import ReadyModel, Served
 from app.api.edge import problem_details
 from app.api.edge.bodies import LARGE
-from app.api.inference_messages import INPUTS, OUTPUTS, InferenceRequest, InferenceResponse, answer, read
+from app.api.inference.messages import INPUTS, OUTPUTS, InferenceRequest, InferenceResponse, answer, read
 from app.interface import NAME, TITLE, columns
 from app.model.prediction import Predictor, Received
 from app.model.served import ServedModel
