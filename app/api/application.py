@@ -17,14 +17,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.api import contract, outcomes
-from app.api.batches import BATCH, encoded
+from app.api import contract
 from app.api.dependencies import ReadyModel, Served
 from app.api.edge import bodies, middleware, problem_details
 from app.api.fast_path import FastPath
 from app.api.inference import v2
 from app.api.page import routes
 from app.api.page.live import Recent
+from app.api.routes import outcomes
+from app.api.routes.batch_body import BATCH, encoded
 from app.api.schemas import BatchPrediction, Live, Prediction, Ready, Version
 from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest

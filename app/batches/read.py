@@ -1,6 +1,6 @@
 """Batches of Arrow streams, read without a Pydantic object per row.
 
-What these readers refuse is judged by Pydantic (app/api/batches.py), whose errors are the contract.
+What these readers refuse is judged by Pydantic (app/api/routes/batch_body.py), whose errors are the contract.
 """
 
 from __future__ import annotations

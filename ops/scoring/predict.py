@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.json  # pylint: disable=unused-import # as pa.json
 from pydantic import ValidationError
 
-from app.api.batches import BATCH
 from app.api.edge.bodies import Invalid
+from app.api.routes.batch_body import BATCH
 from app.batches.arrays import mismatches
 from app.batches.fields import Field, Record
 from app.batches.read import COLUMNS, RECORD

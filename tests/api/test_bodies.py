@@ -14,8 +14,8 @@ import psutil
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.api import batches
 from app.api.edge import bodies
+from app.api.routes import batch_body
 from app.interface import EXAMPLE, Request
 from app.model.bundle import Bundle
 from tests.support.asgi import Client, make_service
@@ -38,7 +38,7 @@ def departs(at: str, arrives: str) -> dict[str, str]:
 def reported(body: dict[str, Any]) -> bodies.Invalid:
     """Return the errors of a batch."""
     with pytest.raises(bodies.Invalid) as caught:
-        batches.BATCH.parse(json.dumps(body).encode())
+        batch_body.BATCH.parse(json.dumps(body).encode())
     return caught.value
 
 
@@ -79,7 +79,7 @@ def test_errors_of_rows_and_beside_them() -> None:
 
 @pytest.mark.parametrize("size", [1, 100, 1000])
 def test_a_valid_batch_is_ordinary(size: int) -> None:
-    assert batches.BATCH.ordinary(json.dumps({"flights": [EXAMPLE] * size}).encode())
+    assert batch_body.BATCH.ordinary(json.dumps({"flights": [EXAMPLE] * size}).encode())
 
 
 @pytest.mark.parametrize("key", ["k" * 500_000, "\x00" * 3000, "é" * 3000, '"\\'])

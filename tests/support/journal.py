@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Table, func, select
 
-from app.api.outcomes import Result, record
+from app.api.routes.outcomes import Result, record
 from app.interface import Outcome
 from app.journal.blocks import ids_of
 from app.journal.database import connect

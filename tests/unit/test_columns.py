@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 from fastapi import HTTPException
 
-from app.api.batches import BATCH
 from app.api.edge.bodies import Invalid
+from app.api.routes.batch_body import BATCH
 from app.interface import EXAMPLE, compute_one
 from app.metrics import Metrics
 from app.model import bundle as model

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from sqlalchemy import insert, select, text
 
-from app.api import outcomes as api_outcomes
-from app.api.outcomes import Result, record
+from app.api.routes import outcomes as api_outcomes
+from app.api.routes.outcomes import Result, record
 from app.interface import EXAMPLE, FEATURE_NAMES, Outcome, Request
 from app.journal import writer
 from app.journal.blocks import block, features_of, holding, requests_of

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from app.api.batches import BATCH
 from app.api.edge.bodies import Body, invalid
 from app.api.inference import tensors
+from app.api.routes.batch_body import BATCH
 from app.api.schemas import MAX_BATCH, Batch, Prediction
 from app.interface import EXAMPLE, ROWS, Request
 from app.model.prediction import Predictions
