@@ -15,7 +15,8 @@ group = Group()
 @group.verb("on-time problem check")
 def check() -> None:
     """Check that app/problem and stages/problem implement the interface of docs/adapt.md consistently."""
-    from stages import params, problem_check
+    from ops.problem import problem_check
+    from stages import params
 
     if found := problem_check.problems(params.load()):
         for line in found:

@@ -18,7 +18,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from stages import fetch, growth, incoming, params
+from ops.data import growth, incoming
+from stages import fetch, params
 from stages.errors import DataInvalid
 from stages.files import replace_text, sha256, write_json
 from stages.params import Params

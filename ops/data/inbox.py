@@ -9,9 +9,9 @@ from botocore.exceptions import BotoCoreError
 
 from app.registry.address import without_password
 from ops.data import add
+from ops.data.incoming import table_of
 from stages.errors import DataInvalid
 from stages.files import sha256
-from stages.incoming import table_of
 
 
 def collect(url: str) -> tuple[list[Path], list[str]]:

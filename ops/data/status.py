@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ops.data import add
-from stages import fetch, growth, params, tracked
+from ops.data import add, growth
+from stages import fetch, params, tracked
 from stages.params import Params
 from stages.raw import load_tables
 

@@ -25,6 +25,7 @@ import yaml
 from app.errors import OnTimeError
 from app.model import bundle as model
 from app.problem_kit.features import Floats, day_number
+from ops.data import growth
 from ops.gate.evidence import TestRows
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, Reference, words
@@ -32,7 +33,7 @@ from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
-from stages import evaluate, featurize, fetch, git, growth, interface, metrics, params, progress, validate
+from stages import evaluate, featurize, fetch, git, interface, metrics, params, progress, validate
 from stages.boosting import Source, fit
 from stages.files import BUNDLE_DIR, finite, sha256, write_json
 from stages.frames import DAY, TARGET, matrix

@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 
 from app.interface import Lookups, compute
+from ops.data import incoming
 from ops.monitoring.replay import Day, replay
-from stages import incoming, interface, params
+from stages import interface, params
 from stages.problem.schema import COLUMNS
 from stages.raw import load_tables
 from stages.rows import day_of

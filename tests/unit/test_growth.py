@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from stages import growth, incoming, params
+from ops.data import growth, incoming
+from stages import params
 from stages.checks import check
 from stages.errors import DataInvalid
 from stages.params import Params

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from app.interface import EXAMPLE, Lookups, Outcome, Request, compute
+from ops.data import growth, incoming
 from ops.data import recorded as from_journal
-from stages import growth, incoming, interface, params
+from stages import interface, params
 from stages.errors import DataInvalid
 from stages.params import Params
 from stages.problem.schema import COLUMNS, KEYS

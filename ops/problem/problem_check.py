@@ -25,12 +25,12 @@ from app.interface import (
     from_arrays,
 )
 from app.problem_kit.features import day_number
+from ops.data.incoming import convert
 from stages import interface
 from stages.checks import check as check_rules
 from stages.columns import kind
 from stages.featurize import rows_of
 from stages.fetch import DATA_DIR
-from stages.incoming import convert
 from stages.interface import COLUMNS
 from stages.params import Params
 from stages.partitions import Store, split
