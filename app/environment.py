@@ -1,7 +1,7 @@
 """What is done about inherited variables; docs/environment.md lists them all, with the reasons.
 
 The programs call `apply` before they load LightGBM, MLflow or Prometheus' client: `app.__main__`, `ops.cli` and
-`stages.errors.run`. What a library reads while a stage's module loads it, ops/ci/environment.sh sets and removes.
+`stages.base.errors.run`. What a library reads while a stage's module loads it, ops/ci/environment.sh sets and removes.
 """
 
 from __future__ import annotations

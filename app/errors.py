@@ -8,7 +8,7 @@ OnTimeError                 (1)
 ├── ModelUnavailable        no model can be loaded, or MLflow cannot be used
 │   └── VersionMissing      the registry has no version with the alias
 ├── Refused                 the verdict of a gate or a check (3): PromotionRefused, LockStale, …
-└── in stages/errors.py     FileInvalid, ParamsInvalid, DataInvalid
+└── in stages/base/errors.py     FileInvalid, ParamsInvalid, DataInvalid
 """
 
 

@@ -15,7 +15,8 @@ import pandas as pd
 
 from app.interface import CATEGORIES, FEATURE_NAMES, without
 from app.problem_kit.features import Floats
-from stages import frames, progress
+from stages import frames
+from stages.base import progress
 from stages.frames import DAY, GROUP, KEY, TARGET, matrix
 from stages.rows import Mask
 from stages.sections import TrainParams

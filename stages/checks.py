@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pandas as pd
 from pandera.errors import SchemaErrors
 
+from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.columns import schema, spare
-from stages.errors import DataInvalid, ParamsInvalid
 from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
 from stages.params import Params
 from stages.partitions import Partition, Store, split

@@ -23,9 +23,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from app.errors import OnTimeError
+from stages.base.paths import write_json
 from stages.boosting import Part, dataset, dropout, read_features
 from stages.cluster import RETRIES, cluster, ended
-from stages.files import write_json
 from stages.frames import TARGET
 from stages.sections import TrainParams
 

@@ -22,9 +22,17 @@ from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups,
 from app.model import bundle as model
 from app.problem_kit.features import Floats
 from stages import frames, interface, metrics, model_card, params, plots, tracking
+from stages.base.errors import DataInvalid, run
+from stages.base.paths import (
+    BUNDLE_DIR,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    ROLLING_FILE,
+    rounded,
+    write_json,
+)
 from stages.boosting import Source
-from stages.errors import DataInvalid, run
-from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, ROLLING_FILE, rounded, write_json
 from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
 from stages.metrics import MetricSettings, Scored, describe
 from stages.rows import day_of, month_names, months_of

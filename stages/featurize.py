@@ -14,9 +14,9 @@ import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
 from stages import frames, interface, params, partitions, tracking
+from stages.base.errors import ParamsInvalid, run
+from stages.base.paths import write_json
 from stages.cluster import cluster, results
-from stages.errors import ParamsInvalid, run
-from stages.files import write_json
 from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
 from stages.interface import EDGE_CASES
 from stages.params import Params

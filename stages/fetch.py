@@ -17,9 +17,9 @@ from pathlib import Path
 
 import yaml
 
-from stages import git
-from stages.errors import DataInvalid
-from stages.files import sha256
+from stages.base import git
+from stages.base.errors import DataInvalid
+from stages.base.paths import sha256
 from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section
 
 DATA_DIR = Path("data")

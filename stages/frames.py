@@ -15,8 +15,8 @@ import pandas as pd
 
 from app.interface import FEATURE_NAMES
 from app.problem_kit.features import Floats
-from stages.errors import DataInvalid
-from stages.files import sha256
+from stages.base.errors import DataInvalid
+from stages.base.paths import sha256
 from stages.rows import day_of
 
 OUT_DIR = Path("build/features")

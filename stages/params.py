@@ -10,7 +10,7 @@ from pydantic import Field
 
 from app.interface import FEATURES
 from stages import interface
-from stages.errors import ParamsInvalid
+from stages.base.errors import ParamsInvalid
 from stages.sections import (
     PARAMS_FILE,
     DataParams,

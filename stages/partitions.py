@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from stages import interface
-from stages.errors import DataInvalid
+from stages.base.errors import DataInvalid
 from stages.interface import COLUMNS, KEYS
 from stages.raw import absorb, chunks, empty
 from stages.rules import Tables

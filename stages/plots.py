@@ -9,7 +9,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from stages.files import DECIMALS
+from stages.base.paths import DECIMALS
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 
 PLOTS_DIR = Path("reports/plots")

@@ -15,10 +15,11 @@ from app.interface import NAME
 from app.model import bundle as model
 from app.model import evaluation
 from app.registry import download
-from stages import git, interface, params, tracked, tracking
+from stages import interface, params, tracking
+from stages.base import git, yaml_files
+from stages.base.errors import run
+from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
 from stages.decision import Decision, decide_floors
-from stages.errors import run
-from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
 from stages.metrics import HIGHER_IS_BETTER
 from stages.model_card import METRIC_NAMES
 from stages.params import Params
@@ -96,7 +97,7 @@ def evaluated() -> dict[str, Any]:
         return pd.read_csv(PLOTS_DIR / f"{name}.csv", float_precision="round_trip")
 
     importance = plotted("importance")
-    measured: dict[str, Any] = tracked.load(EVALUATION_FILE)
+    measured: dict[str, Any] = yaml_files.load(EVALUATION_FILE)
     return measured | {
         "curves": {name: plotted(name).to_dict("list") for name in ("roc", "calibration")},
         "importance": dict(zip(importance["feature"], importance["gain_share"].tolist(), strict=True)),
@@ -116,7 +117,7 @@ def main() -> None:
     """Read bundle and metrics, register the bundle, and write the receipt, which is the same on every machine."""
     p = params.load()
     digest = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE).digest
-    measured = tracked.load(METRICS_FILE)
+    measured = yaml_files.load(METRICS_FILE)
     decision = decide_floors(measured, p.gate)
     client = tracking.connect()
     version = find_version(client, digest)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.errors import DataInvalid
+from stages.base.errors import DataInvalid
 from stages.partitions import Store, rewrite
 
 Repairs = list[dict[str, Any]]

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stages import tracked
-from stages.errors import FileInvalid, ParamsInvalid
+from stages.base import yaml_files
+from stages.base.errors import FileInvalid, ParamsInvalid
 
 PARAMS_FILE = Path("params.yaml")
 ADDED = "added"
@@ -258,7 +258,7 @@ class MonitorParams(Section):
 def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Return the content of params.yaml; raise ParamsInvalid if it cannot be read."""
     try:
-        return dict(tracked.load(path))
+        return dict(yaml_files.load(path))
     except FileInvalid as err:
         raise ParamsInvalid(str(err)) from err
     except (TypeError, ValueError) as err:

@@ -24,8 +24,9 @@ from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
 from app.registry import download, failures
 from app.settings import DEFAULT_TRACKING_URI
-from stages import git, local_store, tracked
-from stages.files import sha256
+from stages import local_store
+from stages.base import git, yaml_files
+from stages.base.paths import sha256
 
 EXPERIMENT = NAME
 PIPELINE_TAG = "pipeline.inputs"
@@ -81,7 +82,7 @@ def dvc_digests(commit: str = "") -> dict[str, str]:
     digests: dict[str, str] = {}
     for path in (Path("data.dvc"), Path("dvc.lock")):
         if commit or path.exists():
-            content = (tracked.parse(git.show(commit, path) or "", path) if commit else tracked.load(path)) or {}
+            content = (yaml_files.parse(git.show(commit, path) or "", path) if commit else yaml_files.load(path)) or {}
             for stage in [content, *content.get("stages", {}).values()]:
                 digests |= {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
     return digests

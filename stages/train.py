@@ -16,9 +16,9 @@ from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
 from app.problem_kit.features import Floats
 from stages import distributed, frames, params, tracking
+from stages.base.errors import DataInvalid, run
+from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.boosting import Source, Targets, fit, lightgbm_params
-from stages.errors import DataInvalid, run
-from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
 from stages.rows import months_of
 from stages.sections import TrainParams

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from stages import fetch, params, partitions, tracking
+from stages.base.errors import run
+from stages.base.paths import write_json
 from stages.checks import check, enforce
-from stages.errors import run
-from stages.files import write_json
 from stages.partitions import Store
 from stages.repairs import repair_all
 

@@ -19,9 +19,9 @@ from app.errors import OnTimeError
 from app.problem_kit.features import day_number
 from ops.bench import memory, years
 from stages import params
+from stages.base.git import git
+from stages.base.paths import write_json
 from stages.fetch import DATA_DIR
-from stages.files import write_json
-from stages.git import git
 from stages.params import Params
 from stages.rows import months_of
 from stages.sections import PARAMS_FILE

@@ -30,7 +30,7 @@ from app.problem_kit.features import Floats
 from ops.bench import memory
 from ops.monitoring import replay
 from stages import frames, params
-from stages.files import BUNDLE_DIR, write_json
+from stages.base.paths import BUNDLE_DIR, write_json
 
 OUT_FILE = Path("build/bench/scoring.json")
 REPEATED = 6

@@ -33,7 +33,7 @@ from app.errors import OnTimeError
 from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
 from app.model import bundle
 from ops.bench.server import Server, running
-from stages.files import BUNDLE_DIR, write_json
+from stages.base.paths import BUNDLE_DIR, write_json
 
 OUT_FILE = Path("build/bench/serving.json")
 SERVER_CORE = ("taskset", "-c", "0")

@@ -20,9 +20,9 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import SingleQuotedScalarString as Quoted
 
 from stages import checks, params
+from stages.base.paths import sha256
 from stages.columns import kind
 from stages.fetch import DATA_DIR
-from stages.files import sha256
 from stages.interface import COLUMNS
 from stages.raw import read_csv
 from stages.rules import Tables

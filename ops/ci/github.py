@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import OnTimeError
-from stages.git import git
+from stages.base.git import git
 
 EMAIL = "on-time@users.noreply.github.com"
 """Author of the commits of a retraining."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import Refused
-from stages import git, tracked
+from stages.base import git, yaml_files
 from stages.sections import changes
 
 ABSENT = {"deleted", "not in cache"}
@@ -28,8 +28,8 @@ def ignored(path: str) -> bool:
 
 def parameter(stage: str, key: str) -> list[str]:
     """Return the values below a key that differ between dvc.lock and params.yaml."""
-    lock = tracked.load(Path("dvc.lock"))["stages"][stage]["params"]["params.yaml"]
-    now: Any = tracked.load(Path("params.yaml"))
+    lock = yaml_files.load(Path("dvc.lock"))["stages"][stage]["params"]["params.yaml"]
+    now: Any = yaml_files.load(Path("params.yaml"))
     for part in key.split("."):
         now = now.get(part, {}) if isinstance(now, dict) else {}
     return [f"params.yaml: {name}: {old} → {new}" for name, old, new in changes(lock.get(key, {}), now, key)]
@@ -50,7 +50,7 @@ def differences(stage: str, entries: list[Any]) -> list[str]:
 
 def broken_chain() -> list[str]:
     """Return the dependencies whose digest differs from that of the same path as an output, as after a wrong merge."""
-    files = [tracked.load(Path(name)) for name in ("data.dvc", "dvc.lock")]
+    files = [yaml_files.load(Path(name)) for name in ("data.dvc", "dvc.lock")]
     stages = files[1]["stages"]
     outs = {out["path"]: out.get("md5") for stage in [files[0], *stages.values()] for out in stage.get("outs", [])}
     return [
@@ -63,7 +63,7 @@ def broken_chain() -> list[str]:
 
 def check() -> str:
     """Check the lock; raise LockStale with the differences."""
-    tracked.check()
+    yaml_files.check()
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

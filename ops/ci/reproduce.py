@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from app.errors import Refused
-from stages.git import git
+from stages.base.git import git
 
 ODD = {
     "GIT_CONFIG_COUNT": "1",

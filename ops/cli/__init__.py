@@ -9,7 +9,7 @@ import click
 
 from app import environment
 from ops.cli.base import Group, json_option
-from stages.errors import expected
+from stages.base.errors import expected
 
 GROUPS = {
     "data": "Fetch, validate and extend the raw tables.",
@@ -72,7 +72,7 @@ def main() -> None:
     """Run a command; on an error, print one line to stderr and exit with the code that app/errors.py lists."""
     try:
         code = cli.main(prog_name="on-time", standalone_mode=False)
-        gc.freeze()  # as in stages/errors.py
+        gc.freeze()  # as in stages/base/errors.py
         sys.exit(code)
     except click.exceptions.NoArgsIsHelpError as err:
         err.show()

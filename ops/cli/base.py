@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from stages.files import finite
+from stages.base.paths import finite
 
 CALLER_DIR = "ONTIME_CALLER_DIR"
 """The variable in which the script `on-time` passes the folder that it was called from."""
@@ -113,9 +113,9 @@ def become(*command: str, **environment: str) -> None:
 
 def dvc(*arguments: str) -> None:
     """Run DVC, without hints; raise FileInvalid if a file that it reads holds conflict markers."""
-    from stages import tracked  # pylint: disable=import-outside-toplevel # it imports YAML
+    from stages.base import yaml_files  # pylint: disable=import-outside-toplevel # it imports YAML
 
-    tracked.check()
+    yaml_files.check()
     with _alone(), subprocess.Popen([sys.executable, "-m", "ops.cli.quiet_dvc", *arguments]) as process:
         try:
             process.wait()

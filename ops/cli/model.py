@@ -28,7 +28,7 @@ def train(ctx: click.Context) -> None:
 @click.pass_context
 def repro(ctx: click.Context) -> None:
     """Train, evaluate and register the model (all of `dvc repro`), and print its metrics."""
-    from stages import git
+    from stages.base import git
 
     git.commit()  # every stage needs it: fail before the first
     ctx.invoke(data.fetch)

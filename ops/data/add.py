@@ -20,8 +20,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from ops.data import growth, incoming
 from stages import fetch, params
-from stages.errors import DataInvalid
-from stages.files import replace_text, sha256, write_json
+from stages.base.errors import DataInvalid
+from stages.base.paths import replace_text, sha256, write_json
 from stages.params import Params
 from stages.raw import load_tables
 from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section

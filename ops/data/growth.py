@@ -12,8 +12,8 @@ import pandas as pd
 from app.problem_kit.features import day_number
 from ops.data.incoming import Incoming
 from stages import checks, interface
+from stages.base.errors import DataInvalid
 from stages.columns import kind
-from stages.errors import DataInvalid
 from stages.interface import COLUMNS, KEYS
 from stages.params import Params
 from stages.raw import absorb

@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError
 from app.registry.address import without_password
 from ops.data import add
 from ops.data.incoming import table_of
-from stages.errors import DataInvalid
-from stages.files import sha256
+from stages.base.errors import DataInvalid
+from stages.base.paths import sha256
 
 
 def collect(url: str) -> tuple[list[Path], list[str]]:

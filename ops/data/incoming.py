@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from stages.base.errors import DataInvalid
 from stages.columns import UTC, kind
-from stages.errors import DataInvalid
 from stages.interface import COLUMNS
 
 FORMS = (".csv", ".csv.gz", ".parquet")

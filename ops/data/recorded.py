@@ -14,7 +14,7 @@ from app.journal.database import connect, reading
 from app.journal.tables import blocks, outcomes
 from ops.data import add
 from stages import fetch, interface
-from stages.errors import DataInvalid
+from stages.base.errors import DataInvalid
 from stages.raw import load_tables
 
 BODIES = blocks.c.requests_format, blocks.c.requests

@@ -3,7 +3,8 @@
 from typing import Any
 
 from ops.data import add, growth
-from stages import fetch, params, tracked
+from stages import fetch, params
+from stages.base import yaml_files
 from stages.params import Params
 from stages.raw import load_tables
 
@@ -27,7 +28,7 @@ def facts() -> dict[str, Any]:
 
 def _digest() -> str:
     """Return the digest in data.dvc."""
-    return str(tracked.load(fetch.DATA_DIR.with_suffix(".dvc"))["outs"][0]["md5"])
+    return str(yaml_files.load(fetch.DATA_DIR.with_suffix(".dvc"))["outs"][0]["md5"])
 
 
 def text(found: dict[str, Any]) -> str:

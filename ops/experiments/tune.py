@@ -22,10 +22,11 @@ from ruamel.yaml import YAML
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
-from stages import evaluate, frames, git, params, progress, tracking
+from stages import evaluate, frames, params, tracking
+from stages.base import git, progress
+from stages.base.paths import replace_text
 from stages.boosting import Source
 from stages.decision import Check, Decision
-from stages.files import replace_text
 from stages.frames import LOOKUPS_FILE
 from stages.metrics import MetricSettings, pointwise
 from stages.params import Params

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ops.gate.policy import Nested
-from stages import git, tracked
-from stages.files import EVALUATION_FILE, METRICS_FILE
+from stages.base import git, yaml_files
+from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 
 if TYPE_CHECKING:
     from stages.metrics import Scored
@@ -53,7 +53,7 @@ class Base:
 def read(path: Path, commit: str = "") -> dict[str, Any]:
     """Return the content of a file, now or at the commit; none where it is missing, which the gate refuses."""
     text = git.show(commit, path) if commit else path.read_text(encoding="utf-8") if path.exists() else None
-    content = {} if text is None else tracked.parse(text, path, commit[:9])
+    content = {} if text is None else yaml_files.parse(text, path, commit[:9])
     return content if isinstance(content, dict) else {}
 
 

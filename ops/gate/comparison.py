@@ -10,8 +10,8 @@ from ops.ci.github import append
 from ops.gate import pull_request
 from ops.gate.base import Side, read
 from ops.gate.policy import Nested, advantage, markdown, table
+from stages.base.paths import PREDICTIONS_FILE
 from stages.decision import Decision, number
-from stages.files import PREDICTIONS_FILE
 from stages.metrics import HIGHER_IS_BETTER
 from stages.sections import GateParams, load_section
 

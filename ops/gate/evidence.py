@@ -31,9 +31,9 @@ from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
 from stages import evaluate, featurize, frames, metrics, partitions, register, tracking
+from stages.base.errors import DataInvalid
+from stages.base.paths import METRICS_FILE
 from stages.decision import Check
-from stages.errors import DataInvalid
-from stages.files import METRICS_FILE
 from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params

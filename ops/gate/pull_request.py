@@ -6,9 +6,9 @@ from typing import Any
 from app.errors import Refused
 from ops.gate.base import Base, Side, load, read, side
 from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_rows
-from stages import git, tracked
+from stages.base import git, yaml_files
+from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 from stages.decision import Check, Decision, number
-from stages.files import EVALUATION_FILE, METRICS_FILE
 from stages.sections import PARAMS_FILE, GateParams, as_dict, changes
 
 
@@ -43,7 +43,7 @@ class Judged:
 
 def judge(revision: str, policy: GateParams) -> Judged:
     """Judge the working tree against the merge base."""
-    tracked.check()
+    yaml_files.check()
     now = side()
     base = load(merge_base(revision), now)
     if base.moved_from:

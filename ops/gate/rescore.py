@@ -17,9 +17,9 @@ from app.registry import download
 from ops.gate import evidence
 from ops.gate.base import Base, Side
 from stages import evaluate, metrics, params, tracking
+from stages.base.errors import DataInvalid
+from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
 from stages.decision import number
-from stages.errors import DataInvalid
-from stages.files import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
 from stages.frames import KEY
 from stages.metrics import MetricSettings, Scored
 

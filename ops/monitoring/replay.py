@@ -14,7 +14,8 @@ import pandas as pd
 
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
-from stages import featurize, interface, params, partitions, progress
+from stages import featurize, interface, params, partitions
+from stages.base import progress
 from stages.frames import LOOKUPS_FILE
 from stages.partitions import TABLES_DIR
 from stages.rows import day_of

@@ -35,8 +35,8 @@ from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows, verdi
 from ops.registry import production
 from ops.registry.production import PRODUCTION, PROMOTED_TAG, STAGING, Move, by_alias
 from stages import params, tracking
+from stages.base.paths import finite, write_json
 from stages.decision import Check, Decision
-from stages.files import finite, write_json
 from stages.params import Params
 
 LOCKED_SECONDS = 40

@@ -6,9 +6,10 @@ from tabulate import tabulate
 from app.interface import NAME
 from app.registry.address import without_password
 from ops.registry.production import PRODUCTION, STAGING, aliases
-from stages import git, params, register, tracked, tracking
+from stages import params, register, tracking
+from stages.base import git, yaml_files
+from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 from stages.decision import decide_floors
-from stages.files import EVALUATION_FILE, METRICS_FILE
 
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
 COMMITTED = ["dvc.lock", "reports"]
@@ -16,7 +17,7 @@ COMMITTED = ["dvc.lock", "reports"]
 
 def registered() -> ModelVersion:
     """Return the version of the receipt's bundle; register it if the registry lacks it, which DVC cannot know."""
-    client, digest = tracking.connect(), tracked.load(register.RECEIPT_FILE)["bundle_digest"]
+    client, digest = tracking.connect(), yaml_files.load(register.RECEIPT_FILE)["bundle_digest"]
     version = register.find_version(client, digest)
     if version is None or STAGING not in aliases(client, NAME):
         register.main()
@@ -27,8 +28,8 @@ def registered() -> ModelVersion:
 
 def text(version: ModelVersion) -> str:
     """Return the metrics beside those of the baselines, what the registry holds of the version, and what to do next."""
-    metrics, receipt = tracked.load(METRICS_FILE), tracked.load(register.RECEIPT_FILE)
-    test = tracked.load(EVALUATION_FILE)["rows"]["test"]
+    metrics, receipt = yaml_files.load(METRICS_FILE), yaml_files.load(register.RECEIPT_FILE)
+    test = yaml_files.load(EVALUATION_FILE)["rows"]["test"]
     rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]
     named, number = aliases(tracking.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]

@@ -15,7 +15,7 @@ from python_on_whales import docker
 from app.errors import Refused
 from ops.release import image as images
 from ops.release.docker import engine_errors, execute
-from stages import tracked
+from stages.base import yaml_files
 
 REQUIREMENTS = "requirements.txt"
 IGNORED_FILE = Path(__file__).with_name("audit-ignored.yml")
@@ -43,7 +43,7 @@ class Ignored(BaseModel, extra="forbid", frozen=True):
 def ignored(path: Path) -> list[Ignored]:
     """Return the exceptions of a file; raise AuditFailed for one without reason or last day."""
     try:
-        return TypeAdapter(list[Ignored]).validate_python(tracked.load(path) or [])
+        return TypeAdapter(list[Ignored]).validate_python(yaml_files.load(path) or [])
     except ValidationError as err:
         first = err.errors()[0]
         raise AuditFailed(f"{path}, entry {'.'.join(map(str, first['loc']))}: {first['msg']}.") from err

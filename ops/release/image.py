@@ -24,7 +24,7 @@ from ops.registry import commands
 from ops.registry.production import PRODUCTION, by_alias
 from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
 from stages import tracking
-from stages.git import git, show
+from stages.base.git import git, show
 from stages.params import Params
 
 BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"

@@ -25,8 +25,8 @@ from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
 from stages import fetch, interface, params
-from stages.errors import ParamsInvalid
-from stages.files import finite, replace_text
+from stages.base.errors import ParamsInvalid
+from stages.base.paths import finite, replace_text
 from stages.raw import load_tables
 from stages.rows import day_of
 from stages.sections import PARAMS_FILE, MonitorParams

@@ -17,7 +17,8 @@ from ops.scoring import files, on_ray
 from ops.scoring.output import Job, Part
 from ops.scoring.score import Report, Total, processes
 from ops.scoring.score import score as score_files
-from stages import progress, tracking
+from stages import tracking
+from stages.base import progress
 
 
 class Shown(Report):

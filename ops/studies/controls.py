@@ -24,10 +24,11 @@ from app.problem_kit.features import Floats
 from ops.gate.policy import table
 from ops.registry import commands
 from ops.registry.commands import PromotionRefused
-from stages import frames, progress, tracking
+from stages import frames, tracking
+from stages.base import progress
+from stages.base.paths import BUNDLE_DIR, sha256, write_json
 from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.decision import Decision
-from stages.files import BUNDLE_DIR, sha256, write_json
 from stages.frames import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.register import register

@@ -14,8 +14,9 @@ from app.interface import CATEGORIES, NUMBERS
 from app.model import bundle as model
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
-from stages import frames, params, progress
-from stages.files import BUNDLE_DIR, ROLLING_FILE, sha256
+from stages import frames, params
+from stages.base import progress
+from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256
 from stages.frames import DAY, TARGET, matrix
 from stages.rows import months_of
 

@@ -20,10 +20,11 @@ from app.problem_kit.features import Floats
 from ops.gate.evidence import Resampled, TestRows, check_rows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
 from ops.studies import controls
-from stages import evaluate, params, progress
+from stages import evaluate, params
+from stages.base import progress
+from stages.base.paths import BUNDLE_DIR
 from stages.boosting import Source, fit
 from stages.decision import Decision
-from stages.files import BUNDLE_DIR
 from stages.frames import GROUP, TARGET, matrix
 from stages.metrics import MetricSettings, Scored, measure
 from stages.params import Params

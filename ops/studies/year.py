@@ -33,9 +33,10 @@ from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
-from stages import evaluate, featurize, fetch, git, interface, metrics, params, progress, validate
+from stages import evaluate, featurize, fetch, interface, metrics, params, validate
+from stages.base import git, progress
+from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json
 from stages.boosting import Source, fit
-from stages.files import BUNDLE_DIR, finite, sha256, write_json
 from stages.frames import DAY, TARGET, matrix
 from stages.params import Params
 from stages.raw import load_tables

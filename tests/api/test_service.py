@@ -13,7 +13,7 @@ import pytest
 from app.interface import EXAMPLE, Lookups
 from ops.monitoring.replay import ReplayFailed, days
 from stages import frames, interface, params, partitions
-from stages.files import PREDICTIONS_FILE
+from stages.base.paths import PREDICTIONS_FILE
 from stages.frames import LOOKUPS_FILE, TARGET
 from tests.conftest import Clone
 

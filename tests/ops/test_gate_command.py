@@ -13,9 +13,9 @@ import pytest
 from ops.gate import pull_request
 from ops.gate.pull_request import Judged
 from stages import params
-from stages.errors import FileInvalid
-from stages.files import EVALUATION_FILE, METRICS_FILE
-from stages.git import GitFailed
+from stages.base.errors import FileInvalid
+from stages.base.git import GitFailed
+from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 from tests.conftest import ROOT, Clone
 from tests.support.scratch import commit, git
 

@@ -21,7 +21,7 @@ from ops.registry import history
 from ops.registry.commands import PromotionRefused
 from ops.registry.production import PRODUCTION
 from stages import tracking
-from stages.files import write_json
+from stages.base.paths import write_json
 from tests.support.promotion import (
     NAME,
     Bench,

@@ -17,8 +17,9 @@ from ops.registry import commands as registry
 from ops.registry import history, production, summary
 from ops.registry.commands import PromotionRefused
 from ops.registry.production import PRODUCTION, STAGING, aliases
-from stages import git, register, tracking
-from stages.files import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
+from stages import register, tracking
+from stages.base import git
+from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
 from tests.support.promotion import MEASURED, Bench, fill
 
 NAME = "flight-delay"

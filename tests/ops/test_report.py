@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops.gate import comparison
-from stages.files import METRICS_FILE
+from stages.base.paths import METRICS_FILE
 from tests.conftest import ROOT
 from tests.support.scratch import commit, git, read_params, write_params
 

@@ -17,7 +17,7 @@ from app.problem.lookups import Lookups
 from ops.experiments import tune
 from ops.gate.evidence import Resampled
 from stages import params, tracking
-from stages.files import write_json
+from stages.base.paths import write_json
 from stages.frames import DAY, GROUP, OUT_DIR
 from tests.conftest import ROOT
 from tests.support.processes import started

@@ -11,7 +11,7 @@ import pytest
 from app.interface import FEATURE_NAMES, Request
 from app.problem.features import columns
 from stages import interface, params
-from stages.errors import ParamsInvalid
+from stages.base.errors import ParamsInvalid
 from stages.featurize import Counts, features, golden_requests
 from stages.frames import DAY, TARGET
 from stages.partitions import split

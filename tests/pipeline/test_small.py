@@ -15,7 +15,7 @@ from app.registry import version as registry
 from ops.problem.problem_check import CARD_KEYS
 from ops.registry.commands import PromotionRefused, promote
 from stages import params, register, tracking
-from stages.files import EVALUATION_FILE
+from stages.base.paths import EVALUATION_FILE
 from stages.metrics import HIGHER_IS_BETTER
 from tests.conftest import Clone
 from tests.pipeline.conftest import executed, set_param

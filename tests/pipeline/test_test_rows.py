@@ -10,8 +10,8 @@ import pytest
 
 from ops.gate import evidence
 from stages import params
-from stages.errors import DataInvalid
-from stages.files import write_json
+from stages.base.errors import DataInvalid
+from stages.base.paths import write_json
 from stages.frames import LOOKUPS_FILE, matrix
 from tests.support.clone import Clone
 

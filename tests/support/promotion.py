@@ -23,8 +23,8 @@ from app.registry import download
 from ops.registry import production
 from ops.registry.production import PRODUCTION
 from stages import params, tracking
+from stages.base.paths import METRICS_FILE, write_json
 from stages.decision import Decision
-from stages.files import METRICS_FILE, write_json
 from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.register import register

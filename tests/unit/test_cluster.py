@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import OnTimeError
 from stages import cluster, params
-from stages.errors import ParamsInvalid
+from stages.base.errors import ParamsInvalid
 from tests.conftest import ROOT
 from tests.support.scratch import read_params, write_params
 

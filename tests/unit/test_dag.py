@@ -18,11 +18,11 @@ WITHOUT_EFFECT = {
     "app.registry": "access to MLflow, from which no output is read",
     "app.settings": "settings of the service; a stage reads MLflow's default address",
     "stages.cluster": "runs tasks on Ray, whose results are those of the engine local",
-    "stages.errors": "errors end a stage without outputs",
-    "stages.git": "the commit, for MLflow",
+    "stages.base.errors": "errors end a stage without outputs",
+    "stages.base.git": "the commit, for MLflow",
     "stages.params": "checks params.yaml; DVC compares its values, and stages/sections.py gives them their meaning",
-    "stages.progress": "output to the terminal",
-    "stages.tracked": "reads params.yaml and dvc.lock",
+    "stages.base.progress": "output to the terminal",
+    "stages.base.yaml_files": "reads params.yaml and dvc.lock",
     "stages.tracking": "logs to MLflow",
 }
 """Modules that are no dependencies, and why a change of them cannot change an output."""

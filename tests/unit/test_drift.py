@@ -19,7 +19,7 @@ from ops.monitoring.drift.compare import alarms, compare, quality
 from ops.monitoring.drift.gauges import Gauges
 from ops.monitoring.drift.page import write_html
 from ops.monitoring.drift.reference import SCORE, Reference, load, psi, words
-from stages.files import sha256
+from stages.base.paths import sha256
 from stages.frames import DAY, TARGET
 from stages.sections import DriftParams
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stages import fetch
-from stages.errors import DataInvalid
+from stages.base.errors import DataInvalid
 from stages.sections import DataParams
 
 TABLES = {"small.csv": b"a,b\n1,2\n", "zipped.csv": b"c\n3\n"}

@@ -14,8 +14,8 @@ import yaml
 from ops.gate import base as gate
 from ops.gate.policy import Comparison, Evidence, decide_alerts, decide_promotion, decide_pull_request, markdown
 from stages import params
+from stages.base.errors import ParamsInvalid
 from stages.decision import Check
-from stages.errors import ParamsInvalid
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").gate

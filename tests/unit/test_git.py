@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import git
-from stages.git import GitFailed
+from stages.base import git
+from stages.base.git import GitFailed
 from tests.support import scratch
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from ops.data import growth, incoming
 from stages import params
+from stages.base.errors import DataInvalid
 from stages.checks import check
-from stages.errors import DataInvalid
 from stages.params import Params
 from stages.problem.schema import COLUMNS
 from stages.raw import absorb

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops.data import add, inbox
-from stages.errors import DataInvalid
+from stages.base.errors import DataInvalid
 
 ERRORS = {"missing": (404, "NoSuchBucket"), "forbidden": (403, "AccessDenied")}
 

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from stages import params, tracked
-from stages.errors import ParamsInvalid
+from stages import params
+from stages.base import yaml_files
+from stages.base.errors import ParamsInvalid
 from stages.sections import Coverage, FeaturizeParams
 
 
@@ -111,7 +112,7 @@ def test_a_window_may_have_a_gap_and_not_lie_in_one(tmp_path: Path, text: str) -
 def test_values_are_those_that_dvc_locks(tmp_path: Path, written: str, value: object) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(f"key: {written}\n", encoding="utf-8")
-    assert tracked.load(path) == {"key": value} == YAML(typ="safe").load(path)
+    assert yaml_files.load(path) == {"key": value} == YAML(typ="safe").load(path)
 
 
 def test_a_number_that_dvc_writes_is_accepted(tmp_path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from stages import checks, params, partitions, repairs
-from stages.errors import DataInvalid
+from stages.base.errors import DataInvalid
 from stages.params import Params
 from stages.problem.table import rows
 from stages.raw import load_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.progress import progress_bar, track
+from stages.base.progress import progress_bar, track
 
 
 def test_a_line_per_step_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

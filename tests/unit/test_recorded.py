@@ -13,7 +13,7 @@ from app.interface import EXAMPLE, Lookups, Outcome, Request, compute
 from ops.data import growth, incoming
 from ops.data import recorded as from_journal
 from stages import interface, params
-from stages.errors import DataInvalid
+from stages.base.errors import DataInvalid
 from stages.params import Params
 from stages.problem.schema import COLUMNS, KEYS
 from stages.rules import Tables

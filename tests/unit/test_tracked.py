@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import tracked
-from stages.errors import FileInvalid
+from stages.base import yaml_files
+from stages.base.errors import FileInvalid
 from tests.support import scratch
 
 FILES = {"metrics.json": '{\n "a": 1\n}\n', "dvc.lock": "stages:\n  a: 1\n"}
@@ -29,10 +29,10 @@ def test_marker_of_a_merge_is_named_with_its_line(
         scratch.git(tmp_path, "-c", f"merge.conflictStyle={style}", "merge", "theirs")
     line = path.read_text(encoding="utf-8").splitlines().index("<<<<<<< HEAD") + 1
     with pytest.raises(FileInvalid, match=rf"^{name}:{line}: conflict marker '<<<<<<< HEAD'.*--theirs {name}") as found:
-        tracked.load(path)
+        yaml_files.load(path)
     assert str(found.value).count("\n") == 0
     scratch.git(tmp_path, *str(found.value).split("`git ")[1].split("`")[0].split())
-    assert tracked.load(path) == tracked.parse(FILES[name].replace("1", "2"), path)
+    assert yaml_files.load(path) == yaml_files.parse(FILES[name].replace("1", "2"), path)
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,5 @@ def test_damaged_or_missing_file_can_be_restored(name: str, content: bytes | Non
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(FileInvalid, match=f"{name} cannot be read: .*`git checkout .*{name}` restores it") as error:
-        tracked.load(tmp_path / name)
+        yaml_files.load(tmp_path / name)
     assert "\n" not in str(error.value)

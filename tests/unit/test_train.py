@@ -12,8 +12,8 @@ import pytest
 from app.interface import FEATURE_NAMES, members, without
 from app.model.bundle import Bundle
 from stages import evaluate, params
+from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.boosting import Source
-from stages.errors import DataInvalid, ParamsInvalid
 from stages.frames import DAY, GROUP, KEY, TARGET, described
 from stages.rows import row_keys
 from stages.train import choose_threshold, folds

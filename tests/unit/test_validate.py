@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from stages import params
+from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.checks import check, column_values, enforce, missing_values, row_count, tables_for
 from stages.columns import spare
-from stages.errors import DataInvalid, ParamsInvalid
 from stages.params import Params
 from stages.problem.rules import RULES
 from stages.problem.schema import COLUMNS

@@ -12,7 +12,7 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.errors import FileInvalid
+from stages.base.errors import FileInvalid
 
 PARAMS_NAME = "params.yaml"
 PIPELINE_FILES = tuple(map(Path, ("dvc.yaml", "dvc.lock", "data.dvc", PARAMS_NAME, "reports/metrics.json")))
