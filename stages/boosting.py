@@ -18,8 +18,8 @@ from app.problem_kit.features import Floats
 from stages import frames
 from stages.base import progress
 from stages.frames import DAY, GROUP, KEY, TARGET, matrix
-from stages.rows import Mask
-from stages.sections import TrainParams
+from stages.problem_kit.params import TrainParams
+from stages.problem_kit.rows import Mask
 
 Targets = npt.NDArray[np.int8]
 Read = Callable[[], Floats]

@@ -10,11 +10,11 @@ import pandas as pd
 from pandera.errors import SchemaErrors
 
 from stages.base.errors import DataInvalid, ParamsInvalid
-from stages.columns import schema, spare
 from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
 from stages.params import Params
 from stages.partitions import Partition, Store, split
-from stages.rules import Flags, Rule, Severity, Tables
+from stages.problem_kit.columns import schema, spare
+from stages.problem_kit.rules import Flags, Rule, Severity, Tables
 
 SAMPLE = 5
 Status = Literal["pass", "warn", "fail"]

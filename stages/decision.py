@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.metrics import HIGHER_IS_BETTER
-from stages.sections import GateParams
+from stages.problem_kit.params import GateParams
 
 
 def number(value: object) -> float:

@@ -27,7 +27,7 @@ from stages.base.paths import write_json
 from stages.boosting import Part, dataset, dropout, read_features
 from stages.cluster import RETRIES, cluster, ended
 from stages.frames import TARGET
-from stages.sections import TrainParams
+from stages.problem_kit.params import TrainParams
 
 SOCKET_MINUTES = 10
 """Time after which LightGBM gives up a worker that sends nothing; Ray notices a worker that has ended in seconds."""

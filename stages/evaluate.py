@@ -35,8 +35,8 @@ from stages.base.paths import (
 from stages.boosting import Source
 from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
 from stages.metrics import MetricSettings, Scored, describe
-from stages.rows import day_of, month_names, months_of
-from stages.sections import EvaluateParams
+from stages.problem_kit.params import EvaluateParams
+from stages.problem_kit.rows import day_of, month_names, months_of
 
 CARD_FILE = Path("reports/model_card.md")
 MODEL, LOGISTIC = "model", "logistic"

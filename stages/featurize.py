@@ -21,9 +21,9 @@ from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenar
 from stages.interface import EDGE_CASES
 from stages.params import Params
 from stages.partitions import Partition, Store
-from stages.rows import Rows
-from stages.rules import Tables
-from stages.sections import FeaturizeParams
+from stages.problem_kit.params import FeaturizeParams
+from stages.problem_kit.rows import Rows
+from stages.problem_kit.rules import Tables
 
 CHUNK_ROWS = 100_000
 

@@ -20,7 +20,7 @@ import yaml
 from stages.base import git
 from stages.base.errors import DataInvalid
 from stages.base.paths import sha256
-from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section
+from stages.problem_kit.params import ADDED, PARAMS_FILE, DataParams, load_section
 
 DATA_DIR = Path("data")
 

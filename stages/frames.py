@@ -17,7 +17,7 @@ from app.interface import FEATURE_NAMES
 from app.problem_kit.features import Floats
 from stages.base.errors import DataInvalid
 from stages.base.paths import sha256
-from stages.rows import day_of
+from stages.problem_kit.rows import day_of
 
 OUT_DIR = Path("build/features")
 LOOKUPS_FILE = OUT_DIR / "lookups.json"

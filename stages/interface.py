@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from app.interface import Outcome, Request, load
-from stages.rules import Tables
+from stages.problem_kit.rules import Tables
 
 TRAINING: dict[str, str] = {
     "Params": "the section `problem` of params.yaml",

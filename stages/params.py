@@ -11,7 +11,7 @@ from pydantic import Field
 from app.interface import FEATURES
 from stages import interface
 from stages.base.errors import ParamsInvalid
-from stages.sections import (
+from stages.problem_kit.params import (
     PARAMS_FILE,
     DataParams,
     Engine,

@@ -21,9 +21,9 @@ import pandas as pd
 from stages import interface
 from stages.base.errors import DataInvalid
 from stages.interface import COLUMNS, KEYS
+from stages.problem_kit.params import Coverage, Partitioning
+from stages.problem_kit.rules import Tables
 from stages.raw import absorb, chunks, empty
-from stages.rules import Tables
-from stages.sections import Coverage, Partitioning
 
 TABLES_DIR = Path("build/tables")
 WHOLE = "all"

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from stages.columns import kind
 from stages.interface import COLUMNS, KEYS
-from stages.rules import Tables
-from stages.sections import ADDED
+from stages.problem_kit.columns import kind
+from stages.problem_kit.params import ADDED
+from stages.problem_kit.rules import Tables
 
 CHUNK_ROWS = 500_000
 

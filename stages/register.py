@@ -23,7 +23,7 @@ from stages.decision import Decision, decide_floors
 from stages.metrics import HIGHER_IS_BETTER
 from stages.model_card import METRIC_NAMES
 from stages.params import Params
-from stages.sections import as_dict, flatten
+from stages.problem_kit.params import as_dict, flatten
 
 PLOTS_DIR = EVALUATION_FILE.parent / "plots"
 RECEIPT_FILE = Path("build/receipt.json")

@@ -20,8 +20,8 @@ from stages.base.errors import DataInvalid, run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
-from stages.rows import months_of
-from stages.sections import TrainParams
+from stages.problem_kit.params import TrainParams
+from stages.problem_kit.rows import months_of
 
 LOSS_FILE = Path("reports/plots/loss.csv")
 TRAINING_FILE = Path("reports/training.json")

@@ -23,8 +23,8 @@ from stages.base.git import git
 from stages.base.paths import write_json
 from stages.fetch import DATA_DIR
 from stages.params import Params
-from stages.rows import months_of
-from stages.sections import PARAMS_FILE
+from stages.problem_kit.params import PARAMS_FILE
+from stages.problem_kit.rows import months_of
 
 OUT_FILE = Path("build/bench/scale.json")
 STAGES = ("validate", "featurize", "train", "evaluate")

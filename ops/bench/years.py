@@ -21,12 +21,12 @@ from ruamel.yaml.scalarstring import SingleQuotedScalarString as Quoted
 
 from stages import checks, params
 from stages.base.paths import sha256
-from stages.columns import kind
 from stages.fetch import DATA_DIR
 from stages.interface import COLUMNS
+from stages.problem_kit.columns import kind
+from stages.problem_kit.params import ADDED, PARAMS_FILE
+from stages.problem_kit.rules import Tables
 from stages.raw import read_csv
-from stages.rules import Tables
-from stages.sections import ADDED, PARAMS_FILE
 
 LOCAL = "America/New_York"  # the zone of the dates; columns of times are in UTC
 DATE = ["year", "month", "day"]

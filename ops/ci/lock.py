@@ -11,7 +11,7 @@ from typing import Any
 
 from app.errors import Refused
 from stages.base import git, yaml_files
-from stages.sections import changes
+from stages.problem_kit.params import changes
 
 ABSENT = {"deleted", "not in cache"}
 HELP = "`make repro`, then commit dvc.lock and reports/ with the change that made them."

@@ -23,8 +23,8 @@ from stages import fetch, params
 from stages.base.errors import DataInvalid
 from stages.base.paths import replace_text, sha256, write_json
 from stages.params import Params
+from stages.problem_kit.params import ADDED, PARAMS_FILE, DataParams, load_section
 from stages.raw import load_tables
-from stages.sections import ADDED, PARAMS_FILE, DataParams, load_section
 
 WORK = Path("build/add")
 """Where an addition is prepared: in the file system of data/, and ignored by git."""

@@ -13,13 +13,13 @@ from app.problem_kit.features import day_number
 from ops.data.incoming import Incoming
 from stages import checks, interface
 from stages.base.errors import DataInvalid
-from stages.columns import kind
 from stages.interface import COLUMNS, KEYS
 from stages.params import Params
+from stages.problem_kit.columns import kind
+from stages.problem_kit.params import Coverage
+from stages.problem_kit.rows import day_of
+from stages.problem_kit.rules import Tables
 from stages.raw import absorb
-from stages.rows import day_of
-from stages.rules import Tables
-from stages.sections import Coverage
 
 
 @dataclass

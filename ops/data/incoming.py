@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from stages.base.errors import DataInvalid
-from stages.columns import UTC, kind
 from stages.interface import COLUMNS
+from stages.problem_kit.columns import UTC, kind
 
 FORMS = (".csv", ".csv.gz", ".parquet")
 

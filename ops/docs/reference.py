@@ -132,12 +132,12 @@ def parameters() -> str:
     for section, rows in tables.items():
         note = meanings.get(section, "")
         parts += [f"## {section or 'Top level'}", note[:1].upper() + note[1:], table("parameter type meaning", rows)]
-    return page("Parameters", "stages/sections.py, stages/problem and params.yaml", *filter(None, parts))
+    return page("Parameters", "stages/problem_kit/params.py, stages/problem and params.yaml", *filter(None, parts))
 
 
 def keys(model: type["BaseModel"], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Return section, dotted key and type of each parameter, and whether it is optional."""
-    from stages.sections import Section
+    from stages.problem_kit.params import Section
 
     schema = model.model_json_schema()
     for field, info in model.model_fields.items():

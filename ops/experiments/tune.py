@@ -30,7 +30,7 @@ from stages.decision import Check, Decision
 from stages.frames import LOOKUPS_FILE
 from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
-from stages.sections import PARAMS_FILE, TrainParams
+from stages.problem_kit.params import PARAMS_FILE, TrainParams
 from stages.train import folds, rolling_origin
 
 STORAGE = Path("build/tune.db")

@@ -13,7 +13,7 @@ from ops.gate.policy import Nested, advantage, markdown, table
 from stages.base.paths import PREDICTIONS_FILE
 from stages.decision import Decision, number
 from stages.metrics import HIGHER_IS_BETTER
-from stages.sections import GateParams, load_section
+from stages.problem_kit.params import GateParams, load_section
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.md"

@@ -38,7 +38,7 @@ from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, ma
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.partitions import TABLES_DIR
-from stages.sections import PromotionParams
+from stages.problem_kit.params import PromotionParams
 
 WARM_UP_CALLS = 20
 ROWS_TAG = "rows.sha256"

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from stages.decision import Check, Decision, decide_floors, floor, number
 from stages.metrics import HIGHER_IS_BETTER
-from stages.sections import GateParams
+from stages.problem_kit.params import GateParams
 
 Nested = Mapping[str, Mapping[str, object]]
 NOT_WORSE = "not worse"

@@ -9,7 +9,7 @@ from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_row
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 from stages.decision import Check, Decision, number
-from stages.sections import PARAMS_FILE, GateParams, as_dict, changes
+from stages.problem_kit.params import PARAMS_FILE, GateParams, as_dict, changes
 
 
 def merge_base(revision: str) -> str:

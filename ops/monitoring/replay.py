@@ -18,7 +18,7 @@ from stages import featurize, interface, params, partitions
 from stages.base import progress
 from stages.frames import LOOKUPS_FILE
 from stages.partitions import TABLES_DIR
-from stages.rows import day_of
+from stages.problem_kit.rows import day_of
 
 BATCH = 24
 """Rows in a batch; each batch is followed by a single request, as clients send both."""

@@ -28,16 +28,16 @@ from app.problem_kit.features import day_number
 from ops.data.incoming import convert
 from stages import interface
 from stages.checks import check as check_rules
-from stages.columns import kind
 from stages.featurize import rows_of
 from stages.fetch import DATA_DIR
 from stages.interface import COLUMNS
 from stages.params import Params
 from stages.partitions import Store, split
+from stages.problem_kit.columns import kind
+from stages.problem_kit.params import Coverage
+from stages.problem_kit.rows import Rows
+from stages.problem_kit.rules import Tables
 from stages.raw import load_tables
-from stages.rows import Rows
-from stages.rules import Tables
-from stages.sections import Coverage
 
 CARD_KEYS = {"predicts", "data", "intervals", "scenarios", "limits"}
 SAMPLE_ROWS = 500
@@ -85,7 +85,7 @@ def _serving(_: Params) -> Iterator[tuple[bool, str]]:
 
 
 def _training(p: Params) -> Iterator[tuple[bool, str]]:
-    yield isinstance(p.problem, Coverage), "Params is no subclass of stages.sections.Coverage"
+    yield isinstance(p.problem, Coverage), "Params is no subclass of stages.problem_kit.params.Coverage"
     tables = load_tables(DATA_DIR)
     for table, frame in tables.items():
         found = interface.days(table, frame, p.problem)

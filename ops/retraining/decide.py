@@ -27,9 +27,9 @@ from ops.monitoring.drift.page import EXPERIMENT
 from stages import fetch, interface, params
 from stages.base.errors import ParamsInvalid
 from stages.base.paths import finite, replace_text
+from stages.problem_kit.params import PARAMS_FILE, MonitorParams
+from stages.problem_kit.rows import day_of
 from stages.raw import load_tables
-from stages.rows import day_of
-from stages.sections import PARAMS_FILE, MonitorParams
 
 DAY_SECONDS = 86400
 TEST_DAYS = 28

@@ -31,8 +31,8 @@ from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.decision import Decision
 from stages.frames import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
+from stages.problem_kit.rows import Mask
 from stages.register import register
-from stages.rows import Mask
 from stages.train import write_bundle
 
 LEAK, LEAK_FLIPPED = "leaked_target", 0.1

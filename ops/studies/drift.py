@@ -18,7 +18,7 @@ from stages import frames, params
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256
 from stages.frames import DAY, TARGET, matrix
-from stages.rows import months_of
+from stages.problem_kit.rows import months_of
 
 RESAMPLES = 100
 WINDOW_ROWS = 2000

@@ -28,7 +28,7 @@ from stages.decision import Decision
 from stages.frames import GROUP, TARGET, matrix
 from stages.metrics import MetricSettings, Scored, measure
 from stages.params import Params
-from stages.sections import GateParams
+from stages.problem_kit.params import GateParams
 
 NOISE_STEPS = 1000  # the last one: every row has the features of another one
 CAUGHT = 0.8

@@ -39,11 +39,11 @@ from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json
 from stages.boosting import Source, fit
 from stages.frames import DAY, TARGET, matrix
 from stages.params import Params
+from stages.problem_kit.params import PARAMS_FILE
+from stages.problem_kit.rows import Rows, months_of
+from stages.problem_kit.rules import Tables
 from stages.raw import load_tables
 from stages.repairs import repair
-from stages.rows import Rows, months_of
-from stages.rules import Tables
-from stages.sections import PARAMS_FILE
 
 CLONE, INBOX, BEGUN, LEDGER = "clone", "inbox", "begun.json", "ledger.json"
 FIRST, PRODUCTION = "first", "production"

@@ -11,7 +11,7 @@ from ops.gate.policy import table
 from stages import metrics
 from stages.frames import DAY, TARGET
 from stages.metrics import MetricSettings, Scored
-from stages.sections import EvaluateParams
+from stages.problem_kit.params import EvaluateParams
 
 TABLE_FILE, PICTURE_FILE, SCORES = "year.md", "year.png", "scores"
 MODELS = {"first": "first model", "loop": "the loop's", "oracle": "retrained each month"}

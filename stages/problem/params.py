@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from app.problem.request import FIRST_DEPARTURE
-from stages.sections import Band, Coverage, Positive
+from stages.problem_kit.params import Band, Coverage, Positive
 
 
 class Params(Coverage):

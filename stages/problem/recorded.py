@@ -9,11 +9,11 @@ import pandas as pd
 
 from app.problem.outcome import Arrival
 from app.problem.request import WEATHER, Flight
-from stages.columns import UTC
 from stages.problem.schema import COLUMNS, KEYS
 from stages.problem.table import WEATHER_COLUMNS
 from stages.problem.times import LOCAL
-from stages.rules import Tables
+from stages.problem_kit.columns import UTC
+from stages.problem_kit.rules import Tables
 
 
 def raw_rows(requests: Sequence[Flight], outcomes: Sequence[Arrival], known: Tables) -> Tables:

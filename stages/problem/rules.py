@@ -8,7 +8,7 @@ import pandas as pd
 from stages.problem.params import Params
 from stages.problem.schema import KEYS
 from stages.problem.times import hours_expected, local_dates, local_hours, minutes, period
-from stages.rules import Flags, Rules, Tables
+from stages.problem_kit.rules import Flags, Rules, Tables
 
 MAX_JUMP_F = 25.0  # °F in an hour; larger changes are implausible
 REPAIRS = {

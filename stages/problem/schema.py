@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandera.pandas as pa
 
-from stages.columns import UTC, integer, number, real, text
+from stages.problem_kit.columns import UTC, integer, number, real, text
 
 ORIGIN = r"^(?:EWR|JFK|LGA)$"
 AIRPORT = r"^[A-Z0-9]{3}$"

@@ -20,8 +20,8 @@ from app.problem_kit.features import Ints
 from stages.problem.params import Params
 from stages.problem.schema import KEYS
 from stages.problem.times import local_dates, minutes
-from stages.rows import Rows, row_keys
-from stages.rules import Tables
+from stages.problem_kit.rows import Rows, row_keys
+from stages.problem_kit.rules import Tables
 
 WEATHER_COLUMNS = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
 """The columns of weather.csv, in the order of the request's WEATHER."""

@@ -19,9 +19,9 @@ from ops.data import incoming
 from ops.monitoring.replay import Day, replay
 from stages import interface, params
 from stages.problem.schema import COLUMNS
+from stages.problem_kit.rows import day_of
+from stages.problem_kit.rules import Tables
 from stages.raw import load_tables
-from stages.rows import day_of
-from stages.rules import Tables
 from tests.support.clone import Clone, make_clone
 from tests.support.growth import TIMED, months, start_with
 from tests.support.models import bake

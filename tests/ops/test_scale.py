@@ -17,8 +17,8 @@ from ops.bench import memory, scale, years
 from stages import checks, fetch, params
 from stages.interface import KEYS
 from stages.params import Params
+from stages.problem_kit.rules import Tables
 from stages.raw import load_tables
-from stages.rules import Tables
 from tests.support.clone import ROOT
 from tests.support.scratch import pin, read_params, write_params
 

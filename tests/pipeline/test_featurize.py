@@ -17,9 +17,9 @@ from stages.frames import DAY, TARGET
 from stages.partitions import split
 from stages.problem import Params
 from stages.problem.table import lookups, rows
+from stages.problem_kit.rules import Tables
 from stages.raw import load_tables
 from stages.repairs import repair
-from stages.rules import Tables
 from tests.conftest import ROOT
 
 AFTER_DEPARTURE = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "tailnum"]

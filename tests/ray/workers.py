@@ -15,7 +15,7 @@ from ops.scoring import on_ray as scoring
 from ops.scoring import output
 from stages import distributed, params, train
 from stages.boosting import Source
-from stages.sections import TrainParams
+from stages.problem_kit.params import TrainParams
 
 ROUNDS = 60
 

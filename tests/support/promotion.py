@@ -27,8 +27,8 @@ from stages.base.paths import METRICS_FILE, write_json
 from stages.decision import Decision
 from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
 from stages.params import Params
+from stages.problem_kit.rows import months_of
 from stages.register import register
-from stages.rows import months_of
 from stages.train import write_bundle
 from tests.support.clone import ROOT
 from tests.support.models import ROWS

@@ -20,7 +20,7 @@ WITHOUT_EFFECT = {
     "stages.cluster": "runs tasks on Ray, whose results are those of the engine local",
     "stages.base.errors": "errors end a stage without outputs",
     "stages.base.git": "the commit, for MLflow",
-    "stages.params": "checks params.yaml; DVC compares its values, and stages/sections.py gives them their meaning",
+    "stages.params": "checks params.yaml; DVC compares its values, and stages/problem_kit/params.py gives them their meaning",
     "stages.base.progress": "output to the terminal",
     "stages.base.yaml_files": "reads params.yaml and dvc.lock",
     "stages.tracking": "logs to MLflow",

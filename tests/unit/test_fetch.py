@@ -14,7 +14,7 @@ import pytest
 
 from stages import fetch
 from stages.base.errors import DataInvalid
-from stages.sections import DataParams
+from stages.problem_kit.params import DataParams
 
 TABLES = {"small.csv": b"a,b\n1,2\n", "zipped.csv": b"c\n3\n"}
 

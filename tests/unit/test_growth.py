@@ -17,9 +17,9 @@ from stages.base.errors import DataInvalid
 from stages.checks import check
 from stages.params import Params
 from stages.problem.schema import COLUMNS
+from stages.problem_kit.params import Coverage
+from stages.problem_kit.rules import Tables
 from stages.raw import absorb
-from stages.rules import Tables
-from stages.sections import Coverage
 
 Frame = pd.DataFrame
 

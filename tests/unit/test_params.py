@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from stages import params
 from stages.base import yaml_files
 from stages.base.errors import ParamsInvalid
-from stages.sections import Coverage, FeaturizeParams
+from stages.problem_kit.params import Coverage, FeaturizeParams
 
 
 @pytest.fixture(name="text")

@@ -13,9 +13,9 @@ from stages import checks, params, partitions, repairs
 from stages.base.errors import DataInvalid
 from stages.params import Params
 from stages.problem.table import rows
+from stages.problem_kit.params import ADDED
+from stages.problem_kit.rules import Tables
 from stages.raw import load_tables
-from stages.rules import Tables
-from stages.sections import ADDED
 from tests.conftest import ROOT
 
 EVERY = 40

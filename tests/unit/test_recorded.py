@@ -16,7 +16,7 @@ from stages import interface, params
 from stages.base.errors import DataInvalid
 from stages.params import Params
 from stages.problem.schema import COLUMNS, KEYS
-from stages.rules import Tables
+from stages.problem_kit.rules import Tables
 
 FIRST, SPLIT, LAST = date(2013, 1, 11), 16, 20
 ABSENT = {"dep_time", "dep_delay", "air_time", "tailnum"}

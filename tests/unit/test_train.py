@@ -15,7 +15,7 @@ from stages import evaluate, params
 from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.boosting import Source
 from stages.frames import DAY, GROUP, KEY, TARGET, described
-from stages.rows import row_keys
+from stages.problem_kit.rows import row_keys
 from stages.train import choose_threshold, folds
 
 P = params.load().train

@@ -15,7 +15,7 @@ from app.errors import BundleInvalid
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model.bundle import REFERENCE_FILE
 from stages.frames import DAY
-from stages.sections import DriftParams
+from stages.problem_kit.params import DriftParams
 
 SCORE = "probability"
 WEEK_DAYS = 7

@@ -13,10 +13,10 @@ import pandera.pandas as pa
 
 from app.problem import BUSY, WEATHER, Hours, Lookups
 from app.problem_kit.features import Ints, day_number
-from stages.columns import integer, real, text
-from stages.rows import Rows, row_keys
-from stages.rules import Flags, Rules, Tables
-from stages.sections import Coverage
+from stages.problem_kit.columns import integer, real, text
+from stages.problem_kit.params import Coverage
+from stages.problem_kit.rows import Rows, row_keys
+from stages.problem_kit.rules import Flags, Rules, Tables
 
 
 class Params(Coverage):

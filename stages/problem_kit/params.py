@@ -289,7 +289,7 @@ def parse(model: type[Parsed], values: Any, path: Path, section: str = "") -> Pa
             for e in err.errors()
         )
         raise ParamsInvalid(
-            f"{path}: {wrong}. stages/sections.py and stages/problem define the keys and their types."
+            f"{path}: {wrong}. stages/problem_kit/params.py and stages/problem define the keys and their types."
         ) from err
 
 
