@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from app.model import bundle as model
 from app.problem.lookups import Lookups
-from stages.problem.table import time_zone_offsets
+from stages.problem.rows import time_zone_offsets
 from tests.support.clone import ROOT, Clone, make_clone, make_once, make_small_clone
 from tests.support.models import bake, make_bundle
 from tests.support.postgres import Postgres, postgres_programs

@@ -4,12 +4,12 @@ The core uses these names only; docs/adapt.md describes each of them.
 """
 
 from stages.problem.card import CARD
+from stages.problem.columns import COLUMNS, KEYS
 from stages.problem.params import Params
 from stages.problem.recorded import raw_rows
+from stages.problem.rows import EDGE_CASES, columns, lookups, outcomes, reach_days, requests, rows, scenarios
 from stages.problem.rules import REPAIRS, RULES
-from stages.problem.schema import COLUMNS, KEYS
 from stages.problem.slicing import slices
-from stages.problem.table import EDGE_CASES, columns, lookups, outcomes, reach_days, requests, rows, scenarios
 from stages.problem.times import days
 
 __all__ = [

@@ -9,8 +9,8 @@ import pandas as pd
 
 from app.problem.outcome import Arrival
 from app.problem.request import WEATHER, Flight
-from stages.problem.schema import COLUMNS, KEYS
-from stages.problem.table import WEATHER_COLUMNS
+from stages.problem.columns import COLUMNS, KEYS
+from stages.problem.rows import WEATHER_COLUMNS
 from stages.problem.times import LOCAL
 from stages.problem_kit.columns import UTC
 from stages.problem_kit.rules import Tables

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from stages.problem.columns import KEYS
 from stages.problem.params import Params
-from stages.problem.schema import KEYS
 from stages.problem.times import hours_expected, local_dates, local_hours, minutes, period
 from stages.problem_kit.rules import Flags, Rules, Tables
 

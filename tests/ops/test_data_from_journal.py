@@ -18,7 +18,7 @@ from app.interface import Lookups, compute
 from ops.data import incoming
 from ops.monitoring.replay import Day, replay
 from stages import interface, params
-from stages.problem.schema import COLUMNS
+from stages.problem.columns import COLUMNS
 from stages.problem_kit.rows import day_of
 from stages.problem_kit.rules import Tables
 from stages.raw import load_tables

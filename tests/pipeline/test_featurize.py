@@ -16,7 +16,7 @@ from stages.featurize import Counts, features, golden_requests
 from stages.frames import DAY, TARGET
 from stages.partitions import split
 from stages.problem import Params
-from stages.problem.table import lookups, rows
+from stages.problem.rows import lookups, rows
 from stages.problem_kit.rules import Tables
 from stages.raw import load_tables
 from stages.repairs import repair

@@ -16,7 +16,7 @@ from stages import params
 from stages.base.errors import DataInvalid
 from stages.checks import check
 from stages.params import Params
-from stages.problem.schema import COLUMNS
+from stages.problem.columns import COLUMNS
 from stages.problem_kit.params import Coverage
 from stages.problem_kit.rules import Tables
 from stages.raw import absorb

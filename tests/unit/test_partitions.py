@@ -12,7 +12,7 @@ import pytest
 from stages import checks, params, partitions, repairs
 from stages.base.errors import DataInvalid
 from stages.params import Params
-from stages.problem.table import rows
+from stages.problem.rows import rows
 from stages.problem_kit.params import ADDED
 from stages.problem_kit.rules import Tables
 from stages.raw import load_tables

@@ -15,8 +15,8 @@ from ops.problem import problem_check
 from ops.problem.problem_check import problems
 from stages import checks, interface, params
 from stages.problem import Params
+from stages.problem.rows import rows
 from stages.problem.rules import RULES
-from stages.problem.table import rows
 from stages.problem_kit.columns import text
 from stages.problem_kit.rules import Flags, Rule, Tables
 from stages.raw import load_tables

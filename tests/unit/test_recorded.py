@@ -15,7 +15,7 @@ from ops.data import recorded as from_journal
 from stages import interface, params
 from stages.base.errors import DataInvalid
 from stages.params import Params
-from stages.problem.schema import COLUMNS, KEYS
+from stages.problem.columns import COLUMNS, KEYS
 from stages.problem_kit.rules import Tables
 
 FIRST, SPLIT, LAST = date(2013, 1, 11), 16, 20

@@ -14,8 +14,8 @@ from stages import params
 from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.checks import check, column_values, enforce, missing_values, row_count, tables_for
 from stages.params import Params
+from stages.problem.columns import COLUMNS
 from stages.problem.rules import RULES
-from stages.problem.schema import COLUMNS
 from stages.problem_kit.columns import spare
 from stages.problem_kit.rules import Tables
 from stages.raw import load_tables

@@ -17,8 +17,8 @@ from app.problem.lookups import Lookups
 from app.problem.outcome import LATE_MINUTES
 from app.problem.request import WEATHER, WEATHER_HOURS
 from app.problem_kit.features import Ints
+from stages.problem.columns import KEYS
 from stages.problem.params import Params
-from stages.problem.schema import KEYS
 from stages.problem.times import local_dates, minutes
 from stages.problem_kit.rows import Rows, row_keys
 from stages.problem_kit.rules import Tables
