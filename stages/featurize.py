@@ -13,17 +13,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import frames, interface, params, partitions, tracking
+from stages import frames, interface, params, tracking
 from stages.base.errors import ParamsInvalid, run
 from stages.base.paths import write_json
 from stages.cluster import cluster, results
 from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
 from stages.interface import EDGE_CASES
 from stages.params import Params
-from stages.partitions import Partition, Store
 from stages.problem_kit.params import FeaturizeParams
 from stages.problem_kit.rows import Rows
 from stages.problem_kit.rules import Tables
+from stages.tables import partitions
+from stages.tables.partitions import Partition, Store
 
 CHUNK_ROWS = 100_000
 

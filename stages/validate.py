@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages import fetch, params, partitions, tracking
+from stages import params, tracking
 from stages.base.errors import run
 from stages.base.paths import write_json
-from stages.checks import check, enforce
-from stages.partitions import Store
-from stages.repairs import repair_all
+from stages.tables import fetch, partitions
+from stages.tables.checks import check, enforce
+from stages.tables.partitions import Store
+from stages.tables.repairs import repair_all
 
 REPORT = Path("reports/validation.json")
 SUMMARY_ROWS = 20_000

@@ -21,10 +21,10 @@ from ops.bench import memory, years
 from stages import params
 from stages.base.git import git
 from stages.base.paths import write_json
-from stages.fetch import DATA_DIR
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE
 from stages.problem_kit.rows import months_of
+from stages.tables.fetch import DATA_DIR
 
 OUT_FILE = Path("build/bench/scale.json")
 STAGES = ("validate", "featurize", "train", "evaluate")

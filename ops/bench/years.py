@@ -19,14 +19,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import SingleQuotedScalarString as Quoted
 
-from stages import checks, params
+from stages import params
 from stages.base.paths import sha256
-from stages.fetch import DATA_DIR
 from stages.interface import COLUMNS
 from stages.problem_kit.columns import kind
 from stages.problem_kit.params import ADDED, PARAMS_FILE
 from stages.problem_kit.rules import Tables
-from stages.raw import read_csv
+from stages.tables import checks
+from stages.tables.fetch import DATA_DIR
+from stages.tables.read import read_csv
 
 LOCAL = "America/New_York"  # the zone of the dates; columns of times are in UTC
 DATE = ["year", "month", "day"]

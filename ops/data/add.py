@@ -19,12 +19,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from ops.data import growth, incoming
-from stages import fetch, params
+from stages import params
 from stages.base.errors import DataInvalid
 from stages.base.paths import replace_text, sha256, write_json
 from stages.params import Params
 from stages.problem_kit.params import ADDED, PARAMS_FILE, DataParams, load_section
-from stages.raw import load_tables
+from stages.tables import fetch
+from stages.tables.read import load_tables
 
 WORK = Path("build/add")
 """Where an addition is prepared: in the file system of data/, and ignored by git."""

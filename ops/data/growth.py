@@ -11,7 +11,7 @@ import pandas as pd
 
 from app.problem_kit.features import day_number
 from ops.data.incoming import Incoming
-from stages import checks, interface
+from stages import interface
 from stages.base.errors import DataInvalid
 from stages.interface import COLUMNS, KEYS
 from stages.params import Params
@@ -19,7 +19,8 @@ from stages.problem_kit.columns import kind
 from stages.problem_kit.params import Coverage
 from stages.problem_kit.rows import day_of
 from stages.problem_kit.rules import Tables
-from stages.raw import absorb
+from stages.tables import checks
+from stages.tables.read import absorb
 
 
 @dataclass

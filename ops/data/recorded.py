@@ -13,9 +13,10 @@ from app.journal.blocks import holding, requests_of
 from app.journal.database import connect, reading
 from app.journal.tables import blocks, outcomes
 from ops.data import add
-from stages import fetch, interface
+from stages import interface
 from stages.base.errors import DataInvalid
-from stages.raw import load_tables
+from stages.tables import fetch
+from stages.tables.read import load_tables
 
 BODIES = blocks.c.requests_format, blocks.c.requests
 

@@ -3,10 +3,11 @@
 from typing import Any
 
 from ops.data import add, growth
-from stages import fetch, params
+from stages import params
 from stages.base import yaml_files
 from stages.params import Params
-from stages.raw import load_tables
+from stages.tables import fetch
+from stages.tables.read import load_tables
 
 
 def facts() -> dict[str, Any]:

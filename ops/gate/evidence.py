@@ -30,15 +30,16 @@ from app.problem_kit.features import Floats
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, frames, metrics, partitions, register, tracking
+from stages import evaluate, featurize, frames, metrics, register, tracking
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE
 from stages.decision import Check
 from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
-from stages.partitions import TABLES_DIR
 from stages.problem_kit.params import PromotionParams
+from stages.tables import partitions
+from stages.tables.partitions import TABLES_DIR
 
 WARM_UP_CALLS = 20
 ROWS_TAG = "rows.sha256"

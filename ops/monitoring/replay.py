@@ -14,11 +14,12 @@ import pandas as pd
 
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
-from stages import featurize, interface, params, partitions
+from stages import featurize, interface, params
 from stages.base import progress
 from stages.frames import LOOKUPS_FILE
-from stages.partitions import TABLES_DIR
 from stages.problem_kit.rows import day_of
+from stages.tables import partitions
+from stages.tables.partitions import TABLES_DIR
 
 BATCH = 24
 """Rows in a batch; each batch is followed by a single request, as clients send both."""

@@ -27,17 +27,17 @@ from app.interface import (
 from app.problem_kit.features import day_number
 from ops.data.incoming import convert
 from stages import interface
-from stages.checks import check as check_rules
 from stages.featurize import rows_of
-from stages.fetch import DATA_DIR
 from stages.interface import COLUMNS
 from stages.params import Params
-from stages.partitions import Store, split
 from stages.problem_kit.columns import kind
 from stages.problem_kit.params import Coverage
 from stages.problem_kit.rows import Rows
 from stages.problem_kit.rules import Tables
-from stages.raw import load_tables
+from stages.tables.checks import check as check_rules
+from stages.tables.fetch import DATA_DIR
+from stages.tables.partitions import Store, split
+from stages.tables.read import load_tables
 
 CARD_KEYS = {"predicts", "data", "intervals", "scenarios", "limits"}
 SAMPLE_ROWS = 500

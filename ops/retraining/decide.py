@@ -24,12 +24,13 @@ from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.page import EXPERIMENT
-from stages import fetch, interface, params
+from stages import interface, params
 from stages.base.errors import ParamsInvalid
 from stages.base.paths import finite, replace_text
 from stages.problem_kit.params import PARAMS_FILE, MonitorParams
 from stages.problem_kit.rows import day_of
-from stages.raw import load_tables
+from stages.tables import fetch
+from stages.tables.read import load_tables
 
 DAY_SECONDS = 86400
 TEST_DAYS = 28

@@ -33,7 +33,7 @@ from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
-from stages import evaluate, featurize, fetch, interface, metrics, params, validate
+from stages import evaluate, featurize, interface, metrics, params, validate
 from stages.base import git, progress
 from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json
 from stages.boosting import Source, fit
@@ -42,8 +42,9 @@ from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE
 from stages.problem_kit.rows import Rows, months_of
 from stages.problem_kit.rules import Tables
-from stages.raw import load_tables
-from stages.repairs import repair
+from stages.tables import fetch
+from stages.tables.read import load_tables
+from stages.tables.repairs import repair
 
 CLONE, INBOX, BEGUN, LEDGER = "clone", "inbox", "begun.json", "ledger.json"
 FIRST, PRODUCTION = "first", "production"

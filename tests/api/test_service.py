@@ -12,9 +12,10 @@ import pytest
 
 from app.interface import EXAMPLE, Lookups
 from ops.monitoring.replay import ReplayFailed, days
-from stages import frames, interface, params, partitions
+from stages import frames, interface, params
 from stages.base.paths import PREDICTIONS_FILE
 from stages.frames import LOOKUPS_FILE, TARGET
+from stages.tables import partitions
 from tests.conftest import Clone
 
 

@@ -21,7 +21,7 @@ from stages import interface, params
 from stages.problem.columns import COLUMNS
 from stages.problem_kit.rows import day_of
 from stages.problem_kit.rules import Tables
-from stages.raw import load_tables
+from stages.tables.read import load_tables
 from tests.support.clone import Clone, make_clone
 from tests.support.growth import TIMED, months, start_with
 from tests.support.models import bake

@@ -14,11 +14,12 @@ import pytest
 
 from app.interface import EXAMPLE
 from ops.bench import memory, scale, years
-from stages import checks, fetch, params
+from stages import params
 from stages.interface import KEYS
 from stages.params import Params
 from stages.problem_kit.rules import Tables
-from stages.raw import load_tables
+from stages.tables import checks, fetch
+from stages.tables.read import load_tables
 from tests.support.clone import ROOT
 from tests.support.scratch import pin, read_params, write_params
 

@@ -14,12 +14,12 @@ from stages import interface, params
 from stages.base.errors import ParamsInvalid
 from stages.featurize import Counts, features, golden_requests
 from stages.frames import DAY, TARGET
-from stages.partitions import split
 from stages.problem import Params
 from stages.problem.rows import lookups, rows
 from stages.problem_kit.rules import Tables
-from stages.raw import load_tables
-from stages.repairs import repair
+from stages.tables.partitions import split
+from stages.tables.read import load_tables
+from stages.tables.repairs import repair
 from tests.conftest import ROOT
 
 AFTER_DEPARTURE = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "tailnum"]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from stages import fetch
 from stages.base.errors import DataInvalid
 from stages.problem_kit.params import DataParams
+from stages.tables import fetch
 
 TABLES = {"small.csv": b"a,b\n1,2\n", "zipped.csv": b"c\n3\n"}
 

@@ -14,12 +14,12 @@ import pytest
 from ops.data import growth, incoming
 from stages import params
 from stages.base.errors import DataInvalid
-from stages.checks import check
 from stages.params import Params
 from stages.problem.columns import COLUMNS
 from stages.problem_kit.params import Coverage
 from stages.problem_kit.rules import Tables
-from stages.raw import absorb
+from stages.tables.checks import check
+from stages.tables.read import absorb
 
 Frame = pd.DataFrame
 

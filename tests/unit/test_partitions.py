@@ -9,13 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stages import checks, params, partitions, repairs
+from stages import params
 from stages.base.errors import DataInvalid
 from stages.params import Params
 from stages.problem.rows import rows
 from stages.problem_kit.params import ADDED
 from stages.problem_kit.rules import Tables
-from stages.raw import load_tables
+from stages.tables import checks, partitions, repairs
+from stages.tables.read import load_tables
 from tests.conftest import ROOT
 
 EVERY = 40

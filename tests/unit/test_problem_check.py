@@ -13,13 +13,14 @@ from app.batches import read
 from app.interface import columns, compute, from_arrays
 from ops.problem import problem_check
 from ops.problem.problem_check import problems
-from stages import checks, interface, params
+from stages import interface, params
 from stages.problem import Params
 from stages.problem.rows import rows
 from stages.problem.rules import RULES
 from stages.problem_kit.columns import text
 from stages.problem_kit.rules import Flags, Rule, Tables
-from stages.raw import load_tables
+from stages.tables import checks
+from stages.tables.read import load_tables
 from tests.conftest import ROOT
 
 RAW_ROWS: Any = interface.raw_rows

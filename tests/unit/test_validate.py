@@ -12,14 +12,14 @@ import pytest
 
 from stages import params
 from stages.base.errors import DataInvalid, ParamsInvalid
-from stages.checks import check, column_values, enforce, missing_values, row_count, tables_for
 from stages.params import Params
 from stages.problem.columns import COLUMNS
 from stages.problem.rules import RULES
 from stages.problem_kit.columns import spare
 from stages.problem_kit.rules import Tables
-from stages.raw import load_tables
-from stages.repairs import Repairs, repair
+from stages.tables.checks import check, column_values, enforce, missing_values, row_count, tables_for
+from stages.tables.read import load_tables
+from stages.tables.repairs import Repairs, repair
 
 KNOWN = {  # what the real data breaks, each counted without these rules
     "flights.distance": 1,

@@ -12,9 +12,9 @@ from pandera.errors import SchemaErrors
 from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
 from stages.params import Params
-from stages.partitions import Partition, Store, split
 from stages.problem_kit.columns import schema, spare
 from stages.problem_kit.rules import Flags, Rule, Severity, Tables
+from stages.tables.partitions import Partition, Store, split
 
 SAMPLE = 5
 Status = Literal["pass", "warn", "fail"]

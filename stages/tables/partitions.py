@@ -23,7 +23,7 @@ from stages.base.errors import DataInvalid
 from stages.interface import COLUMNS, KEYS
 from stages.problem_kit.params import Coverage, Partitioning
 from stages.problem_kit.rules import Tables
-from stages.raw import absorb, chunks, empty
+from stages.tables.read import absorb, chunks, empty
 
 TABLES_DIR = Path("build/tables")
 WHOLE = "all"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base.errors import DataInvalid
-from stages.partitions import Store, rewrite
+from stages.tables.partitions import Store, rewrite
 
 Repairs = list[dict[str, Any]]
 
