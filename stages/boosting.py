@@ -15,9 +15,9 @@ import pandas as pd
 
 from app.interface import CATEGORIES, FEATURE_NAMES, without
 from app.problem_kit.features import Floats
-from stages import frames
 from stages.base import progress
-from stages.frames import DAY, GROUP, KEY, TARGET, matrix
+from stages.features import feature_files
+from stages.features.feature_files import DAY, GROUP, KEY, TARGET, matrix
 from stages.problem_kit.params import TrainParams
 from stages.problem_kit.rows import Mask
 
@@ -67,8 +67,8 @@ class Source:
     @classmethod
     def files(cls, name: str) -> Self:
         """Return the rows of a folder of features."""
-        facts = [pd.read_parquet(path, columns=[DAY, GROUP, TARGET, KEY]) for path in frames.files(name)]
-        reads = [partial(read_features, path) for path in frames.files(name)]
+        facts = [pd.read_parquet(path, columns=[DAY, GROUP, TARGET, KEY]) for path in feature_files.files(name)]
+        reads = [partial(read_features, path) for path in feature_files.files(name)]
         return cls(pd.concat(facts, ignore_index=True), reads, [len(part) for part in facts])
 
     @classmethod

@@ -26,7 +26,7 @@ from app.errors import OnTimeError
 from stages.base.paths import write_json
 from stages.boosting import Part, dataset, dropout, read_features
 from stages.cluster import RETRIES, cluster, ended
-from stages.frames import TARGET
+from stages.features.feature_files import TARGET
 from stages.problem_kit.params import TrainParams
 
 SOCKET_MINUTES = 10

@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
 from app.problem_kit.features import Floats
-from stages import frames, interface, metrics, model_card, params, plots, tracking
+from stages import interface, metrics, model_card, params, plots, tracking
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import (
     BUNDLE_DIR,
@@ -33,7 +33,8 @@ from stages.base.paths import (
     write_json,
 )
 from stages.boosting import Source
-from stages.frames import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
+from stages.features import feature_files
+from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
 from stages.metrics import MetricSettings, Scored, describe
 from stages.problem_kit.params import EvaluateParams
 from stages.problem_kit.rows import day_of, month_names, months_of
@@ -89,7 +90,7 @@ def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) ->
         raise DataInvalid(
             f"the scenarios {', '.join(scenarios)} must not be named like {', '.join(names[: -len(scenarios)])}."
         )
-    for path in frames.files("test"):
+    for path in feature_files.files("test"):
         frame = pd.read_parquet(path)
         intact = matrix(frame)
         changed = {name: matrix(pd.read_parquet(OUT_DIR / scenario_name(name) / path.name)) for name in scenarios}
@@ -214,7 +215,7 @@ def main() -> None:
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train = Source.files("train")
         refuse_others(train.facts, bundle)
-        refuse_known(train.facts, frames.read("test", [DAY, KEY]))
+        refuse_known(train.facts, feature_files.read("test", [DAY, KEY]))
         test = predict(bundle, logistic_regression(train, p.seed), names)
         facts = evaluate(train.facts, test, bundle, p)
         predictions = test.facts.assign(probability=test.probability[MODEL])

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import frames, interface, params, tracking
+from stages import interface, params, tracking
 from stages.base.errors import ParamsInvalid, run
 from stages.base.paths import write_json
 from stages.cluster import cluster, results
-from stages.frames import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
+from stages.features import feature_files
+from stages.features.feature_files import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
 from stages.interface import EDGE_CASES
 from stages.params import Params
 from stages.problem_kit.params import FeaturizeParams
@@ -119,7 +120,7 @@ def write_reference(counts: list[Counts], p: FeaturizeParams) -> None:
             f"params.yaml: featurize.reference_rows is {p.reference_rows}, there are {rows} training rows."
         )
     positions, parts, start = chosen(rows, p.reference_rows, p.seed), [], 0
-    for frame in frames.each("train"):
+    for frame in feature_files.each("train"):
         own = positions[(positions >= start) & (positions < start + len(frame))]
         parts.append(frame.drop(columns=KEY).iloc[own - start].set_axis(own))
         start += len(frame)

@@ -15,11 +15,12 @@ import pandas as pd
 from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
 from app.problem_kit.features import Floats
-from stages import distributed, frames, params, tracking
+from stages import distributed, params, tracking
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.boosting import Source, Targets, fit, lightgbm_params
-from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
+from stages.features import feature_files
+from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
 from stages.problem_kit.params import TrainParams
 from stages.problem_kit.rows import months_of
 
@@ -119,8 +120,8 @@ def train_here(source: Source, p: TrainParams) -> Trained:
 
 def train_on_ray(source: Source, p: TrainParams) -> Trained:
     """Train the same models in one run of Ray Train; its workers read the files of features."""
-    files, months = frames.files("train"), folds(source, p)
-    fits = [distributed.Fit(_label(fold), [f for f in files if frames.month_of(f) < fold]) for fold in months]
+    files, months = feature_files.files("train"), folds(source, p)
+    fits = [distributed.Fit(_label(fold), [f for f in files if feature_files.month_of(f) < fold]) for fold in months]
     *folded, final = distributed.fit(
         [*fits, distributed.Fit("final model", files)], p, lightgbm_params(p), BUNDLE_DIR.parent
     )
@@ -163,12 +164,12 @@ def main() -> None:
         trained = train_on_ray(train, p.train) if p.engine == "ray" else train_here(train, p.train)
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
         write_reference(trained.rolling, BUNDLE_DIR / model.REFERENCE_FILE)
-        test = frames.read("test", [DAY, KEY, TARGET])
+        test = feature_files.read("test", [DAY, KEY, TARGET])
         facts = {
             "threshold": trained.threshold,
             "rows": {"train": described(train.facts), "selection": described(trained.rolling), "test": described(test)},
             "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
-            "training_data_sha256": frames.digest("train"),
+            "training_data_sha256": feature_files.digest("train"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }
         requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))

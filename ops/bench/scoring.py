@@ -29,8 +29,9 @@ from app.model import bundle
 from app.problem_kit.features import Floats
 from ops.bench import memory
 from ops.monitoring import replay
-from stages import frames, params
+from stages import params
 from stages.base.paths import BUNDLE_DIR, write_json
+from stages.features import feature_files
 
 OUT_FILE = Path("build/bench/scoring.json")
 REPEATED = 6
@@ -44,7 +45,7 @@ class ScoringFailed(OnTimeError):
 
 def run(times: Sequence[int], rounds: int) -> None:
     """Measure, print the table, and write it to OUT_FILE."""
-    features = np.tile(frames.matrix(frames.read("test")), (REPEATED, 1))
+    features = np.tile(feature_files.matrix(feature_files.read("test")), (REPEATED, 1))
     days = replay.days(*params.load().test_period)
     requests = [Request.model_validate(body).model_dump() for day in days for body in day.requests]
     table = []

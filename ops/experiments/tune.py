@@ -22,12 +22,13 @@ from ruamel.yaml import YAML
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
-from stages import evaluate, frames, params, tracking
+from stages import evaluate, params, tracking
 from stages.base import git, progress
 from stages.base.paths import replace_text
 from stages.boosting import Source
 from stages.decision import Check, Decision
-from stages.frames import LOOKUPS_FILE
+from stages.features import feature_files
+from stages.features.feature_files import LOOKUPS_FILE
 from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE, TrainParams
@@ -75,7 +76,7 @@ def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> op
     more than `size_ratio` times the leaves of theirs cannot be the best: the promotion gate would refuse it.
     """
     most = size_ratio * leaves(present(p))
-    inputs = {"rows": frames.digest("train"), "space": str(SPACE), "leaves": most}
+    inputs = {"rows": feature_files.digest("train"), "space": str(SPACE), "leaves": most}
     fixed = p.model_dump(exclude=set(SPACE)) | inputs
     name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
     storage.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,7 @@ def measure(train: Source, lookups: Lookups, p: Params, values: TrainParams) -> 
     measured = []
     for seed in range(values.seed + 1, values.seed + 1 + CONFIRMING_SEEDS):
         rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))
-        found = evaluate.slices(frames.read("train").iloc[rolling["row"]], lookups)
+        found = evaluate.slices(feature_files.read("train").iloc[rolling["row"]], lookups)
         slices = {name: found[name] for name in p.gate.slices}
         measured.append(resampled(evaluate.score(rolling, rolling["probability"]), slices, p.gate.promotion, settings))
     return Resampled(

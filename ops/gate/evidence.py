@@ -30,11 +30,12 @@ from app.problem_kit.features import Floats
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, frames, metrics, register, tracking
+from stages import evaluate, featurize, metrics, register, tracking
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE
 from stages.decision import Check
-from stages.frames import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
+from stages.features import feature_files
+from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.problem_kit.params import PromotionParams
@@ -80,7 +81,7 @@ class TestRows:
         """Read what `featurize` wrote."""
         try:
             lookups = json.loads(LOOKUPS_FILE.read_text(encoding="utf-8"))
-            frame = frames.read("test")
+            frame = feature_files.read("test")
             return cls(frame, Lookups.from_json(lookups), described(frame))
         except (OSError, KeyError) as err:
             raise DataInvalid(f"{OUT_DIR} is not complete: {err}. `dvc repro featurize` makes it.") from err

@@ -20,7 +20,7 @@ from stages import evaluate, metrics, params, tracking
 from stages.base.errors import DataInvalid
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
 from stages.decision import number
-from stages.frames import KEY
+from stages.features.feature_files import KEY
 from stages.metrics import MetricSettings, Scored
 
 TOLERANCE = 2e-6  # reports are rounded to six decimals

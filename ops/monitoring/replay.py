@@ -16,7 +16,7 @@ from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
 from stages import featurize, interface, params
 from stages.base import progress
-from stages.frames import LOOKUPS_FILE
+from stages.features.feature_files import LOOKUPS_FILE
 from stages.problem_kit.rows import day_of
 from stages.tables import partitions
 from stages.tables.partitions import TABLES_DIR

@@ -24,12 +24,13 @@ from app.problem_kit.features import Floats
 from ops.gate.policy import table
 from ops.registry import commands
 from ops.registry.commands import PromotionRefused
-from stages import frames, tracking
+from stages import tracking
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, sha256, write_json
 from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.decision import Decision
-from stages.frames import DAY, OUT_DIR, TARGET, matrix
+from stages.features import feature_files
+from stages.features.feature_files import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import Mask
 from stages.register import register
@@ -49,7 +50,7 @@ class Workshop:
 
     def __init__(self, p: Params, every: int = 1) -> None:
         self.p = p
-        self.train = frames.read("train").iloc[::every]
+        self.train = feature_files.read("train").iloc[::every]
         self.features, self.target = matrix(self.train), self.train[TARGET].to_numpy()
         self.champion = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)

@@ -14,10 +14,11 @@ from app.interface import CATEGORIES, NUMBERS
 from app.model import bundle as model
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
-from stages import frames, params
+from stages import params
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256
-from stages.frames import DAY, TARGET, matrix
+from stages.features import feature_files
+from stages.features.feature_files import DAY, TARGET, matrix
 from stages.problem_kit.rows import months_of
 
 RESAMPLES = 100
@@ -72,7 +73,7 @@ def training_weeks(vocabularies: dict[str, list[str]]) -> pd.DataFrame:
     """Return the training rows of the rolling-origin months with their out-of-fold scores."""
     known = pd.read_parquet(ROLLING_FILE)
     folds = months_of(known[DAY].to_numpy())
-    parts = [frame[np.isin(months_of(frame[DAY].to_numpy()), folds)] for frame in frames.each("train")]
+    parts = [frame[np.isin(months_of(frame[DAY].to_numpy()), folds)] for frame in feature_files.each("train")]
     rows = pd.concat(parts, ignore_index=True)
     month = months_of(rows[DAY].to_numpy())
     rows = pd.concat([rows[month == fold] for fold in pd.unique(folds)], ignore_index=True)
@@ -82,7 +83,7 @@ def training_weeks(vocabularies: dict[str, list[str]]) -> pd.DataFrame:
 
 def test_weeks(bundle: model.Bundle) -> pd.DataFrame:
     """Return the test rows with the model's scores."""
-    test = frames.read("test")
+    test = feature_files.read("test")
     return words(test, bundle.lookups.vocabularies).assign(**{SCORE: model.predict(bundle.booster, matrix(test))})
 
 

@@ -25,7 +25,7 @@ from stages.base import progress
 from stages.base.paths import BUNDLE_DIR
 from stages.boosting import Source, fit
 from stages.decision import Decision
-from stages.frames import GROUP, TARGET, matrix
+from stages.features.feature_files import GROUP, TARGET, matrix
 from stages.metrics import MetricSettings, Scored, measure
 from stages.params import Params
 from stages.problem_kit.params import GateParams

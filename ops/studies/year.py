@@ -37,7 +37,7 @@ from stages import evaluate, featurize, interface, metrics, params, validate
 from stages.base import git, progress
 from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json
 from stages.boosting import Source, fit
-from stages.frames import DAY, TARGET, matrix
+from stages.features.feature_files import DAY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE
 from stages.problem_kit.rows import Rows, months_of

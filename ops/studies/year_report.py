@@ -9,7 +9,7 @@ import pandas as pd
 
 from ops.gate.policy import table
 from stages import metrics
-from stages.frames import DAY, TARGET
+from stages.features.feature_files import DAY, TARGET
 from stages.metrics import MetricSettings, Scored
 from stages.problem_kit.params import EvaluateParams
 

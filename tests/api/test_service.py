@@ -12,9 +12,10 @@ import pytest
 
 from app.interface import EXAMPLE, Lookups
 from ops.monitoring.replay import ReplayFailed, days
-from stages import frames, interface, params
+from stages import interface, params
 from stages.base.paths import PREDICTIONS_FILE
-from stages.frames import LOOKUPS_FILE, TARGET
+from stages.features import feature_files
+from stages.features.feature_files import LOOKUPS_FILE, TARGET
 from stages.tables import partitions
 from tests.conftest import Clone
 
@@ -70,7 +71,7 @@ def test_health_version_and_metrics_agree(api: httpx.Client) -> None:
 def test_the_replay_has_the_days_that_were_featurized(small: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small.path)
     made = days(date(2013, 3, 11), date(2013, 3, 13))
-    test = frames.read("test")
+    test = feature_files.read("test")
     first = test["day"].min() + 10  # 11 March
     assert [d.day.isoformat() for d in made] == ["2013-03-11", "2013-03-12", "2013-03-13"]
     for i, one in enumerate(made):

@@ -17,7 +17,7 @@ from ops.gate.policy import on_rows
 from ops.gate.pull_request import Judged
 from stages import evaluate, metrics, params
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, write_json
-from stages.frames import DAY, GROUP, KEY, TARGET
+from stages.features.feature_files import DAY, GROUP, KEY, TARGET
 from stages.metrics import MetricSettings
 from tests.conftest import ROOT, Clone
 from tests.support import scratch

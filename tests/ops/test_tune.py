@@ -18,7 +18,7 @@ from ops.experiments import tune
 from ops.gate.evidence import Resampled
 from stages import params, tracking
 from stages.base.paths import write_json
-from stages.frames import DAY, GROUP, OUT_DIR
+from stages.features.feature_files import DAY, GROUP, OUT_DIR
 from tests.conftest import ROOT
 from tests.support.processes import started
 from tests.support.promotion import flights

@@ -30,7 +30,7 @@ from ops.monitoring.drift.reference import SCORE, Reference
 from ops.retraining import decide as retraining
 from ops.studies import drift as study
 from stages import params
-from stages.frames import TARGET
+from stages.features.feature_files import TARGET
 from stages.tracking import DIGEST_TAG
 from tests.conftest import Clone
 

@@ -12,8 +12,8 @@ from app.interface import FEATURE_NAMES, Request
 from app.problem.features import columns
 from stages import interface, params
 from stages.base.errors import ParamsInvalid
+from stages.features.feature_files import DAY, TARGET
 from stages.featurize import Counts, features, golden_requests
-from stages.frames import DAY, TARGET
 from stages.problem import Params
 from stages.problem.rows import lookups, rows
 from stages.problem_kit.rules import Tables

@@ -12,7 +12,7 @@ from ops.gate import evidence
 from stages import params
 from stages.base.errors import DataInvalid
 from stages.base.paths import write_json
-from stages.frames import LOOKUPS_FILE, matrix
+from stages.features.feature_files import LOOKUPS_FILE, matrix
 from tests.support.clone import Clone
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from app.interface import CATEGORIES, FEATURE_NAMES, without
-from stages import frames, params
+from stages import params
 from stages.boosting import Source, data_seed, dropout, fit, lightgbm_params
-from stages.frames import TARGET, matrix
+from stages.features import feature_files
+from stages.features.feature_files import TARGET, matrix
 from tests.conftest import ROOT
 from tests.support.promotion import flights
 
@@ -27,7 +28,7 @@ def made_up() -> pd.DataFrame:
 
 def write(rows: pd.DataFrame, cuts: list[int]) -> None:
     """Write rows to files that end at these positions."""
-    folder = frames.OUT_DIR / "train"
+    folder = feature_files.OUT_DIR / "train"
     folder.mkdir(parents=True)
     for i, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(rows)], strict=True)):
         rows.iloc[first:last].to_parquet(folder / f"{i:04d}-2013-{i + 1:02d}.parquet", index=False)

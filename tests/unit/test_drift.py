@@ -20,7 +20,7 @@ from ops.monitoring.drift.gauges import Gauges
 from ops.monitoring.drift.page import write_html
 from ops.monitoring.drift.reference import SCORE, Reference, load, psi, words
 from stages.base.paths import sha256
-from stages.frames import DAY, TARGET
+from stages.features.feature_files import DAY, TARGET
 from stages.problem_kit.params import DriftParams
 
 POLICY = DriftParams(

@@ -14,7 +14,7 @@ from app.model.bundle import Bundle
 from stages import evaluate, params
 from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.boosting import Source
-from stages.frames import DAY, GROUP, KEY, TARGET, described
+from stages.features.feature_files import DAY, GROUP, KEY, TARGET, described
 from stages.problem_kit.rows import row_keys
 from stages.train import choose_threshold, folds
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from app.interface import CATEGORIES, FEATURE_NAMES
 from ops.monitoring.drift.reference import SCORE, Reference, psi
-from stages.frames import TARGET
+from stages.features.feature_files import TARGET
 from stages.metrics import Scored, pointwise
 
 

@@ -15,7 +15,7 @@ from app.journal.blocks import earliest, features_of, holding, ids_of
 from app.journal.database import reading
 from app.journal.tables import blocks, id_at, layouts, outcomes
 from ops.monitoring.drift.reference import SCORE
-from stages.frames import TARGET
+from stages.features.feature_files import TARGET
 
 ID_RANDOM = 12
 """Where the random part of an id begins; before it is the time."""
