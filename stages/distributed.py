@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 
 from app.errors import OnTimeError
 from stages.base.paths import write_json
-from stages.boosting import Part, dataset, dropout, read_features
 from stages.cluster import RETRIES, cluster, ended
 from stages.features.feature_files import TARGET
 from stages.problem_kit.params import TrainParams
+from stages.training.boosting import Part, dataset, dropout, read_features
 
 SOCKET_MINUTES = 10
 """Time after which LightGBM gives up a worker that sends nothing; Ray notices a worker that has ended in seconds."""

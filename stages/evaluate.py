@@ -32,12 +32,12 @@ from stages.base.paths import (
     rounded,
     write_json,
 )
-from stages.boosting import Source
 from stages.features import feature_files
 from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
 from stages.metrics import MetricSettings, Scored, describe
 from stages.problem_kit.params import EvaluateParams
 from stages.problem_kit.rows import day_of, month_names, months_of
+from stages.training.boosting import Source
 
 CARD_FILE = Path("reports/model_card.md")
 MODEL, LOGISTIC = "model", "logistic"

@@ -18,11 +18,11 @@ from app.problem_kit.features import Floats
 from stages import distributed, params, tracking
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
-from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.features import feature_files
 from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
 from stages.problem_kit.params import TrainParams
 from stages.problem_kit.rows import months_of
+from stages.training.boosting import Source, Targets, fit, lightgbm_params
 
 LOSS_FILE = Path("reports/plots/loss.csv")
 TRAINING_FILE = Path("reports/training.json")

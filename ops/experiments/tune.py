@@ -25,7 +25,6 @@ from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, tracking
 from stages.base import git, progress
 from stages.base.paths import replace_text
-from stages.boosting import Source
 from stages.decision import Check, Decision
 from stages.features import feature_files
 from stages.features.feature_files import LOOKUPS_FILE
@@ -33,6 +32,7 @@ from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE, TrainParams
 from stages.train import folds, rolling_origin
+from stages.training.boosting import Source
 
 STORAGE = Path("build/tune.db")
 MOST_LEAVES = "most leaves"

@@ -27,7 +27,6 @@ from ops.registry.commands import PromotionRefused
 from stages import tracking
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, sha256, write_json
-from stages.boosting import Source, Targets, fit, lightgbm_params
 from stages.decision import Decision
 from stages.features import feature_files
 from stages.features.feature_files import DAY, OUT_DIR, TARGET, matrix
@@ -35,6 +34,7 @@ from stages.params import Params
 from stages.problem_kit.rows import Mask
 from stages.register import register
 from stages.train import write_bundle
+from stages.training.boosting import Source, Targets, fit, lightgbm_params
 
 LEAK, LEAK_FLIPPED = "leaked_target", 0.1
 SLOW_TIMES, SLOW_ROWS = 20, 4000

@@ -23,12 +23,12 @@ from ops.studies import controls
 from stages import evaluate, params
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR
-from stages.boosting import Source, fit
 from stages.decision import Decision
 from stages.features.feature_files import GROUP, TARGET, matrix
 from stages.metrics import MetricSettings, Scored, measure
 from stages.params import Params
 from stages.problem_kit.params import GateParams
+from stages.training.boosting import Source, fit
 
 NOISE_STEPS = 1000  # the last one: every row has the features of another one
 CAUGHT = 0.8

@@ -36,7 +36,6 @@ from ops.studies.year_report import MODELS, SCORES, Month, measured
 from stages import evaluate, featurize, interface, metrics, params, validate
 from stages.base import git, progress
 from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json
-from stages.boosting import Source, fit
 from stages.features.feature_files import DAY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE
@@ -45,6 +44,7 @@ from stages.problem_kit.rules import Tables
 from stages.tables import fetch
 from stages.tables.read import load_tables
 from stages.tables.repairs import repair
+from stages.training.boosting import Source, fit
 
 CLONE, INBOX, BEGUN, LEDGER = "clone", "inbox", "begun.json", "ledger.json"
 FIRST, PRODUCTION = "first", "production"

@@ -28,9 +28,9 @@ from ops.scoring import on_ray as scoring
 from ops.scoring import score as scoring_here
 from ops.scoring.output import Job
 from stages import cluster, distributed, featurize, params, train
-from stages.boosting import Source, lightgbm_params
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET, matrix
 from stages.tables import partitions
+from stages.training.boosting import Source, lightgbm_params
 from tests.ray import workers
 from tests.support.clone import ROOT
 from tests.support.models import bake

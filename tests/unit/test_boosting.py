@@ -11,9 +11,9 @@ import pytest
 
 from app.interface import CATEGORIES, FEATURE_NAMES, without
 from stages import params
-from stages.boosting import Source, data_seed, dropout, fit, lightgbm_params
 from stages.features import feature_files
 from stages.features.feature_files import TARGET, matrix
+from stages.training.boosting import Source, data_seed, dropout, fit, lightgbm_params
 from tests.conftest import ROOT
 from tests.support.promotion import flights
 
@@ -48,7 +48,7 @@ def test_the_model_is_that_of_the_matrix(
     rows: pd.DataFrame, cuts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("stages.boosting.Part.batch_size", 300)
+    monkeypatch.setattr("stages.training.boosting.Part.batch_size", 300)
     write(rows, cuts)
     source = Source.files("train")
     assert fit(source, P).model_to_string() == in_memory(rows)
@@ -59,7 +59,7 @@ def test_the_model_is_that_of_the_matrix(
 
 def test_the_sample_for_the_bins_is_that_of_the_matrix(rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     sampled = lightgbm_params(P) | {"bin_construct_sample_cnt": 500}
-    monkeypatch.setattr("stages.boosting.lightgbm_params", lambda _: sampled)
+    monkeypatch.setattr("stages.training.boosting.lightgbm_params", lambda _: sampled)
     monkeypatch.setattr("tests.unit.test_boosting.lightgbm_params", lambda _: sampled)
     source = Source.frame(rows)
     assert fit(source, P).model_to_string() == in_memory(rows)

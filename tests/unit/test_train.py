@@ -13,10 +13,10 @@ from app.interface import FEATURE_NAMES, members, without
 from app.model.bundle import Bundle
 from stages import evaluate, params
 from stages.base.errors import DataInvalid, ParamsInvalid
-from stages.boosting import Source
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET, described
 from stages.problem_kit.rows import row_keys
 from stages.train import choose_threshold, folds
+from stages.training.boosting import Source
 
 P = params.load().train
 KEYS_OF_TWO_ROWS = [17199355938688615897, 11758722173246518805]
