@@ -16,10 +16,10 @@ from app.interface import FEATURE_NAMES, Lookups, compute
 from stages import interface, params, tracking
 from stages.base.errors import ParamsInvalid, run
 from stages.base.paths import write_json
-from stages.cluster import cluster, results
 from stages.features import feature_files
 from stages.features.feature_files import DAY, GROUP, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, scenario_name
 from stages.interface import EDGE_CASES
+from stages.on_ray.cluster import cluster, results
 from stages.params import Params
 from stages.problem_kit.params import FeaturizeParams
 from stages.problem_kit.rows import Rows

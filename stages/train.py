@@ -15,11 +15,12 @@ import pandas as pd
 from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
 from app.problem_kit.features import Floats
-from stages import distributed, params, tracking
+from stages import params, tracking
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.features import feature_files
 from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
+from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
 from stages.problem_kit.rows import months_of
 from stages.training.boosting import Source, Targets, fit, lightgbm_params

@@ -22,7 +22,7 @@ from ops.scoring.files import BLOCK_ROWS, Input, blocks, inputs, is_parquet, loc
 from ops.scoring.output import PART_ROWS, Job, Part, Target
 from ops.scoring.predict import Worker
 from ops.scoring.score import Report, Total, parts
-from stages.cluster import cluster, results
+from stages.on_ray.cluster import cluster, results
 
 
 class Item(NamedTuple):

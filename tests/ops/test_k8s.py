@@ -18,7 +18,7 @@ import yaml
 
 from app.api.application import create_app
 from app.settings import Settings
-from stages import cluster
+from stages.on_ray import cluster
 from tests.conftest import ROOT
 
 Manifests = dict[str, dict[str, Any]]

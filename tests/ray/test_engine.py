@@ -27,8 +27,9 @@ from app.registry import version as registry
 from ops.scoring import on_ray as scoring
 from ops.scoring import score as scoring_here
 from ops.scoring.output import Job
-from stages import cluster, distributed, featurize, params, train
+from stages import featurize, params, train
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET, matrix
+from stages.on_ray import cluster, distributed
 from stages.tables import partitions
 from stages.training.boosting import Source, lightgbm_params
 from tests.ray import workers
@@ -98,7 +99,7 @@ def quality(booster: lightgbm.Booster, features: Path) -> float:
 
 def test_local_cluster_listens_on_loopback_only(tmp_path: Path) -> None:
     processes, addresses = set[psutil.Process](), set[str]()
-    code = "from stages.cluster import cluster\nwith cluster(2) as workers: print(workers, 'workers')"
+    code = "from stages.on_ray.cluster import cluster\nwith cluster(2) as workers: print(workers, 'workers')"
     with tempfile.TemporaryDirectory(prefix="r-") as folder:  # a short path, for Ray's sockets
         settings = {"PYTHONPATH": str(ROOT), "TMPDIR": folder, cluster.ADDRESS: ""}
         with started([sys.executable, "-c", code], tmp_path, **settings) as program:

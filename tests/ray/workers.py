@@ -13,7 +13,8 @@ from unittest.mock import patch
 
 from ops.scoring import on_ray as scoring
 from ops.scoring import output
-from stages import distributed, params, train
+from stages import params, train
+from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
 from stages.training.boosting import Source
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import OnTimeError
-from stages import cluster, params
+from stages import params
 from stages.base.errors import ParamsInvalid
+from stages.on_ray import cluster
 from tests.conftest import ROOT
 from tests.support.scratch import read_params, write_params
 

@@ -17,7 +17,7 @@ WITHOUT_EFFECT = {
     "app.errors": "errors end a stage without outputs",
     "app.registry": "access to MLflow, from which no output is read",
     "app.settings": "settings of the service; a stage reads MLflow's default address",
-    "stages.cluster": "runs tasks on Ray, whose results are those of the engine local",
+    "stages.on_ray.cluster": "runs tasks on Ray, whose results are those of the engine local",
     "stages.base.errors": "errors end a stage without outputs",
     "stages.base.git": "the commit, for MLflow",
     "stages.params": "checks params.yaml; DVC compares its values, and stages/problem_kit/params.py gives them their meaning",

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from app.errors import OnTimeError
 from stages.base.paths import write_json
-from stages.cluster import RETRIES, cluster, ended
 from stages.features.feature_files import TARGET
+from stages.on_ray.cluster import RETRIES, cluster, ended
 from stages.problem_kit.params import TrainParams
 from stages.training.boosting import Part, dataset, dropout, read_features
 
@@ -100,7 +100,7 @@ def refuse_alone(booster: lightgbm.Booster, rows: int, bagging_fraction: float =
     if roots and found < LEAST_ROWS * expected:
         raise OnTimeError(
             f"the trees were grown on {found:,.0f} rows each, not on {expected:,.0f}: each worker has trained alone on "
-            "its share. Check `tree_learner` and the network parameters in stages/distributed.py."
+            "its share. Check `tree_learner` and the network parameters in stages/on_ray/distributed.py."
         )
 
 
