@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
 from app.problem_kit.features import Floats
-from stages import interface, metrics, model_card, params, plots, tracking
+from stages import interface, params, tracking
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import (
     BUNDLE_DIR,
@@ -32,9 +32,10 @@ from stages.base.paths import (
     rounded,
     write_json,
 )
+from stages.evaluation import metrics, model_card, plots
+from stages.evaluation.metrics import MetricSettings, Scored, describe
 from stages.features import feature_files
 from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
-from stages.metrics import MetricSettings, Scored, describe
 from stages.problem_kit.params import EvaluateParams
 from stages.problem_kit.rows import day_of, month_names, months_of
 from stages.training.boosting import Source

@@ -19,9 +19,9 @@ from stages import interface, params, tracking
 from stages.base import git, yaml_files
 from stages.base.errors import run
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
-from stages.decision import Decision, decide_floors
-from stages.metrics import HIGHER_IS_BETTER
-from stages.model_card import METRIC_NAMES
+from stages.evaluation.floors import Decision, decide_floors
+from stages.evaluation.metrics import HIGHER_IS_BETTER
+from stages.evaluation.model_card import METRIC_NAMES
 from stages.params import Params
 from stages.problem_kit.params import as_dict, flatten
 

@@ -25,10 +25,10 @@ from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import evaluate, params, tracking
 from stages.base import git, progress
 from stages.base.paths import replace_text
-from stages.decision import Check, Decision
+from stages.evaluation.floors import Check, Decision
+from stages.evaluation.metrics import MetricSettings, pointwise
 from stages.features import feature_files
 from stages.features.feature_files import LOOKUPS_FILE
-from stages.metrics import MetricSettings, pointwise
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE, TrainParams
 from stages.train import folds, rolling_origin

@@ -11,7 +11,7 @@ from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 
 if TYPE_CHECKING:
-    from stages.metrics import Scored
+    from stages.evaluation.metrics import Scored
 
 
 @dataclass(frozen=True)

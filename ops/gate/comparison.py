@@ -11,8 +11,8 @@ from ops.gate import pull_request
 from ops.gate.base import Side, read
 from ops.gate.policy import Nested, advantage, markdown, table
 from stages.base.paths import PREDICTIONS_FILE
-from stages.decision import Decision, number
-from stages.metrics import HIGHER_IS_BETTER
+from stages.evaluation.floors import Decision, number
+from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.problem_kit.params import GateParams, load_section
 
 FOLDER = Path("build/report")

@@ -30,13 +30,14 @@ from app.problem_kit.features import Floats
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, metrics, register, tracking
+from stages import evaluate, featurize, register, tracking
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE
-from stages.decision import Check
+from stages.evaluation import metrics
+from stages.evaluation.floors import Check
+from stages.evaluation.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.features import feature_files
 from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
-from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.params import Params
 from stages.problem_kit.params import PromotionParams
 from stages.tables import partitions

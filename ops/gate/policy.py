@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-from stages.decision import Check, Decision, decide_floors, floor, number
-from stages.metrics import HIGHER_IS_BETTER
+from stages.evaluation.floors import Check, Decision, decide_floors, floor, number
+from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.problem_kit.params import GateParams
 
 Nested = Mapping[str, Mapping[str, object]]

@@ -8,7 +8,7 @@ from ops.gate.base import Base, Side, load, read, side
 from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_rows
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
-from stages.decision import Check, Decision, number
+from stages.evaluation.floors import Check, Decision, number
 from stages.problem_kit.params import PARAMS_FILE, GateParams, as_dict, changes
 
 

@@ -16,12 +16,13 @@ from app.model import bundle as model
 from app.registry import download
 from ops.gate import evidence
 from ops.gate.base import Base, Side
-from stages import evaluate, metrics, params, tracking
+from stages import evaluate, params, tracking
 from stages.base.errors import DataInvalid
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
-from stages.decision import number
+from stages.evaluation import metrics
+from stages.evaluation.floors import number
+from stages.evaluation.metrics import MetricSettings, Scored
 from stages.features.feature_files import KEY
-from stages.metrics import MetricSettings, Scored
 
 TOLERANCE = 2e-6  # reports are rounded to six decimals
 

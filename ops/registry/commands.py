@@ -36,7 +36,7 @@ from ops.registry import production
 from ops.registry.production import PRODUCTION, PROMOTED_TAG, STAGING, Move, by_alias
 from stages import params, tracking
 from stages.base.paths import finite, write_json
-from stages.decision import Check, Decision
+from stages.evaluation.floors import Check, Decision
 from stages.params import Params
 
 LOCKED_SECONDS = 40

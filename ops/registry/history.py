@@ -11,7 +11,7 @@ from tabulate import tabulate
 from app.errors import ModelUnavailable
 from ops.registry import production
 from stages import tracking
-from stages.metrics import HIGHER_IS_BETTER
+from stages.evaluation.metrics import HIGHER_IS_BETTER
 
 
 def text(client: MlflowClient, name: str) -> str:

@@ -9,7 +9,7 @@ from ops.registry.production import PRODUCTION, STAGING, aliases
 from stages import params, register, tracking
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
-from stages.decision import decide_floors
+from stages.evaluation.floors import decide_floors
 
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
 COMMITTED = ["dvc.lock", "reports"]

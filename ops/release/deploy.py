@@ -26,7 +26,7 @@ from ops.registry.production import PRODUCTION, PROMOTED_TAG, by_alias
 from ops.release import image as images
 from ops.release.docker import PROJECT, REPOSITORY, EngineFailed, compose, engine_errors, probe, service
 from ops.release.smoke import P95_MS, READY_SECONDS, golden_checks, replay, version_check
-from stages.decision import Check, Decision
+from stages.evaluation.floors import Check, Decision
 from stages.params import Params
 
 COMPOSE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "compose.yml"

@@ -8,7 +8,7 @@ from ops.gate.policy import markdown
 from ops.release.deploy import DeployFailed, Site
 from ops.release.docker import PROJECT, engine_errors
 from ops.release.smoke import P95_MS, golden_checks, replay
-from stages.decision import Check, Decision
+from stages.evaluation.floors import Check, Decision
 
 REACHED = 0.9
 """Share of the rate that must be reached: requests follow each other, so a slow service lowers it."""

@@ -17,7 +17,7 @@ from ops.release import image as images
 from ops.release.docker import compose, engine_errors, probe, service
 from ops.release.image import OCI, OURS
 from stages import tracking
-from stages.decision import Check, Decision
+from stages.evaluation.floors import Check, Decision
 
 SMOKE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "smoke.yml"
 READY_SECONDS, READY_CPU_SECONDS, P95_MS = 60.0, 6.0, 250.0

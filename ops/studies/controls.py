@@ -27,7 +27,7 @@ from ops.registry.commands import PromotionRefused
 from stages import tracking
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, sha256, write_json
-from stages.decision import Decision
+from stages.evaluation.floors import Decision
 from stages.features import feature_files
 from stages.features.feature_files import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params

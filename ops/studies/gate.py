@@ -23,9 +23,9 @@ from ops.studies import controls
 from stages import evaluate, params
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR
-from stages.decision import Decision
+from stages.evaluation.floors import Decision
+from stages.evaluation.metrics import MetricSettings, Scored, measure
 from stages.features.feature_files import GROUP, TARGET, matrix
-from stages.metrics import MetricSettings, Scored, measure
 from stages.params import Params
 from stages.problem_kit.params import GateParams
 from stages.training.boosting import Source, fit

@@ -33,9 +33,10 @@ from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
-from stages import evaluate, featurize, interface, metrics, params, validate
+from stages import evaluate, featurize, interface, params, validate
 from stages.base import git, progress
 from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json
+from stages.evaluation import metrics
 from stages.features.feature_files import DAY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE

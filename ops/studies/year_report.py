@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from ops.gate.policy import table
-from stages import metrics
+from stages.evaluation import metrics
+from stages.evaluation.metrics import MetricSettings, Scored
 from stages.features.feature_files import DAY, TARGET
-from stages.metrics import MetricSettings, Scored
 from stages.problem_kit.params import EvaluateParams
 
 TABLE_FILE, PICTURE_FILE, SCORES = "year.md", "year.png", "scores"

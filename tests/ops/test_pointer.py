@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from app.errors import ModelUnavailable
 from ops.registry import commands, history, production
 from ops.registry.production import PRODUCTION, Move, PointerMoved
-from stages.decision import Check, Decision
+from stages.evaluation.floors import Check, Decision
 from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions
 
 ACCEPTED = Decision((Check.at_least("a check", 1, 1),))

@@ -15,10 +15,11 @@ from app.model import bundle as model
 from ops.gate import comparison, evidence, pull_request
 from ops.gate.policy import on_rows
 from ops.gate.pull_request import Judged
-from stages import evaluate, metrics, params
+from stages import evaluate, params
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, write_json
+from stages.evaluation import metrics
+from stages.evaluation.metrics import MetricSettings
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET
-from stages.metrics import MetricSettings
 from tests.conftest import ROOT, Clone
 from tests.support import scratch
 from tests.support.promotion import fill

@@ -16,7 +16,7 @@ from ops.problem.problem_check import CARD_KEYS
 from ops.registry.commands import PromotionRefused, promote
 from stages import params, register, tracking
 from stages.base.paths import EVALUATION_FILE
-from stages.metrics import HIGHER_IS_BETTER
+from stages.evaluation.metrics import HIGHER_IS_BETTER
 from tests.conftest import Clone
 from tests.pipeline.conftest import executed, set_param
 

@@ -24,7 +24,7 @@ from ops.registry import production
 from ops.registry.production import PRODUCTION
 from stages import params, tracking
 from stages.base.paths import METRICS_FILE, write_json
-from stages.decision import Decision
+from stages.evaluation.floors import Decision
 from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import months_of

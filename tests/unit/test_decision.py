@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stages import params
-from stages.decision import Decision, decide_floors
+from stages.evaluation.floors import Decision, decide_floors
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").gate

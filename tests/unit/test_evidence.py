@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from app.model import bundle as model
 from ops.gate.evidence import compare, latencies, resampled
-from stages import metrics, params
-from stages.metrics import MetricSettings, Scored
+from stages import params
+from stages.evaluation import metrics
+from stages.evaluation.metrics import MetricSettings, Scored
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").gate.promotion

@@ -15,7 +15,7 @@ from ops.gate import base as gate
 from ops.gate.policy import Comparison, Evidence, decide_alerts, decide_promotion, decide_pull_request, markdown
 from stages import params
 from stages.base.errors import ParamsInvalid
-from stages.decision import Check
+from stages.evaluation.floors import Check
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").gate

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from stages.metrics import (
+from stages.evaluation.metrics import (
     HIGHER_IS_BETTER,
     MetricSettings,
     Scored,

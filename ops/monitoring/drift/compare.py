@@ -8,8 +8,8 @@ import pandas as pd
 
 from app.interface import CATEGORIES, FEATURE_NAMES
 from ops.monitoring.drift.reference import SCORE, Reference, psi
+from stages.evaluation.metrics import Scored, pointwise
 from stages.features.feature_files import TARGET
-from stages.metrics import Scored, pointwise
 
 
 class AlarmKind(StrEnum):

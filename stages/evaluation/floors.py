@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.metrics import HIGHER_IS_BETTER
+from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.problem_kit.params import GateParams
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from tabulate import tabulate
 
 from app.interface import NAME, ROWS
+from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.interface import CARD
-from stages.metrics import HIGHER_IS_BETTER
 
 METRIC_NAMES = {
     "roc_auc": "ROC AUC",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base.paths import DECIMALS
-from stages.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
+from stages.evaluation.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 
 PLOTS_DIR = Path("reports/plots")
 CURVE_POINTS = 200
