@@ -21,7 +21,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from app.interface import CATEGORIES, FEATURE_NAMES, FEATURES, NUMBERS, Lookups, without
 from app.model import bundle as model
 from app.problem_kit.features import Floats
-from stages import interface, params, tracking
+from stages import interface, params
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import (
     BUNDLE_DIR,
@@ -38,6 +38,7 @@ from stages.features import feature_files
 from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, described, matrix, scenario_name
 from stages.problem_kit.params import EvaluateParams
 from stages.problem_kit.rows import day_of, month_names, months_of
+from stages.tracking import mlflow_runs
 from stages.training.boosting import Source
 
 CARD_FILE = Path("reports/model_card.md")
@@ -211,7 +212,7 @@ def main() -> None:
     all_params = params.load()
     p, names = all_params.evaluate, interface.scenarios(all_params.problem)
     inputs = ["build/features", "build/bundle", str(ROLLING_FILE)]
-    with tracking.stage_run("evaluate", p.model_dump(mode="json"), inputs) as log:
+    with mlflow_runs.stage_run("evaluate", p.model_dump(mode="json"), inputs) as log:
         settings = MetricSettings(p.ece_bins, p.riskiest_share)
         bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
         train = Source.files("train")

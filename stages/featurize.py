@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
-from stages import interface, params, tracking
+from stages import interface, params
 from stages.base.errors import ParamsInvalid, run
 from stages.base.paths import write_json
 from stages.features import feature_files
@@ -26,6 +26,7 @@ from stages.problem_kit.rows import Rows
 from stages.problem_kit.rules import Tables
 from stages.tables import partitions
 from stages.tables.partitions import Partition, Store
+from stages.tracking import mlflow_runs
 
 CHUNK_ROWS = 100_000
 
@@ -152,7 +153,7 @@ def golden_requests(
 def main() -> None:
     """Read build/tables; write features, lookups and samples to build/features."""
     p = params.load()
-    with tracking.stage_run("featurize", p.featurize.model_dump(mode="json"), ["build/tables"]) as log:
+    with mlflow_runs.stage_run("featurize", p.featurize.model_dump(mode="json"), ["build/tables"]) as log:
         store = partitions.written(p.problem)
         lookups = fit_lookups(store, p)
         shutil.rmtree(OUT_DIR, ignore_errors=True)

@@ -15,7 +15,7 @@ from app.interface import NAME
 from app.model import bundle as model
 from app.model import evaluation
 from app.registry import download
-from stages import interface, params, tracking
+from stages import interface, params
 from stages.base import git, yaml_files
 from stages.base.errors import run
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
@@ -24,6 +24,7 @@ from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.evaluation.model_card import METRIC_NAMES
 from stages.params import Params
 from stages.problem_kit.params import as_dict, flatten
+from stages.tracking import mlflow_runs
 
 PLOTS_DIR = EVALUATION_FILE.parent / "plots"
 RECEIPT_FILE = Path("build/receipt.json")
@@ -34,21 +35,21 @@ def training_run(client: MlflowClient, digest: str, p: Params) -> str:
 
     There is none if DVC restored the bundle from its cache instead of training, or if its artifacts are gone.
     """
-    tags = {tracking.DIGEST_TAG: digest, tracking.STAGE_TAG: "train"}
-    for found in tracking.find_runs(client, tags):
-        if not download.absent(found.data.tags[tracking.MODEL_URI_TAG], tracking.tracking_uri()):
+    tags = {mlflow_runs.DIGEST_TAG: digest, mlflow_runs.STAGE_TAG: "train"}
+    for found in mlflow_runs.find_runs(client, tags):
+        if not download.absent(found.data.tags[mlflow_runs.MODEL_URI_TAG], mlflow_runs.tracking_uri()):
             return str(found.info.run_id)
-    with tracking.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
+    with mlflow_runs.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
         mlflow.set_tag("restored", "true")
-        tracking.log_bundle(BUNDLE_DIR)
+        mlflow_runs.log_bundle(BUNDLE_DIR)
     return log.run_id
 
 
 def find_version(client: MlflowClient, digest: str) -> ModelVersion | None:
     """Return the newest version of this bundle whose artifacts and metrics MLflow has, if there is one."""
-    found = client.search_model_versions(f"name = '{NAME}' and tags.`{tracking.DIGEST_TAG}` = '{digest}'")
+    found = client.search_model_versions(f"name = '{NAME}' and tags.`{mlflow_runs.DIGEST_TAG}` = '{digest}'")
     for version in sorted(found, key=lambda one: int(one.version), reverse=True):
-        if not (download.missing(version, tracking.tracking_uri()) or lost_run(client, version)):
+        if not (download.missing(version, mlflow_runs.tracking_uri()) or lost_run(client, version)):
             return version
     return None
 
@@ -74,10 +75,10 @@ def register(
     run_id = str(version.run_id) if version else training_run(client, digest, p)
     client.log_artifact(run_id, str(METRICS_FILE))  # in place of those of an earlier evaluation, as the tags below
     if version is None:
-        source = client.get_run(run_id).data.tags[tracking.MODEL_URI_TAG]
-        version = mlflow.register_model(source, NAME, tags={tracking.DIGEST_TAG: digest})
+        source = client.get_run(run_id).data.tags[mlflow_runs.MODEL_URI_TAG]
+        version = mlflow.register_model(source, NAME, tags={mlflow_runs.DIGEST_TAG: digest})
     tags = {"git.commit": git.commit(), "floors": "passed" if decision.accepted else "failed"}
-    tags |= {f"dvc.md5.{path}": md5 for path, md5 in tracking.dvc_digests().items()}
+    tags |= {f"dvc.md5.{path}": md5 for path, md5 in mlflow_runs.dvc_digests().items()}
     tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
     for key, value in tags.items():
         client.set_model_version_tag(NAME, version.version, key, value)
@@ -119,10 +120,10 @@ def main() -> None:
     digest = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE).digest
     measured = yaml_files.load(METRICS_FILE)
     decision = decide_floors(measured, p.gate)
-    client = tracking.connect()
+    client = mlflow_runs.connect()
     version = find_version(client, digest)
     add_evaluation(client, (version and version.run_id) or training_run(client, digest, p))
-    with tracking.stage_run("register", inputs=[str(BUNDLE_DIR)]) as log:
+    with mlflow_runs.stage_run("register", inputs=[str(BUNDLE_DIR)]) as log:
         version = register(client, p, digest, decision, measured["test"])
         mlflow.set_tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
         _complete_pipeline_run(client, log.parent_id, measured["test"], str(version.version))

@@ -15,7 +15,7 @@ import pandas as pd
 from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
 from app.model import bundle as model
 from app.problem_kit.features import Floats
-from stages import params, tracking
+from stages import params
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.features import feature_files
@@ -23,6 +23,7 @@ from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGE
 from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
 from stages.problem_kit.rows import months_of
+from stages.tracking import mlflow_runs
 from stages.training.boosting import Source, Targets, fit, lightgbm_params
 
 LOSS_FILE = Path("reports/plots/loss.csv")
@@ -160,7 +161,7 @@ def write_bundle(
 def main() -> None:
     """Read build/features; write build/bundle, the rolling-origin predictions and the loss curves."""
     p = params.load()
-    with tracking.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
+    with mlflow_runs.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
         train = Source.files("train")
         trained = train_on_ray(train, p.train) if p.engine == "ray" else train_here(train, p.train)
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
@@ -186,7 +187,7 @@ def main() -> None:
         log.metrics(**measured, model_bytes=(BUNDLE_DIR / model.MODEL_FILE).stat().st_size)
         for path in (LOSS_FILE, TRAINING_FILE):
             log.artifact(path)
-        tracking.log_bundle(BUNDLE_DIR)
+        mlflow_runs.log_bundle(BUNDLE_DIR)
 
 
 def _write_losses(train_loss: list[float], fold_losses: pd.DataFrame) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages import params, tracking
+from stages import params
 from stages.base.errors import run
 from stages.base.paths import write_json
 from stages.tables import fetch, partitions
 from stages.tables.checks import check, enforce
 from stages.tables.partitions import Store
 from stages.tables.repairs import repair_all
+from stages.tracking import mlflow_runs
 
 REPORT = Path("reports/validation.json")
 SUMMARY_ROWS = 20_000
@@ -54,7 +55,7 @@ def main() -> None:
     """Check data/ against its digests and the rules; write build/tables and reports/validation.json."""
     p = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
-    with tracking.stage_run("validate", p.validate_.model_dump(mode="json"), ["data"]) as log:
+    with mlflow_runs.stage_run("validate", p.validate_.model_dump(mode="json"), ["data"]) as log:
         store = partitions.write(fetch.DATA_DIR, p.problem, p.partition)
         report = check(store, p)
         write_json(REPORT, report)

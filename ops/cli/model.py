@@ -134,11 +134,11 @@ def serve(ctx: click.Context, host: str, port: int) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, help="Port to listen on.")
 def ui(port: int) -> None:
     """Open MLflow's UI on the runs and the registry."""
-    from stages import tracking
+    from stages.tracking import mlflow_runs
 
-    tracking.connect()  # the store may have been moved
+    mlflow_runs.connect()  # the store may have been moved
     command = sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"  # one person uses it
-    store = "--backend-store-uri", tracking.tracking_uri()
+    store = "--backend-store-uri", mlflow_runs.tracking_uri()
     base.become(*command, *store, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # seven processes more
 
 

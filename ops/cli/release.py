@@ -16,9 +16,10 @@ def build(version: str | None) -> None:
     """Build the image of the Production version, or of another one, named after it; never `latest`."""
     from ops.ci.github import output
     from ops.release import image
-    from stages import params, tracking
+    from stages import params
+    from stages.tracking import mlflow_runs
 
-    name = image.build(tracking.connect(), params.load(), version)
+    name = image.build(mlflow_runs.connect(), params.load(), version)
     output(image=name)
     size = image.size_above_base(name) / 1e6
     click.echo(f"{name} is built, {size:.0f} MB above its base. `on-time release smoke {name}` tests it.")
@@ -37,9 +38,10 @@ def tools() -> None:
 def rebuild(image: str) -> None:
     """Build IMAGE a second time without cache, and compare every file."""
     from ops.release import image as images
-    from stages import params, tracking
+    from stages import params
+    from stages.tracking import mlflow_runs
 
-    click.echo(images.again(tracking.connect(), params.load(), image))
+    click.echo(images.again(mlflow_runs.connect(), params.load(), image))
 
 
 @group.verb("on-time release smoke on-time:model-v2-g1a2b3c4")
@@ -61,10 +63,11 @@ def smoke(image: str, any_version: bool) -> None:
 def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None:
     """Bring IMAGE into service, blue/green, on this machine or another; on any failure the old one keeps serving."""
     from ops.release import deploy as site
-    from stages import params, tracking
+    from stages import params
+    from stages.tracking import mlflow_runs
 
     plan = site.Plan(site.reach(host), soak, watch)
-    click.echo(site.deploy(tracking.connect(), params.load(), image, plan, alias))
+    click.echo(site.deploy(mlflow_runs.connect(), params.load(), image, plan, alias))
 
 
 @group.verb('on-time release undeploy --version 1 --reason "version 2 is too slow"')
@@ -77,10 +80,11 @@ def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None
 def undeploy(version: str, reason: str, image: str, host: str, soak: float, watch: float) -> None:
     """Bring the image of an earlier version back into service, and make the version Production again."""
     from ops.release import deploy as site
-    from stages import params, tracking
+    from stages import params
+    from stages.tracking import mlflow_runs
 
     plan = site.Plan(site.reach(host), soak, watch)
-    click.echo(site.undeploy_to(tracking.connect(), params.load(), version, plan, reason, image))
+    click.echo(site.undeploy_to(mlflow_runs.connect(), params.load(), version, plan, reason, image))
 
 
 @group.verb("on-time release load-test --rate 200 --seconds 30")

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
-from stages import evaluate, params, tracking
+from stages import evaluate, params
 from stages.base import git, progress
 from stages.base.paths import replace_text
 from stages.evaluation.floors import Check, Decision
@@ -31,6 +31,7 @@ from stages.features import feature_files
 from stages.features.feature_files import LOOKUPS_FILE
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE, TrainParams
+from stages.tracking import mlflow_runs
 from stages.train import folds, rolling_origin
 from stages.training.boosting import Source
 
@@ -107,7 +108,7 @@ def search(study: optuna.Study, train: Source, p: TrainParams, trials: int) -> N
             tried = with_values(p, trial.params)
             mlflow.log_params(present(tried))
             mean = _mean_loss(trial, train, tried)
-            mlflow.set_tags({tracking.STAGE_TAG: "trial", "state": "pruned" if mean is None else "complete"})
+            mlflow.set_tags({mlflow_runs.STAGE_TAG: "trial", "state": "pruned" if mean is None else "complete"})
         study.tell(trial, mean, state=TrialState.PRUNED if mean is None else TrialState.COMPLETE)
         outcome = "pruned" if mean is None else f"log loss {mean:.5f}"
         best = f"best: trial {study.best_trial.number} with {study.best_value:.5f}"
@@ -136,7 +137,7 @@ def _mean_loss(trial: optuna.Trial, train: Source, p: TrainParams) -> float | No
 @contextmanager
 def study_run(study: optuna.Study) -> Iterator[None]:
     """Continue the study's MLflow run, or start one if MLflow has none."""
-    client, key = tracking.connect(), f"mlflow.run {tracking.tracking_uri()}"
+    client, key = mlflow_runs.connect(), f"mlflow.run {mlflow_runs.tracking_uri()}"
     run_id = study.user_attrs.get(key)
     try:
         known = run_id if run_id and client.get_run(run_id) else None
@@ -144,7 +145,7 @@ def study_run(study: optuna.Study) -> Iterator[None]:
         known = None
     with mlflow.start_run(run_id=known, run_name=None if known else "tune") as parent:
         study.set_user_attr(key, parent.info.run_id)
-        mlflow.set_tags({tracking.STAGE_TAG: "tune", "git.commit": git.commit(), "study": study.study_name})
+        mlflow.set_tags({mlflow_runs.STAGE_TAG: "tune", "git.commit": git.commit(), "study": study.study_name})
         yield
 
 

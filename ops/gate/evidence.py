@@ -30,7 +30,7 @@ from app.problem_kit.features import Floats
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, register, tracking
+from stages import evaluate, featurize, register
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE
 from stages.evaluation import metrics
@@ -42,6 +42,7 @@ from stages.params import Params
 from stages.problem_kit.params import PromotionParams
 from stages.tables import partitions
 from stages.tables.partitions import TABLES_DIR
+from stages.tracking import mlflow_runs
 
 WARM_UP_CALLS = 20
 ROWS_TAG = "rows.sha256"
@@ -117,7 +118,7 @@ def candidate(version: ModelVersion) -> Iterator[Candidate]:
     """Download a version for as long as the block lasts; raise BundleInvalid unless it is what was registered."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        download.export(version, "", tracking.tracking_uri(), path)
+        download.export(version, "", mlflow_runs.tracking_uri(), path)
         size = sum((path / name).stat().st_size for name in (model.MODEL_FILE, model.MANIFEST_FILE))
         yield Candidate(version, registry.load(path, "registry").bundle, size)
 
@@ -209,7 +210,9 @@ def unseen(known: Candidate, rows: dict[str, Any]) -> Check:
 
 def decided_before(client: MlflowClient, rows: dict[str, Any], challenger: ModelVersion, most: int) -> Check:
     """Check that these test rows have decided on fewer other challengers than `most`: each wears them out a little."""
-    runs = tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "action": "promote", ROWS_TAG: rows["sha256"]})
+    runs = mlflow_runs.find_runs(
+        client, {mlflow_runs.STAGE_TAG: "decision", "action": "promote", ROWS_TAG: rows["sha256"]}
+    )
     others = {run.data.tags["challenger"] for run in runs} - {str(challenger.version)}
     why = "`on-time data add` adds newer rows, or raise gate.promotion.max_decisions, by which chance is promoted"
     return Check.at_most("challengers decided on these test rows before", len(others), most - 1, message=why)

@@ -16,13 +16,14 @@ from app.model import bundle as model
 from app.registry import download
 from ops.gate import evidence
 from ops.gate.base import Base, Side
-from stages import evaluate, params, tracking
+from stages import evaluate, params
 from stages.base.errors import DataInvalid
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
 from stages.evaluation import metrics
 from stages.evaluation.floors import number
 from stages.evaluation.metrics import MetricSettings, Scored
 from stages.features.feature_files import KEY
+from stages.tracking import mlflow_runs
 
 TOLERANCE = 2e-6  # reports are rounded to six decimals
 
@@ -60,17 +61,17 @@ def _bundle(base: Base, folder: Path) -> model.Bundle:
     """Return the bundle that the base's dvc.lock names: from DVC's cache or remote, or from the registry."""
     commit, days = base.commit, f"{base.moved_from['first']} to {base.moved_from['last']}"
     if why := missing(commit, BUNDLE_DIR, folder):
-        client = tracking.connect()
-        digest = tracking.dvc_digests(commit).get(str(BUNDLE_DIR), "none")
+        client = mlflow_runs.connect()
+        digest = mlflow_runs.dvc_digests(commit).get(str(BUNDLE_DIR), "none")
         found = client.search_model_versions(f"name = '{NAME}' and tags.`dvc.md5.{BUNDLE_DIR}` = '{digest}'")
-        whole = [version for version in found if not download.missing(version, tracking.tracking_uri())]
+        whole = [version for version in found if not download.missing(version, mlflow_runs.tracking_uri())]
         if not whole:
             raise Refused(
                 f"{commit[:9]} was measured on other test rows ({days}), and its model, {BUNDLE_DIR} {digest[:9]}, is "
                 f"neither in DVC's cache or remote nor in the registry ({why}). With all committed, `git switch "
                 f"--detach {commit[:9]} && make repro && git switch -` trains it here."
             )
-        download.export(whole[0], "", tracking.tracking_uri(), folder)
+        download.export(whole[0], "", mlflow_runs.tracking_uri(), folder)
     return model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
 
 

@@ -34,10 +34,11 @@ from ops.ci.github import output
 from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows, verdict
 from ops.registry import production
 from ops.registry.production import PRODUCTION, PROMOTED_TAG, STAGING, Move, by_alias
-from stages import params, tracking
+from stages import params
 from stages.base.paths import finite, write_json
 from stages.evaluation.floors import Check, Decision
 from stages.params import Params
+from stages.tracking import mlflow_runs
 
 LOCKED_SECONDS = 40
 """Time after which no locked call is repeated; MLflow waits 20 s in each."""
@@ -69,7 +70,7 @@ def find(client: MlflowClient, name: str, number: str | None, alias: str, comman
     version = production.by_number(client, name, number) if number else by_alias(client, name, alias)
     if version is None:
         wanted = f"version {number}" if number else f"version with the alias {alias}"
-        raise ModelUnavailable(f"{name} has no {wanted} in {without_password(tracking.tracking_uri())}; {command}.")
+        raise ModelUnavailable(f"{name} has no {wanted} in {without_password(mlflow_runs.tracking_uri())}; {command}.")
     return version
 
 
@@ -95,7 +96,10 @@ def record(
     rows = evidence.rows if evidence else {}
     if rows:
         tags |= {"rows": on_rows(rows), ROWS_TAG: str(rows["sha256"])}
-    with tracking.stage_run("decision", p.gate.model_dump(mode="json")) as log, tempfile.TemporaryDirectory() as folder:
+    with (
+        mlflow_runs.stage_run("decision", p.gate.model_dump(mode="json")) as log,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         mlflow.set_tags(tags)
         numbers: dict[str, float] = {}
         for check in decision.checks:
@@ -218,7 +222,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
 def _cache(version: ModelVersion) -> None:
     """Cache the new Production version for the service of this checkout; if that fails, its start downloads it."""
     with suppress(OnTimeError), tempfile.TemporaryDirectory() as folder:
-        known = download.export(version, PRODUCTION, tracking.tracking_uri(), Path(folder))
+        known = download.export(version, PRODUCTION, mlflow_runs.tracking_uri(), Path(folder))
         Cache(Settings.read()).keep(known, Path(folder))
 
 
@@ -233,7 +237,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         copy = Path(scratch) / folder.name
-        download.export(version, alias, tracking.tracking_uri(), copy)
+        download.export(version, alias, mlflow_runs.tracking_uri(), copy)
         registered.load(copy, "baked")
         _refuse_other_files(folder)  # the download took seconds
         for file in folder.iterdir() if folder.exists() else ():
@@ -257,7 +261,7 @@ def _refuse_other_files(folder: Path) -> None:
 
 def patiently(action: Callable[[MlflowClient, Params], Result]) -> Result:
     """Run an action on the registry; retry it while another process has locked SQLite."""
-    p, client = params.load(), tracking.connect()
+    p, client = params.load(), mlflow_runs.connect()
     until = time.monotonic() + LOCKED_SECONDS
     while True:
         try:

@@ -10,8 +10,8 @@ from tabulate import tabulate
 
 from app.errors import ModelUnavailable
 from ops.registry import production
-from stages import tracking
 from stages.evaluation.metrics import HIGHER_IS_BETTER
+from stages.tracking import mlflow_runs
 
 
 def text(client: MlflowClient, name: str) -> str:
@@ -59,7 +59,7 @@ def record_deployment(client: MlflowClient, run_id: str, name: str, image: str, 
 def deployments(client: MlflowClient, name: str) -> list[dict[str, str]]:
     """Return all attempted deployments, oldest first: image, host, at (ms), action, verdict, reasons, run id."""
     found = []
-    for run in tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "deployed.model": name}):
+    for run in mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "decision", "deployed.model": name}):
         tags = run.data.tags
         known = {key: tags[f"deployed.{key}"] for key in ("image", "host", "at")}
         known |= {"action": tags["action"], "verdict": tags["decision"], "reasons": tags["reasons"]}
@@ -73,7 +73,7 @@ def _clock(milliseconds: str) -> str:
 
 def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[Run]:
     """Return the pipeline runs of versions, or the last complete ones; raise ModelUnavailable if one is missing."""
-    runs = tracking.find_runs(client, {tracking.STAGE_TAG: "pipeline"})
+    runs = mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "pipeline"})
     runs = [run for run in runs if "test.roc_auc" in run.data.metrics]
     if not versions:
         return runs[:last]

@@ -22,7 +22,7 @@ from app.registry import download
 from app.registry import version as registered
 from app.registry.address import without_password
 from app.registry.version import DIGEST_TAG, PRODUCTION_TAG
-from stages import tracking
+from stages.tracking import mlflow_runs
 
 STAGING, PRODUCTION = "staging", registered.PRODUCTION
 PROMOTED_TAG = "promoted.by"
@@ -134,7 +134,7 @@ def complete_record(client: MlflowClient, name: str) -> None:
 def moves(client: MlflowClient, name: str) -> list[dict[str, str]]:
     """Return the moves of Production, oldest first: action, from, to, at (ms), why and the decision's run id."""
     history = []
-    for run in tracking.find_runs(client, {tracking.STAGE_TAG: "decision", "moved.model": name}):
+    for run in mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "decision", "moved.model": name}):
         tags = {k.removeprefix("moved."): v for k, v in run.data.tags.items() if k.startswith("moved.")}
         history.append(tags | {"run_id": run.info.run_id})
     return sorted(history, key=lambda tags: int(tags["at"]))
@@ -160,14 +160,14 @@ def changed(client: MlflowClient, name: str, made: dict[str, str]) -> str:
 
 def link(run_id: str) -> str:
     """Return the URL of a run in MLflow's UI."""
-    uri = without_password(tracking.tracking_uri())
+    uri = without_password(mlflow_runs.tracking_uri())
     base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    return f"{base}/#/experiments/{tracking.experiment_id()}/runs/{run_id}"
+    return f"{base}/#/experiments/{mlflow_runs.experiment_id()}/runs/{run_id}"
 
 
 def ui_hint() -> str:
     """Return a hint on starting the UI, if MLflow is a local file."""
-    return "" if tracking.tracking_uri().startswith("http") else " (`make ui` starts the UI)"
+    return "" if mlflow_runs.tracking_uri().startswith("http") else " (`make ui` starts the UI)"
 
 
 def describe(client: MlflowClient, version: ModelVersion, run_id: str, text: str) -> None:
@@ -175,5 +175,5 @@ def describe(client: MlflowClient, version: ModelVersion, run_id: str, text: str
     client.set_model_version_tag(version.name, version.version, "decision.run", run_id)
     now = client.get_model_version(version.name, version.version).description or ""
     day = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    entry = f"- {day}: {text} ([decision {run_id[:8]}](#/experiments/{tracking.experiment_id()}/runs/{run_id}))"
+    entry = f"- {day}: {text} ([decision {run_id[:8]}](#/experiments/{mlflow_runs.experiment_id()}/runs/{run_id}))"
     client.update_model_version(version.name, version.version, f"{now}\n{entry}".strip())

@@ -6,10 +6,11 @@ from tabulate import tabulate
 from app.interface import NAME
 from app.registry.address import without_password
 from ops.registry.production import PRODUCTION, STAGING, aliases
-from stages import params, register, tracking
+from stages import params, register
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 from stages.evaluation.floors import decide_floors
+from stages.tracking import mlflow_runs
 
 NAMES = {"test": "model", "logistic": "logistic", "constant": "constant"}
 COMMITTED = ["dvc.lock", "reports"]
@@ -17,7 +18,7 @@ COMMITTED = ["dvc.lock", "reports"]
 
 def registered() -> ModelVersion:
     """Return the version of the receipt's bundle; register it if the registry lacks it, which DVC cannot know."""
-    client, digest = tracking.connect(), yaml_files.load(register.RECEIPT_FILE)["bundle_digest"]
+    client, digest = mlflow_runs.connect(), yaml_files.load(register.RECEIPT_FILE)["bundle_digest"]
     version = register.find_version(client, digest)
     if version is None or STAGING not in aliases(client, NAME):
         register.main()
@@ -31,7 +32,7 @@ def text(version: ModelVersion) -> str:
     metrics, receipt = yaml_files.load(METRICS_FILE), yaml_files.load(register.RECEIPT_FILE)
     test = yaml_files.load(EVALUATION_FILE)["rows"]["test"]
     rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]
-    named, number = aliases(tracking.connect(), NAME), str(version.version)
+    named, number = aliases(mlflow_runs.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
     state = " and ".join(words) or f"registered (Staging is version {named.get(STAGING, 'unknown')})"
     promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "
@@ -45,7 +46,7 @@ def text(version: ModelVersion) -> str:
     lines = [
         tabulate(rows, [f"{test['first']} to {test['last']}", *NAMES.values()], tablefmt="plain", floatfmt=".4f"),
         "",
-        f"Version {number} of {NAME} is {state} in {without_password(tracking.tracking_uri())}; {floors}.",
+        f"Version {number} of {NAME} is {state} in {without_password(mlflow_runs.tracking_uri())}; {floors}.",
         f"Next: {promote}{serve}`make ui` shows runs and registry.",
     ]
     if git.run("status", "--porcelain", "--", *COMMITTED).stdout:

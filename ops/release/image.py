@@ -23,9 +23,9 @@ from app.registry.version import VERSION_FILE, load
 from ops.registry import commands
 from ops.registry.production import PRODUCTION, by_alias
 from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
-from stages import tracking
 from stages.base.git import git, show
 from stages.params import Params
+from stages.tracking import mlflow_runs
 
 BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
 CONTEXT = (
@@ -86,7 +86,7 @@ def labels(version: ModelVersion, commit: str, base: str) -> dict[str, str]:
         f"{OURS}model.name": version.name,
         f"{OURS}model.version": str(version.version),
         f"{OURS}model.run_id": version.run_id or "",
-        f"{OURS}model.bundle_digest": version.tags[tracking.DIGEST_TAG],
+        f"{OURS}model.bundle_digest": version.tags[mlflow_runs.DIGEST_TAG],
         f"{OURS}data.md5": version.tags.get("dvc.md5.data", ""),
         f"{OURS}dvc.lock.sha256": hashlib.sha256(lock_of(version).encode()).hexdigest(),
     }
@@ -104,7 +104,7 @@ def context(folder: Path, commit: str) -> None:
 
 def check_model(folder: Path, version: ModelVersion) -> None:
     """Refuse a context whose model is not the version that the image will be named after."""
-    found, digest = load(folder, "baked"), version.tags[tracking.DIGEST_TAG]
+    found, digest = load(folder, "baked"), version.tags[mlflow_runs.DIGEST_TAG]
     if (found.version, found.bundle.digest) != (str(version.version), digest):
         raise ImageRefused(f"{folder} holds version {found.version}, not {version.version} with digest {digest[:12]}….")
 
@@ -239,7 +239,7 @@ def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCT
     """Return the version in the registry that an image holds; refuse another bundle, or one without the alias."""
     name, number = facts[f"{OURS}model.name"], facts[f"{OURS}model.version"]
     version = commands.find(client, name, number, "", "`make history` shows them")
-    digest = version.tags.get(tracking.DIGEST_TAG, "none")
+    digest = version.tags.get(mlflow_runs.DIGEST_TAG, "none")
     if digest != facts[f"{OURS}model.bundle_digest"]:
         other = f"version {number} of the registry, whose digest is {digest[:12]}…"
         raise ImageRefused(f"the image's bundle is not {other}.")

@@ -16,8 +16,8 @@ from ops.registry.production import PRODUCTION
 from ops.release import image as images
 from ops.release.docker import compose, engine_errors, probe, service
 from ops.release.image import OCI, OURS
-from stages import tracking
 from stages.evaluation.floors import Check, Decision
+from stages.tracking import mlflow_runs
 
 SMOKE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "smoke.yml"
 READY_SECONDS, READY_CPU_SECONDS, P95_MS = 60.0, 6.0, 250.0
@@ -50,7 +50,7 @@ def version_check(text: str, facts: dict[str, str], version: ModelVersion) -> Ch
         "model.name": {facts[f"{OURS}model.name"], version.name},
         "model.version": {facts[f"{OURS}model.version"], str(version.version)},
         "run_id": {facts[f"{OURS}model.run_id"], version.run_id},
-        "bundle_digest": {facts[f"{OURS}model.bundle_digest"], version.tags[tracking.DIGEST_TAG]},
+        "bundle_digest": {facts[f"{OURS}model.bundle_digest"], version.tags[mlflow_runs.DIGEST_TAG]},
         "commit": {facts[f"{OCI}revision"]},
         "source": {"baked"},
     }
@@ -104,7 +104,7 @@ def smoke(image: str, facts: dict[str, str], version: ModelVersion) -> Decision:
 def check(image: str, any_version: bool) -> None:
     """Check names and registry, run the image, print the table; raise SmokeFailed if anything is not as it must be."""
     facts = images.facts_of(image)
-    version = images.registered(tracking.connect(), facts, "" if any_version else PRODUCTION)
+    version = images.registered(mlflow_runs.connect(), facts, "" if any_version else PRODUCTION)
     decision = smoke(image, facts, version)
     print(markdown(decision))
     if not decision.accepted:

@@ -17,8 +17,8 @@ from ops.scoring import files, on_ray
 from ops.scoring.output import Job, Part
 from ops.scoring.score import Report, Total, processes
 from ops.scoring.score import score as score_files
-from stages import tracking
 from stages.base import progress
+from stages.tracking import mlflow_runs
 
 
 class Shown(Report):
@@ -40,7 +40,7 @@ def score(
     source: str, target: str, number: str | None, alias: str, tolerated: float, workers: int, engine: str = "local"
 ) -> str:
     """Score files with a version, by default the one with the alias, and return what was done."""
-    uri = tracking.tracking_uri()
+    uri = mlflow_runs.tracking_uri()
     for path in files.hidden(source):
         print(f"{path}: left out, as its name or its folder's begins with . or _", file=sys.stderr)
     with ExitStack() as stack:
@@ -49,7 +49,7 @@ def score(
             workers = workers or cpus.available()
             run = partial(score_files, pool=stack.enter_context(processes(workers)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-score-"))) / "model"
-        client = tracking.connect()  # the store may have been moved
+        client = mlflow_runs.connect()  # the store may have been moved
         if number:
             found = commands.find(client, NAME, number, "", "`make history` shows them")
         else:

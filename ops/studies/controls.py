@@ -24,7 +24,6 @@ from app.problem_kit.features import Floats
 from ops.gate.policy import table
 from ops.registry import commands
 from ops.registry.commands import PromotionRefused
-from stages import tracking
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, sha256, write_json
 from stages.evaluation.floors import Decision
@@ -33,6 +32,7 @@ from stages.features.feature_files import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import Mask
 from stages.register import register
+from stages.tracking import mlflow_runs
 from stages.train import write_bundle
 from stages.training.boosting import Source, Targets, fit, lightgbm_params
 
@@ -169,15 +169,15 @@ def registry_of_its_own() -> Iterator[MlflowClient]:
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         with patch.dict(os.environ, MLFLOW_TRACKING_URI=uri):
-            MlflowClient(uri).create_experiment(tracking.EXPERIMENT, f"{folder}/artifacts")
-            yield tracking.connect()
+            MlflowClient(uri).create_experiment(mlflow_runs.EXPERIMENT, f"{folder}/artifacts")
+            yield mlflow_runs.connect()
     mlflow.set_tracking_uri("")
 
 
 def enter(client: MlflowClient, folder: Path, p: Params) -> str:
     """Register a bundle that the service may refuse, with the committed metrics; return its version number."""
-    with tracking.stage_run("train"):
-        tracking.log_bundle(folder)
+    with mlflow_runs.stage_run("train"):
+        mlflow_runs.log_bundle(folder)
     return str(register(client, p, sha256(folder / model.MANIFEST_FILE), Decision(()), {}).version)
 
 
@@ -189,7 +189,7 @@ def attempt(client: MlflowClient, shop: Workshop, control: Control) -> list[str]
     try:
         commands.promote(client, shop.p, number, control.allow_equal)
     except PromotionRefused:
-        decision = tracking.find_runs(client, {tracking.STAGE_TAG: "decision"})[0]
+        decision = mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "decision"})[0]
         return str(decision.data.tags["reasons"]).split("; ")
     return []
 

@@ -16,7 +16,7 @@ import pytest
 from app.errors import ModelUnavailable
 from ops.registry import commands
 from ops.registry.commands import patiently
-from stages import tracking
+from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 from tests.support.postgres import Postgres
 from tests.support.processes import free_port, running, started, wait_for
@@ -40,7 +40,7 @@ def change(bench: Bench, statement: str) -> None:
 
 def delete_experiment(bench: Bench) -> None:
     """Delete the experiment as MLflow's UI does."""
-    bench.client.delete_experiment(tracking.experiment_id())
+    bench.client.delete_experiment(mlflow_runs.experiment_id())
 
 
 CAUSES: dict[str, tuple[Callable[[Bench], object], str]] = {
@@ -116,7 +116,7 @@ def unusable(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     began = time.monotonic()
     with pytest.raises(ModelUnavailable) as found:
-        tracking.connect()
+        mlflow_runs.connect()
     assert time.monotonic() - began < LIMIT_SECONDS and "\n" not in str(found.value)
     return str(found.value)
 

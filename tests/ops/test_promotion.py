@@ -20,8 +20,8 @@ from ops.registry import commands as registry
 from ops.registry import history
 from ops.registry.commands import PromotionRefused
 from ops.registry.production import PRODUCTION
-from stages import tracking
 from stages.base.paths import write_json
+from stages.tracking import mlflow_runs
 from tests.support.promotion import (
     NAME,
     Bench,
@@ -116,7 +116,7 @@ def test_damaged_version_is_refused(bench: Bench, action: str) -> None:
         registry.promote(client, p, v["good"])
     before = aliases(client)
     victim = v["weak"] if action == "rollback" else v["good"]
-    client.set_model_version_tag(NAME, victim, tracking.DIGEST_TAG, "0" * 64)
+    client.set_model_version_tag(NAME, victim, mlflow_runs.DIGEST_TAG, "0" * 64)
     with pytest.raises(PromotionRefused, match="not match the registry"):
         if action == "rollback":
             registry.rollback(client, p, None, "a reason")

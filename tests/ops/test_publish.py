@@ -10,7 +10,7 @@ import pytest
 from ops.registry.production import PRODUCTION, STAGING
 from ops.release import image as images
 from ops.release import publish
-from stages import tracking
+from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 from tests.support import gh
 from tests.support.promotion import Bench
@@ -77,7 +77,9 @@ def test_staging_and_production_take_their_versions(bench: Bench) -> None:
         number: {
             f"{images.OURS}model.name": name,
             f"{images.OURS}model.version": number,
-            f"{images.OURS}model.bundle_digest": bench.client.get_model_version(name, number).tags[tracking.DIGEST_TAG],
+            f"{images.OURS}model.bundle_digest": bench.client.get_model_version(name, number).tags[
+                mlflow_runs.DIGEST_TAG
+            ],
         }
         for number in (newest, other)
     }

@@ -17,9 +17,10 @@ from ops.registry import commands as registry
 from ops.registry import history, production, summary
 from ops.registry.commands import PromotionRefused
 from ops.registry.production import PRODUCTION, STAGING, aliases
-from stages import register, tracking
+from stages import register
 from stages.base import git
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
+from stages.tracking import mlflow_runs
 from tests.support.promotion import MEASURED, Bench, fill
 
 NAME = "flight-delay"
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.long
 
 def artifacts(version: str) -> Path:
     """Return the folder of a version's artifacts."""
-    return Path(tracking.connect().get_model_version_download_uri(NAME, version))
+    return Path(mlflow_runs.connect().get_model_version_download_uri(NAME, version))
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_champion_without_artifacts(bench: Bench, lost: Path) -> None:
     assert "`on-time model promote --without-champion`" in text and "\n" not in text
     done = registry.promote(client, p, v["better"], without_champion=True)
     assert "by the floors, without the champion" in done and aliases(client, NAME)[PRODUCTION] == v["better"]
-    run, *_ = tracking.find_runs(client, {tracking.STAGE_TAG: "decision"})
+    run, *_ = mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "decision"})
     assert run.data.tags["champion"] == v["good"] and "MLmodel is missing" in run.data.tags["reasons"]
     assert "without the champion" in history.text(client, NAME).splitlines()[-1]
 
@@ -88,7 +89,7 @@ def receipt(bench: Bench, name: str) -> str:
     """Make a version's bundle what the pipeline made, and return its digest."""
     shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
     shutil.copytree(bench.path / "bundles" / name, BUNDLE_DIR)
-    digest = bench.client.get_model_version(NAME, bench.versions[name]).tags[tracking.DIGEST_TAG]
+    digest = bench.client.get_model_version(NAME, bench.versions[name]).tags[mlflow_runs.DIGEST_TAG]
     write_json(register.RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": True})
     baselines = {"constant": MEASURED | {"brier": 0.25}, "logistic": MEASURED | {"log_loss": 0.69}}
     write_json(METRICS_FILE, baselines | {"test": MEASURED})
@@ -102,7 +103,7 @@ def receipt(bench: Bench, name: str) -> str:
 
 def test_present_version_is_not_registered_again(bench: Bench) -> None:
     receipt(bench, "good")
-    version, runs = summary.registered(), len(tracking.find_runs(bench.client, {tracking.STAGE_TAG: "register"}))
+    version, runs = summary.registered(), len(mlflow_runs.find_runs(bench.client, {mlflow_runs.STAGE_TAG: "register"}))
     assert str(version.version) == bench.versions["good"] and runs == 0
     staged = aliases(bench.client, NAME)[STAGING]
     text = summary.text(version)
@@ -134,8 +135,8 @@ def lose(bench: Bench, what: str) -> None:
 def registered_again(bench: Bench, digest: str) -> None:
     """Complete the registry, and check what is said of it by promoting that version."""
     version = summary.registered()
-    client, uri = tracking.connect(), tracking.tracking_uri()
-    assert version.tags[tracking.DIGEST_TAG] == digest and not download.missing(version, uri)
+    client, uri = mlflow_runs.connect(), mlflow_runs.tracking_uri()
+    assert version.tags[mlflow_runs.DIGEST_TAG] == digest and not download.missing(version, uri)
     evaluation = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{EVALUATION_FILE.name}")
     assert evaluation["bundle_digest"] == digest and evaluation["importance"] == {"a": 0.6, "b": 0.4}
     assert aliases(client, NAME)[STAGING] == str(version.version)
@@ -230,14 +231,14 @@ def test_rollback_with_a_deleted_version_before(bench: Bench) -> None:
 def test_newest_of_two_versions_with_one_digest(bench: Bench) -> None:
     client, number = bench.client, bench.versions["good"]
     first = client.get_model_version(NAME, number)
-    digest = first.tags[tracking.DIGEST_TAG]
-    second = mlflow.register_model(first.source, NAME, tags={tracking.DIGEST_TAG: digest})
+    digest = first.tags[mlflow_runs.DIGEST_TAG]
+    second = mlflow.register_model(first.source, NAME, tags={mlflow_runs.DIGEST_TAG: digest})
     assert register.find_version(client, digest).version == second.version  # type: ignore[union-attr]
     client.set_model_version_tag(NAME, number, "touched", "later")
     assert register.find_version(client, digest).version == second.version  # type: ignore[union-attr]
 
 
 def test_version_without_a_digest_is_refused(bench: Bench) -> None:
-    bench.client.delete_model_version_tag(NAME, bench.versions["good"], tracking.DIGEST_TAG)
+    bench.client.delete_model_version_tag(NAME, bench.versions["good"], mlflow_runs.DIGEST_TAG)
     with pytest.raises(PromotionRefused, match="has no tag bundle.digest.*make repro"):
         registry.promote(bench.client, bench.params, bench.versions["good"])

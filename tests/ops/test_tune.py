@@ -16,9 +16,10 @@ from dvc.utils.serialize import modify_yaml
 from app.problem.lookups import Lookups
 from ops.experiments import tune
 from ops.gate.evidence import Resampled
-from stages import params, tracking
+from stages import params
 from stages.base.paths import write_json
 from stages.features.feature_files import DAY, GROUP, OUT_DIR
+from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 from tests.support.processes import started
 from tests.support.promotion import flights
@@ -56,10 +57,10 @@ def test_interrupted_search_continues(
     command = [sys.executable, "-u", "-m", "ops.cli", "model", "tune", "--trials", "4"]
     with started(command, PYTHONPATH=str(ROOT), MLFLOW_TRACKING_URI=address) as search:
         search.wait_until("the first trial ends", lambda: "trial 1 of 4" in search.output())
-        client = tracking.connect()
+        client = mlflow_runs.connect()
         second = {"mlflow.runName": "trial 1"}
         search.wait_until(
-            "the second has its parameters", lambda: any(r.data.params for r in tracking.find_runs(client, second))
+            "the second has its parameters", lambda: any(r.data.params for r in mlflow_runs.find_runs(client, second))
         )
         search.send_signal(signal.SIGINT)
         assert search.wait(300) != 0 and "trial 4 of 4" not in search.output()
@@ -73,8 +74,8 @@ def test_interrupted_search_continues(
     assert changed and {pair[0].split(":")[0].strip() for pair in changed} <= set(tune.SPACE)
     params.load(folder / "params.yaml")
 
-    (parent,) = tracking.find_runs(client, {tracking.STAGE_TAG: "tune"})
-    trials = tracking.find_runs(client, {tracking.STAGE_TAG: "trial", tracking.PARENT_TAG: parent.info.run_id})
+    (parent,) = mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "tune"})
+    trials = mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "trial", mlflow_runs.PARENT_TAG: parent.info.run_id})
     assert len(trials) == 4 and trials[-1].data.params["num_leaves"] == "7"
     assert parent.data.tags["decision"] == "proposed" and parent.data.metrics["log_loss_gain"] > 0
     mlflow.set_tracking_uri("")

@@ -31,7 +31,7 @@ from ops.retraining import decide as retraining
 from ops.studies import drift as study
 from stages import params
 from stages.features.feature_files import TARGET
-from stages.tracking import DIGEST_TAG
+from stages.tracking.mlflow_runs import DIGEST_TAG
 from tests.conftest import Clone
 
 STORMS = ("2013-12-06", "2013-12-13", "2013-12-20")

@@ -15,7 +15,7 @@ from app.errors import ModelUnavailable
 from app.model import bundle as model
 from app.registry import download
 from app.registry import version as registry
-from stages import local_store, tracking
+from stages.tracking import local_store, mlflow_runs
 from tests.support.scratch import make_repository
 
 
@@ -35,13 +35,13 @@ def made(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_repository(folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
         _enter(folder, monkeypatch)
-        client = tracking.connect()
+        client = mlflow_runs.connect()
         with mlflow.start_run() as run:
-            tracking.log_bundle(folder / "bundle")
+            mlflow_runs.log_bundle(folder / "bundle")
     tags = mlflow.get_run(run.info.run_id).data.tags
-    digest, uri = tags[tracking.DIGEST_TAG], tags[tracking.MODEL_URI_TAG]
+    digest, uri = tags[mlflow_runs.DIGEST_TAG], tags[mlflow_runs.MODEL_URI_TAG]
     client.create_registered_model("m")
-    client.create_model_version("m", uri, run.info.run_id, {tracking.DIGEST_TAG: digest}, model_id=uri.split("/")[1])
+    client.create_model_version("m", uri, run.info.run_id, {mlflow_runs.DIGEST_TAG: digest}, model_id=uri.split("/")[1])
     client.set_registered_model_alias("m", "production", "1")
     return shutil.copytree(folder, folder.with_name("made"))
 
@@ -57,10 +57,10 @@ def store(made: Path) -> Path:
 
 def _serves_and_logs_in(folder: Path, uri: str) -> None:
     """Load Production, and log an artifact as a stage does."""
-    tracking.connect()
+    mlflow_runs.connect()
     download.export(download.find(uri, "m", "production"), "production", uri, folder / "copy")
     assert registry.load(folder / "copy", "registry").version == "1"
-    with tracking.stage_run("decision") as log:
+    with mlflow_runs.stage_run("decision") as log:
         log.artifact(folder / "copy" / "version.json")
     assert any(path.name == "version.json" for path in (folder / "mlruns").rglob("*"))
 
@@ -71,7 +71,7 @@ def test_a_moved_store_is_used_where_it_is(
 ) -> None:
     there = store.rename(store.with_name(place))
     uri = _enter(there, monkeypatch)
-    tracking.connect()
+    mlflow_runs.connect()
     assert capfd.readouterr().err == (
         f"mlflow.db was moved or copied from {store}: its artifacts are now those in {there}.\n"
     )
@@ -104,7 +104,7 @@ def test_missing_artifacts_are_named(store: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copy2(store / "mlflow.db", there)
     uri = _enter(there, monkeypatch)
     with pytest.raises(ModelUnavailable, match=f"are in another folder, {store}/mlruns") as stopped:
-        tracking.connect()
+        mlflow_runs.connect()
     assert not (there / "mlruns").exists()
     subprocess.run(shlex.split(str(stopped.value).split("`")[1]), check=True)  # the command that copies them
     _serves_and_logs_in(there, uri)
@@ -112,7 +112,7 @@ def test_missing_artifacts_are_named(store: Path, monkeypatch: pytest.MonkeyPatc
     shutil.rmtree(store)
     shutil.rmtree(there / "mlruns")
     with pytest.raises(ModelUnavailable, match=f"were in {store}/mlruns, which does not exist"):
-        tracking.connect()
+        mlflow_runs.connect()
 
 
 @pytest.mark.parametrize("artifacts", [True, False])

@@ -14,9 +14,10 @@ from app.registry import download
 from app.registry import version as registry
 from ops.problem.problem_check import CARD_KEYS
 from ops.registry.commands import PromotionRefused, promote
-from stages import params, register, tracking
+from stages import params, register
 from stages.base.paths import EVALUATION_FILE
 from stages.evaluation.metrics import HIGHER_IS_BETTER
+from stages.tracking import mlflow_runs
 from tests.conftest import Clone
 from tests.pipeline.conftest import executed, set_param
 
@@ -49,10 +50,10 @@ def test_failing_stage_is_a_failed_run_with_its_error(changing: Clone) -> None:
     assert done.returncode == 1 and done.stderr.startswith("error: params.yaml: featurize.reference_rows")
     assert done.stderr.count("\n") == 1
     client = MlflowClient(f"sqlite:///{changing.path}/mlflow.db")
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(mlflow_runs.EXPERIMENT)
     assert experiment is not None
     newest = client.search_runs([experiment.experiment_id], max_results=1)[0]
-    assert (newest.data.tags[tracking.STAGE_TAG], newest.info.status) == ("featurize", "FAILED")
+    assert (newest.data.tags[mlflow_runs.STAGE_TAG], newest.info.status) == ("featurize", "FAILED")
     assert newest.data.params["reference_rows"] == str(10**9)
 
 
@@ -75,14 +76,14 @@ def test_a_tampered_bundle_is_not_registered(changing: Clone, monkeypatch: pytes
 def test_a_weak_model_is_registered_but_not_promoted(small: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     inside(small, monkeypatch)
     with pytest.raises(PromotionRefused, match="is refused.*brier skill"):
-        promote(tracking.connect(), params.load(), None)
+        promote(mlflow_runs.connect(), params.load(), None)
     assert json.loads(Path("build/receipt.json").read_bytes())["floors"] is False
 
 
 def test_evaluation_travels_with_the_version(small: Clone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     inside(small, monkeypatch)
     register.main()  # another test may have registered a later version
-    client, uri = tracking.connect(), tracking.tracking_uri()
+    client, uri = mlflow_runs.connect(), mlflow_runs.tracking_uri()
     version = download.find(uri, "flight-delay", "staging")
     kept = Path(client.get_run(version.run_id or "").info.artifact_uri.removeprefix("file://")) / EVALUATION_FILE.name
     first = kept.read_bytes()

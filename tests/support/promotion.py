@@ -22,13 +22,14 @@ from app.problem.lookups import Lookups
 from app.registry import download
 from ops.registry import production
 from ops.registry.production import PRODUCTION
-from stages import params, tracking
+from stages import params
 from stages.base.paths import METRICS_FILE, write_json
 from stages.evaluation.floors import Decision
 from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import months_of
 from stages.register import register
+from stages.tracking import mlflow_runs
 from stages.train import write_bundle
 from tests.support.clone import ROOT
 from tests.support.models import ROWS
@@ -68,7 +69,7 @@ class Bench:
     @property
     def client(self) -> MlflowClient:
         """A client of the registry."""
-        return tracking.connect()
+        return mlflow_runs.connect()
 
     @property
     def params(self) -> Params:
@@ -117,10 +118,10 @@ def make_folder(path: Path, tables: Lookups) -> None:
 
 def fill(path: Path, names: list[str]) -> dict[str, str]:
     """Register bundles of the folder in this order, and return their version numbers."""
-    client, p, versions = tracking.connect(), params.load(), {}
+    client, p, versions = mlflow_runs.connect(), params.load(), {}
     for name in names:
-        with tracking.stage_run("train"):
-            tracking.log_bundle(path / "bundles" / name)
+        with mlflow_runs.stage_run("train"):
+            mlflow_runs.log_bundle(path / "bundles" / name)
         folder = path / "bundles" / name
         digest = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE).digest
         versions[name] = str(register(client, p, digest, Decision(()), MEASURED).version)
@@ -140,7 +141,7 @@ def aliases(client: MlflowClient) -> tuple[str | None, str | None]:
 
 def decisions(client: MlflowClient) -> list[Any]:
     """Return the decision runs, newest first."""
-    return tracking.find_runs(client, {tracking.STAGE_TAG: "decision"})
+    return mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "decision"})
 
 
 def record_of(client: MlflowClient) -> Production:

@@ -15,7 +15,7 @@ from app.interface import EXAMPLE, Request
 from app.model import bundle as model
 from app.model.bundle import Bundle
 from app.registry import version as registry
-from stages import tracking
+from stages.tracking import mlflow_runs
 from tests.support.processes import running
 from tests.support.service import NAME
 
@@ -45,10 +45,10 @@ class Registry:
         mlflow.set_experiment("flight-delay")
         (bundle_dir / model.REFERENCE_FILE).write_bytes(b"none")
         with mlflow.start_run() as run:
-            tracking.log_bundle(bundle_dir)
+            mlflow_runs.log_bundle(bundle_dir)
         tags = self.client.get_run(run.info.run_id).data.tags
-        version = mlflow.register_model(tags[tracking.MODEL_URI_TAG], NAME)
-        true = tags[tracking.DIGEST_TAG]
+        version = mlflow.register_model(tags[mlflow_runs.MODEL_URI_TAG], NAME)
+        true = tags[mlflow_runs.DIGEST_TAG]
         self.client.set_model_version_tag(NAME, version.version, registry.DIGEST_TAG, digest or true)
         return str(version.version)
 

@@ -23,7 +23,7 @@ WITHOUT_EFFECT = {
     "stages.params": "checks params.yaml; DVC compares its values, and stages/problem_kit/params.py gives them their meaning",
     "stages.base.progress": "output to the terminal",
     "stages.base.yaml_files": "reads params.yaml and dvc.lock",
-    "stages.tracking": "logs to MLflow",
+    "stages.tracking.mlflow_runs": "logs to MLflow",
 }
 """Modules that are no dependencies, and why a change of them cannot change an output."""
 

@@ -13,7 +13,7 @@ from app.errors import ModelUnavailable
 from app.registry import download
 from ops.cli import main
 from ops.registry import production
-from stages import tracking
+from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 
 SERVER = "http://team:S3cret@127.0.0.1:1"
@@ -48,7 +48,7 @@ def test_command_hides_the_password(
 
 def test_links_hide_the_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
-    monkeypatch.setattr(tracking, "experiment_id", lambda: "1")
+    monkeypatch.setattr(mlflow_runs, "experiment_id", lambda: "1")
     assert production.link("r") == "http://127.0.0.1:1/#/experiments/1/runs/r"
     monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
     download.connect(f"sqlite:///{tmp_path}/m.db")

@@ -21,7 +21,8 @@ from ops.monitoring.drift import journal, page
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.gauges import Gauges
 from ops.monitoring.drift.reference import Reference, load
-from stages import params, tracking
+from stages import params
+from stages.tracking import mlflow_runs
 
 log = logging.getLogger("ops.monitoring.drift")
 
@@ -71,7 +72,7 @@ class Monitor:
     def __init__(self, settings: DriftSettings) -> None:
         self.settings, self.policy = settings, params.load().monitor.drift
         self.gauges = Gauges(settings.minutes * 60)
-        self.client = tracking.connect()
+        self.client = mlflow_runs.connect()
         self.engine = database.connect(settings.journal_url)
         self._reference: tuple[tuple[str, str], Reference] | None = None  # with version and digest
         self._news: tuple[object, ...] = ()
@@ -89,7 +90,7 @@ class Monitor:
 
     def _load(self, registered: ModelVersion) -> Reference:
         """Return the reference of a version, from the registry if the number or its bundle is new."""
-        key = str(registered.version), registered.tags.get(tracking.DIGEST_TAG, "")
+        key = str(registered.version), registered.tags.get(mlflow_runs.DIGEST_TAG, "")
         if self._reference is None or self._reference[0] != key:
             with tempfile.TemporaryDirectory() as scratch:
                 found = mlflow.artifacts.download_artifacts(f"models:/{registered.name}/{key[0]}", dst_path=scratch)

@@ -24,9 +24,9 @@ from app.interface import FEATURE_NAMES, NAME
 from app.model import bundle as model
 from app.registry import download, failures
 from app.settings import DEFAULT_TRACKING_URI
-from stages import local_store
 from stages.base import git, yaml_files
 from stages.base.paths import sha256
+from stages.tracking import local_store
 
 EXPERIMENT = NAME
 PIPELINE_TAG = "pipeline.inputs"
