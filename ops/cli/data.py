@@ -86,9 +86,9 @@ def _collected(url: str | None) -> list[Path]:
 
 def _journaled(since: datetime | None) -> list[Path]:
     from app.settings import Settings
-    from ops.data import recorded
+    from ops.data import journal_rows
 
-    return recorded.collect(Settings().journal_url, since)
+    return journal_rows.collect(Settings().journal_url, since)
 
 
 @group.verb("on-time data status")

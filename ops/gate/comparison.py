@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ops.ci.github import append
 from ops.gate import pull_request
-from ops.gate.base import Side, read
+from ops.gate.merge_base import Side, read
 from ops.gate.policy import Nested, advantage, markdown, table
 from stages.base.paths import PREDICTIONS_FILE
 from stages.evaluation.floors import Decision, number

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import Refused
-from ops.gate.base import Base, Side, load, read, side
+from ops.gate.merge_base import Base, Side, load, read, side
 from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_rows
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE

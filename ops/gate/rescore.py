@@ -15,7 +15,7 @@ from app.interface import NAME
 from app.model import bundle as model
 from app.registry import download
 from ops.gate import evidence
-from ops.gate.base import Base, Side
+from ops.gate.merge_base import Base, Side
 from stages import evaluate, params
 from stages.base.errors import DataInvalid
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded

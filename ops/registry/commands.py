@@ -32,8 +32,8 @@ from app.registry.version import VERSION_FILE
 from app.settings import Settings
 from ops.ci.github import output
 from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows, verdict
-from ops.registry import production
-from ops.registry.production import PRODUCTION, PROMOTED_TAG, STAGING, Move, by_alias
+from ops.registry import aliases
+from ops.registry.aliases import PRODUCTION, PROMOTED_TAG, STAGING, Move, by_alias
 from stages import params
 from stages.base.paths import finite, write_json
 from stages.evaluation.floors import Check, Decision
@@ -67,7 +67,7 @@ def require(client: MlflowClient, _: Params) -> ModelVersion:
 
 def find(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
     """Return the version with this number or alias; raise ModelUnavailable with the command that creates one."""
-    version = production.by_number(client, name, number) if number else by_alias(client, name, alias)
+    version = aliases.by_number(client, name, number) if number else by_alias(client, name, alias)
     if version is None:
         wanted = f"version {number}" if number else f"version with the alias {alias}"
         raise ModelUnavailable(f"{name} has no {wanted} in {without_password(mlflow_runs.tracking_uri())}; {command}.")
@@ -132,7 +132,7 @@ def promote(
     if if_none and champion:
         return ""
     challenger = find(client, NAME, number, STAGING, "`make repro` makes one")
-    production.complete_record(client, NAME)
+    aliases.complete_record(client, NAME)
     if champion and champion.version == challenger.version:
         return f"Version {champion.version} of {NAME} is Production already."
     lost = _lost(champion) if champion and without_champion else ""
@@ -142,14 +142,14 @@ def promote(
     run_id = record("promote", challenger, champion, decision, p, evidence, lost)
     against = _against(champion, lost, evidence)
     _describe(client, (challenger, champion), run_id, f"version {challenger.version} {verdict(decision)} {against}")
-    where = f"The evidence: {production.link(run_id)}{production.ui_hint()}"
+    where = f"The evidence: {aliases.link(run_id)}{aliases.ui_hint()}"
     if not decision.accepted:
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {NAME} is refused {against}: {reasons}. {where}")
     pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence.metrics.items()]
     why = f"accepted {against}" + (": " + ", ".join(pairs) if pairs else "")
     origin = str(champion.version) if champion else None
-    production.move(client, NAME, Move("promote", str(challenger.version), origin, run_id, why))
+    aliases.move(client, NAME, Move("promote", str(challenger.version), origin, run_id, why))
     _cache(challenger)
     output(replaced=origin or "")
     return f"Version {challenger.version} of {NAME} is Production, {why}. {where}\n`make serve` serves it."
@@ -158,7 +158,7 @@ def promote(
 def _describe(client: MlflowClient, versions: Iterable[ModelVersion | None], run_id: str, text: str) -> None:
     for version in versions:
         if version:
-            production.describe(client, version, run_id, text)
+            aliases.describe(client, version, run_id, text)
 
 
 def _against(champion: ModelVersion | None, lost: str, evidence: Evidence) -> str:
@@ -189,8 +189,8 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     if not reason.strip():
         raise click.UsageError('a rollback needs a reason: make rollback REASON="what is wrong with Production".')
     champion = require(client, p)
-    production.complete_record(client, NAME)
-    number = number or production.previous(client, NAME)
+    aliases.complete_record(client, NAME)
+    number = number or aliases.previous(client, NAME)
     if number is None:
         raise ModelUnavailable(
             f"no version was Production before {champion.version}: `make history` shows which were; roll back with "
@@ -213,10 +213,10 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
         reasons = "; ".join(decision.reasons)
         stays = f"version {champion.version} of {NAME} stays Production"
         raise PromotionRefused(f"{stays}: version {target.version}: {reasons}.")
-    production.move(client, NAME, Move("rollback", str(target.version), str(champion.version), run_id, reason))
+    aliases.move(client, NAME, Move("rollback", str(target.version), str(champion.version), run_id, reason))
     _cache(target)
     done = f"Version {target.version} of {NAME} is Production again, after {champion.version}: {reason}."
-    return f"{done} {production.link(run_id)}{production.ui_hint()}"
+    return f"{done} {aliases.link(run_id)}{aliases.ui_hint()}"
 
 
 def _cache(version: ModelVersion) -> None:
@@ -233,7 +233,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
     """
     _refuse_other_files(folder)
     version = find(client, NAME, number, "", "`make history` shows them") if number else require(client, p)
-    alias = PRODUCTION if production.aliases(client, NAME).get(PRODUCTION) == str(version.version) else ""
+    alias = PRODUCTION if aliases.aliases(client, NAME).get(PRODUCTION) == str(version.version) else ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         copy = Path(scratch) / folder.name

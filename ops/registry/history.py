@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from tabulate import tabulate
 
 from app.errors import ModelUnavailable
-from ops.registry import production
+from ops.registry import aliases
 from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.tracking import mlflow_runs
 
@@ -44,8 +44,8 @@ def facts(client: MlflowClient, name: str) -> dict[str, Any]:
 
     Times are in milliseconds since 1970. `changed` is what has happened to the version of a move since.
     """
-    moves = [move | {"changed": production.changed(client, name, move)} for move in production.moves(client, name)]
-    now = production.aliases(client, name).get(production.PRODUCTION, "")
+    moves = [move | {"changed": aliases.changed(client, name, move)} for move in aliases.moves(client, name)]
+    now = aliases.aliases(client, name).get(aliases.PRODUCTION, "")
     return {"moves": moves, "deployments": deployments(client, name), "production": now}
 
 
@@ -109,7 +109,7 @@ def compare(runs: list[Run]) -> str:
         numbers = [run.data.metrics.get(f"test.{metric}", float("nan")) for run in runs]
         best = (max if higher else min)(numbers)
         rows.append([metric, *(f"{number:.4f}{' *' if number == best else '  '}" for number in numbers)])
-    return "\n".join([table(rows), "", *(production.link(run.info.run_id) for run in runs)]) + production.ui_hint()
+    return "\n".join([table(rows), "", *(aliases.link(run.info.run_id) for run in runs)]) + aliases.ui_hint()
 
 
 def table(rows: list[list[str]]) -> str:

@@ -5,7 +5,7 @@ from tabulate import tabulate
 
 from app.interface import NAME
 from app.registry.address import without_password
-from ops.registry.production import PRODUCTION, STAGING, aliases
+from ops.registry.aliases import PRODUCTION, STAGING, aliases
 from stages import params, register
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE

@@ -85,7 +85,7 @@ def service(project: str, name: str) -> Container | None:
 
 
 def probe(container: Container | str, *arguments: str, key: str = "") -> dict[str, Any]:
-    """Run ops/monitoring/probe.py inside a container and return its answer."""
+    """Run ops/release/probe.py inside a container and return its answer."""
     command = ["python", "-c", PROBE.read_text(encoding="utf-8"), *arguments]
     with engine_errors():
         return dict(json.loads(str(docker.container.execute(container, command, envs={"PROBE_KEY": key}))))

@@ -21,7 +21,7 @@ from app.errors import Refused
 from app.interface import NAME
 from app.registry.version import VERSION_FILE, load
 from ops.registry import commands
-from ops.registry.production import PRODUCTION, by_alias
+from ops.registry.aliases import PRODUCTION, by_alias
 from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
 from stages.base.git import git, show
 from stages.params import Params

@@ -12,7 +12,7 @@ from python_on_whales import Container, docker
 
 from app.errors import Refused
 from ops.gate.policy import markdown
-from ops.registry.production import PRODUCTION
+from ops.registry.aliases import PRODUCTION
 from ops.release import image as images
 from ops.release.docker import compose, engine_errors, probe, service
 from ops.release.image import OCI, OURS

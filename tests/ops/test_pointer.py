@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from app.errors import ModelUnavailable
-from ops.registry import commands, history, production
-from ops.registry.production import PRODUCTION, Move, PointerMoved
+from ops.registry import aliases, commands, history
+from ops.registry.aliases import PRODUCTION, Move, PointerMoved
 from stages.evaluation.floors import Check, Decision
 from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions
 
@@ -26,14 +26,14 @@ def promote(bench: Bench, name: str) -> str:
 def test_outdated_promotion_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A promotion whose champion is not Production any more changes nothing."""
     promote(bench, "weak")
-    move = production.move
+    move = aliases.move
 
     def late(*arguments: Any) -> None:
-        monkeypatch.setattr(production, "move", move)
+        monkeypatch.setattr(aliases, "move", move)
         promote(bench, "better")
         move(*arguments)
 
-    monkeypatch.setattr(production, "move", late)
+    monkeypatch.setattr(aliases, "move", late)
     with pytest.raises(PointerMoved, match="while version .* was judged; nothing was changed. Run the command again"):
         promote(bench, "good")
     assert aliases(bench.client) == (bench.versions["better"], bench.versions["weak"])
@@ -57,9 +57,9 @@ def test_two_moves_at_the_same_moment(bench: Bench, monkeypatch: pytest.MonkeyPa
         moves.append(Move("promote", v[name], v["weak"], run_id, "at the same moment"))
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", together)
     with ThreadPoolExecutor(2) as pool:
-        errors = [done.exception() for done in [pool.submit(production.move, client, NAME, move) for move in moves]]
+        errors = [done.exception() for done in [pool.submit(aliases.move, client, NAME, move) for move in moves]]
     assert all(error is None or isinstance(error, PointerMoved) for error in errors) and None in errors, errors
-    assert {move["to"] for move in production.moves(client, NAME)} == {v["weak"], v["good"], v["better"]}
+    assert {move["to"] for move in aliases.moves(client, NAME)} == {v["weak"], v["good"], v["better"]}
     assert_settled(client)
 
 
@@ -76,11 +76,11 @@ def test_interrupted_promotion(moved: bool, bench: Bench, monkeypatch: pytest.Mo
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((production, "_record") if moved else (MlflowClient, "set_registered_model_alias")), stop)
+        patch.setattr(*((aliases, "_record") if moved else (MlflowClient, "set_registered_model_alias")), stop)
         with pytest.raises(Interrupted):
             promote(bench, "good")
     assert aliases(bench.client)[0] == bench.versions["good" if moved else "weak"]
-    assert [move["to"] for move in production.moves(bench.client, NAME)] == [bench.versions["weak"]]
+    assert [move["to"] for move in aliases.moves(bench.client, NAME)] == [bench.versions["weak"]]
     assert ("Production already" if moved else "is Production, accepted") in promote(bench, "good")
     assert aliases(bench.client) == (bench.versions["good"], bench.versions["weak"])
     assert_settled(bench.client)

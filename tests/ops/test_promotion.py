@@ -18,8 +18,8 @@ from app.registry.cache import Cache
 from app.settings import Settings
 from ops.registry import commands as registry
 from ops.registry import history
+from ops.registry.aliases import PRODUCTION
 from ops.registry.commands import PromotionRefused
-from ops.registry.production import PRODUCTION
 from stages.base.paths import write_json
 from stages.tracking import mlflow_runs
 from tests.support.promotion import (

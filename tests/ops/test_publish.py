@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.registry.production import PRODUCTION, STAGING
+from ops.registry.aliases import PRODUCTION, STAGING
 from ops.release import image as images
 from ops.release import publish
 from stages.tracking import mlflow_runs

@@ -13,10 +13,11 @@ import pytest
 
 from app.errors import BundleInvalid, ModelUnavailable
 from app.registry import download
+from ops.registry import aliases
 from ops.registry import commands as registry
-from ops.registry import history, production, summary
+from ops.registry import history, summary
+from ops.registry.aliases import PRODUCTION, STAGING, aliases
 from ops.registry.commands import PromotionRefused
-from ops.registry.production import PRODUCTION, STAGING, aliases
 from stages import register
 from stages.base import git
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
@@ -212,7 +213,7 @@ def test_numbers_used_again_are_other_versions(bench: Bench) -> None:
     assert again["weak"] == v["good"], "the number of another bundle"
     assert f"{v['good']} (now another bundle)" in history.text(client, NAME)
     client.set_registered_model_alias(NAME, PRODUCTION, v["good"])
-    assert production.previous(client, NAME) is None
+    assert aliases.previous(client, NAME) is None
     client.delete_registered_model_alias(NAME, PRODUCTION)
     with pytest.raises(PromotionRefused, match="promoted before"):
         registry.promote(client, p, again["better"])
@@ -225,7 +226,7 @@ def test_rollback_with_a_deleted_version_before(bench: Bench) -> None:
         registry.promote(client, p, v[name])
     client.delete_model_version(NAME, v["weak"])
     registry.rollback(client, p, None, "late alerts")
-    assert aliases(client, NAME)[PRODUCTION] == v["good"] and production.previous(client, NAME) is None
+    assert aliases(client, NAME)[PRODUCTION] == v["good"] and aliases.previous(client, NAME) is None
 
 
 def test_newest_of_two_versions_with_one_digest(bench: Bench) -> None:

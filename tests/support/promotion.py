@@ -20,8 +20,8 @@ from app.model import bundle as model
 from app.model.served import Production
 from app.problem.lookups import Lookups
 from app.registry import download
-from ops.registry import production
-from ops.registry.production import PRODUCTION
+from ops.registry import aliases
+from ops.registry.aliases import PRODUCTION
 from stages import params
 from stages.base.paths import METRICS_FILE, write_json
 from stages.evaluation.floors import Decision
@@ -136,7 +136,7 @@ def decision_of(client: MlflowClient, run_id: str) -> dict[str, Any]:
 
 def aliases(client: MlflowClient) -> tuple[str | None, str | None]:
     """Return the version that is Production, and the one that was before."""
-    return production.aliases(client, NAME).get(PRODUCTION), production.previous(client, NAME)
+    return aliases.aliases(client, NAME).get(PRODUCTION), aliases.previous(client, NAME)
 
 
 def decisions(client: MlflowClient) -> list[Any]:
@@ -153,7 +153,7 @@ def record_of(client: MlflowClient) -> Production:
 
 def assert_settled(client: MlflowClient) -> None:
     """Assert that alias, history and record tell one story."""
-    last, record = production.moves(client, NAME)[-1], record_of(client)
+    last, record = aliases.moves(client, NAME)[-1], record_of(client)
     assert (record.run_id, record.action, record.why) == (last["run_id"], last["action"], last["why"])
     assert abs(record.since - int(last["at"]) / 1000) < 5
     assert aliases(client) == (last["to"], last["from"] or None)

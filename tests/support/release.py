@@ -20,7 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from ops.registry import production as pointer
+from ops.registry import aliases as pointer
 from ops.release import deploy
 from ops.release import docker as engine
 from ops.release import image

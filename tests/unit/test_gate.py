@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.gate import base as gate
+from ops.gate import merge_base as gate
 from ops.gate.policy import Comparison, Evidence, decide_alerts, decide_promotion, decide_pull_request, markdown
 from stages import params
 from stages.base.errors import ParamsInvalid

@@ -11,7 +11,7 @@ import pytest
 
 from app.interface import EXAMPLE, Lookups, Outcome, Request, compute
 from ops.data import growth, incoming
-from ops.data import recorded as from_journal
+from ops.data import journal_rows as from_journal
 from stages import interface, params
 from stages.base.errors import DataInvalid
 from stages.params import Params

@@ -12,7 +12,7 @@ import pytest
 from app.errors import ModelUnavailable
 from app.registry import download
 from ops.cli import main
-from ops.registry import production
+from ops.registry import aliases
 from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 
@@ -49,7 +49,7 @@ def test_command_hides_the_password(
 def test_links_hide_the_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
     monkeypatch.setattr(mlflow_runs, "experiment_id", lambda: "1")
-    assert production.link("r") == "http://127.0.0.1:1/#/experiments/1/runs/r"
+    assert aliases.link("r") == "http://127.0.0.1:1/#/experiments/1/runs/r"
     monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
     download.connect(f"sqlite:///{tmp_path}/m.db")
     assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true", "MLflow prints addresses as they are"

@@ -1,4 +1,4 @@
-"""Request the service from inside its container (`docker exec … python - < ops/monitoring/probe.py`).
+"""Request the service from inside its container (`docker exec … python - < ops/release/probe.py`).
 
 It needs no packages, no network and no port, so it works on a container that has neither, on this machine and over SSH.
 """
