@@ -106,7 +106,7 @@ def status(as_json: bool) -> None:
 
 def _complete(archive: Path | None = None) -> str:
     """Fetch what data/ lacks, verify it, and return a summary."""
-    from ops.stack import doctor
+    from ops.doctor import doctor
     from stages.tables import fetch as raw
 
     if archive is None and raw.incomplete() and doctor.dvc_remotes():

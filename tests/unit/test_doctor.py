@@ -17,8 +17,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ops.stack import doctor
-from ops.stack.doctor import Check, Found
+from ops.doctor import doctor
+from ops.doctor.doctor import Check, Found
 from tests.conftest import ROOT
 from tests.support.processes import free_port
 
@@ -70,7 +70,7 @@ def test_a_machine_that_can_train_gets_0() -> None:
 
 
 def test_it_runs_on_the_standard_library_alone() -> None:
-    done = run(sys.executable, "-S", "-m", "ops.stack.doctor", PYTHONPATH="")
+    done = run(sys.executable, "-S", "-m", "ops.doctor.doctor", PYTHONPATH="")
     assert done.returncode == 0 and "unknown without .venv: `make repro`" in done.stdout, done.stderr
 
 

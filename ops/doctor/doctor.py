@@ -1,6 +1,6 @@
 """`on-time doctor`: what this machine has and lacks, what each part is for, and the command that installs it.
 
-It needs only the standard library, because it also runs before .venv exists: `python3 -m ops.stack.doctor`.
+It needs only the standard library, because it also runs before .venv exists: `python3 -m ops.doctor.doctor`.
 """
 
 from __future__ import annotations
