@@ -185,7 +185,7 @@ def gate_selftest(pairs: int, repeats: int, controls: bool) -> None:
 @click.option("--apply", is_flag=True, help="Write better parameters to params.yaml.")
 def tune(trials: int, apply: bool) -> None:
     """Search the parameters of training on the training months."""
-    from ops.experiments import tune as experiment
+    from ops.training import tune as experiment
 
     experiment.tune(trials, apply)
 
@@ -196,11 +196,11 @@ def tune(trials: int, apply: bool) -> None:
 @click.pass_context
 def retrain(ctx: click.Context, now: bool, until: datetime | None) -> None:
     """Decide from the drift monitor's evidence whether to retrain, and start it."""
-    from ops.retraining import decide
+    from ops.training import retraining
 
     if now:
         ctx.invoke(data.fetch)
-    decide.retrain(until.date() if until else None, now)
+    retraining.retrain(until.date() if until else None, now)
 
 
 @group.verb("on-time model year --months 4 --folder build/year")

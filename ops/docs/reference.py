@@ -84,7 +84,7 @@ def settings() -> str:
     from app.settings import Settings
     from ops.monitoring.alert_receiver import ReceiverSettings
     from ops.monitoring.drift.monitor import DriftSettings
-    from ops.retraining.decide import RetrainSettings
+    from ops.training.retraining import RetrainSettings
 
     parts = [
         "Each setting is a variable of the environment; an empty one is not set. An invalid value, or a name that "

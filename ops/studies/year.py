@@ -29,10 +29,10 @@ from ops.data import growth
 from ops.gate.evidence import TestRows
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, Reference, words
-from ops.retraining.decide import TEST_DAYS, Evidence, decide
 from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
+from ops.training.retraining import TEST_DAYS, Evidence, decide
 from stages import evaluate, featurize, interface, params, validate
 from stages.base import git, progress
 from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json

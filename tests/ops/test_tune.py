@@ -14,8 +14,8 @@ import pytest
 from dvc.utils.serialize import modify_yaml
 
 from app.problem.lookups import Lookups
-from ops.experiments import tune
 from ops.gate.evidence import Resampled
+from ops.training import tune
 from stages import params
 from stages.base.paths import write_json
 from stages.features.feature_files import DAY, GROUP, OUT_DIR

@@ -27,8 +27,8 @@ from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since, read
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.reference import SCORE, Reference
-from ops.retraining import decide as retraining
 from ops.studies import drift as study
+from ops.training import retraining as retraining
 from stages import params
 from stages.features.feature_files import TARGET
 from stages.tracking.mlflow_runs import DIGEST_TAG

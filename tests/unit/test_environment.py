@@ -18,7 +18,7 @@ from app.environment import EnvironmentInvalid
 from app.settings import Inherited, Settings
 from ops.monitoring.alert_receiver import ReceiverSettings
 from ops.monitoring.drift.monitor import DriftSettings
-from ops.retraining.decide import RetrainSettings
+from ops.training.retraining import RetrainSettings
 from tests.support.clone import ROOT
 
 APPLY = "from app import environment; environment.apply()"

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ops.monitoring.drift.compare import Alarm, AlarmKind
-from ops.retraining.decide import Evidence, RetrainingFailed, RetrainSettings, decide, dispatch, move_window
+from ops.training.retraining import Evidence, RetrainingFailed, RetrainSettings, decide, dispatch, move_window
 from stages import params
 from tests.conftest import ROOT
 

@@ -41,7 +41,7 @@ ACTION_TAG = "retrain.action"
 NO_CAUSE = {AlarmKind.FEATURE_DRIFT, AlarmKind.INPUT_MISSING}
 """Alarms that a new model would not repair."""
 
-log = logging.getLogger("ops.retraining.decide")
+log = logging.getLogger("ops.training.retraining")
 Action = Literal["skip", "retrain", "block"]
 
 
