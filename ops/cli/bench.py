@@ -22,7 +22,7 @@ def serving(
     seconds: int, rounds: int, connections: tuple[int, ...], rows: tuple[int, ...], without_mlflow: bool
 ) -> None:
     """Measure requests beside an empty FastAPI endpoint, batches, starts and memory of the service (10 minutes)."""
-    from ops.bench import serving as servers
+    from ops.studies.speed import serving as servers
 
     servers.run(seconds, rounds, connections, rows, without_mlflow)
 
@@ -31,7 +31,7 @@ def serving(
 @click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 def request(rounds: int) -> None:
     """Measure the parts of one prediction, in microseconds of one core."""
-    from ops.bench import request as measured
+    from ops.studies.speed import request as measured
 
     click.echo(measured.run(rounds))
 
@@ -41,7 +41,7 @@ def request(rounds: int) -> None:
 @click.option("--rounds", type=COUNT, default=1, help="Number of measurements; the median is reported.")
 def scoring(files: tuple[int, ...], rounds: int) -> None:
     """Measure `on-time model score` beside `Booster.predict`, and its memory; 332,418 rows a file (20 minutes)."""
-    from ops.bench import scoring as measured
+    from ops.studies.speed import scoring as measured
 
     measured.run(files, rounds)
 
@@ -53,7 +53,7 @@ def scoring(files: tuple[int, ...], rounds: int) -> None:
 @click.pass_context
 def scale(ctx: click.Context, factors: tuple[int, ...], modes: tuple[str, ...] | None, keep: Path | None) -> None:
     """Measure time and memory of each stage on the pinned year and on several of them, in each mode (hours)."""
-    from ops.bench import scale as measured
+    from ops.studies.scale import scale as measured
 
     if unknown := [mode for mode in modes or () if mode not in measured.MODES]:
         raise click.UsageError(f"Unknown mode {', '.join(unknown)}; known are {', '.join(measured.MODES)}.")

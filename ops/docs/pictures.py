@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, sync_playw
 
 from app.errors import OnTimeError
 from app.interface import NAME
-from ops.bench.server import running
 from ops.registry import commands
+from ops.studies.speed.server import running
 
 WIDE, NARROW = ViewportSize(width=1280, height=970), ViewportSize(width=390, height=970)
 CHOSEN = {  # what a visitor of MLflow has chosen before: entries of the browser's local storage

@@ -8,8 +8,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from ops.bench.server import ServerFailed, running
 from ops.docs import pictures
+from ops.studies.speed.server import ServerFailed, running
 from tests.support.browser import in_a_browser
 from tests.support.models import bake, measured
 from tests.unit.test_docs import MOST_BYTES

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from app.interface import EXAMPLE
-from ops.bench import memory, scale, years
+from ops.studies.scale import scale, years
+from ops.studies.speed import memory
 from stages import params
 from stages.interface import KEYS
 from stages.params import Params

@@ -27,7 +27,7 @@ from app.interface import EXAMPLE, compute_one
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
 from app.settings import Settings
-from ops.bench.serving import bake
+from ops.studies.speed.serving import bake
 
 CALLS = 5000
 BODY = json.dumps(EXAMPLE).encode()

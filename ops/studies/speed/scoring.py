@@ -27,8 +27,8 @@ from app.errors import OnTimeError
 from app.interface import Request
 from app.model import bundle
 from app.problem_kit.features import Floats
-from ops.bench import memory
 from ops.monitoring import replay
+from ops.studies.speed import memory
 from stages import params
 from stages.base.paths import BUNDLE_DIR, write_json
 from stages.features import feature_files

@@ -17,7 +17,8 @@ from tabulate import tabulate
 
 from app.errors import OnTimeError
 from app.problem_kit.features import day_number
-from ops.bench import memory, years
+from ops.studies.scale import years
+from ops.studies.speed import memory
 from stages import params
 from stages.base.git import git
 from stages.base.paths import write_json

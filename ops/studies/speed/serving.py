@@ -32,7 +32,7 @@ from app.batches.stream import MEDIA_TYPE
 from app.errors import OnTimeError
 from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
 from app.model import bundle
-from ops.bench.server import Server, running
+from ops.studies.speed.server import Server, running
 from stages.base.paths import BUNDLE_DIR, write_json
 
 OUT_FILE = Path("build/bench/serving.json")
@@ -98,7 +98,7 @@ def contestants(folder: Path, with_mlflow: bool) -> list[Contestant]:
     variables = {"ONTIME_BAKED_MODEL": str(baked), "MLFLOW_TRACKING_URI": "", "ONTIME_JOURNAL_URL": "none"}
     variables["ONTIME_REQUEST_SECONDS"] = WRK_TIMEOUT  # a batch takes long on a busy machine
     journal = variables | {"ONTIME_JOURNAL_URL": f"sqlite:///{folder}/journal.db"}
-    floor = "uvicorn ops.bench.empty_app:app --port {port} --no-access-log --log-level warning"
+    floor = "uvicorn ops.studies.speed.empty_app:app --port {port} --no-access-log --log-level warning"
     chosen = [
         Contestant(FLOOR, floor, "/openapi.json"),
         Contestant("service, everything on", "app", "/readyz", environment=journal),
