@@ -17,10 +17,10 @@ from mlflow import MlflowClient
 from app.model import bundle as model
 from app.problem.lookups import Lookups
 from stages.problem.rows import time_zone_offsets
-from tests.support.clone import ROOT, Clone, make_clone, make_once, make_small_clone
 from tests.support.models import bake, make_bundle
-from tests.support.postgres import Postgres, postgres_programs
 from tests.support.processes import end_tests_by_signals, free_port, running
+from tests.support.repositories.clone import ROOT, Clone, make_clone, make_once, make_small_clone
+from tests.support.servers.postgres import Postgres, postgres_programs
 
 pytest_plugins = ["tests.support.selection"]
 hypothesis.settings.register_profile("shared machine", deadline=None)  # a slow machine is no failure

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.browser import CHROMIUM, browser, tab
-from tests.support.clone import ROOT, Clone, make_clone
+from tests.support.clients.browser import CHROMIUM, browser, tab
 from tests.support.processes import free_port, running, wait_for
+from tests.support.repositories.clone import ROOT, Clone, make_clone
 
 pytestmark = pytest.mark.long
 

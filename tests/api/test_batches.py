@@ -22,12 +22,12 @@ from app.journal.database import connect
 from app.journal.tables import blocks
 from app.model.bundle import Bundle
 from app.model.prediction import KEPT
-from tests.support.asgi import Client, make_service
-from tests.support.batches import WRITERS, as_columns, as_json, flights, replaced, stream, table
-from tests.support.clone import ROOT
+from tests.support.clients.asgi import Client, make_service
+from tests.support.clients.batches import WRITERS, as_columns, as_json, flights, replaced, stream, table
 from tests.support.journal import written
 from tests.support.processes import wait_for
-from tests.support.service import Service, Start
+from tests.support.repositories.clone import ROOT
+from tests.support.servers.service import Service, Start
 
 JSON = "application/json"
 PATH = "/predict/batch"

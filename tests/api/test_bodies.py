@@ -18,8 +18,8 @@ from app.api.edge import bodies
 from app.api.routes import batch_body
 from app.interface import EXAMPLE, Request
 from app.model.bundle import Bundle
-from tests.support.asgi import Client, make_service
-from tests.support.service import Service, Start
+from tests.support.clients.asgi import Client, make_service
+from tests.support.servers.service import Service, Start
 
 SECOND = timedelta(seconds=1)
 WRONG_HOUR = {"temperature_f": "", "dew_point_f": 1000, "humidity_pct": [], "wind_speed_mph": True, "snow": 1}

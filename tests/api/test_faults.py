@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from app.interface import EXAMPLE
+from tests.support.clients.wire import REQUEST, Load, exchange, request
 from tests.support.processes import until, wait_for
-from tests.support.service import Service, started
-from tests.support.wire import REQUEST, Load, exchange, request
+from tests.support.servers.service import Service, started
 
 pytestmark = pytest.mark.long
 

@@ -10,8 +10,8 @@ import pytest
 
 from app.model import bundle as model
 from tests.support.processes import free_port, wait_for
-from tests.support.registry import Registry
-from tests.support.service import NAME, Service, Start, Traffic, started
+from tests.support.servers.registry import Registry
+from tests.support.servers.service import NAME, Service, Start, Traffic, started
 
 QUICK = 0.05
 

@@ -8,9 +8,9 @@ import pytest
 
 from app.registry.version import load
 from tests.conftest import Clone, free_port
-from tests.support.postgres import Postgres
-from tests.support.registry import mlflow_server
-from tests.support.service import Start
+from tests.support.servers.postgres import Postgres
+from tests.support.servers.registry import mlflow_server
+from tests.support.servers.service import Start
 
 
 @pytest.mark.long

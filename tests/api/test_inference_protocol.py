@@ -17,11 +17,11 @@ from app.api.inference import tensors
 from app.interface import EXAMPLE, ROWS
 from tests.adapt.app_problem import Request as SecondRequest
 from tests.conftest import free_port
-from tests.support.inference import FLIGHTS, HOUR, INFER, ROUTE, body, client_of, inputs, post, refused
+from tests.support.clients.inference import FLIGHTS, HOUR, INFER, ROUTE, body, client_of, inputs, post, refused
 from tests.support.journal import written
 from tests.support.processes import wait_for
-from tests.support.registry import Registry
-from tests.support.service import NAME, Service, Start
+from tests.support.servers.registry import Registry
+from tests.support.servers.service import NAME, Service, Start
 
 
 @pytest.fixture(scope="module", name="service")

@@ -14,9 +14,9 @@ import pytest
 from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tests.support.inference import FLIGHTS, INFER, ROUTE, body, inputs, post, refused
+from tests.support.clients.inference import FLIGHTS, INFER, ROUTE, body, inputs, post, refused
 from tests.support.processes import wait_for
-from tests.support.service import NAME, Service
+from tests.support.servers.service import NAME, Service
 
 
 @pytest.fixture(scope="module", name="service")

@@ -19,7 +19,7 @@ from app.interface import EXAMPLE
 from tests.conftest import Postgres
 from tests.support.journal import written
 from tests.support.processes import started, wait_for
-from tests.support.service import Service, Start, Traffic
+from tests.support.servers.service import Service, Start, Traffic
 
 pytestmark = pytest.mark.long
 

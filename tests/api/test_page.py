@@ -18,9 +18,9 @@ from playwright.sync_api import Browser, Page, expect
 from app.api.application import create_app
 from app.interface import EXAMPLE
 from app.settings import Settings
-from tests.support.browser import browser, in_a_browser, tab, violations
+from tests.support.clients.browser import browser, in_a_browser, tab, violations
 from tests.support.models import bake, measured
-from tests.support.service import Service, Start, started
+from tests.support.servers.service import Service, Start, started
 
 FORBIDDEN = ("unsafe-inline", "unsafe-eval", "*", "http:", "https:")
 KEYED = {"api_keys": (hashlib.sha256(b"secret").hexdigest(),)}

@@ -18,7 +18,7 @@ from ops.monitoring import replay
 from ops.monitoring.replay import BATCH, Day, ReplayFailed, predict, report
 from stages import interface, params
 from tests.conftest import ROOT, free_port
-from tests.support.service import Service
+from tests.support.servers.service import Service
 
 CARRIERS = ("AA", "B6", "UA")
 LATE, PUNCTUAL = {"status": "arrived", "delay_minutes": 40}, {"status": "arrived", "delay_minutes": -3}

@@ -12,10 +12,10 @@ from app.journal.database import connect
 from ops.monitoring.drift import journal
 from tests.api.test_hot_swap import QUICK, assert_sound
 from tests.support.journal import written
-from tests.support.postgres import Postgres
 from tests.support.processes import free_port, running, wait_for
-from tests.support.registry import Registry
-from tests.support.service import Service, Traffic, started
+from tests.support.servers.postgres import Postgres
+from tests.support.servers.registry import Registry
+from tests.support.servers.service import Service, Traffic, started
 
 pytestmark = pytest.mark.long
 

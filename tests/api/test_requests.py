@@ -29,7 +29,7 @@ from app.api.schemas import Prediction
 from app.interface import EXAMPLE
 from app.model.bundle import Bundle
 from app.model.prediction import Predictions
-from tests.support.asgi import JSON, Client, call, make_service
+from tests.support.clients.asgi import JSON, Client, call, make_service
 
 BODY = json.dumps(EXAMPLE).encode()
 PATHS = ("/predict", "/predict?explain=false")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.service import Start
+from tests.support.servers.service import Start
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "15")
 
@@ -27,7 +27,7 @@ def test_schemathesis_finds_nothing(baked: Path, tmp_path: Path, start: Start) -
         "--workers=1",
         "--no-color",
     ]
-    env = os.environ | {"SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"SCHEMATHESIS_HOOKS": "tests.support.clients.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*command, *options], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "No issues found" in done.stdout

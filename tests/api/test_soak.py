@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.service import Start
-from tests.support.wire import Load
+from tests.support.clients.wire import Load
+from tests.support.servers.service import Start
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "5"))
 REQUESTS = int(os.environ.get("SOAK_REQUESTS", "4000"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from playwright.sync_api import Locator
 
 from app.interface import EXAMPLE
-from tests.support.browser import browser, in_a_browser, tab
-from tests.support.service import Start
+from tests.support.clients.browser import browser, in_a_browser, tab
+from tests.support.servers.service import Start
 
 pytestmark = in_a_browser
 

@@ -13,7 +13,7 @@ import pytest
 
 from app.interface import EXAMPLE
 from tests.support.processes import wait_for
-from tests.support.service import Service
+from tests.support.servers.service import Service
 
 BODY = json.dumps(EXAMPLE).encode()
 UPGRADES = [

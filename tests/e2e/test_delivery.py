@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Clone, make_clone
-from tests.support import gh, scratch
+from tests.support.repositories import scratch
+from tests.support.servers import gh
 
 POLICY = {
     "floors": {"roc_auc": 0.6, "pr_auc": 0.35, "log_loss": 0.58, "brier": 0.2, "ece": 0.2, "top_precision": 0.45},

@@ -21,11 +21,11 @@ import pytest
 from app.interface import EXAMPLE
 from ops.monitoring.local import TARGETS, Site, started
 from tests.conftest import ROOT, free_port, running
-from tests.support.cadvisor import exporter
-from tests.support.faulty import ORDERS
 from tests.support.models import bake
 from tests.support.monitoring import needs
 from tests.support.processes import Program, wait_for
+from tests.support.servers.cadvisor import exporter
+from tests.support.servers.faulty import ORDERS
 
 pytestmark = needs("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 
@@ -92,7 +92,7 @@ class Scene:
             "ONTIME_REQUEST_SECONDS": "30",  # slow is not failed
             ORDERS: str(self.folder / "orders.json"),
         }
-        command = [sys.executable, "-m", "tests.support.faulty"]
+        command = [sys.executable, "-m", "tests.support.servers.faulty"]
         with running(command, f"http://{host}:{port}/readyz", ROOT, **settings) as service:
             yield service
 

@@ -22,10 +22,10 @@ from mlflow import MlflowClient
 from ops.monitoring.local import TARGETS, Site, started
 from ops.monitoring.replay import Day, days, replay
 from tests.conftest import Clone, free_port
-from tests.support.cadvisor import CONTAINERS, COUNTERS, GAUGES, exporter
 from tests.support.monitoring import boards, needs, panels, rules
 from tests.support.processes import wait_for
 from tests.support.promql import fill, reads
+from tests.support.servers.cadvisor import CONTAINERS, COUNTERS, GAUGES, exporter
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "prometheus-node-exporter")
 pytestmark = [pytest.mark.nightly, needs(*PROGRAMS, "promtool")]

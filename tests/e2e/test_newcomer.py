@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.clone import make_clone
 from tests.support.processes import free_port, wait_for
-from tests.support.release import BUILD, docker, has_engine
+from tests.support.repositories.clone import make_clone
+from tests.support.servers.release import BUILD, docker, has_engine
 
 pytestmark = pytest.mark.nightly
 BASE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"

@@ -31,11 +31,11 @@ from ops.release import image as images
 from ops.release import publish, smoke
 from stages import params
 from tests.conftest import ROOT, make_clone
-from tests.support import gh
 from tests.support.processes import answers, free_port, wait_for
 from tests.support.promotion import fill
-from tests.support.registry import Registry
-from tests.support.release import BASE, BUILD, Release, Site, docker, has_engine, image_registry, running_site
+from tests.support.servers import gh
+from tests.support.servers.registry import Registry
+from tests.support.servers.release import BASE, BUILD, Release, Site, docker, has_engine, image_registry, running_site
 
 MEGABYTE = 1_000_000
 WRAPPER = """

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Clone, make_clone
-from tests.support import scratch
 from tests.support.processes import run
+from tests.support.repositories import scratch
 
 ACT = Path(sys.executable).parent / "act"
 WORKFLOW = ".github/workflows/ci.yml"

@@ -9,7 +9,7 @@ import pytest
 
 from stages import params
 from tests.conftest import ROOT, Clone
-from tests.support.scratch import commit, copy_tree, git
+from tests.support.repositories.scratch import commit, copy_tree, git
 
 LEAVES = params.load(ROOT / "params.yaml").train.num_leaves
 

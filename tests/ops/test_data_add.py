@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.clone import Clone, make_clone
-from tests.support.growth import TIMED, months, start_with
-from tests.support.scratch import commit, git, read_params, write_params
+from tests.support.repositories.clone import Clone, make_clone
+from tests.support.repositories.growth import TIMED, months, start_with
+from tests.support.repositories.scratch import commit, git, read_params, write_params
 
 pytestmark = pytest.mark.long
 

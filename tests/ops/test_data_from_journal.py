@@ -22,11 +22,11 @@ from stages.problem.columns import COLUMNS
 from stages.problem_kit.rows import day_of
 from stages.problem_kit.rules import Tables
 from stages.tables.read import load_tables
-from tests.support.clone import Clone, make_clone
-from tests.support.growth import TIMED, months, start_with
 from tests.support.models import bake
-from tests.support.scratch import commit, read_params
-from tests.support.service import started
+from tests.support.repositories.clone import Clone, make_clone
+from tests.support.repositories.growth import TIMED, months, start_with
+from tests.support.repositories.scratch import commit, read_params
+from tests.support.servers.service import started
 
 pytestmark = pytest.mark.long
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ops.docs import pictures
 from ops.studies.speed.server import ServerFailed, running
-from tests.support.browser import in_a_browser
+from tests.support.clients.browser import in_a_browser
 from tests.support.models import bake, measured
 from tests.unit.test_docs import MOST_BYTES
 

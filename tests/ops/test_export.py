@@ -19,7 +19,7 @@ from app.model.evaluation import EVALUATION_FILE
 from app.registry import version as registry
 from ops.registry import commands
 from tests.support.promotion import NAME, Bench, record_of
-from tests.support.service import started
+from tests.support.servers.service import started
 
 Evaluate = Callable[..., dict[str, object]]
 FILES = ["evaluation.json", "manifest.json", "model.lgb", "version.json"]

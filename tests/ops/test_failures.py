@@ -18,9 +18,9 @@ from ops.registry import commands
 from ops.registry.commands import patiently
 from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
-from tests.support.postgres import Postgres
 from tests.support.processes import free_port, running, started, wait_for
 from tests.support.promotion import Bench
+from tests.support.servers.postgres import Postgres
 
 NAME = "flight-delay"
 LIMIT_SECONDS = 10

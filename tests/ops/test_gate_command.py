@@ -17,7 +17,7 @@ from stages.base.errors import FileInvalid
 from stages.base.git import GitFailed
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
 from tests.conftest import ROOT, Clone
-from tests.support.scratch import commit, git
+from tests.support.repositories.scratch import commit, git
 
 PROJECT = [METRICS_FILE, EVALUATION_FILE, Path("params.yaml")]
 

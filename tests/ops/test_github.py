@@ -11,8 +11,8 @@ import pytest
 
 from ops.ci import github
 from tests.conftest import ROOT
-from tests.support import gh
-from tests.support.scratch import commit, git
+from tests.support.repositories.scratch import commit, git
+from tests.support.servers import gh
 
 SHA = "c" * 40
 RUN = {"head_sha": SHA, "head_branch": "idea", "head_repository": {"owner": {"login": "stranger"}}}

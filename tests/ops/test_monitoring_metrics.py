@@ -13,7 +13,7 @@ from app.model.bundle import Bundle
 from ops.monitoring.alert_receiver import ReceiverSettings, create_app
 from ops.monitoring.drift.compare import Findings, Quality
 from ops.monitoring.drift.gauges import Gauges
-from tests.support.asgi import Client, make_service
+from tests.support.clients.asgi import Client, make_service
 from tests.support.monitoring import needs
 
 pytestmark = needs("promtool")

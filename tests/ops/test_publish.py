@@ -12,8 +12,8 @@ from ops.release import image as images
 from ops.release import publish
 from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
-from tests.support import gh
 from tests.support.promotion import Bench
+from tests.support.servers import gh
 
 DIGEST = f"sha256:{'a' * 64}"
 IMAGE = f"ghcr.io/team/on-time@{DIGEST}"

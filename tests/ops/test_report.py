@@ -12,7 +12,7 @@ import pytest
 from ops.gate import comparison
 from stages.base.paths import METRICS_FILE
 from tests.conftest import ROOT
-from tests.support.scratch import commit, git, read_params, write_params
+from tests.support.repositories.scratch import commit, git, read_params, write_params
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from stages.evaluation import metrics
 from stages.evaluation.metrics import MetricSettings
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET
 from tests.conftest import ROOT, Clone
-from tests.support import scratch
 from tests.support.promotion import fill
+from tests.support.repositories import scratch
 
 pytestmark = pytest.mark.long
 OTHER_ROWS = {"first": "2013-09-01", "last": "2013-10-31", "rows": 4000, "sha256": "1" * 64}

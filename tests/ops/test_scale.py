@@ -21,8 +21,8 @@ from stages.params import Params
 from stages.problem_kit.rules import Tables
 from stages.tables import checks, fetch
 from stages.tables.read import load_tables
-from tests.support.clone import ROOT
-from tests.support.scratch import pin, read_params, write_params
+from tests.support.repositories.clone import ROOT
+from tests.support.repositories.scratch import pin, read_params, write_params
 
 EVERY = 16
 MEGABYTE = 10**6

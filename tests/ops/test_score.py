@@ -26,8 +26,8 @@ from ops.scoring import score as scoring
 from ops.scoring.files import InputInvalid
 from ops.scoring.output import Job, OutputInvalid, TooManyRejected
 from ops.scoring.predict import Worker
-from tests.support.clone import ROOT
 from tests.support.models import bake
+from tests.support.repositories.clone import ROOT
 
 BLOCK, PART = 50, 200
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}

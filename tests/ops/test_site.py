@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from tests.support.clone import ROOT, Clone, make_clone
+from tests.support.repositories.clone import ROOT, Clone, make_clone
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EXTERNAL = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")

@@ -23,7 +23,7 @@ from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 from tests.support.processes import started
 from tests.support.promotion import flights
-from tests.support.scratch import make_repository
+from tests.support.repositories.scratch import make_repository
 
 P = params.load(ROOT / "params.yaml")
 MAY_FIRST = 15826

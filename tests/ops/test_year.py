@@ -12,9 +12,9 @@ import pytest
 
 from ops.studies import year
 from tests.conftest import Clone
-from tests.support import growth, scratch
-from tests.support.clone import ROOT, make_clone
 from tests.support.processes import started, wait_for
+from tests.support.repositories import growth, scratch
+from tests.support.repositories.clone import ROOT, make_clone
 
 TRAINING = {"rounds": 40, "learning_rate": 0.15, "num_leaves": 7, "feature_fraction": 1.0}
 OPTIONS = ["--months", "3", "--files", "../files", "--folder", "../year"]

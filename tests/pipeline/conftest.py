@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Clone
-from tests.support import scratch
+from tests.support.repositories import scratch
 
 
 def set_param(clone: Clone, section: str, name: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from app.model import bundle as model
 from app.registry import download
 from app.registry import version as registry
 from stages.tracking import local_store, mlflow_runs
-from tests.support.scratch import make_repository
+from tests.support.repositories.scratch import make_repository
 
 
 def _enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -13,7 +13,7 @@ from stages import params
 from stages.base.errors import DataInvalid
 from stages.base.paths import write_json
 from stages.features.feature_files import LOOKUPS_FILE, matrix
-from tests.support.clone import Clone
+from tests.support.repositories.clone import Clone
 
 
 def test_features_by_the_lookups_of_another_bundle_differ_in_its_unknown_categories_only(

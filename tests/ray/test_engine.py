@@ -33,10 +33,10 @@ from stages.on_ray import cluster, distributed
 from stages.tables import partitions
 from stages.training.boosting import Source, lightgbm_params
 from tests.ray import workers
-from tests.support.clone import ROOT
 from tests.support.models import bake
 from tests.support.processes import free_port, started, wait_for
-from tests.support.scratch import cut, write_params
+from tests.support.repositories.clone import ROOT
+from tests.support.repositories.scratch import cut, write_params
 
 MONTHS = ("2013-01", "2013-02", "2013-03", "2013-04")
 ROWS = 4000

@@ -31,10 +31,10 @@ from stages.problem_kit.rows import months_of
 from stages.register import register
 from stages.tracking import mlflow_runs
 from stages.train import write_bundle
-from tests.support.clone import ROOT
 from tests.support.models import ROWS
 from tests.support.processes import Program, started
-from tests.support.scratch import make_repository
+from tests.support.repositories.clone import ROOT
+from tests.support.repositories.scratch import make_repository
 
 NAME = "flight-delay"
 DAYS, PER_DAY = 40, 300

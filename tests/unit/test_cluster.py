@@ -12,7 +12,7 @@ from stages import params
 from stages.base.errors import ParamsInvalid
 from stages.on_ray import cluster
 from tests.conftest import ROOT
-from tests.support.scratch import read_params, write_params
+from tests.support.repositories.scratch import read_params, write_params
 
 NOWHERE = "127.0.0.1:1"
 

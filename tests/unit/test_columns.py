@@ -23,7 +23,17 @@ from app.metrics import Metrics
 from app.model import bundle as model
 from app.model.prediction import Predictor, Received
 from app.model.served import ServedModel
-from tests.support.batches import HOUR, WRITERS, as_columns, as_json, by_column, flights, replaced, stream, table
+from tests.support.clients.batches import (
+    HOUR,
+    WRITERS,
+    as_columns,
+    as_json,
+    by_column,
+    flights,
+    replaced,
+    stream,
+    table,
+)
 
 ROWS = flights(120)
 GOOD = table(ROWS)

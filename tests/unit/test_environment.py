@@ -19,7 +19,7 @@ from app.settings import Inherited, Settings
 from ops.monitoring.alert_receiver import ReceiverSettings
 from ops.monitoring.drift.monitor import DriftSettings
 from ops.training.retraining import RetrainSettings
-from tests.support.clone import ROOT
+from tests.support.repositories.clone import ROOT
 
 APPLY = "from app import environment; environment.apply()"
 SPIN = "import ctypes; ctypes.CDLL('libgomp.so.1')"  # the OpenMP that LightGBM is linked with

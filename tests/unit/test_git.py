@@ -9,7 +9,7 @@ import pytest
 
 from stages.base import git
 from stages.base.git import GitFailed
-from tests.support import scratch
+from tests.support.repositories import scratch
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from app.journal.writer import Journal
 from app.metrics import Metrics
 from app.model.prediction import Predictions
 from app.settings import Settings
-from tests.support.batches import stream, table
+from tests.support.clients.batches import stream, table
 from tests.support.journal import CAPACITY, Run, count, keep, predicted, value
 from tests.support.processes import wait_for
 

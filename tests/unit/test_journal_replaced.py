@@ -18,8 +18,8 @@ from app.journal import writer
 from app.journal.database import connect, prepare
 from app.journal.tables import SCHEMA
 from tests.support.journal import Run, Running, written
-from tests.support.postgres import Postgres
 from tests.support.processes import wait_for
+from tests.support.servers.postgres import Postgres
 
 SIDECARS = ("-wal", "-shm")
 RAISED = f"UPDATE journal_schema SET version = {SCHEMA + 1}"

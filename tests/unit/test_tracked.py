@@ -8,7 +8,7 @@ import pytest
 
 from stages.base import yaml_files
 from stages.base.errors import FileInvalid
-from tests.support import scratch
+from tests.support.repositories import scratch
 
 FILES = {"metrics.json": '{\n "a": 1\n}\n', "dvc.lock": "stages:\n  a: 1\n"}
 

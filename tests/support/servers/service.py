@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 
 from app.interface import EXAMPLE
-from tests.support.clone import ROOT
 from tests.support.processes import Program, free_port, running
+from tests.support.repositories.clone import ROOT
 
 NAME = "flight-delay"
 

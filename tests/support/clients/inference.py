@@ -13,7 +13,7 @@ from tritonclient.http import InferenceServerClient, InferInput
 from app.api.inference import tensors
 from app.api.inference.messages import INPUTS
 from app.interface import EXAMPLE
-from tests.support.service import NAME, Service
+from tests.support.servers.service import NAME, Service
 
 DTYPES = {"BYTES": np.object_, "FP64": np.float64}
 INFER = f"/v2/models/{NAME}/infer"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tests.support.scratch import pin, read_params, write_params
+from tests.support.repositories.scratch import pin, read_params, write_params
 
 TIMED = ("flights", "weather")
 

@@ -25,8 +25,8 @@ from ops.release import deploy
 from ops.release import docker as engine
 from ops.release import image
 from stages import params
-from tests.support.clone import ROOT
 from tests.support.processes import free_port, running
+from tests.support.repositories.clone import ROOT
 
 BASE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
 BUILD = {"DOCKER_BUILD_FLAGS": os.environ.get("DOCKER_BUILD_FLAGS", "--network=host")}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import run
-from tests.support.scratch import commit, copy_tree, cut, git, make_repository, write_params
+from tests.support.repositories.scratch import commit, copy_tree, cut, git, make_repository, write_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -17,7 +17,7 @@ from app.model.bundle import Bundle
 from app.registry import version as registry
 from stages.tracking import mlflow_runs
 from tests.support.processes import running
-from tests.support.service import NAME
+from tests.support.servers.service import NAME
 
 
 @dataclass
