@@ -138,14 +138,16 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
 def fuzz(minutes: float) -> None:
     """Try almost valid bodies: none may get status 500, or be judged differently by the fast and the ordinary path."""
     limits = {"FUZZ_SECONDS": f"{60 * minutes:.0f}"}
-    _pytest("tests/api/test_requests.py", "tests/unit/test_columns.py", "-q", "-k", "whatever or damaged", **limits)
+    _pytest(
+        "tests/app/api/test_requests.py", "tests/app/batches/test_read.py", "-q", "-k", "whatever or damaged", **limits
+    )
 
 
 @group.verb("on-time ci soak --seconds 300")
 @click.option("--seconds", type=COUNT, default=60, help="Duration of the first part.")
 def soak(seconds: int) -> None:
     """Hold 300 connections without an error, then send 20,000 requests without a memory leak."""
-    _pytest("tests/api/test_soak.py", "-q", "-s", SOAK_SECONDS=str(seconds), SOAK_REQUESTS="20000")
+    _pytest("tests/service/test_soak.py", "-q", "-s", SOAK_SECONDS=str(seconds), SOAK_REQUESTS="20000")
 
 
 def _pytest(*arguments: str, **environment: str) -> None:

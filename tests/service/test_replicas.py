@@ -10,7 +10,7 @@ import pytest
 
 from app.journal.database import connect
 from ops.monitoring.drift import journal
-from tests.api.test_hot_swap import QUICK, assert_sound
+from tests.service.test_hot_swap import QUICK, assert_sound
 from tests.support.journal import written
 from tests.support.processes import free_port, running, wait_for
 from tests.support.servers.postgres import Postgres
