@@ -60,7 +60,7 @@ def test_the_model_is_that_of_the_matrix(
 def test_the_sample_for_the_bins_is_that_of_the_matrix(rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     sampled = lightgbm_params(P) | {"bin_construct_sample_cnt": 500}
     monkeypatch.setattr("stages.training.boosting.lightgbm_params", lambda _: sampled)
-    monkeypatch.setattr("tests.unit.test_boosting.lightgbm_params", lambda _: sampled)
+    monkeypatch.setattr("tests.stages.training.test_boosting.lightgbm_params", lambda _: sampled)
     source = Source.frame(rows)
     assert fit(source, P).model_to_string() == in_memory(rows)
     del sampled["data_random_seed"]
