@@ -165,7 +165,7 @@ def test_the_commands_work_and_print_what_is_shown(box: Box) -> None:
             box.serve()
         elif command not in known:
             known.add(command)
-            only = "" if os.environ.get("ONTIME_NEWCOMER") == "full" else "tests/unit/test_docs.py"
+            only = "" if os.environ.get("ONTIME_NEWCOMER") == "full" else "tests/ops/docs/test_docs.py"
             done = box.run(command.replace(":8000/", f":{PORT}/"), check=True, PYTEST_ADDOPTS=only)
             printed += done.stdout + done.stderr
         print(f"{time.monotonic() - begin:7.1f} s  {name}", flush=True)

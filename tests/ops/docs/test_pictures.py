@@ -10,9 +10,9 @@ from PIL import Image
 
 from ops.docs import pictures
 from ops.studies.speed.server import ServerFailed, running
+from tests.ops.docs.test_docs import MOST_BYTES
 from tests.support.clients.browser import in_a_browser
 from tests.support.models import bake, measured
-from tests.unit.test_docs import MOST_BYTES
 
 FILES = {"page", "page-dark", "page-narrow", "page-model", "page-error", "swagger"}
 
