@@ -25,7 +25,7 @@ FIXED_RANGES = {  # a panel whose title or description promises a fixed time
 }
 COUNTER = re.compile(r"_(total|bucket|count|sum)$")
 EXPORTED = re.compile(r"(up|ALERTS|(node|container|machine|probe|scrape|process|prometheus|alertmanager)_\w+)$")
-"""Metrics of Prometheus, its exporters and client libraries; tests/e2e/test_monitoring_live.py has their answers."""
+"""Metrics of Prometheus, its exporters and client libraries; tests/system/test_monitoring_live.py has their answers."""
 OWN = set(re.findall(r"^\| `(\w+)` ", (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8"), re.MULTILINE))
 RECORDED = {rule["record"] for rule in rules() if "record" in rule}
 
