@@ -22,7 +22,12 @@ from tests.support.processes import end_tests_by_signals, free_port, running
 from tests.support.repositories.clone import ROOT, Clone, make_clone, make_once, make_small_clone
 from tests.support.servers.postgres import Postgres, postgres_programs
 
-pytest_plugins = ["tests.support.selection"]
+pytest_plugins = [
+    "tests.support.selection",
+    "tests.support.fixtures.journals",
+    "tests.support.fixtures.registries",
+    "tests.support.fixtures.services",
+]
 hypothesis.settings.register_profile("shared machine", deadline=None)  # a slow machine is no failure
 hypothesis.settings.load_profile("shared machine")
 end_tests_by_signals()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tabulate import tabulate
 
-LONG_FOLDERS = ("e2e", "adapt", "ray")
+LONG_FOLDERS = ("system", "adapt", "ray")
 NIGHTLY_FOLDERS = ("ray",)
 CONTRACTS = ("test_journal.py",)
 """Files whose variants on PostgreSQL are long; those of other files are nightly."""

@@ -46,8 +46,8 @@ def test_every_step_runs_each_test_once_and_the_summaries_of_the_tests_are_last(
     summaries = [f"== 7 passed of {target} in 1.00s (0:00:01) ==" for target in ("test", *["test-all"] * 2)]
     assert done.stdout.splitlines()[-3:] == summaries
     chosen = "test-all with -m 'long and not nightly'"
-    assert f"{chosen} tests/adapt tests/e2e\n" in done.stdout
-    assert f"{chosen} --ignore tests/adapt --ignore tests/e2e\n" in done.stdout
+    assert f"{chosen} tests/adapt tests/system\n" in done.stdout
+    assert f"{chosen} --ignore tests/adapt --ignore tests/system\n" in done.stdout
     assert done.stdout.count(" s  ok ") == 8 and "lint with CI=true" in done.stdout
     assert "left out" not in done.stdout
 

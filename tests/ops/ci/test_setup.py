@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 REQUIREMENTS = "requirements-dev.txt"
 TOOLS = "bash cp dirname env flock grep ln mkdir mktemp mv rm sed sha256sum tail".split()
 

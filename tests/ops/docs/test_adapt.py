@@ -10,7 +10,7 @@ import pytest
 from app.interface import SERVING
 from stages.interface import TRAINING
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/adapt.md").read_text(encoding="utf-8")
 MOST_LINES = 300
 BLOCKS = re.findall(r"(?:^<!-- (.+?) -->\n)?^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -1,0 +1,1 @@
+"""Clones and small projects in which the pipeline runs."""

@@ -16,7 +16,7 @@ import pytest
 from tests.support.processes import run
 from tests.support.repositories.scratch import commit, copy_tree, cut, git, make_repository, write_params
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)

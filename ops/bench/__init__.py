@@ -1,1 +1,0 @@
-"""Measure the speed of the service and of the pipeline."""

@@ -1,1 +1,0 @@
-"""Search for better training parameters."""
