@@ -2,116 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
 
 import mlflow
-import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from app.interface import NAME
 from app.model import bundle as model
-from app.model import evaluation
-from app.registry import download
-from stages import interface, params
-from stages.base import git, yaml_files
+from stages import params
+from stages.base import yaml_files
 from stages.base.errors import run
-from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
-from stages.evaluation.floors import Decision, decide_floors
-from stages.evaluation.metrics import HIGHER_IS_BETTER
-from stages.evaluation.model_card import METRIC_NAMES
-from stages.params import Params
+from stages.base.paths import BUNDLE_DIR, METRICS_FILE, RECEIPT_FILE, write_json
+from stages.evaluation.floors import decide_floors
+from stages.evaluation.versions import find_version, log_evaluation, register_version, training_run
 from stages.problem_kit.params import as_dict, flatten
 from stages.tracking import mlflow_runs
-
-PLOTS_DIR = EVALUATION_FILE.parent / "plots"
-RECEIPT_FILE = Path("build/receipt.json")
-
-
-def training_run(client: MlflowClient, digest: str, p: Params) -> str:
-    """Return the id of the run that trained the bundle; if there is none, create one, tagged as restored.
-
-    There is none if DVC restored the bundle from its cache instead of training, or if its artifacts are gone.
-    """
-    tags = {mlflow_runs.DIGEST_TAG: digest, mlflow_runs.STAGE_TAG: "train"}
-    for found in mlflow_runs.find_runs(client, tags):
-        if not download.absent(found.data.tags[mlflow_runs.MODEL_URI_TAG], mlflow_runs.tracking_uri()):
-            return str(found.info.run_id)
-    with mlflow_runs.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
-        mlflow.set_tag("restored", "true")
-        mlflow_runs.log_bundle(BUNDLE_DIR)
-    return log.run_id
-
-
-def find_version(client: MlflowClient, digest: str) -> ModelVersion | None:
-    """Return the newest version of this bundle whose artifacts and metrics MLflow has, if there is one."""
-    found = client.search_model_versions(f"name = '{NAME}' and tags.`{mlflow_runs.DIGEST_TAG}` = '{digest}'")
-    for version in sorted(found, key=lambda one: int(one.version), reverse=True):
-        if not (download.missing(version, mlflow_runs.tracking_uri()) or lost_run(client, version)):
-            return version
-    return None
-
-
-def lost_run(client: MlflowClient, version: ModelVersion) -> str:
-    """Return why the metrics that were kept with a version's training run cannot be read; empty if they can."""
-    known = f"version {version.version} of {version.name}: its training run {version.run_id}"
-    try:
-        if METRICS_FILE.name in {file.path for file in client.list_artifacts(version.run_id or "")}:
-            return ""
-    except MlflowException as err:
-        if err.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return f"{known} is deleted"
-    return f"{known} has no {METRICS_FILE.name}"
-
-
-def register(
-    client: MlflowClient, p: Params, digest: str, decision: Decision, measured: dict[str, float]
-) -> ModelVersion:
-    """Return the version of this bundle, created if necessary, with the alias `staging`."""
-    version = find_version(client, digest)
-    run_id = str(version.run_id) if version else training_run(client, digest, p)
-    client.log_artifact(run_id, str(METRICS_FILE))  # in place of those of an earlier evaluation, as the tags below
-    if version is None:
-        source = client.get_run(run_id).data.tags[mlflow_runs.MODEL_URI_TAG]
-        version = mlflow.register_model(source, NAME, tags={mlflow_runs.DIGEST_TAG: digest})
-    tags = {"git.commit": git.commit(), "floors": "passed" if decision.accepted else "failed"}
-    tags |= {f"dvc.md5.{path}": md5 for path, md5 in mlflow_runs.dvc_digests().items()}
-    tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
-    for key, value in tags.items():
-        client.set_model_version_tag(NAME, version.version, key, value)
-    first, last = p.test_period
-    headline = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items())
-    decisions = (version.description or "").partition("\n")[2]  # added by promotions and rollbacks
-    lines = [f"{first} to {last}: {headline}. Bundle {digest[:12]}.", *filter(None, [decisions])]
-    client.update_model_version(NAME, version.version, "\n".join(lines))
-    client.set_registered_model_alias(NAME, "staging", version.version)
-    return version
-
-
-def evaluated() -> dict[str, Any]:
-    """Return what the service shows of the evaluation: its facts, two curves, the importance of features, and texts."""
-
-    def plotted(name: str) -> pd.DataFrame:
-        return pd.read_csv(PLOTS_DIR / f"{name}.csv", float_precision="round_trip")
-
-    importance = plotted("importance")
-    measured: dict[str, Any] = yaml_files.load(EVALUATION_FILE)
-    return measured | {
-        "curves": {name: plotted(name).to_dict("list") for name in ("roc", "calibration")},
-        "importance": dict(zip(importance["feature"], importance["gain_share"].tolist(), strict=True)),
-        "metrics": {
-            name: {"title": title, "higher_is_better": HIGHER_IS_BETTER[name]} for name, title in METRIC_NAMES.items()
-        },
-        "texts": interface.CARD,
-    }
-
-
-def add_evaluation(client: MlflowClient, run_id: str) -> None:
-    """Log the evaluation to the training run, in place of an earlier one; it is exported with the version."""
-    client.log_dict(run_id, evaluated(), evaluation.EVALUATION_FILE)
 
 
 def main() -> None:
@@ -122,9 +26,9 @@ def main() -> None:
     decision = decide_floors(measured, p.gate)
     client = mlflow_runs.connect()
     version = find_version(client, digest)
-    add_evaluation(client, (version and version.run_id) or training_run(client, digest, p))
+    log_evaluation(client, (version and version.run_id) or training_run(client, digest, p))
     with mlflow_runs.stage_run("register", inputs=[str(BUNDLE_DIR)]) as log:
-        version = register(client, p, digest, decision, measured["test"])
+        version = register_version(client, p, digest, decision, measured["test"])
         mlflow.set_tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
         _complete_pipeline_run(client, log.parent_id, measured["test"], str(version.version))
     write_json(RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": decision.accepted})

@@ -10,14 +10,13 @@ import pandas as pd
 
 from stages import params
 from stages.base.errors import run
-from stages.base.paths import write_json
+from stages.base.paths import VALIDATION_FILE, write_json
 from stages.tables import fetch, partitions
 from stages.tables.checks import check, enforce
 from stages.tables.partitions import Store
 from stages.tables.repairs import repair_all
 from stages.tracking import mlflow_runs
 
-REPORT = Path("reports/validation.json")
 SUMMARY_ROWS = 20_000
 SUMMARY_SEED = 42
 
@@ -58,7 +57,7 @@ def main() -> None:
     with mlflow_runs.stage_run("validate", p.validate_.model_dump(mode="json"), ["data"]) as log:
         store = partitions.write(fetch.DATA_DIR, p.problem, p.partition)
         report = check(store, p)
-        write_json(REPORT, report)
+        write_json(VALIDATION_FILE, report)
         log.metrics(
             rules=len(report["rules"]),
             failed=report["failed"],
@@ -66,7 +65,7 @@ def main() -> None:
             repairs=len(report["repairs"]),
             **{f"rows_{table}": rows for table, rows in report["rows"].items()},
         )
-        log.artifact(REPORT)
+        log.artifact(VALIDATION_FILE)
         enforce(report)
         large = {table: rows for table, rows in report["rows"].items() if rows > SUMMARY_ROWS and table in store.dated}
         samples = {table: sample(store, table, rows) for table, rows in large.items()}  # of the rows before repairs

@@ -30,13 +30,12 @@ from app.problem_kit.features import Floats
 from app.registry import download
 from app.registry import version as registry
 from ops.gate.policy import Comparison, Evidence, advantage
-from stages import evaluate, featurize, register
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE
-from stages.evaluation import metrics
+from stages.evaluation import metrics, scores, versions
 from stages.evaluation.floors import Check
 from stages.evaluation.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
-from stages.features import feature_files
+from stages.features import compute, feature_files
 from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
 from stages.params import Params
 from stages.problem_kit.params import PromotionParams
@@ -92,7 +91,7 @@ class TestRows:
         """Return the features by a bundle's own lookups: from build/tables when these are not the present ones."""
         if lookups == self.lookups:
             return matrix(self.frame)
-        parts = featurize.features_within(partitions.written(p.problem), p.test_period, lookups, p.problem)
+        parts = compute.compute_within(partitions.written(p.problem), p.test_period, lookups, p.problem)
         frame = pd.concat([self.frame.iloc[:0], *parts], ignore_index=True)
         if not frame[[KEY, TARGET, DAY]].equals(self.frame[[KEY, TARGET, DAY]]):
             raise DataInvalid(f"{OUT_DIR}/test has other rows than {TABLES_DIR}: `dvc repro` makes it anew.")
@@ -126,7 +125,7 @@ def candidate(version: ModelVersion) -> Iterator[Candidate]:
 def score(bundle: model.Bundle, rows: TestRows, p: Params) -> Scored:
     """Return a bundle's predictions of the test rows."""
     probability = model.predict(bundle.booster, rows.features(bundle.lookups, p)).round(9)
-    return evaluate.score(rows.frame, probability)
+    return scores.score(rows.frame, probability)
 
 
 def resampled(
@@ -233,7 +232,7 @@ def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
 
 def baselines(client: MlflowClient, version: ModelVersion) -> dict[str, dict[str, Any]]:
     """Return the metrics kept with a version's training run; raise BundleInvalid if they are gone."""
-    if lost := register.lost_run(client, version):
+    if lost := versions.lost_run(client, version):
         raise BundleInvalid(f"{lost}. `make repro` at its commit registers the model again.")
     return dict(mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{METRICS_FILE.name}"))
 
@@ -258,7 +257,7 @@ def collect(client: MlflowClient, challenger: ModelVersion, champion: ModelVersi
             theirs = downloads.enter_context(candidate(champion))
         except BundleInvalid as err:
             raise ModelUnavailable(f"nothing to compare with: {err} {WITHOUT_IT}.") from err
-        guarded = evaluate.slices(rows.frame, rows.lookups)
+        guarded = scores.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
         both = [resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score(theirs.bundle, rows, p))]
         whole, parts, _ = compare(both[0], both[1], p.gate.promotion)

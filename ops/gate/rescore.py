@@ -16,10 +16,10 @@ from app.model import bundle as model
 from app.registry import download
 from ops.gate import evidence
 from ops.gate.merge_base import Base, Side
-from stages import evaluate, params
+from stages import params
 from stages.base.errors import DataInvalid
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, PREDICTIONS_FILE, rounded
-from stages.evaluation import metrics
+from stages.evaluation import metrics, scores
 from stages.evaluation.floors import number
 from stages.evaluation.metrics import MetricSettings, Scored
 from stages.features.feature_files import KEY
@@ -50,7 +50,7 @@ def scored_again(base: Base, now: Side) -> Base:
                 "choose later days for featurize.test in params.yaml."
             )
         scored = evidence.score(bundle, rows, p)
-    slices = evaluate.by_slice(scored, evaluate.slices(rows.frame, rows.lookups), settings)
+    slices = scores.by_slice(scored, scores.slices(rows.frame, rows.lookups), settings)
     share = float((scored.probability >= bundle.threshold).mean())
     threshold = {"value": bundle.threshold, "alert_share": share}
     measured = Side({"test": metrics.measure(scored, settings)}, {"slices": slices, "threshold": threshold})
@@ -92,7 +92,7 @@ def differences(base: Base, now: Side) -> dict[str, tuple[float, float]]:
     settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     try:
         frame = pd.read_parquet(PREDICTIONS_FILE)
-        after, before = evaluate.score(frame, frame["probability"]), base.scored or _predictions(base.commit, frame)
+        after, before = scores.score(frame, frame["probability"]), base.scored or _predictions(base.commit, frame)
     except (OSError, KeyError):
         return {}
     for scored, side in ((after, now), (before, base.side)):
@@ -119,4 +119,4 @@ def _predictions(commit: str, frame: pd.DataFrame) -> Scored | None:
         if missing(commit, PREDICTIONS_FILE, path):
             return None
         before = pd.read_parquet(path)
-    return evaluate.score(frame, before.set_index(KEY)["probability"].reindex(frame[KEY]))
+    return scores.score(frame, before.set_index(KEY)["probability"].reindex(frame[KEY]))

@@ -14,8 +14,9 @@ import pandas as pd
 
 from app.errors import OnTimeError
 from app.interface import ROWS, Lookups, Outcome
-from stages import featurize, interface, params
+from stages import interface, params
 from stages.base import progress
+from stages.features import compute
 from stages.features.feature_files import LOOKUPS_FILE
 from stages.problem_kit.rows import day_of
 from stages.tables import partitions
@@ -52,7 +53,7 @@ def days(first: date, last: date) -> list[Day]:
     made: dict[int, Day] = {}
     for partition in (one for one in store.partitions if one.first <= last and first <= one.last):
         tables = store.around(partition, interface.reach_days(p))
-        rows = featurize.rows_of(tables, partition, p)
+        rows = compute.rows_of(tables, partition, p)
         rows = rows.where(rows.within((first, last)))
         if not rows:
             continue

@@ -27,7 +27,7 @@ from app.interface import (
 from app.problem_kit.features import day_number
 from ops.data.incoming import convert
 from stages import interface
-from stages.featurize import rows_of
+from stages.features.compute import rows_of
 from stages.interface import COLUMNS
 from stages.params import Params
 from stages.problem_kit.columns import kind

@@ -1,14 +1,18 @@
 """The summary that `make repro` ends with: what the registry holds of the bundle that was made."""
 
+import subprocess
+import sys
+
 from mlflow.entities.model_registry import ModelVersion
 from tabulate import tabulate
 
 from app.interface import NAME
 from app.registry.address import without_password
 from ops.registry.aliases import PRODUCTION, STAGING, aliases
-from stages import params, register
+from stages import params
 from stages.base import git, yaml_files
-from stages.base.paths import EVALUATION_FILE, METRICS_FILE
+from stages.base.paths import EVALUATION_FILE, METRICS_FILE, RECEIPT_FILE
+from stages.evaluation import versions
 from stages.evaluation.floors import decide_floors
 from stages.tracking import mlflow_runs
 
@@ -18,18 +22,18 @@ COMMITTED = ["dvc.lock", "reports"]
 
 def registered() -> ModelVersion:
     """Return the version of the receipt's bundle; register it if the registry lacks it, which DVC cannot know."""
-    client, digest = mlflow_runs.connect(), yaml_files.load(register.RECEIPT_FILE)["bundle_digest"]
-    version = register.find_version(client, digest)
+    client, digest = mlflow_runs.connect(), yaml_files.load(RECEIPT_FILE)["bundle_digest"]
+    version = versions.find_version(client, digest)
     if version is None or STAGING not in aliases(client, NAME):
-        register.main()
-        version = register.find_version(client, digest)
+        subprocess.run([sys.executable, "-m", "stages.register"], check=True)
+        version = versions.find_version(client, digest)
     assert version is not None
     return version
 
 
 def text(version: ModelVersion) -> str:
     """Return the metrics beside those of the baselines, what the registry holds of the version, and what to do next."""
-    metrics, receipt = yaml_files.load(METRICS_FILE), yaml_files.load(register.RECEIPT_FILE)
+    metrics, receipt = yaml_files.load(METRICS_FILE), yaml_files.load(RECEIPT_FILE)
     test = yaml_files.load(EVALUATION_FILE)["rows"]["test"]
     rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]
     named, number = aliases(mlflow_runs.connect(), NAME), str(version.version)

@@ -27,14 +27,14 @@ from ops.registry.commands import PromotionRefused
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, sha256, write_json
 from stages.evaluation.floors import Decision
+from stages.evaluation.versions import register_version
 from stages.features import feature_files
 from stages.features.feature_files import DAY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import Mask
-from stages.register import register
 from stages.tracking import mlflow_runs
-from stages.train import write_bundle
 from stages.training.boosting import Source, Targets, fit, lightgbm_params
+from stages.training.bundle import write_bundle
 
 LEAK, LEAK_FLIPPED = "leaked_target", 0.1
 SLOW_TIMES, SLOW_ROWS = 20, 4000
@@ -178,7 +178,7 @@ def enter(client: MlflowClient, folder: Path, p: Params) -> str:
     """Register a bundle that the service may refuse, with the committed metrics; return its version number."""
     with mlflow_runs.stage_run("train"):
         mlflow_runs.log_bundle(folder)
-    return str(register(client, p, sha256(folder / model.MANIFEST_FILE), Decision(()), {}).version)
+    return str(register_version(client, p, sha256(folder / model.MANIFEST_FILE), Decision(()), {}).version)
 
 
 def attempt(client: MlflowClient, shop: Workshop, control: Control) -> list[str]:

@@ -20,9 +20,10 @@ from app.problem_kit.features import Floats
 from ops.gate.evidence import Resampled, TestRows, check_rows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
 from ops.studies import controls
-from stages import evaluate, params
+from stages import params
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR
+from stages.evaluation import scores
 from stages.evaluation.floors import Decision
 from stages.evaluation.metrics import MetricSettings, Scored, measure
 from stages.features.feature_files import GROUP, TARGET, matrix
@@ -70,7 +71,7 @@ class Study:
 
     def measure(self, scored: Scored, rows: npt.NDArray[np.int64]) -> Resampled:
         """Measure predictions of some of the test rows as a promotion does."""
-        slices = evaluate.slices(self.rows.frame.iloc[rows], self.rows.lookups)
+        slices = scores.slices(self.rows.frame.iloc[rows], self.rows.lookups)
         watched = {name: slices[name] for name in self.p.gate.slices}
         return resampled(scored, watched, self.p.gate.promotion, self.settings)
 
@@ -81,7 +82,7 @@ class Study:
             settings = self.p.train.model_copy(update={"seed": seed})
             booster = fit(train, settings, label=f"model {seed + 1} of {count}")
             probability = model.predict(booster, self.features).round(9)
-            yield self.measure(evaluate.score(self.rows.frame, probability), every_row)
+            yield self.measure(scores.score(self.rows.frame, probability), every_row)
 
     def noise(self, rng: np.random.Generator) -> Steps:
         """Give a growing share of the rows the features, and so the prediction, of another row drawn at random."""
@@ -112,7 +113,7 @@ class Study:
         )
         if first > count:
             return float("inf")
-        areas = [measure(evaluate.score(frame, predict(step)), self.settings)["roc_auc"] for step in (0, first)]
+        areas = [measure(scores.score(frame, predict(step)), self.settings)["roc_auc"] for step in (0, first)]
         return areas[0] - areas[1]
 
 

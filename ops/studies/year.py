@@ -33,10 +33,11 @@ from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
 from ops.training.retraining import TEST_DAYS, Evidence, decide
-from stages import evaluate, featurize, interface, params, validate
+from stages import interface, params
 from stages.base import git, progress
-from stages.base.paths import BUNDLE_DIR, finite, sha256, write_json
-from stages.evaluation import metrics
+from stages.base.paths import BUNDLE_DIR, VALIDATION_FILE, finite, sha256, write_json
+from stages.evaluation import metrics, scores
+from stages.features import compute
 from stages.features.feature_files import DAY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE
@@ -131,7 +132,7 @@ def retrain() -> None:
     """Run the pipeline on the newest windows; slices that the test rows lack are no longer watched."""
     run("dvc", "repro", "featurize")
     content, rows = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8")), TestRows.load()
-    slices, target = evaluate.slices(rows.frame, rows.lookups), rows.frame[TARGET]
+    slices, target = scores.slices(rows.frame, rows.lookups), rows.frame[TARGET]
     enough = [
         name
         for name in content["gate"]["slices"]
@@ -146,7 +147,7 @@ def retrain() -> None:
 
 def repaired() -> Tables:
     """Return the tables in data/ with the repairs of the last validation; build/tables lacks what was added since."""
-    items = json.loads(validate.REPORT.read_text(encoding="utf-8"))["repairs"]
+    items = json.loads(VALIDATION_FILE.read_text(encoding="utf-8"))["repairs"]
     return {
         table: repair(frame, [item for item in items if item["table"] == table])[0]
         for table, frame in load_tables(fetch.DATA_DIR).items()
@@ -156,7 +157,7 @@ def repaired() -> Tables:
 def predict(folder: Path, rows: Rows, tables: Tables, p: Params) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Return features, target, day and score of rows by a kept bundle, and its vocabularies."""
     known = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
-    frame = featurize.features(rows, tables, known.lookups, p.problem)
+    frame = compute.compute_features(rows, tables, known.lookups, p.problem)
     return frame.assign(**{SCORE: model.predict(known.booster, matrix(frame))}), known.lookups.vocabularies
 
 
@@ -164,7 +165,7 @@ def oracle(rows: Rows, now: Rows, tables: Tables, p: Params) -> Floats:
     """Return the scores of a model that is trained on all rows before the month."""
     before = rows.where(rows.day < now.day.min())
     lookups = interface.lookups(tables, [before.frame], p.problem)
-    learned, frame = (featurize.features(part, tables, lookups, p.problem) for part in (before, now))
+    learned, frame = (compute.compute_features(part, tables, lookups, p.problem) for part in (before, now))
     booster = fit(Source.frame(learned), p.train, label="on all rows before the month")
     return model.predict(booster, matrix(frame))
 

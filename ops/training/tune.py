@@ -22,9 +22,10 @@ from ruamel.yaml import YAML
 from app.interface import Lookups
 from ops.gate.evidence import Resampled, compare, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
-from stages import evaluate, params
+from stages import params
 from stages.base import git, progress
 from stages.base.paths import replace_text
+from stages.evaluation import scores
 from stages.evaluation.floors import Check, Decision
 from stages.evaluation.metrics import MetricSettings, pointwise
 from stages.features import feature_files
@@ -32,7 +33,7 @@ from stages.features.feature_files import LOOKUPS_FILE
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE, TrainParams
 from stages.tracking import mlflow_runs
-from stages.train import folds, rolling_origin
+from stages.training.backtest import folds, rolling_origin
 from stages.training.boosting import Source
 
 STORAGE = Path("build/tune.db")
@@ -125,7 +126,7 @@ def _mean_loss(trial: optuna.Trial, train: Source, p: TrainParams) -> float | No
     months = folds(train, p)
     for month in months:
         rolling, _ = rolling_origin(train, p, [month])
-        losses.append(float(pointwise(evaluate.score(rolling, rolling["probability"]))["log_loss"].mean()))
+        losses.append(float(pointwise(scores.score(rolling, rolling["probability"]))["log_loss"].mean()))
         mean = float(np.mean(losses))
         mlflow.log_metrics({"fold_log_loss": losses[-1], "mean_log_loss": mean}, step=month % 12 + 1)
         trial.report(mean, len(losses))
@@ -155,9 +156,9 @@ def measure(train: Source, lookups: Lookups, p: Params, values: TrainParams) -> 
     measured = []
     for seed in range(values.seed + 1, values.seed + 1 + CONFIRMING_SEEDS):
         rolling, _ = rolling_origin(train, values.model_copy(update={"seed": seed}))
-        found = evaluate.slices(feature_files.read("train").iloc[rolling["row"]], lookups)
+        found = scores.slices(feature_files.read("train").iloc[rolling["row"]], lookups)
         slices = {name: found[name] for name in p.gate.slices}
-        measured.append(resampled(evaluate.score(rolling, rolling["probability"]), slices, p.gate.promotion, settings))
+        measured.append(resampled(scores.score(rolling, rolling["probability"]), slices, p.gate.promotion, settings))
     return Resampled(
         {name: np.mean([one.metrics[name] for one in measured], axis=0) for name in measured[0].metrics},
         {

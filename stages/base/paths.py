@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 METRICS_FILE = Path("reports/metrics.json")
+VALIDATION_FILE = Path("reports/validation.json")
+RECEIPT_FILE = Path("build/receipt.json")
 EVALUATION_FILE = Path("reports/evaluation.json")
 PREDICTIONS_FILE = Path("build/predictions.parquet")
 BUNDLE_DIR = Path("build/bundle")

@@ -164,3 +164,20 @@ def fit(
         )
     print(f"{label}: {p.rounds} rounds", file=sys.stderr, flush=True)
     return booster
+
+
+LOSS_STEP = 5
+"""Rounds between two points of the loss curves, and the least number of rounds (train.rounds)."""
+
+
+def loss_by_round(booster: lightgbm.Booster, features: Floats, target: Targets) -> list[float]:
+    """Return the log loss after every `LOSS_STEP` rounds, in one pass over the trees."""
+    rounds = range(LOSS_STEP, booster.current_iteration() + 1, LOSS_STEP)
+    raw = np.zeros(len(features))
+    losses = []
+    for last in rounds:
+        raw += np.asarray(
+            booster.predict(features, start_iteration=last - LOSS_STEP, num_iteration=LOSS_STEP, raw_score=True)
+        )
+        losses.append(float(np.mean(np.logaddexp(0, raw) - target * raw)))
+    return losses

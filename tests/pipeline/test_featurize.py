@@ -12,8 +12,9 @@ from app.interface import FEATURE_NAMES, Request
 from app.problem.features import columns
 from stages import interface, params
 from stages.base.errors import ParamsInvalid
+from stages.features.compute import Counts, compute_features
 from stages.features.feature_files import DAY, TARGET
-from stages.featurize import Counts, features, golden_requests
+from stages.features.samples import golden_requests
 from stages.problem import Params
 from stages.problem.rows import lookups, rows
 from stages.problem_kit.rules import Tables
@@ -45,12 +46,12 @@ def test_scrambling_what_is_known_after_departure_changes_no_feature(raw: Tables
     rng = np.random.default_rng(0)
     for column in AFTER_DEPARTURE:
         scrambled[column] = rng.permutation(scrambled[column].to_numpy())
-    before = features(rows(raw, p), raw, known, p)
-    after = features(rows(raw | {"flights": scrambled}, p), raw, known, p)
+    before = compute_features(rows(raw, p), raw, known, p)
+    after = compute_features(rows(raw | {"flights": scrambled}, p), raw, known, p)
     pd.testing.assert_frame_equal(before[[*FEATURE_NAMES, DAY]], after[[*FEATURE_NAMES, DAY]])
     assert (before[TARGET] != after[TARGET]).any()
     reduced = raw["flights"].drop(columns=[c for c in AFTER_DEPARTURE if c != "arr_delay"])
-    pd.testing.assert_frame_equal(before, features(rows(raw | {"flights": reduced}, p), raw, known, p))
+    pd.testing.assert_frame_equal(before, compute_features(rows(raw | {"flights": reduced}, p), raw, known, p))
 
 
 def test_late_cancelled_and_diverted_flights_are_positive(raw: Tables, p: Params) -> None:
@@ -71,7 +72,7 @@ def test_requests_made_from_rows_have_the_features_of_the_rows(raw: Tables, p: P
 def test_older_weather_is_the_weather_of_earlier_hours(raw: Tables, p: Params) -> None:
     known, last = lookups(raw, [raw["flights"]], p), rows(raw, p)
     last = last.where(np.arange(len(last)) >= len(last) - 50)
-    now, older = (features(last, raw, known, p, scenario) for scenario in ("", "weather 3 h old"))
+    now, older = (compute_features(last, raw, known, p, scenario) for scenario in ("", "weather 3 h old"))
     row, weather = raw["flights"].iloc[-1], raw["weather"]
     hour = row["time_hour"] - pd.Timedelta(hours=3)
     at = weather[(weather["origin"] == row["origin"]) & (weather["time_hour"] == hour)]

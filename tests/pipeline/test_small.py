@@ -16,6 +16,7 @@ from ops.problem.problem_check import CARD_KEYS
 from ops.registry.commands import PromotionRefused, promote
 from stages import params, register
 from stages.base.paths import EVALUATION_FILE
+from stages.evaluation import versions
 from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.tracking import mlflow_runs
 from tests.conftest import Clone
@@ -98,7 +99,7 @@ def test_evaluation_travels_with_the_version(small: Clone, monkeypatch: pytest.M
     measured = json.loads(EVALUATION_FILE.read_bytes())
     assert {key: found[key] for key in measured} == measured
     assert set(found) - set(measured) == {"curves", "importance", "metrics", "texts"}
-    assert list(found["importance"])[0] == (register.PLOTS_DIR / "importance.csv").read_text().split()[1].split(",")[0]
+    assert list(found["importance"])[0] == (versions.PLOTS_DIR / "importance.csv").read_text().split()[1].split(",")[0]
     assert {name: set(curve) for name, curve in found["curves"].items()} == {
         "roc": {"false_positive_rate", "true_positive_rate"},
         "calibration": {"predicted", "observed", "rows"},

@@ -28,9 +28,11 @@ from ops.scoring import on_ray as scoring
 from ops.scoring import score as scoring_here
 from ops.scoring.output import Job
 from stages import featurize, params, train
+from stages.features import compute
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET, matrix
 from stages.on_ray import cluster, distributed
 from stages.tables import partitions
+from stages.training import boosting
 from stages.training.boosting import Source, lightgbm_params
 from tests.ray import workers
 from tests.support.models import bake
@@ -127,7 +129,7 @@ def test_killed_worker_does_not_cost_quality(features: Path, tmp_path: Path, mon
     rolling, loss = pd.read_parquet(tmp_path / "rolling.parquet"), pd.read_parquet(tmp_path / "loss.parquet")
     pd.testing.assert_frame_equal(rolling.drop(columns="probability"), here.rolling.drop(columns="probability"))
     assert np.corrcoef(rolling["probability"], here.rolling["probability"])[0, 1] > 0.97
-    np.testing.assert_allclose(loss["train"], here.loss[train.LOSS_STEP - 1 :: train.LOSS_STEP], atol=0.02)
+    np.testing.assert_allclose(loss["train"], here.loss[boosting.LOSS_STEP - 1 :: boosting.LOSS_STEP], atol=0.02)
 
 
 def listening(process: psutil.Process) -> set[str]:
@@ -166,8 +168,8 @@ def test_features_have_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     p = params.load()
     store = partitions.write(tmp_path / "data", p.problem, "month")
-    lookups = featurize.fit_lookups(store, p)
-    counts = [featurize.write_partition(store, partition, lookups, p) for partition in store.partitions]
+    lookups = compute.fit_lookups(store, p)
+    counts = [compute.write_partition(store, partition, lookups, p) for partition in store.partitions]
     expected = contents(tmp_path / "build/features")
     shutil.rmtree(tmp_path / "build/features")
     assert featurize.write_on_ray(store, lookups, p) == counts

@@ -16,6 +16,7 @@ from ops.scoring import output
 from stages import params, train
 from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
+from stages.training import boosting
 from stages.training.boosting import Source
 
 ROUNDS = 60
@@ -54,7 +55,7 @@ def main() -> None:
         trained = train.train_on_ray(Source.files("train"), few_rounds())
     trained.booster.save_model(folder / "model.txt")
     trained.rolling.to_parquet(folder / "rolling.parquet")
-    trained.fold_losses.assign(train=trained.loss[train.LOSS_STEP - 1 :: train.LOSS_STEP]).to_parquet(
+    trained.fold_losses.assign(train=trained.loss[boosting.LOSS_STEP - 1 :: boosting.LOSS_STEP]).to_parquet(
         folder / "loss.parquet"
     )
 

@@ -13,9 +13,10 @@ from app.interface import FEATURE_NAMES, members, without
 from app.model.bundle import Bundle
 from stages import evaluate, params
 from stages.base.errors import DataInvalid, ParamsInvalid
+from stages.evaluation import predictions
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET, described
 from stages.problem_kit.rows import row_keys
-from stages.train import choose_threshold, folds
+from stages.training.backtest import choose_threshold, folds
 from stages.training.boosting import Source
 
 P = params.load().train
@@ -80,14 +81,14 @@ def test_digest_of_rows_does_not_depend_on_order() -> None:
 
 
 def test_names_of_predictions_must_differ(bundle: Bundle) -> None:
-    for name in (evaluate.MODEL, evaluate.LOGISTIC):
+    for name in (predictions.MODEL, predictions.LOGISTIC):
         with pytest.raises(DataInvalid, match=f"the scenarios {name} must not be named like"):
-            evaluate.predict(bundle, None, [name])
+            predictions.predict(bundle, None, [name])
 
 
 def test_slice_of_a_later_file_keeps_its_rows() -> None:
     parts: list[dict[str, Any]] = [{}, {"a": np.ones(2, bool)}, {"a": np.ones(3, bool), "b": np.ones(3, bool)}]
-    joined = evaluate._joined(parts, [1, 2, 3])  # pylint: disable=protected-access # a file at a time is not public
+    joined = predictions._joined(parts, [1, 2, 3])  # pylint: disable=protected-access # a file at a time is not public
     assert {name: rows.tolist() for name, rows in joined.items()} == {
         "a": [False] + [True] * 5,
         "b": [False] * 3 + [True] * 3,

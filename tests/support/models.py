@@ -14,8 +14,8 @@ from app.interface import EXAMPLE, FEATURE_NAMES
 from app.model import bundle as model
 from app.problem.lookups import Lookups
 from app.registry import version as registry
-from stages import register
-from stages.train import write_bundle
+from stages.evaluation import versions
+from stages.training.bundle import write_bundle
 
 ROWS = {"train": {"first": "2013-01-01", "last": "2013-10-31", "rows": 4000, "sha256": "0" * 64}}
 
@@ -51,6 +51,6 @@ def bake(bundle_dir: Path, version: str, folder: Path) -> Path:
 def measured(folder: Path) -> Path:
     """Add the committed evaluation to the folder of a registered version, as if it were that of this bundle."""
     digest = hashlib.sha256((folder / model.MANIFEST_FILE).read_bytes()).hexdigest()
-    evaluation = register.evaluated() | {"bundle_digest": digest}
+    evaluation = versions.collect_evaluation() | {"bundle_digest": digest}
     (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     return folder

@@ -25,12 +25,12 @@ from ops.registry.aliases import PRODUCTION
 from stages import params
 from stages.base.paths import METRICS_FILE, write_json
 from stages.evaluation.floors import Decision
+from stages.evaluation.versions import register_version
 from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import months_of
-from stages.register import register
 from stages.tracking import mlflow_runs
-from stages.train import write_bundle
+from stages.training.bundle import write_bundle
 from tests.support.models import ROWS
 from tests.support.processes import Program, started
 from tests.support.repositories.clone import ROOT
@@ -124,7 +124,7 @@ def fill(path: Path, names: list[str]) -> dict[str, str]:
             mlflow_runs.log_bundle(path / "bundles" / name)
         folder = path / "bundles" / name
         digest = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE).digest
-        versions[name] = str(register(client, p, digest, Decision(()), MEASURED).version)
+        versions[name] = str(register_version(client, p, digest, Decision(()), MEASURED).version)
     return versions
 
 

@@ -15,9 +15,9 @@ from app.model import bundle as model
 from ops.gate import comparison, evidence, pull_request
 from ops.gate.policy import on_rows
 from ops.gate.pull_request import Judged
-from stages import evaluate, params
+from stages import params
 from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE, write_json
-from stages.evaluation import metrics
+from stages.evaluation import metrics, scores
 from stages.evaluation.metrics import MetricSettings
 from stages.features.feature_files import DAY, GROUP, KEY, TARGET
 from tests.conftest import ROOT, Clone
@@ -38,7 +38,7 @@ def measure(name: str, rows: dict[str, Any] | None = None) -> None:
     baselines = {"constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(METRICS_FILE, {"test": metrics.measure(scored, settings), **baselines})
     facts = {
-        "slices": evaluate.by_slice(scored, evaluate.slices(test.frame, test.lookups), settings),
+        "slices": scores.by_slice(scored, scores.slices(test.frame, test.lookups), settings),
         "rows": {"test": rows or test.described},
         "threshold": {"value": bundle.threshold, "alert_share": float((scored.probability >= bundle.threshold).mean())},
     }

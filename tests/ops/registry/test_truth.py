@@ -20,7 +20,8 @@ from ops.registry.aliases import PRODUCTION, STAGING, aliases
 from ops.registry.commands import PromotionRefused
 from stages import register
 from stages.base import git
-from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, write_json
+from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE, RECEIPT_FILE, write_json
+from stages.evaluation import versions
 from stages.tracking import mlflow_runs
 from tests.support.promotion import MEASURED, Bench, fill
 
@@ -91,14 +92,14 @@ def receipt(bench: Bench, name: str) -> str:
     shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
     shutil.copytree(bench.path / "bundles" / name, BUNDLE_DIR)
     digest = bench.client.get_model_version(NAME, bench.versions[name]).tags[mlflow_runs.DIGEST_TAG]
-    write_json(register.RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": True})
+    write_json(RECEIPT_FILE, {"model": NAME, "bundle_digest": digest, "floors": True})
     baselines = {"constant": MEASURED | {"brier": 0.25}, "logistic": MEASURED | {"log_loss": 0.69}}
     write_json(METRICS_FILE, baselines | {"test": MEASURED})
     period = {"test": {"first": "2013-11-01", "last": "2013-12-10"}}
     write_json(EVALUATION_FILE, {"rows": period, "bundle_digest": digest})
-    register.PLOTS_DIR.mkdir(exist_ok=True)
+    versions.PLOTS_DIR.mkdir(exist_ok=True)
     for plot, table in PLOTS.items():
-        (register.PLOTS_DIR / f"{plot}.csv").write_text(table)
+        (versions.PLOTS_DIR / f"{plot}.csv").write_text(table)
     return digest
 
 
@@ -234,9 +235,9 @@ def test_newest_of_two_versions_with_one_digest(bench: Bench) -> None:
     first = client.get_model_version(NAME, number)
     digest = first.tags[mlflow_runs.DIGEST_TAG]
     second = mlflow.register_model(first.source, NAME, tags={mlflow_runs.DIGEST_TAG: digest})
-    assert register.find_version(client, digest).version == second.version  # type: ignore[union-attr]
+    assert versions.find_version(client, digest).version == second.version  # type: ignore[union-attr]
     client.set_model_version_tag(NAME, number, "touched", "later")
-    assert register.find_version(client, digest).version == second.version  # type: ignore[union-attr]
+    assert versions.find_version(client, digest).version == second.version  # type: ignore[union-attr]
 
 
 def test_version_without_a_digest_is_refused(bench: Bench) -> None:
