@@ -13,9 +13,9 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.addresses import sqlite_file
 from app.environment import EnvironmentInvalid, check
 from app.interface import NAME
-from app.registry.address import sqlite_file
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 

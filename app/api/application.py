@@ -18,20 +18,23 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api import contract
+from app.api.answers import encode_batch, json_single
 from app.api.dependencies import ReadyModel, Served
 from app.api.edge import bodies, middleware, problem_details
 from app.api.fast_path import FastPath
 from app.api.inference import v2
 from app.api.page import routes
 from app.api.page.live import Recent
+from app.api.predictor import Predictor
 from app.api.routes import outcomes
-from app.api.routes.batch_body import BATCH, encoded
+from app.api.routes.batch_body import BATCH
 from app.api.schemas import BatchPrediction, Live, Prediction, Ready, Version
+from app.batches.received import Received
 from app.interface import DESCRIPTION, TITLE
 from app.interface import Request as PredictionRequest
 from app.journal.writer import Journal
 from app.metrics import Metrics
-from app.model.prediction import Predictions, Predictor, Received
+from app.model.prediction import Predictions
 from app.model.prediction import explain as explanation_of
 from app.registry.watch import Watcher
 from app.settings import Settings
@@ -148,7 +151,7 @@ def _routes(app: FastAPI) -> None:
         explanation = None
         if explain:
             explanation = await run_in_threadpool(explanation_of, served.bundle, predictions.rows[0])
-        return _respond(predictions, predictions.json(explanation))
+        return _respond(predictions, json_single(predictions, explanation))
 
     @app.post(
         "/predict/batch",
@@ -169,7 +172,7 @@ def _routes(app: FastAPI) -> None:
 
         def predict_and_encode() -> Response:
             predictions = predictor.batch(served, batch)
-            body, kind = encoded(predictions, accept)
+            body, kind = encode_batch(predictions, accept)
             return _respond(predictions, body, kind.decode())
 
         return await run_in_threadpool(predict_and_encode)

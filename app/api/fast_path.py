@@ -12,10 +12,12 @@ from time import perf_counter
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
+from app.api.answers import json_single
 from app.api.edge.bodies import LARGE, REQUEST
 from app.api.edge.middleware import ID_HEADER, SECURITY_HEADERS, Keys, id_of
+from app.api.predictor import Predictor
+from app.batches.received import KEPT
 from app.metrics import HttpMetrics
-from app.model.prediction import KEPT, Predictor
 from app.model.served import ServedModel
 
 PATH = "/predict"
@@ -61,7 +63,7 @@ class FastPath:
             validated = perf_counter()
             predictions = self.predictor.compute(served, request, received=body if len(body) <= KEPT else b"")
             seconds = perf_counter() - validated
-            content = predictions.json()
+            content = json_single(predictions)
         except Exception:  # pylint: disable=broad-exception-caught # FastAPI fails alike, and reports it
             await self.app(scope, _replay(message, receive), send)
             return

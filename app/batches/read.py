@@ -15,8 +15,8 @@ import pyarrow as pa
 from app.batches import arrays, stream
 from app.batches.arrays import NeedsFullValidation
 from app.batches.fields import Record, Unknown, describe
+from app.batches.received import Received
 from app.interface import Request, from_arrays
-from app.model.prediction import Received
 
 COLUMNS = "columns"
 """The key of a batch by columns, and the first part of the names of its errors."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from app.addresses import identity
 from app.errors import BundleInvalid
 from app.model import bundle as model
 from app.model.evaluation import EVALUATION_FILE
 from app.model.served import ServedModel, Source
-from app.registry.address import identity
 from app.registry.version import Registered, verified
 from app.settings import Settings
 

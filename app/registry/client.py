@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from app.addresses import without_password
 from app.errors import BundleInvalid, ModelUnavailable, VersionMissing
-from app.registry.address import without_password
 from app.registry.version import Registered
 
 FIND_SECONDS = 60

@@ -15,12 +15,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from app.addresses import sqlite_file, without_password
 from app.environment import EnvironmentInvalid
 from app.errors import BundleInvalid, VersionMissing
 from app.model import bundle as model
 from app.model.evaluation import EVALUATION_FILE
 from app.registry import failures
-from app.registry.address import sqlite_file, without_password
 from app.registry.version import VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
 

@@ -19,8 +19,8 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.addresses import sqlite_file, without_password
 from app.errors import ModelUnavailable
-from app.registry.address import sqlite_file, without_password
 
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 20

@@ -7,7 +7,7 @@ import aiohttp
 import fsspec
 from botocore.exceptions import BotoCoreError
 
-from app.registry.address import without_password
+from app.addresses import without_password
 from ops.data import add
 from ops.data.incoming import table_of
 from stages.base.errors import DataInvalid

@@ -190,8 +190,8 @@ def port() -> Found:
 def registry() -> Found:
     """Read which versions are Production and Staging."""
     try:
+        from app.addresses import sqlite_file, without_password  # pylint: disable=import-outside-toplevel
         from app.interface import NAME  # pylint: disable=import-outside-toplevel # these need .venv
-        from app.registry.address import sqlite_file, without_password  # pylint: disable=import-outside-toplevel
         from app.settings import DEFAULT_TRACKING_URI  # pylint: disable=import-outside-toplevel
     except ImportError:
         return Found(False, "unknown without .venv", "make repro")

@@ -16,11 +16,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
+from app.addresses import without_password
 from app.errors import OnTimeError
 from app.model.served import Production
 from app.registry import download
 from app.registry import version as registered
-from app.registry.address import without_password
 from app.registry.version import DIGEST_TAG, PRODUCTION_TAG
 from stages.tracking import mlflow_runs
 

@@ -20,13 +20,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from app.addresses import without_password
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError, Refused
 from app.interface import NAME
 from app.model import bundle as model
 from app.model.evaluation import EVALUATION_FILE
 from app.registry import download
 from app.registry import version as registered
-from app.registry.address import without_password
 from app.registry.cache import Cache
 from app.registry.version import VERSION_FILE
 from app.settings import Settings

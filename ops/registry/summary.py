@@ -6,8 +6,8 @@ import sys
 from mlflow.entities.model_registry import ModelVersion
 from tabulate import tabulate
 
+from app.addresses import without_password
 from app.interface import NAME
-from app.registry.address import without_password
 from ops.registry.aliases import PRODUCTION, STAGING, aliases
 from stages import params
 from stages.base import git, yaml_files

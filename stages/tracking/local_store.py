@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from app.addresses import sqlite_file
 from app.errors import ModelUnavailable
-from app.registry.address import sqlite_file
 
 ARTIFACTS = "mlruns"
 LOCK_SECONDS = 20

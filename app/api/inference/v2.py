@@ -15,8 +15,9 @@ from app.api.dependencies import ReadyModel, Served
 from app.api.edge import problem_details
 from app.api.edge.bodies import LARGE
 from app.api.inference.messages import INPUTS, OUTPUTS, InferenceRequest, InferenceResponse, answer, read
+from app.api.predictor import Predictor
+from app.batches.received import Received
 from app.interface import NAME, TITLE, columns
-from app.model.prediction import Predictor, Received
 from app.model.served import ServedModel
 
 MEDIA_TYPES = ("", "application/json", "application/octet-stream")

@@ -19,9 +19,9 @@ from app.api.edge.bodies import Body, Invalid, Location, check_type, invalid
 from app.api.schemas import AnyColumns, Batch
 from app.batches.arrays import NeedsFullValidation
 from app.batches.read import COLUMNS, MAX_ROWS, ArrowBatch, Mismatch
+from app.batches.received import Received
 from app.batches.stream import DAMAGED, MEDIA_TYPE
 from app.interface import ROWS, Request, columns
-from app.model.prediction import Predictions, Received
 
 ORDINARY_BYTES = 2 << 20
 """Bytes from which on an invalid body must have no more values than its rows need."""
@@ -138,13 +138,6 @@ class BatchBody(Body):
 
 def _place(row: int, location: Location) -> Location:
     return (COLUMNS, *location[:1], row, *location[1:])
-
-
-def encoded(predictions: Predictions, accept: str) -> tuple[bytes, bytes]:
-    """Return the answer to a batch and its media type: what the client accepts, otherwise that of the request."""
-    if MEDIA_TYPE in accept or predictions.format == "arrow" and "application/json" not in accept:
-        return predictions.arrow_batch(), MEDIA_TYPE.encode()
-    return predictions.json_batch(), b"application/json"
 
 
 BATCH = BatchBody()

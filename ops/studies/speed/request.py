@@ -19,6 +19,7 @@ from typing import Any
 from starlette.types import Message
 from tabulate import tabulate
 
+from app.api.answers import json_single
 from app.api.application import create_app
 from app.api.edge.bodies import REQUEST
 from app.api.edge.middleware import id_of
@@ -63,7 +64,7 @@ def parts_of(served: ServedModel) -> dict[str, Callable[[], Any]]:
         "features": lambda: compute_one(request, lookups),
         "model": lambda: booster.predict_single(row),
         "ids of the request and of the prediction": lambda: (id_of({}), new_ids(time.time(), 1)),
-        "response as JSON": one.json,
+        "response as JSON": lambda: json_single(one),
     }
 
 

@@ -17,11 +17,12 @@ import pytest
 from fastapi import HTTPException
 
 from app.api.edge.bodies import Invalid
+from app.api.predictor import Predictor
 from app.api.routes.batch_body import BATCH
+from app.batches.received import Received
 from app.interface import EXAMPLE, compute_one
 from app.metrics import Metrics
 from app.model import bundle as model
-from app.model.prediction import Predictor, Received
 from app.model.served import ServedModel
 from tests.support.clients.batches import (
     HOUR,
