@@ -27,10 +27,10 @@ from stages.base.paths import (
 from stages.evaluation import metrics, model_card, plots
 from stages.evaluation.baseline import logistic_regression
 from stages.evaluation.metrics import MetricSettings, describe
-from stages.evaluation.predictions import LOGISTIC, MODEL, Predictions, predict
+from stages.evaluation.predictions import LOGISTIC, MODEL, TestPredictions, predict
 from stages.evaluation.scores import backtest, by_slice, intervals, score
 from stages.features import feature_files
-from stages.features.feature_files import DAY, KEY, OUT_DIR, TARGET, described
+from stages.features.feature_files import DAY, FEATURES_DIR, KEY, TARGET, described
 from stages.problem_kit.params import EvaluateParams
 from stages.problem_kit.rows import day_of
 from stages.tracking import mlflow_runs
@@ -56,11 +56,11 @@ def refuse_others(train: pd.DataFrame, bundle: model.Bundle) -> None:
     if bundle.manifest.get("rows", {}).get("train") != rows:
         raise DataInvalid(
             f"{BUNDLE_DIR} was not trained on the {rows['rows']:,} rows, {rows['first']} to {rows['last']}, in "
-            f"{OUT_DIR}/train. `dvc repro evaluate` makes both anew."
+            f"{FEATURES_DIR}/train. `dvc repro evaluate` makes both anew."
         )
 
 
-def evaluate(train: pd.DataFrame, test: Predictions, bundle: model.Bundle, p: EvaluateParams) -> dict[str, Any]:
+def evaluate(train: pd.DataFrame, test: TestPredictions, bundle: model.Bundle, p: EvaluateParams) -> dict[str, Any]:
     """Return the evaluation, from the predictions of the test rows and day, target and key of the training rows."""
     settings = MetricSettings(p.ece_bins, p.riskiest_share)
     scored, target = test.scored(MODEL), test.facts[TARGET].to_numpy()

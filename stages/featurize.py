@@ -10,7 +10,7 @@ from stages import params
 from stages.base.errors import run
 from stages.base.paths import write_json
 from stages.features.compute import Counts, fit_lookups, write_partition
-from stages.features.feature_files import LOOKUPS_FILE, OUT_DIR
+from stages.features.feature_files import FEATURES_DIR, LOOKUPS_FILE
 from stages.features.samples import golden_requests, write_reference
 from stages.on_ray.cluster import cluster, results
 from stages.params import Params
@@ -38,14 +38,14 @@ def main() -> None:
     with mlflow_runs.stage_run("featurize", p.featurize.model_dump(mode="json"), ["build/tables"]) as log:
         store = partitions.written(p.problem)
         lookups = fit_lookups(store, p)
-        shutil.rmtree(OUT_DIR, ignore_errors=True)
+        shutil.rmtree(FEATURES_DIR, ignore_errors=True)
         if p.engine == "ray":
             counts = write_on_ray(store, lookups, p)
         else:
             counts = [write_partition(store, partition, lookups, p) for partition in store.partitions]
         write_reference(counts, p.featurize)
         write_json(LOOKUPS_FILE, lookups.to_json())
-        write_json(OUT_DIR / "golden.json", golden_requests(store, counts, lookups, p.featurize, p.problem))
+        write_json(FEATURES_DIR / "golden.json", golden_requests(store, counts, lookups, p.featurize, p.problem))
         train, positive, test = (sum(count) for count in zip(*counts, strict=True))
         log.metrics(train_rows=train, test_rows=test, train_rate=positive / train)
         log.artifact(LOOKUPS_FILE)

@@ -16,7 +16,7 @@ from stages import params
 from stages.base.errors import run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
 from stages.features import feature_files
-from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described
+from stages.features.feature_files import DAY, FEATURES_DIR, KEY, LOOKUPS_FILE, TARGET, described
 from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
 from stages.tracking import mlflow_runs
@@ -75,7 +75,7 @@ def main() -> None:
             "training_data_sha256": feature_files.digest("train"),
             "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
         }
-        requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
+        requests = json.loads((FEATURES_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(trained.booster, facts, requests, BUNDLE_DIR)
         trained.rolling.drop(columns="row").to_parquet(ROLLING_FILE, index=False)
         _write_losses(trained.loss, trained.fold_losses)

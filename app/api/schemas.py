@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, create_model
 from pydantic.fields import FieldInfo
 
-from app.batches.read import COLUMNS, MAX_ROWS
-from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS, Outcome, Request
+from app.batches.read import COLUMNS_KEY, MAX_ROWS
+from app.interface import EXAMPLE, OUTCOME_EXAMPLE, POSITIVE, ROWS_NOUN, Outcome, Request
 from app.model.prediction import Explanation
 from app.model.served import ModelVersion, Source
 from app.problem_kit.models import Strict
@@ -21,7 +21,9 @@ MAX_BATCH = 1000
 class Batch(Strict):
     """Requests that are predicted together, in their order."""
 
-    model_config = ConfigDict(alias_generator=lambda _: ROWS, json_schema_extra={"examples": [{ROWS: [EXAMPLE]}]})
+    model_config = ConfigDict(
+        alias_generator=lambda _: ROWS_NOUN, json_schema_extra={"examples": [{ROWS_NOUN: [EXAMPLE]}]}
+    )
 
     rows: Annotated[list[Request], FailFast()] = Field(min_length=1, max_length=MAX_ROWS)
 
@@ -43,7 +45,7 @@ class ColumnarBatch(Strict):
     """Requests by column: the lists have one length, and the i-th values of all are a request."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{COLUMNS: {name: [value] for name, value in EXAMPLE.items()}}]}
+        json_schema_extra={"examples": [{COLUMNS_KEY: {name: [value] for name, value in EXAMPLE.items()}}]}
     )
 
     columns: _COLUMNS  # type: ignore[valid-type]

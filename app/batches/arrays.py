@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import types
 from pydantic import ValidationError
 
-from app.batches.fields import REQUIRED, Field, Record
+from app.batches.fields import REQUIRED, ArrowField, Record
 from app.problem_kit.features import Words
 
 _KINDS = {
@@ -75,7 +75,7 @@ def mismatches(record: Record, columns: Sequence[pa.Field], at: tuple[str, ...] 
             yield (*at, name), "Field required"
 
 
-def _mismatch(field: Field, arrow: pa.DataType, at: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
+def _mismatch(field: ArrowField, arrow: pa.DataType, at: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
     kind = kind_of(arrow)
     accepted, wanted = _ACCEPTED[field.kind]
     if kind == "null":
@@ -101,7 +101,7 @@ def table(record: Record, names: Sequence[str], columns: Sequence[pa.Array], len
     return found
 
 
-def values(field: Field, array: pa.Array) -> Any:
+def values(field: ArrowField, array: pa.Array) -> Any:
     """Return a column as arrays; raise NeedsFullValidation unless all of its values are surely valid.
 
     A text is `Words`, None if null; a number, float64, NaN if null; an integer, int64, or as a number if it
@@ -120,7 +120,7 @@ def values(field: Field, array: pa.Array) -> Any:
     return _times(array) if field.kind == "time" else _numbers(field, array)
 
 
-def _validate(field: Field, some: list[Any]) -> None:
+def _validate(field: ArrowField, some: list[Any]) -> None:
     """Raise NeedsFullValidation unless Pydantic accepts these values and does not change them."""
     try:
         if field.validate is None or field.validate(some) != some:
@@ -129,7 +129,7 @@ def _validate(field: Field, some: list[Any]) -> None:
         raise NeedsFullValidation from err
 
 
-def _record(field: Field, array: pa.Array) -> dict[str, Any]:
+def _record(field: ArrowField, array: pa.Array) -> dict[str, Any]:
     if array.null_count or not isinstance(field.item, Record) or field.item.validators:
         raise NeedsFullValidation
     return table(field.item, *_children(array), len(array))
@@ -139,10 +139,10 @@ def _children(array: pa.StructArray) -> tuple[list[str], list[pa.Array]]:
     return [child.name for child in array.type.fields], [array.field(i) for i in range(array.type.num_fields)]
 
 
-def _lists(field: Field, array: pa.Array) -> Lists:
+def _lists(field: ArrowField, array: pa.Array) -> Lists:
     ends, items = _items(array)
     counts, valid = np.diff(ends), _valid(array)
-    if counts[~valid].any() or not isinstance(field.item, Field):
+    if counts[~valid].any() or not isinstance(field.item, ArrowField):
         raise NeedsFullValidation
     lengths = counts[valid].tolist() or [0]
     _validate(field, [[None] * min(lengths), [None] * max(lengths)] if valid.any() else [])
@@ -169,7 +169,7 @@ def _valid(array: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return bits[array.offset : array.offset + len(array)].astype(np.bool_)
 
 
-def _numbers(field: Field, array: pa.Array) -> Any:
+def _numbers(field: ArrowField, array: pa.Array) -> Any:
     found = array.to_numpy(zero_copy_only=False)
     if field.kind == "number" or field.nullable:
         found = found.astype(np.float64)  # also of decimals, and of flags with None

@@ -25,7 +25,7 @@ class Unknown(Exception):
     """A part of a schema that only Pydantic can judge."""
 
 
-class Field(NamedTuple):
+class ArrowField(NamedTuple):
     """A field of a model, or the items of a list."""
 
     kind: str
@@ -34,7 +34,7 @@ class Field(NamedTuple):
     """Validates a list of values; for a list, of lists with any items; None for a record."""
     interval: bool = True
     """Whether all numbers between two valid ones are valid."""
-    item: Field | Record | None = None
+    item: ArrowField | Record | None = None
     """The items of a list, or the fields of a record."""
     nullable: bool = False
     default: Any = REQUIRED
@@ -51,7 +51,7 @@ class Field(NamedTuple):
 class Record(NamedTuple):
     """The fields of a model, and whether the model has validators of its own."""
 
-    fields: dict[str, Field]
+    fields: dict[str, ArrowField]
     validators: bool
 
 
@@ -73,7 +73,7 @@ def describe(model: type[BaseModel]) -> Record:
     return Record(fields, bool(validators))
 
 
-def _field(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> Field:
+def _field(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> ArrowField:
     """Return the field of a type with its constraints."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -84,9 +84,9 @@ def _field(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> F
             raise Unknown(f"the union {annotation}")
         return _field(options[0], constraints, config)._replace(nullable=True)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not constraints:
-        return Field("record", item=describe(annotation))
+        return ArrowField("record", item=describe(annotation))
     if origin is list and all(isinstance(one, MinLen | MaxLen) for one in constraints):
-        return Field("list", _validator(list[Any], constraints, config), item=_field(arguments[0], [], config))
+        return ArrowField("list", _validator(list[Any], constraints, config), item=_field(arguments[0], [], config))
     interval = all(isinstance(one, Ge | Gt | Le | Lt | Strict) for one in constraints)
     kind = _SCALARS.get(annotation)
     if origin is Literal and all(isinstance(choice, str) for choice in arguments):
@@ -94,7 +94,7 @@ def _field(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> F
     timed = kind == "time" and not all(one is _HAS_TIME or isinstance(one, WithJsonSchema) for one in constraints)
     if kind is None or timed:
         raise Unknown(f"the type {annotation} with {constraints}")
-    return Field(kind, _validator(annotation, constraints, config), interval)
+    return ArrowField(kind, _validator(annotation, constraints, config), interval)
 
 
 def _validator(annotation: Any, constraints: Sequence[Any], config: ConfigDict) -> Callable[[list[Any]], list[Any]]:

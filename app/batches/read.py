@@ -18,7 +18,7 @@ from app.batches.fields import Record, Unknown, describe
 from app.batches.received import Received
 from app.interface import Request, from_arrays
 
-COLUMNS = "columns"
+COLUMNS_KEY = "columns"
 """The key of a batch by columns, and the first part of the names of its errors."""
 MAX_ROWS = 10_000
 """Rows of a batch, in any format."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from app.interface import ROWS, Request
+from app.interface import ROWS_NOUN, Request
 
 Format = Literal["rows", "arrow"]
 """The form of a batch: JSON, or an Arrow stream."""
 KEPT = 4096
 """Bytes per request up to which the journal gets it as it was received, which needs no time and limits the queue."""
-_ROWS = f'"{ROWS}"'.encode()
+_ROWS = f'"{ROWS_NOUN}"'.encode()
 
 
 class Received(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import BundleInvalid
-from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, columns, compute
+from app.interface import CATEGORIES, FEATURE_NAMES, Lookups, Request, arrays_of_requests, compute
 from app.model.booster import Booster
 from app.problem_kit.features import Floats
 
@@ -34,7 +34,7 @@ class Bundle:
 
     def probabilities(self, requests: Sequence[Request]) -> Floats:
         """Return the probability of each request, shape (n,)."""
-        return predict(self.booster, compute(columns(requests), self.lookups))
+        return predict(self.booster, compute(arrays_of_requests(requests), self.lookups))
 
     def values(self, row: Sequence[float]) -> dict[str, float | str | None]:
         """Return a row of features by name: categories as text, None where a value is missing."""

@@ -4,7 +4,7 @@ The core uses these names only; docs/adapt.md describes each of them.
 """
 
 from app.problem.batch import from_arrays
-from app.problem.features import FEATURES, Flights, columns, compute, compute_one
+from app.problem.features import FEATURES, Flights, arrays_of_requests, compute, compute_one
 from app.problem.lookups import Lookups
 from app.problem.outcome import EXAMPLE as OUTCOME_EXAMPLE
 from app.problem.outcome import LATE_MINUTES
@@ -14,25 +14,6 @@ from app.problem.request import Flight as Request
 
 NAME = "flight-delay"
 TITLE = "On-time"
-ROWS = "flights"
+ROWS_NOUN = "flights"
 POSITIVE = f"not arriving on time: {LATE_MINUTES} or more minutes late, cancelled or diverted"
 DESCRIPTION = f"The probability that a flight leaving New York will not arrive on time:\n{POSITIVE.partition(': ')[2]}."
-
-__all__ = [
-    "DESCRIPTION",
-    "EXAMPLE",
-    "FEATURES",
-    "Flights",
-    "Lookups",
-    "NAME",
-    "OUTCOME_EXAMPLE",
-    "Outcome",
-    "POSITIVE",
-    "ROWS",
-    "Request",
-    "TITLE",
-    "columns",
-    "compute",
-    "compute_one",
-    "from_arrays",
-]

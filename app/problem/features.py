@@ -87,7 +87,7 @@ class SingleFlight(NamedTuple):
     weather: Sequence[Sequence[float]]
 
 
-def columns(requests: Sequence[Flight]) -> Flights:
+def arrays_of_requests(requests: Sequence[Flight]) -> Flights:
     """Convert requests to columns."""
     hours = [_weather_of(hour) for flight in requests for hour in flight.weather or ()]
     counts = np.array([len(flight.weather or ()) for flight in requests], dtype=np.int64)

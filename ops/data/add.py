@@ -74,7 +74,7 @@ def read(files: list[Path]) -> list[incoming.Incoming]:
     return found
 
 
-def facts(files: list[Path], verdict: growth.Verdict) -> dict[str, Any]:
+def facts(files: list[Path], verdict: growth.Judgement) -> dict[str, Any]:
     """Return the report of an addition."""
     return {
         "files": {path.name: sha256(path) for path in files},
@@ -95,7 +95,7 @@ def facts(files: list[Path], verdict: growth.Verdict) -> dict[str, Any]:
     }
 
 
-def store(verdict: growth.Verdict, report: dict[str, Any]) -> Path:
+def store(verdict: growth.Judgement, report: dict[str, Any]) -> Path:
     """Write the addition to its folder in data/, complete from the moment at which it exists."""
     number = max((int(path.name) for path in FOLDER.glob("*")), default=0) + 1
     prepared = WORK / f"{number:04d}"
@@ -110,7 +110,7 @@ def store(verdict: growth.Verdict, report: dict[str, Any]) -> Path:
     return prepared.rename(FOLDER / prepared.name)
 
 
-def write_params(verdict: growth.Verdict, added: Path, path: Path = PARAMS_FILE) -> None:
+def write_params(verdict: growth.Judgement, added: Path, path: Path = PARAMS_FILE) -> None:
     """Write what belongs to the addition into params.yaml, in one step: digests, period and numbers of rows."""
     yaml = YAML()
     yaml.preserve_quotes = True

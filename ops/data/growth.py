@@ -13,7 +13,7 @@ from app.problem_kit.features import day_number
 from ops.data.incoming import Incoming
 from stages import interface
 from stages.base.errors import DataInvalid
-from stages.interface import COLUMNS, KEYS
+from stages.interface import KEYS, TABLES
 from stages.params import Params
 from stages.problem_kit.columns import kind
 from stages.problem_kit.params import Coverage
@@ -63,7 +63,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What is added, and the parameters that belong to it."""
 
     arrivals: dict[str, Arrival]
@@ -79,7 +79,7 @@ class Verdict:
 def gather(files: list[Incoming]) -> dict[str, Arrival]:
     """Return the rows of the files by table, without exact repetitions; rows that contradict each other are broken."""
     arrivals = {}
-    for table in (table for table in COLUMNS if any(file.table == table for file in files)):
+    for table in (table for table in TABLES if any(file.table == table for file in files)):
         own = [file for file in files if file.table == table]
         starts = np.cumsum([0, *(len(file.raw) for file in own)])[:-1]
         raw = pd.concat([file.raw.assign(file=file.name, row=file.raw.index + 1) for file in own], ignore_index=True)
@@ -89,7 +89,7 @@ def gather(files: list[Incoming]) -> dict[str, Arrival]:
         )
         single = typed[~typed.duplicated()]
         arrival = Arrival(
-            raw[["file", "row", *COLUMNS[table]]], single, rule.reindex(raw.index), len(typed) - len(single)
+            raw[["file", "row", *TABLES[table]]], single, rule.reindex(raw.index), len(typed) - len(single)
         )
         arrival.quarantine(single.index[single.duplicated(KEYS[table], keep=False)], f"{table}.key")
         arrivals[table] = arrival
@@ -167,7 +167,7 @@ def parameters(p: Params, arrivals: dict[str, Arrival]) -> Params:
     )
 
 
-def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True) -> Verdict:
+def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True) -> Judgement:
     """Return the verdict on new rows; raise DataInvalid if a file has too many that break an error rule.
 
     The rules are checked on the known and the new rows together, as `validate` will check them, and again without the
@@ -192,7 +192,7 @@ def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True
             + ". Correct the files; days without rows belong under problem.gaps in params.yaml."
         )
     warnings = _warnings(outcomes, places, whole) | shifts(known, arrivals, p)
-    return Verdict(arrivals, grown, warnings)
+    return Judgement(arrivals, grown, warnings)
 
 
 def _together(known: Tables, arrivals: dict[str, Arrival]) -> tuple[Tables, dict[str, pd.Series]]:
@@ -204,7 +204,7 @@ def _together(known: Tables, arrivals: dict[str, Arrival]) -> tuple[Tables, dict
     return whole, places
 
 
-def _quarantine(outcomes: list[checks.Outcome], arrivals: dict[str, Arrival], places: dict[str, pd.Series]) -> int:
+def _quarantine(outcomes: list[checks.RuleResult], arrivals: dict[str, Arrival], places: dict[str, pd.Series]) -> int:
     """Move the new rows that break an error rule out of the arrivals; return their number."""
     before = sum(len(arrival.typed) for arrival in arrivals.values())
     for outcome in outcomes:
@@ -230,11 +230,11 @@ def _refuse_files(arrivals: dict[str, Arrival], most: float) -> None:
         )
 
 
-def _example(outcome: checks.Outcome, tables: Tables) -> str:
+def _example(outcome: checks.RuleResult, tables: Tables) -> str:
     return " ".join(f"{name}={value}" for key in outcome.keys(tables, 1) for name, value in key.items())
 
 
-def _warnings(outcomes: list[checks.Outcome], places: dict[str, pd.Series], whole: Tables) -> dict[str, str]:
+def _warnings(outcomes: list[checks.RuleResult], places: dict[str, pd.Series], whole: Tables) -> dict[str, str]:
     """Return the warnings about the new rows by rule."""
     found = {}
     for outcome in outcomes:
@@ -257,7 +257,7 @@ def shifts(known: Tables, arrivals: dict[str, Arrival], p: Params) -> dict[str, 
     found = {}
     for table, arrival in arrivals.items():
         days = interface.days(table, known[table], p.problem)
-        for name in (name for name, described in COLUMNS[table].items() if kind(described) == "real"):
+        for name in (name for name, described in TABLES[table].items() if kind(described) == "real"):
             values = known[table][name]
             if days is None or values.isna().all() or arrival.typed[name].isna().all():
                 continue

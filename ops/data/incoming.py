@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from stages.base.errors import DataInvalid
-from stages.interface import COLUMNS
+from stages.interface import TABLES
 from stages.problem_kit.columns import UTC, kind
 
 FORMS = (".csv", ".csv.gz", ".parquet")
@@ -39,10 +39,10 @@ class Incoming:
 
 def table_of(path: Path) -> str:
     """Return the table that the name of a file begins with; raise DataInvalid for another name or form."""
-    found = max((table for table in COLUMNS if path.name.lower().startswith(table.lower())), key=len, default="")
+    found = max((table for table in TABLES if path.name.lower().startswith(table.lower())), key=len, default="")
     if not found or not path.name.lower().endswith(FORMS):
         raise DataInvalid(
-            f"{path}: the name must begin with a table ({', '.join(COLUMNS)}) and end in {', '.join(FORMS[:-1])} or "
+            f"{path}: the name must begin with a table ({', '.join(TABLES)}) and end in {', '.join(FORMS[:-1])} or "
             f"{FORMS[-1]}. Rename the file."
         )
     return found
@@ -52,22 +52,22 @@ def read(path: Path) -> Incoming:
     """Return the rows of a file; raise DataInvalid if it is damaged, empty or has other columns than its table."""
     table = table_of(path)
     raw = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-    lacking = [name for name in COLUMNS[table] if name not in raw]
-    unknown = [str(name) for name in raw if name not in COLUMNS[table]]
+    lacking = [name for name in TABLES[table] if name not in raw]
+    unknown = [str(name) for name in raw if name not in TABLES[table]]
     if lacking or unknown:
         wrong = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(unknown)} besides"] * bool(unknown)
         raise DataInvalid(f"{path} does not have the columns of {table}: it {' and '.join(wrong)}.")
     if raw.empty:
         raise DataInvalid(f"{path} has a header and no rows.")
-    typed, mistyped = convert(raw[list(COLUMNS[table])], table)
-    return Incoming(path.name, table, raw[list(COLUMNS[table])], typed, mistyped)
+    typed, mistyped = convert(raw[list(TABLES[table])], table)
+    return Incoming(path.name, table, raw[list(TABLES[table])], typed, mistyped)
 
 
 def convert(raw: pd.DataFrame, table: str) -> tuple[pd.DataFrame, pd.Series]:
     """Return the rows with the types of the columns, and for the others the column that has another."""
     columns = {}
     mistyped = pd.Series(None, index=raw.index, dtype=object)
-    for name, described in COLUMNS[table].items():
+    for name, described in TABLES[table].items():
         values, wanted = raw[name], kind(described)
         if wanted == "text":
             columns[name] = values.astype("str")
@@ -83,7 +83,7 @@ def convert(raw: pd.DataFrame, table: str) -> tuple[pd.DataFrame, pd.Series]:
         mistyped = mistyped.mask(mistyped.isna() & wrong, f"{table}.{name}")
         columns[name] = found
     typed = pd.DataFrame(columns)[mistyped.isna()]
-    integers = {name: "int64" for name, described in COLUMNS[table].items() if kind(described) == "integer"}
+    integers = {name: "int64" for name, described in TABLES[table].items() if kind(described) == "integer"}
     return typed.astype(integers), mistyped.dropna()
 
 

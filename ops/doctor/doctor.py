@@ -48,7 +48,7 @@ class Found(NamedTuple):
     install: str = ""
 
 
-class Check(NamedTuple):
+class Probe(NamedTuple):
     """A row of the table: a part of the machine or of the checkout, and the command that helps where it is missing."""
 
     name: str
@@ -233,26 +233,26 @@ def variables() -> Found:
 
 
 CHECKS = (
-    Check("Python 3.11", "everything", python, "apt install python3.11-venv (Debian 12), or install uv", True),
-    Check("OpenMP", "LightGBM", openmp, "apt install libgomp1", True),
-    Check("git", "the commit that each run records", program("git"), "apt install git", True),
-    Check("make", "the everyday commands", program("make"), "apt install make", True),
-    Check("checkout", "outputs, MLflow, .venv", writable, "git clone into a folder of your own", True),
-    Check("disk", "outputs, MLflow, .venv", disk, "make clean", True),
-    Check("memory", "training", memory, "raise the limit of the container", True),
-    Check("variables", "docs/environment.md", variables, "unset the variable", True),
-    Check(".venv", "the locked packages", packages, "make setup"),
-    Check("data/", "the raw tables", data, "make data"),
-    Check("registry", "make promote, make serve", registry, "make repro"),
-    Check("port", "make serve, make demo", port, "make serve PORT=8001"),
-    Check("Docker engine", "make image, make stack", docker, "apt install docker.io"),
-    Check("Compose", "make stack", compose, "apt install docker-compose"),
-    Check("DVC remote", "rows added by on-time data add", remote, "dvc remote add --default NAME URL"),
-    Check("curl", "requests by hand", program("curl"), "apt install curl"),
-    Check("Chromium", "tests of the page, pictures", program("chromium", "google-chrome"), "apt install chromium"),
-    Check("Prometheus", "on-time monitor local, tests of alerts", program("prometheus"), "apt install prometheus"),
-    Check("Alertmanager", "on-time monitor local", program(ALERTMANAGER), f"apt install {ALERTMANAGER}"),
-    Check("wrk", "make bench", program("wrk"), "apt install wrk"),
+    Probe("Python 3.11", "everything", python, "apt install python3.11-venv (Debian 12), or install uv", True),
+    Probe("OpenMP", "LightGBM", openmp, "apt install libgomp1", True),
+    Probe("git", "the commit that each run records", program("git"), "apt install git", True),
+    Probe("make", "the everyday commands", program("make"), "apt install make", True),
+    Probe("checkout", "outputs, MLflow, .venv", writable, "git clone into a folder of your own", True),
+    Probe("disk", "outputs, MLflow, .venv", disk, "make clean", True),
+    Probe("memory", "training", memory, "raise the limit of the container", True),
+    Probe("variables", "docs/environment.md", variables, "unset the variable", True),
+    Probe(".venv", "the locked packages", packages, "make setup"),
+    Probe("data/", "the raw tables", data, "make data"),
+    Probe("registry", "make promote, make serve", registry, "make repro"),
+    Probe("port", "make serve, make demo", port, "make serve PORT=8001"),
+    Probe("Docker engine", "make image, make stack", docker, "apt install docker.io"),
+    Probe("Compose", "make stack", compose, "apt install docker-compose"),
+    Probe("DVC remote", "rows added by on-time data add", remote, "dvc remote add --default NAME URL"),
+    Probe("curl", "requests by hand", program("curl"), "apt install curl"),
+    Probe("Chromium", "tests of the page, pictures", program("chromium", "google-chrome"), "apt install chromium"),
+    Probe("Prometheus", "on-time monitor local, tests of alerts", program("prometheus"), "apt install prometheus"),
+    Probe("Alertmanager", "on-time monitor local", program(ALERTMANAGER), f"apt install {ALERTMANAGER}"),
+    Probe("wrk", "make bench", program("wrk"), "apt install wrk"),
 )
 
 

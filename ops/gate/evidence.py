@@ -33,10 +33,10 @@ from ops.gate.policy import Comparison, Evidence, advantage
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE
 from stages.evaluation import metrics, scores, versions
-from stages.evaluation.floors import Check
+from stages.evaluation.floors import Bound
 from stages.evaluation.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.features import compute, feature_files
-from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, OUT_DIR, TARGET, described, matrix
+from stages.features.feature_files import DAY, FEATURES_DIR, KEY, LOOKUPS_FILE, TARGET, described, matrix
 from stages.params import Params
 from stages.problem_kit.params import PromotionParams
 from stages.tables import partitions
@@ -85,7 +85,7 @@ class TestRows:
             frame = feature_files.read("test")
             return cls(frame, Lookups.from_json(lookups), described(frame))
         except (OSError, KeyError) as err:
-            raise DataInvalid(f"{OUT_DIR} is not complete: {err}. `dvc repro featurize` makes it.") from err
+            raise DataInvalid(f"{FEATURES_DIR} is not complete: {err}. `dvc repro featurize` makes it.") from err
 
     def features(self, lookups: Lookups, p: Params) -> Floats:
         """Return the features by a bundle's own lookups: from build/tables when these are not the present ones."""
@@ -94,7 +94,7 @@ class TestRows:
         parts = compute.compute_within(partitions.written(p.problem), p.test_period, lookups, p.problem)
         frame = pd.concat([self.frame.iloc[:0], *parts], ignore_index=True)
         if not frame[[KEY, TARGET, DAY]].equals(self.frame[[KEY, TARGET, DAY]]):
-            raise DataInvalid(f"{OUT_DIR}/test has other rows than {TABLES_DIR}: `dvc repro` makes it anew.")
+            raise DataInvalid(f"{FEATURES_DIR}/test has other rows than {TABLES_DIR}: `dvc repro` makes it anew.")
         return matrix(frame)
 
 
@@ -108,7 +108,7 @@ def check_rows() -> None:
         raise DataInvalid(f"`dvc status featurize` failed: {done.stderr.strip()[-300:]}")
     if any("changed outs" in item for item in json.loads(done.stdout).get("featurize", [])):
         raise DataInvalid(
-            f"{OUT_DIR} is not what dvc.lock names. `dvc checkout featurize` restores it, `make repro` makes it."
+            f"{FEATURES_DIR} is not what dvc.lock names. `dvc checkout featurize` restores it, `make repro` makes it."
         )
 
 
@@ -196,25 +196,25 @@ def last_training_day(manifest: dict[str, Any]) -> date | None:
         return None
 
 
-def unseen(known: Candidate, rows: dict[str, Any]) -> Check:
+def unseen(known: Candidate, rows: dict[str, Any]) -> Bound:
     """Check that a version was trained on days before the test rows only."""
     name = f"days from the training of version {known.version.version} to the test rows"
     last, first = last_training_day(known.bundle.manifest), rows["first"]
     if last is None:
         why = f"its manifest does not name its last day of training. For a champion, {WITHOUT_IT}"
-        return Check.at_least(name, math.nan, 1, message=why)
+        return Bound.at_least(name, math.nan, 1, message=why)
     why = f"it was trained until {last}, the test rows begin on {first}; `on-time data add` adds newer ones"
-    return Check.at_least(name, (date.fromisoformat(first) - last).days, 1, message=why)
+    return Bound.at_least(name, (date.fromisoformat(first) - last).days, 1, message=why)
 
 
-def decided_before(client: MlflowClient, rows: dict[str, Any], challenger: ModelVersion, most: int) -> Check:
+def decided_before(client: MlflowClient, rows: dict[str, Any], challenger: ModelVersion, most: int) -> Bound:
     """Check that these test rows have decided on fewer other challengers than `most`: each wears them out a little."""
     runs = mlflow_runs.find_runs(
         client, {mlflow_runs.STAGE_TAG: "decision", "action": "promote", ROWS_TAG: rows["sha256"]}
     )
     others = {run.data.tags["challenger"] for run in runs} - {str(challenger.version)}
     why = "`on-time data add` adds newer rows, or raise gate.promotion.max_decisions, by which chance is promoted"
-    return Check.at_most("challengers decided on these test rows before", len(others), most - 1, message=why)
+    return Bound.at_most("challengers decided on these test rows before", len(others), most - 1, message=why)
 
 
 def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:

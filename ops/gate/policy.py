@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-from stages.evaluation.floors import Check, Decision, decide_floors, floor, number
+from stages.evaluation.floors import Bound, Decision, decide_floors, floor, number
 from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.problem_kit.params import GateParams
 
@@ -43,7 +43,7 @@ class Evidence:
     size: tuple[float, float] = (math.nan, math.nan)
     rows: Mapping[str, object] = field(default_factory=dict)
     """Which rows both were measured on: first and last day, number, SHA-256."""
-    conditions: tuple[Check, ...] = ()
+    conditions: tuple[Bound, ...] = ()
     """What must hold for the comparison to mean anything."""
 
 
@@ -66,7 +66,7 @@ def decide_pull_request(
     """
     rules = policy.pull_request
     decision = decide_floors(now, policy)
-    checks: list[Check] = []
+    checks: list[Bound] = []
     if base is not None:
         for metric, most in rules.max_regression.items():
             pair = now.get("test", {}).get(metric), base.get("test", {}).get(metric)
@@ -84,7 +84,7 @@ def decide_alerts(now: Mapping[str, object], base: Mapping[str, object], policy:
     """Judge the share of rows that the decision threshold makes an alert, on the same rows, by its change."""
     pair = number(now.get("alert_share")), number(base.get("alert_share"))
     most = policy.pull_request.max_alert_change
-    return Decision((Check.at_most("share of alerts", abs(pair[0] - pair[1]), most, *pair, rule="change"),))
+    return Decision((Bound.at_most("share of alerts", abs(pair[0] - pair[1]), most, *pair, rule="change"),))
 
 
 def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool = False) -> Decision:
@@ -93,7 +93,7 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
     A challenger that is better by no guarded metric is a tie, which is refused unless `allow_equal`.
     """
     if evidence.unusable:
-        return Decision((Check.at_least("bundle that the service can load", 0, 1, message=evidence.unusable),))
+        return Decision((Bound.at_least("bundle that the service can load", 0, 1, message=evidence.unusable),))
     floors = decide_floors(evidence.challenger, policy) + Decision(evidence.conditions)
     if not evidence.has_champion:
         return floors
@@ -101,10 +101,10 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
     checks = []
     for name, most in (("latency", rules.max_latency_ratio), ("size", rules.max_size_ratio)):
         ours, theirs = getattr(evidence, name)
-        checks.append(Check.at_most(f"{name} ratio", ours / theirs if theirs > 0 else math.nan, most, ours, theirs))
+        checks.append(Bound.at_most(f"{name} ratio", ours / theirs if theirs > 0 else math.nan, most, ours, theirs))
     pairs = {m: evidence.metrics[m] for m in rules.margins if m in evidence.metrics}
     better = sum(advantage(m, pair.challenger, pair.champion) > 0 for m, pair in pairs.items())
-    checks.append(Check.at_least("metrics better than the champion's", better, 0 if allow_equal else 1))
+    checks.append(Bound.at_least("metrics better than the champion's", better, 0 if allow_equal else 1))
     return floors + decide_not_worse(evidence.metrics, evidence.slices, policy) + Decision(tuple(checks))
 
 
@@ -120,16 +120,16 @@ def decide_not_worse(
     return Decision(tuple(checks))
 
 
-def _regression(metric: str, pair: tuple[object, object], most: float, part: str = "") -> Check:
+def _regression(metric: str, pair: tuple[object, object], most: float, part: str = "") -> Bound:
     now, base = map(number, pair)
-    return Check.at_most(metric, worsening(metric, now, base), most, now, base, part=part, rule="regression")
+    return Bound.at_most(metric, worsening(metric, now, base), most, now, base, part=part, rule="regression")
 
 
-def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> Check:
+def _not_worse(metric: str, pair: Comparison, margin: float, part: str = "") -> Bound:
     found = pair.bound, -margin, pair.challenger, pair.champion
     if part and pair.bound == math.inf:
-        return Check(metric, *found[:2], True, "≥", *found[2:], part=part, rule="no bound from a single group")
-    return Check.at_least(metric, *found, part=part, rule=NOT_WORSE)
+        return Bound(metric, *found[:2], True, "≥", *found[2:], part=part, rule="no bound from a single group")
+    return Bound.at_least(metric, *found, part=part, rule=NOT_WORSE)
 
 
 def verdict(decision: Decision) -> str:
@@ -161,7 +161,7 @@ def _cell(value: float, form: str = ".5g") -> str:
     return "–" if math.isnan(value) else f"{value:{form}}"
 
 
-def _bound(check: Check) -> str:
+def _bound(check: Bound) -> str:
     """Return the bound, with what it bounds where that is not the metric itself."""
     own = f" ({_cell(check.value)})" if check.value != check.now and math.isfinite(check.value) else ""
     return f"{check.sense} {check.bound:g}{own}"

@@ -8,7 +8,7 @@ from ops.gate.merge_base import Base, Side, load, read, side
 from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_rows
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
-from stages.evaluation.floors import Check, Decision, number
+from stages.evaluation.floors import Bound, Decision, number
 from stages.problem_kit.params import PARAMS_FILE, GateParams, as_dict, changes
 
 
@@ -55,7 +55,7 @@ def judge(revision: str, policy: GateParams) -> Judged:
     decision = decide_pull_request(now.metrics, measured, now.slices, parts, policy)
     if before:
         decision += decide_alerts(now.threshold, before.threshold, policy)
-        known = Check.at_least(f"digest of the test rows in {EVALUATION_FILE}", int("sha256" in now.rows), 1)
+        known = Bound.at_least(f"digest of the test rows in {EVALUATION_FILE}", int("sha256" in now.rows), 1)
         decision += Decision((known,))
     lines = [f"### Gate: {'passed' if decision.accepted else 'refused'}", "", *_rows(revision, now, base), ""]
     changed = [f"`{key}`: {old} → {new}" for key, old, new in parameter_changes(base.commit) if key.startswith("gate.")]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from app.errors import OnTimeError
-from app.interface import ROWS, Lookups, Outcome
+from app.interface import ROWS_NOUN, Lookups, Outcome
 from stages import interface, params
 from stages.base import progress
 from stages.features import compute
@@ -57,13 +57,15 @@ def days(first: date, last: date) -> list[Day]:
         rows = rows.where(rows.within((first, last)))
         if not rows:
             continue
-        bodies = interface.requests(interface.columns(rows.frame, tables, lookups, p))
+        bodies = interface.requests(interface.arrays_of_rows(rows.frame, tables, lookups, p))
         for number, body, outcome in zip(rows.day, bodies, interface.outcomes(rows.frame, p), strict=True):
             day = made.setdefault(number, Day(day_of(number), [], []))
             day.requests.append(body)
             day.outcomes.append(outcome)
     if not made:
-        raise ReplayFailed(f"{TABLES_DIR} has no {ROWS} from {first} to {last}: name other days by --first and --last.")
+        raise ReplayFailed(
+            f"{TABLES_DIR} has no {ROWS_NOUN} from {first} to {last}: name other days by --first and --last."
+        )
     return [made[number] for number in sorted(made)]
 
 
@@ -89,7 +91,7 @@ async def predict(client: httpx.AsyncClient, requests: list[Body], seconds: floa
         await asyncio.sleep(pause * (start // (BATCH + 1)))
         async with room:
             *many, one = requests[start : start + BATCH + 1]
-            made = (await _post(client, "/predict/batch", {ROWS: many}))["predictions"] if many else []
+            made = (await _post(client, "/predict/batch", {ROWS_NOUN: many}))["predictions"] if many else []
             return [*made, await _post(client, "/predict", one)]
 
     return [prediction for part in await asyncio.gather(*map(send, starts)) for prediction in part]
@@ -127,7 +129,7 @@ def _print_week(rows: list[tuple[date, float, bool]], first: date) -> None:
     week = [(p, positive) for day, p, positive in rows if day >= first]
     mean, observed = np.mean([p for p, _ in week]), np.mean([positive for _, positive in week])
     rates = f"predicted {mean:.3f}, observed {observed:.3f}, gap {mean - observed:+.3f}"
-    print(f"week of {first}: {len(week)} {ROWS}, {rates}", flush=True)
+    print(f"week of {first}: {len(week)} {ROWS_NOUN}, {rates}", flush=True)
 
 
 def run(base: str, first: date | None, last: date | None, week_seconds: float) -> None:

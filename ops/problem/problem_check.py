@@ -19,7 +19,7 @@ from app.interface import (
     Lookups,
     Outcome,
     Request,
-    columns,
+    arrays_of_requests,
     compute,
     compute_one,
     from_arrays,
@@ -28,11 +28,11 @@ from app.problem_kit.features import day_number
 from ops.data.incoming import convert
 from stages import interface
 from stages.features.compute import rows_of
-from stages.interface import COLUMNS
+from stages.interface import TABLES
 from stages.params import Params
 from stages.problem_kit.columns import kind
 from stages.problem_kit.params import Coverage
-from stages.problem_kit.rows import Rows
+from stages.problem_kit.rows import LabelledRows
 from stages.problem_kit.rules import Tables
 from stages.tables.checks import check as check_rules
 from stages.tables.fetch import DATA_DIR
@@ -91,30 +91,30 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
         found = interface.days(table, frame, p.problem)
         yield found is None or len(found) == len(frame), f"days: {table} has {len(frame)} rows and not as many days"
     check_rules(tables, p)  # raises what a rule raises
-    rows, problem = interface.rows(tables, p.problem), p.problem
+    rows, problem = interface.labelled_rows(tables, p.problem), p.problem
     shapes = {len(part) for part in (rows.frame, rows.target, rows.day, rows.group, rows.key)}
-    yield len(shapes) == 1, f"rows: frame, target, day, group and key have {sorted(shapes)} rows"
+    yield len(shapes) == 1, f"labelled_rows: frame, target, day, group and key have {sorted(shapes)} rows"
     known = len(np.unique(rows.key))
-    yield known == len(rows), f"rows: {len(rows)} rows have only {known} keys"
-    yield set(np.unique(rows.target)) <= {0, 1}, "rows: target has other values than 0 and 1"
+    yield known == len(rows), f"labelled_rows: {len(rows)} rows have only {known} keys"
+    yield set(np.unique(rows.target)) <= {0, 1}, "labelled_rows: target has other values than 0 and 1"
     for name, period in (("train", p.train_period), ("test", p.test_period)):
-        yield bool(rows.within(period).any()), f"rows: no row is in featurize.{name}, {period[0]} to {period[1]}"
+        yield bool(rows.within(period).any()), f"labelled_rows: no row is in featurize.{name}, {period[0]} to {period[1]}"
     lookups = interface.lookups(tables, [rows.where(rows.within(p.train_period)).frame], problem)
     again = Lookups.from_json(json.loads(json.dumps(lookups.to_json())))
     yield again.to_json() == lookups.to_json(), "Lookups: from_json(to_json()) gives other lookups"
     yield set(CATEGORIES) <= set(lookups.vocabularies), "Lookups: vocabularies lacks a feature of the kind category"
     step = max(1, len(rows) // SAMPLE_ROWS)
     sample = rows.where(np.arange(len(rows)) % step == 0)
-    yield from _features(sample, interface.columns(sample.frame, tables, again, problem), again)
+    yield from _features(sample, interface.arrays_of_rows(sample.frame, tables, again, problem), again)
     for scenario in interface.scenarios(problem):
-        features = compute(interface.columns(sample.frame, tables, again, problem, scenario), again)
+        features = compute(interface.arrays_of_rows(sample.frame, tables, again, problem, scenario), again)
         yield features.shape == (len(sample), len(FEATURE_NAMES)), f"scenario {scenario}: features have another shape"
     identity = {"prediction_id": OUTCOME_EXAMPLE["prediction_id"]}
     reported = [identity | body for body in interface.outcomes(sample.frame, problem)]
     yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is no valid Outcome"
     positives = [Outcome.model_validate(body).positive for body in reported]
     yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
-    yield from _recorded(sample, tables, interface.columns(sample.frame, tables, again, problem), reported, p)
+    yield from _recorded(sample, tables, interface.arrays_of_rows(sample.frame, tables, again, problem), reported, p)
 
 
 def _by_month(p: Params) -> Iterator[tuple[bool, str]]:
@@ -122,13 +122,13 @@ def _by_month(p: Params) -> Iterator[tuple[bool, str]]:
     tables = load_tables(DATA_DIR)
     store = split(tables, p.problem, "month")
     for table in store.dated:
-        for name, described in COLUMNS[table].items():
-            yield not described.unique, f"COLUMNS: {table}.{name} is unique, which is checked by month only: add a rule"
+        for name, described in TABLES[table].items():
+            yield not described.unique, f"TABLES: {table}.{name} is unique, which is checked by month only: add a rule"
     yield from _rules_by_month(_shuffled(tables, store.dated), p)
     others = _months_with_other_features(tables, store, p)
     yield not others, (
         f"reach_days: {', '.join(others)} have other rows or features by month than in whole tables; "
-        "`rows` or `columns` read more days around a row"
+        "`labelled_rows` or `arrays_of_rows` read more days around a row"
     )
 
 
@@ -147,14 +147,14 @@ def _rules_by_month(tables: Tables, p: Params) -> Iterator[tuple[bool, str]]:
 
 def _months_with_other_features(tables: Tables, store: Store, p: Params) -> list[str]:
     """Return the months whose first or last day has other rows or features by month than in whole tables."""
-    rows = interface.rows(tables, p.problem)
+    rows = interface.labelled_rows(tables, p.problem)
     lookups = interface.lookups(tables, [rows.where(rows.within(p.train_period)).frame], p.problem)
     names = []
     for partition in store.partitions:
         edges = [day_number(day) for day in (partition.first, partition.last)]
         near = store.around(partition, interface.reach_days(p.problem))
         whole, own = (
-            compute(interface.columns(part.frame[np.isin(part.day, edges)], read, lookups, p.problem), lookups)
+            compute(interface.arrays_of_rows(part.frame[np.isin(part.day, edges)], read, lookups, p.problem), lookups)
             for part, read in ((rows, tables), (rows_of(near, partition, p.problem), near))
         )
         names += [partition.name] * (whole.tobytes() != own.tobytes())
@@ -165,23 +165,27 @@ def _shuffled(tables: Tables, names: list[str]) -> Tables:
     """Return tables in which the real numbers of each column are those of other rows, so that rules are violated."""
     rng, shuffled = np.random.default_rng(0), dict(tables)
     for table in names:
-        numbers = [name for name, described in COLUMNS[table].items() if kind(described) == "real"]
+        numbers = [name for name, described in TABLES[table].items() if kind(described) == "real"]
         frame = tables[table]
         shuffled[table] = frame.assign(**{name: rng.permutation(frame[name].to_numpy()) for name in numbers})
     return shuffled
 
 
-def _recorded(sample: Rows, tables: Tables, made: Any, reported: list[Any], p: Params) -> Iterator[tuple[bool, str]]:
+def _recorded(
+    sample: LabelledRows, tables: Tables, made: Any, reported: list[Any], p: Params
+) -> Iterator[tuple[bool, str]]:
     if interface.raw_rows is None:
         return
     requests = [Request.model_validate(body) for body in interface.requests(made)]
     raw = interface.raw_rows(requests, [Outcome.model_validate(body) for body in reported], tables)
-    rows = interface.rows(tables | {table: convert(frame, table)[0] for table, frame in raw.items()}, p.problem)
+    rows = interface.labelled_rows(
+        tables | {table: convert(frame, table)[0] for table, frame in raw.items()}, p.problem
+    )
     after, before = (sorted(zip(found.day, found.target, strict=True)) for found in (rows, sample))
     yield after == before, "raw_rows: requests and outcomes become rows with other days or targets than they had"
 
 
-def _features(sample: Rows, made: Any, lookups: Lookups) -> Iterator[tuple[bool, str]]:
+def _features(sample: LabelledRows, made: Any, lookups: Lookups) -> Iterator[tuple[bool, str]]:
     features = compute(made, lookups)
     yield features.dtype == np.float64, f"compute returns {features.dtype}, not float64"
     yield features.shape == (len(sample), len(FEATURE_NAMES)), (
@@ -189,7 +193,7 @@ def _features(sample: Rows, made: Any, lookups: Lookups) -> Iterator[tuple[bool,
     )
     bodies = json.loads(json.dumps(interface.requests(made)))
     requests = [Request.model_validate(body) for body in bodies]
-    sent = compute(columns(requests), lookups)
+    sent = compute(arrays_of_requests(requests), lookups)
     yield sent.tobytes() == features.tobytes(), "requests: as requests, rows have other features than as rows"
     single = np.array([compute_one(request, lookups) for request in requests])
     yield single.tobytes() == sent.tobytes(), "compute_one differs from compute"

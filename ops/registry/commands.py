@@ -36,7 +36,7 @@ from ops.registry import aliases
 from ops.registry.aliases import PRODUCTION, PROMOTED_TAG, STAGING, Move, by_alias
 from stages import params
 from stages.base.paths import finite, write_json
-from stages.evaluation.floors import Check, Decision
+from stages.evaluation.floors import Bound, Decision
 from stages.params import Params
 from stages.tracking import mlflow_runs
 
@@ -199,12 +199,12 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     target = find(client, NAME, number, "", "`make history` shows which were; roll back with --version N")
     if champion.version == target.version:
         return f"Version {target.version} of {NAME} is Production already."
-    checks = [Check.at_least("promoted before", int(PROMOTED_TAG in target.tags), 1)]
+    checks = [Bound.at_least("promoted before", int(PROMOTED_TAG in target.tags), 1)]
     try:
         with candidate(target):
-            checks.append(Check.at_least("bundle that the service can load", 1, 1))
+            checks.append(Bound.at_least("bundle that the service can load", 1, 1))
     except BundleInvalid as err:
-        checks.append(Check.at_least("bundle that the service can load", 0, 1, message=str(err)))
+        checks.append(Bound.at_least("bundle that the service can load", 0, 1, message=str(err)))
     decision = Decision(tuple(checks))
     run_id = record("rollback", target, champion, decision, p, reason=reason)
     text = f"rollback from version {champion.version} to {target.version} {verdict(decision)}: {reason}"

@@ -26,7 +26,7 @@ from ops.registry.aliases import PRODUCTION, PROMOTED_TAG, by_alias
 from ops.release import image as images
 from ops.release.docker import PROJECT, REPOSITORY, EngineFailed, compose, engine_errors, probe, service
 from ops.release.smoke import P95_MS, READY_SECONDS, golden_checks, replay, version_check
-from stages.evaluation.floors import Check, Decision
+from stages.evaluation.floors import Bound, Decision
 from stages.params import Params
 
 COMPOSE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "compose.yml"
@@ -122,7 +122,7 @@ def traffic(container: Container) -> tuple[float, float]:
     return sum(float(n) for _, n in counted), sum(float(n) for kind, n in counted if kind == "5")
 
 
-def observe(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Check]:
+def observe(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Bound]:
     """Send golden requests to a colour, and to the other one, for some seconds; stop at the first failed check."""
     try:
         return _measure(site, colour, other, seconds, when)
@@ -130,10 +130,10 @@ def observe(site: Site, colour: str, other: str | None, seconds: float, when: st
         time.sleep(1)  # the probe ends with its container, a moment before the engine reports the container's end
         if site.runs(colour):
             raise
-        return [Check.at_least(RUNNING, 0, 1, rule=when)]
+        return [Bound.at_least(RUNNING, 0, 1, rule=when)]
 
 
-def _measure(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Check]:
+def _measure(site: Site, colour: str, other: str | None, seconds: float, when: str) -> list[Bound]:
     until, container = time.monotonic() + seconds, site.container(colour)
     before = traffic(container)
     while True:
@@ -141,9 +141,9 @@ def _measure(site: Site, colour: str, other: str | None, seconds: float, when: s
         slowest = max(P95_MS, P95_RATIO * replay(site.container(other), 0, 20)["p95_ms"]) if other else P95_MS
         total, failed = (now - then for now, then in zip(traffic(container), before, strict=True))
         checks = [
-            Check.at_least(RUNNING, int(site.runs(colour)), 1, rule=when),
+            Bound.at_least(RUNNING, int(site.runs(colour)), 1, rule=when),
             *golden_checks(found, slowest, when),
-            Check.at_most("share of 5xx", failed / max(total, 1.0), ERROR_RATIO, rule=when),
+            Bound.at_most("share of 5xx", failed / max(total, 1.0), ERROR_RATIO, rule=when),
         ]
         if time.monotonic() > until or not Decision(tuple(checks)).accepted:
             return checks
@@ -154,11 +154,11 @@ def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: M
     old = site.live()
     new = COLOURS[1] if old == COLOURS[0] else COLOURS[0]
     moved = accepted = False
-    checks: list[Check] = []
+    checks: list[Bound] = []
     try:
         with engine_errors():
             ready = probe(site.start(new, image), "wait", str(READY_SECONDS))
-            checks.append(Check.at_least("ready", int(ready["status"] == 200), 1, message=ready["body"][:200]))
+            checks.append(Bound.at_least("ready", int(ready["status"] == 200), 1, message=ready["body"][:200]))
             checks.append(version_check(ready["version"], facts, version))
             if Decision(tuple(checks)).accepted:
                 checks += observe(site, new, old, plan.soak, "before traffic")
@@ -168,7 +168,7 @@ def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: M
                 checks += observe(site, new, old, plan.watch, "with traffic")
             accepted = Decision(tuple(checks)).accepted
     except EngineFailed as err:
-        checks.append(Check.at_least("a container that answers", 0, 1, message=str(err)))
+        checks.append(Bound.at_least("a container that answers", 0, 1, message=str(err)))
     finally:
         if accepted:
             site.route(new)

@@ -8,7 +8,7 @@ from ops.gate.policy import markdown
 from ops.release.deploy import DeployFailed, Site
 from ops.release.docker import PROJECT, engine_errors
 from ops.release.smoke import P95_MS, golden_checks, replay
-from stages.evaluation.floors import Check, Decision
+from stages.evaluation.floors import Bound, Decision
 
 REACHED = 0.9
 """Share of the rate that must be reached: requests follow each other, so a slow service lowers it."""
@@ -16,7 +16,7 @@ REACHED = 0.9
 
 def judge(found: Mapping[str, Any], seconds: float, rate: float) -> Decision:
     """Judge the result of a replay of golden requests."""
-    reached = Check.at_least("requests per second", found["requests"] / seconds, REACHED * rate)
+    reached = Bound.at_least("requests per second", found["requests"] / seconds, REACHED * rate)
     return Decision((reached, *golden_checks(found, P95_MS)))
 
 

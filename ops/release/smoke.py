@@ -16,7 +16,7 @@ from ops.registry.aliases import PRODUCTION
 from ops.release import image as images
 from ops.release.docker import compose, engine_errors, probe, service
 from ops.release.image import OCI, OURS
-from stages.evaluation.floors import Check, Decision
+from stages.evaluation.floors import Bound, Decision
 from stages.tracking import mlflow_runs
 
 SMOKE_FILE = Path(__file__).parents[1] / "stack" / "compose" / "smoke.yml"
@@ -44,7 +44,7 @@ def container(image: str) -> Iterator[Container]:
         compose(project, SMOKE_FILE, "down", "--timeout", "1", ONTIME_IMAGE=image)
 
 
-def version_check(text: str, facts: dict[str, str], version: ModelVersion) -> Check:
+def version_check(text: str, facts: dict[str, str], version: ModelVersion) -> Bound:
     """Check that /version, the image's labels and the registry agree."""
     expected: dict[str, set[object]] = {
         "model.name": {facts[f"{OURS}model.name"], version.name},
@@ -61,7 +61,7 @@ def version_check(text: str, facts: dict[str, str], version: ModelVersion) -> Ch
         odd = [f"{name}: {', '.join(sorted(map(str, both)))}" for name, both in values.items() if len(both) > 1]
     except (ValueError, KeyError, TypeError) as err:
         odd = [f"not readable ({err!r}): {text[:200]}"]
-    return Check.at_most("differences in /version", len(odd), 0, message="; ".join(odd))
+    return Bound.at_most("differences in /version", len(odd), 0, message="; ".join(odd))
 
 
 def replay(container: Container, seconds: float, rate: float) -> dict[str, Any]:
@@ -69,12 +69,12 @@ def replay(container: Container, seconds: float, rate: float) -> dict[str, Any]:
     return probe(container, "replay", str(seconds), str(rate), key=os.environ.get("PROBE_KEY", ""))
 
 
-def golden_checks(found: Mapping[str, Any], p95_ms: float, when: str = "") -> list[Check]:
+def golden_checks(found: Mapping[str, Any], p95_ms: float, when: str = "") -> list[Bound]:
     """Check the result of a replay."""
     first = "".join(found.get("first", []))
     return [
-        Check.at_most("wrong answers to golden requests", found["errors"], 0, rule=when, message=first),
-        Check.at_most("p95 of /predict (ms)", found["p95_ms"], p95_ms, rule=when),
+        Bound.at_most("wrong answers to golden requests", found["errors"], 0, rule=when, message=first),
+        Bound.at_most("p95 of /predict (ms)", found["p95_ms"], p95_ms, rule=when),
     ]
 
 
@@ -87,17 +87,17 @@ def smoke(image: str, facts: dict[str, str], version: ModelVersion) -> Decision:
             raise SmokeFailed(f"{image} is not ready after {READY_SECONDS:.0f} s: {ready['body'] or name.logs(tail=3)}")
         started = name.state.started_at
         checks = [
-            Check.at_most("seconds until ready", started and ready["at"] - started.timestamp(), READY_SECONDS),
-            Check.at_most("processor seconds until ready", ready["cpu_seconds"], READY_CPU_SECONDS),
+            Bound.at_most("seconds until ready", started and ready["at"] - started.timestamp(), READY_SECONDS),
+            Bound.at_most("processor seconds until ready", ready["cpu_seconds"], READY_CPU_SECONDS),
             version_check(ready["version"], facts, version),
             *golden_checks(replay(name, *REPLAY), P95_MS),
-            Check.at_least("user", int(str(name.execute(["id", "-u"]))), USER),
+            Bound.at_least("user", int(str(name.execute(["id", "-u"]))), USER),
         ]
         written = list(docker.container.diff(name))
-        checks.append(Check.at_most("files written", len(written), 0, message="; ".join(written[:3])))
+        checks.append(Bound.at_most("files written", len(written), 0, message="; ".join(written[:3])))
         try_write = "for path in /srv/app/x /x; do if touch $path 2>/dev/null; then echo $path; fi; done"
         made = str(name.execute(["sh", "-c", try_write])).split()
-        checks.append(Check.at_most("writes that succeeded outside /tmp", len(made), 0))
+        checks.append(Bound.at_most("writes that succeeded outside /tmp", len(made), 0))
     return Decision(tuple(checks))
 
 

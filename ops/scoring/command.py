@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from app import cpus
-from app.interface import NAME, ROWS
+from app.interface import NAME, ROWS_NOUN
 from app.registry import download, version
 from ops.registry import commands
 from ops.scoring import files, on_ray
@@ -56,12 +56,12 @@ def score(
             found = download.find(uri, NAME, alias)
         known = download.export(found, "" if number else alias, uri, folder)
         threshold = version.load(folder, "baked").bundle.threshold
-        advance = stack.enter_context(progress.progress_bar(ROWS, partial(files.count, source)))
+        advance = stack.enter_context(progress.progress_bar(ROWS_NOUN, partial(files.count, source)))
         total = run(Job(source, target, known, folder, tolerated, workers), threshold, report=Shown(advance))
     rate = f" in {total.seconds:.1f} s, {total.rows / total.seconds:,.0f} a second" if total.rows else ""
     before = f" {total.known:,} were there before." if total.known else ""
     return (
-        f"{total.rows - total.rejected:,} {ROWS} scored with version {known.version} of {known.name}{rate}; "
+        f"{total.rows - total.rejected:,} {ROWS_NOUN} scored with version {known.version} of {known.name}{rate}; "
         f"{total.rejected:,} rejected."
         f"{before} The predictions are in {target}."
     )

@@ -17,7 +17,7 @@ from pyarrow import fs
 from app.errors import OnTimeError, Refused
 from app.registry.version import Registered
 from ops.scoring.files import BLOCK_ROWS, Input, located
-from ops.scoring.predict import FIELDS, Scored, listed
+from ops.scoring.predict import FIELDS, ScoredBlock, listed
 
 PART_ROWS = 100 * BLOCK_ROWS
 """Rows of an input file whose predictions are in one part."""
@@ -141,7 +141,7 @@ class Writer:
             self._flush()
             (self._parquet or pq.ParquetWriter(sink, EMPTY)).close()
 
-    def add(self, block: pa.Table, scored: Scored) -> None:
+    def add(self, block: pa.Table, scored: ScoredBlock) -> None:
         """Add a block; raise TooManyRejected when more rows are rejected than tolerated."""
         first = self.first + self.rows
         self.rejected += listed(scored.rejected, block, first)

@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from app.api.edge.bodies import Invalid
 from app.api.routes.batch_body import BATCH
 from app.batches.arrays import mismatches
-from app.batches.fields import Field, Record
-from app.batches.read import COLUMNS, RECORD
-from app.interface import Request, columns, compute
+from app.batches.fields import ArrowField, Record
+from app.batches.read import COLUMNS_KEY, RECORD
+from app.interface import Request, arrays_of_requests, compute
 from app.model.bundle import Bundle, predict
 from app.problem_kit.features import Floats
 from app.registry.version import load
 
 FIELDS = tuple(Request.model_fields)
-_PLACE = re.compile(rf"{COLUMNS}\.(\w+)\.(\d+)(.*)")
+_PLACE = re.compile(rf"{COLUMNS_KEY}\.(\w+)\.(\d+)(.*)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
 """The form of times that Arrow and the request's schema read alike."""
 
@@ -32,7 +32,7 @@ class BlockInvalid(Exception):
     """The columns of a block do not fit the request's schema."""
 
 
-class Scored(NamedTuple):
+class ScoredBlock(NamedTuple):
     """The probabilities of a block, NaN for rejected rows, and why each of these was rejected, by its position."""
 
     probabilities: Floats
@@ -55,7 +55,7 @@ class Worker:
         return cls.bundle
 
     @classmethod
-    def score(cls, folder: Path, block: bytes, rows: int, most: int, text: bool = False) -> Scored:
+    def score(cls, folder: Path, block: bytes, rows: int, most: int, text: bool = False) -> ScoredBlock:
         """Return the predictions of a block, an Arrow stream; raise BlockInvalid if its columns do not fit.
 
         `folder` has the model; `text` is whether the cells are those of CSV. Rows that the schema rejects are left out;
@@ -82,7 +82,7 @@ class Worker:
             parts = [compute(part, bundle.lookups) for part in received.columns]
             risks[kept] = predict(bundle.booster, np.concatenate(parts))
             break
-        return Scored(risks, rejected)
+        return ScoredBlock(risks, rejected)
 
 
 class NotTyped(Exception):
@@ -97,7 +97,7 @@ def typed(cells: pa.Table) -> pa.Table:
     return pa.table({name: _typed(cells.column(name), name, RECORD.fields[name]) for name in names})
 
 
-def _typed(cells: pa.ChunkedArray, name: str, field: Field) -> Any:
+def _typed(cells: pa.ChunkedArray, name: str, field: ArrowField) -> Any:
     if field.kind == "text":
         return cells
     if field.kind == "time" and not all(map(_TIME.fullmatch, cells.drop_null().to_pylist())):
@@ -123,7 +123,7 @@ def _parsed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     return table.column(0)
 
 
-def _scored_by_row(cells: pa.Table, bundle: Bundle) -> Scored:
+def _scored_by_row(cells: pa.Table, bundle: Bundle) -> ScoredBlock:
     """Return the predictions of a block of CSV whose rows the request's schema judges one by one."""
     risks, rejected = np.full(cells.num_rows, np.nan), dict[int, list[str]]()
     validate = Request.model_validate if RECORD else Request.model_validate_strings
@@ -137,9 +137,9 @@ def _scored_by_row(cells: pa.Table, bundle: Bundle) -> Scored:
             error.add(err.errors(), ())
             rejected[i] = [f"{one.field}: {one.message}" for one in error.errors]
     if requests:
-        features = compute(columns(list(requests.values())), bundle.lookups)
+        features = compute(arrays_of_requests(list(requests.values())), bundle.lookups)
         risks[list(requests)] = predict(bundle.booster, features)
-    return Scored(risks, rejected)
+    return ScoredBlock(risks, rejected)
 
 
 def _value(name: str, cell: str) -> Any:

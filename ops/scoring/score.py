@@ -18,7 +18,7 @@ import pyarrow as pa
 from app.errors import OnTimeError
 from ops.scoring.files import Input, InputInvalid, blocks, inputs, is_csv, located
 from ops.scoring.output import PART_ROWS, Job, Part, Target, Writer
-from ops.scoring.predict import FIELDS, BlockInvalid, Scored, Worker, stream
+from ops.scoring.predict import FIELDS, BlockInvalid, ScoredBlock, Worker, stream
 
 AHEAD = 3
 """Blocks for each process that are read ahead."""
@@ -111,9 +111,9 @@ def parts(
         number += 1
 
 
-def _results(job: Job, pool: Executor, read: Iterator[pa.Table], file: Input) -> Iterator[tuple[pa.Table, Scored]]:
+def _results(job: Job, pool: Executor, read: Iterator[pa.Table], file: Input) -> Iterator[tuple[pa.Table, ScoredBlock]]:
     """Yield each block with its predictions, in order, while the next ones are read and predicted."""
-    waiting: deque[tuple[pa.Table, Future[Scored]]] = deque()
+    waiting: deque[tuple[pa.Table, Future[ScoredBlock]]] = deque()
     most = int(job.tolerated * PART_ROWS) + 1
 
     def submit(count: int) -> None:

@@ -29,7 +29,7 @@ from stages.base.paths import BUNDLE_DIR, sha256, write_json
 from stages.evaluation.floors import Decision
 from stages.evaluation.versions import register_version
 from stages.features import feature_files
-from stages.features.feature_files import DAY, OUT_DIR, TARGET, matrix
+from stages.features.feature_files import DAY, FEATURES_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import Mask
 from stages.tracking import mlflow_runs
@@ -74,7 +74,7 @@ class Workshop:
     def write(self, folder: Path, booster: lightgbm.Booster, **facts: Any) -> None:
         """Write a bundle with the champion's facts, some of them changed."""
         kept = {"threshold", "lookups", "training_data_sha256", "reference_sha256", "rows"}
-        requests = json.loads((OUT_DIR / "golden.json").read_text(encoding="utf-8"))
+        requests = json.loads((FEATURES_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(booster, {k: v for k, v in self.champion.manifest.items() if k in kept} | facts, requests, folder)
         shutil.copy(BUNDLE_DIR / model.REFERENCE_FILE, folder)
 

@@ -32,7 +32,7 @@ from ops.monitoring.drift.reference import SCORE, Reference, words
 from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
-from ops.training.retraining import TEST_DAYS, Evidence, decide
+from ops.training.retraining import TEST_DAYS, RetrainEvidence, decide
 from stages import interface, params
 from stages.base import git, progress
 from stages.base.paths import BUNDLE_DIR, VALIDATION_FILE, finite, sha256, write_json
@@ -41,7 +41,7 @@ from stages.features import compute
 from stages.features.feature_files import DAY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.params import PARAMS_FILE
-from stages.problem_kit.rows import Rows, months_of
+from stages.problem_kit.rows import LabelledRows, months_of
 from stages.problem_kit.rules import Tables
 from stages.tables import fetch
 from stages.tables.read import load_tables
@@ -154,14 +154,14 @@ def repaired() -> Tables:
     }
 
 
-def predict(folder: Path, rows: Rows, tables: Tables, p: Params) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+def predict(folder: Path, rows: LabelledRows, tables: Tables, p: Params) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Return features, target, day and score of rows by a kept bundle, and its vocabularies."""
     known = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
     frame = compute.compute_features(rows, tables, known.lookups, p.problem)
     return frame.assign(**{SCORE: model.predict(known.booster, matrix(frame))}), known.lookups.vocabularies
 
 
-def oracle(rows: Rows, now: Rows, tables: Tables, p: Params) -> Floats:
+def oracle(rows: LabelledRows, now: LabelledRows, tables: Tables, p: Params) -> Floats:
     """Return the scores of a model that is trained on all rows before the month."""
     before = rows.where(rows.day < now.day.min())
     lookups = interface.lookups(tables, [before.frame], p.problem)
@@ -179,14 +179,14 @@ def weekly_alarms(folder: Path, window: pd.DataFrame, vocabularies: dict[str, li
     return list({(one.kind, one.feature): one for one in sorted(found, key=lambda one: abs(one.value))}.values())
 
 
-def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: list[Month]) -> Evidence:
+def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: list[Month]) -> RetrainEvidence:
     """Return the evidence at the end of a month, whose last day is given since 1970-01-01."""
     manifest = json.loads((folder / PRODUCTION / model.MANIFEST_FILE).read_text(encoding="utf-8"))
     reach = day_number(date.fromisoformat(manifest["rows"]["test"]["last"]))
     retrained = [one["last"] for one in ledger if one.get("action") == "retrain"]
     outcomes = rows + sum(one["rows"] for one in ledger if one.get("last", reach) > reach)
     ago = float(last - retrained[-1]) if retrained else math.inf
-    return Evidence("Production", rows, tuple(found), outcomes, float(last - reach), ago)
+    return RetrainEvidence("Production", rows, tuple(found), outcomes, float(last - reach), ago)
 
 
 def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
@@ -197,7 +197,7 @@ def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
     commit(f"The rows of {place.name}")
     p = params.load()
     tables = repaired()
-    rows = interface.rows(tables, p.problem)
+    rows = interface.labelled_rows(tables, p.problem)
     now = rows.where(months_of(rows.day) == np.datetime64(place.name, "M").astype(int))
     last = int(now.day.max())
     (frame, vocabularies), (first, _) = (predict(folder / name, now, tables, p) for name in (PRODUCTION, FIRST))

@@ -50,7 +50,7 @@ class RetrainingFailed(OnTimeError):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RetrainEvidence:
     """The evidence for a retraining decision; unknown numbers are NaN."""
 
     version: str
@@ -73,7 +73,7 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def decide(evidence: Evidence, policy: MonitorParams) -> Verdict:
+def decide(evidence: RetrainEvidence, policy: MonitorParams) -> Verdict:
     """Return `skip` without a cause, `block` where a new model would not help, and `retrain` otherwise."""
     limits = policy.retrain
     causes = [str(alarm) for alarm in evidence.alarms if alarm.kind not in NO_CAUSE]
@@ -109,7 +109,7 @@ class RetrainSettings(Inherited):
     """GitHub's API."""
 
 
-def collect() -> Evidence:
+def collect() -> RetrainEvidence:
     """Return the evidence: the last window of the journal, the registry, and the retrainings before."""
     monitor = Monitor(DriftSettings.read())
     number = monitor.look_up()
@@ -117,7 +117,7 @@ def collect() -> Evidence:
         raise RetrainingFailed("no version is Production: promote one by `make promote`.")
     version, rows, alarms = monitor.check(number)
     registered = version.creation_timestamp / 1000
-    return Evidence(
+    return RetrainEvidence(
         version=number,
         rows=rows,
         alarms=tuple(alarms),
@@ -139,7 +139,7 @@ def _days_since_retraining() -> float:
     return (time.time() - runs[0].info.start_time / 1000) / DAY_SECONDS if runs else math.inf
 
 
-def record(evidence: Evidence, verdict: Verdict) -> str:
+def record(evidence: RetrainEvidence, verdict: Verdict) -> str:
     """Log a decision with its evidence to MLflow, and return the run's id."""
     mlflow.set_experiment(EXPERIMENT)
     tags = {ACTION_TAG: verdict.action, "model_version": evidence.version, "reasons": "; ".join(verdict.reasons)[:4000]}
@@ -208,7 +208,7 @@ def retrain(until: date | None, now: bool) -> None:
     p = params.load()
     if until and p.featurize.relative:
         raise RetrainingFailed("featurize.train_days in params.yaml sets the windows: leave out --until.")
-    until = until or day_of(interface.rows(load_tables(fetch.DATA_DIR), p.problem).day.max())  # the newest one
+    until = until or day_of(interface.labelled_rows(load_tables(fetch.DATA_DIR), p.problem).day.max())  # the newest one
     if now:
         retrain_here(until)
         return

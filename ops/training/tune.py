@@ -26,7 +26,7 @@ from stages import params
 from stages.base import git, progress
 from stages.base.paths import replace_text
 from stages.evaluation import scores
-from stages.evaluation.floors import Check, Decision
+from stages.evaluation.floors import Bound, Decision
 from stages.evaluation.metrics import MetricSettings, pointwise
 from stages.features import feature_files
 from stages.features.feature_files import LOOKUPS_FILE
@@ -179,7 +179,7 @@ def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -
     pair = whole["log_loss"]
     noise = NormalDist().inv_cdf(1 - DOUBT / trials) * float(np.std(replicates.metrics["log_loss"]))
     gain = advantage("log_loss", pair.challenger, pair.champion)
-    check = Check.at_least("log_loss", gain, noise, pair.challenger, pair.champion, rule="gain")
+    check = Bound.at_least("log_loss", gain, noise, pair.challenger, pair.champion, rule="gain")
     return Decision((check,)) + decide_not_worse(whole, parts, policy)
 
 
@@ -198,7 +198,7 @@ def propose(study: optuna.Study, train: Source, p: Params) -> tuple[Decision, di
     best = with_values(p.train, study.best_params)
     changes = {name: value for name, value in present(best).items() if value != present(p.train)[name]}
     if not changes:
-        return Decision((Check.at_least("trials better than the present parameters", 0, 1),)), {}
+        return Decision((Bound.at_least("trials better than the present parameters", 0, 1),)), {}
     lookups = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")))
     found, now = (measure(train, lookups, p, values) for values in (best, p.train))
     decision = decide(found, now, p, len(_ended(study)))

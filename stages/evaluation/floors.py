@@ -17,7 +17,7 @@ def number(value: object) -> float:
 
 
 @dataclass(frozen=True)
-class Check:  # pylint: disable=too-many-instance-attributes # each is a column of the evidence
+class Bound:  # pylint: disable=too-many-instance-attributes # each is a column of the evidence
     """One comparison of a value with a bound; `now` and `base` are the inputs of a difference or ratio."""
 
     name: str
@@ -37,7 +37,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
     @classmethod
     def at_least(
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
-    ) -> Check:
+    ) -> Bound:
         """Check a lower bound; a missing or non-finite value fails."""
         measured = number(value)
         passed = math.isfinite(measured) and measured >= bound
@@ -47,7 +47,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
     @classmethod
     def at_most(
         cls, name: str, value: object, bound: float, now: object = None, base: object = None, **words: str
-    ) -> Check:
+    ) -> Bound:
         """Check an upper bound; a missing or non-finite value fails."""
         measured = number(value)
         passed = math.isfinite(measured) and measured <= bound
@@ -71,7 +71,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is a column 
 class Decision:
     """The verdict on a model, with all checks."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[Bound, ...]
 
     @property
     def accepted(self) -> bool:
@@ -90,9 +90,9 @@ class Decision:
         return Decision(self.checks + other.checks)
 
 
-def floor(metric: str, value: object, bound: float, base: object = None, part: str = "") -> Check:
+def floor(metric: str, value: object, bound: float, base: object = None, part: str = "") -> Bound:
     """Check a metric against its floor, in the metric's direction."""
-    check = Check.at_least if HIGHER_IS_BETTER[metric] else Check.at_most
+    check = Bound.at_least if HIGHER_IS_BETTER[metric] else Bound.at_most
     return check(metric, value, bound, value, base, part=part)
 
 
@@ -103,9 +103,9 @@ def decide_floors(measured: Mapping[str, Mapping[str, object]], policy: GatePara
     """
     test, constant, logistic = (measured.get(name, {}) for name in ("test", "constant", "logistic"))
     checks = [floor(name, test.get(name), bound) for name, bound in policy.floors.items()]
-    checks.append(Check.at_most("roc_auc", test.get("roc_auc"), policy.leak_roc_auc, rule="leak ceiling"))
+    checks.append(Bound.at_most("roc_auc", test.get("roc_auc"), policy.leak_roc_auc, rule="leak ceiling"))
     skill = 1 - number(test.get("brier")) / (number(constant.get("brier")) or math.nan)
-    checks.append(Check.at_least("brier skill against constant", skill, policy.brier_skill))
+    checks.append(Bound.at_least("brier skill against constant", skill, policy.brier_skill))
     gain = number(logistic.get("log_loss")) - number(test.get("log_loss"))
-    checks.append(Check.at_least("log loss gained on logistic regression", gain, policy.log_loss_gain))
+    checks.append(Bound.at_least("log loss gained on logistic regression", gain, policy.log_loss_gain))
     return Decision(tuple(checks))

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from app.interface import NAME, ROWS
+from app.interface import NAME, ROWS_NOUN
 from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.interface import CARD
 
@@ -45,7 +45,7 @@ def _by(facts: dict[str, dict[str, Any]], label: str) -> str:
     rows = [
         {
             label: name,
-            ROWS: f"{v['rows']:,}",
+            ROWS_NOUN: f"{v['rows']:,}",
             "rate": f"{v['rate']:.3f}",
             "mean probability": f"{v['mean_probability']:.3f}",
             **{METRIC_NAMES[metric]: f"{v[metric]:.3f}" for metric in ("roc_auc", "pr_auc", "log_loss", "ece")},
@@ -58,7 +58,7 @@ def _by(facts: dict[str, dict[str, Any]], label: str) -> str:
 
 def _period(facts: dict[str, Any], name: str) -> str:
     rows = facts["rows"][name]
-    return f"{rows['rows']:,} {ROWS} from {rows['first']} to {rows['last']} ({facts['rate'][name]:.1%} positive)"
+    return f"{rows['rows']:,} {ROWS_NOUN} from {rows['first']} to {rows['last']} ({facts['rate'][name]:.1%} positive)"
 
 
 def model_card(facts: dict[str, Any]) -> str:
@@ -76,8 +76,8 @@ Written by `dvc repro evaluate` from `reports/evaluation.json`; bundle `{facts["
 
 {_headline(facts)}
 
-Intervals: bootstrap over groups of {ROWS}. {CARD["intervals"]} An alert is a probability of {threshold["value"]:.3f} or more:
-{threshold["alert_share"]:.1%} of the {ROWS} have one, {threshold["precision"]:.1%} of the alerts are right, and {threshold["recall"]:.1%} of the positives get one.
+Intervals: bootstrap over groups of {ROWS_NOUN}. {CARD["intervals"]} An alert is a probability of {threshold["value"]:.3f} or more:
+{threshold["alert_share"]:.1%} of the {ROWS_NOUN} have one, {threshold["precision"]:.1%} of the alerts are right, and {threshold["recall"]:.1%} of the positives get one.
 
 ## By month
 
@@ -95,7 +95,7 @@ Each month of the training period is predicted by a model of the months before i
 
 {_by(facts["slices"], "slice")}
 
-Too few {ROWS} to measure: {", ".join(small) or "none"}.
+Too few {ROWS_NOUN} to measure: {", ".join(small) or "none"}.
 
 ## Limits
 

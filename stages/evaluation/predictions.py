@@ -17,12 +17,12 @@ from stages.base.errors import DataInvalid
 from stages.evaluation.metrics import Scored
 from stages.evaluation.scores import months, score
 from stages.features import feature_files
-from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix, scenario_name
+from stages.features.feature_files import DAY, FEATURES_DIR, GROUP, KEY, TARGET, matrix, scenario_name
 
 MODEL, LOGISTIC = "model", "logistic"
 
 
-class Predictions(NamedTuple):
+class TestPredictions(NamedTuple):
     """The predictions of the test rows."""
 
     facts: pd.DataFrame
@@ -36,7 +36,7 @@ class Predictions(NamedTuple):
         return score(self.facts, self.probability[name])
 
 
-def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) -> Predictions:
+def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) -> TestPredictions:
     """Predict the test rows file by file: as they are, in each scenario, and without each group of features."""
     facts, slices_, found = [], [], []
     groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
@@ -48,7 +48,7 @@ def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) ->
     for path in feature_files.files("test"):
         frame = pd.read_parquet(path)
         intact = matrix(frame)
-        changed = {name: matrix(pd.read_parquet(OUT_DIR / scenario_name(name) / path.name)) for name in scenarios}
+        changed = {name: matrix(pd.read_parquet(FEATURES_DIR / scenario_name(name) / path.name)) for name in scenarios}
         changed |= {f"without {group}": without(group, intact) for group in groups}
         found.append(
             {
@@ -61,7 +61,7 @@ def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) ->
         facts.append(frame[[DAY, GROUP, TARGET, KEY]])
     together = pd.concat(facts, ignore_index=True)
     sizes = [len(part) for part in facts]
-    return Predictions(together, _joined(found, sizes), _joined(slices_, sizes) | months(together))
+    return TestPredictions(together, _joined(found, sizes), _joined(slices_, sizes) | months(together))
 
 
 def _joined(parts: list[dict[str, npt.NDArray[Any]]], sizes: list[int]) -> dict[str, npt.NDArray[Any]]:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
 from stages import interface
-from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, scenario_name
+from stages.features.feature_files import DAY, FEATURES_DIR, GROUP, KEY, TARGET, scenario_name
 from stages.params import Params
-from stages.problem_kit.rows import Rows
+from stages.problem_kit.rows import LabelledRows
 from stages.problem_kit.rules import Tables
 from stages.tables.partitions import Partition, Store
 
@@ -28,18 +28,20 @@ class Counts(NamedTuple):
     test: int
 
 
-def rows_of(tables: Tables, partition: Partition, p: interface.Params) -> Rows:
+def rows_of(tables: Tables, partition: Partition, p: interface.Params) -> LabelledRows:
     """Return the rows of a partition from tables that may have those of other days."""
-    rows = interface.rows(tables, p)
+    rows = interface.labelled_rows(tables, p)
     return rows.where(rows.within((partition.first, partition.last)))
 
 
 def compute_features(
-    rows: Rows, tables: Tables, lookups: Lookups, p: interface.Params, scenario: str = ""
+    rows: LabelledRows, tables: Tables, lookups: Lookups, p: interface.Params, scenario: str = ""
 ) -> pd.DataFrame:
     """Return features, target, day, group and key of each row, computed in chunks to bound memory."""
     chunks = [
-        compute(interface.columns(rows.frame.iloc[start : start + CHUNK_ROWS], tables, lookups, p, scenario), lookups)
+        compute(
+            interface.arrays_of_rows(rows.frame.iloc[start : start + CHUNK_ROWS], tables, lookups, p, scenario), lookups
+        )
         for start in range(0, len(rows), CHUNK_ROWS)
     ]
     frame = pd.DataFrame(np.concatenate(chunks), columns=list(FEATURE_NAMES))
@@ -68,7 +70,7 @@ def write_partition(store: Store, partition: Partition, lookups: Lookups, p: Par
         *((test, scenario_name(scenario), scenario) for scenario in interface.scenarios(p.problem)),
     ):
         if len(part):
-            path = OUT_DIR / name / partition.file
+            path = FEATURES_DIR / name / partition.file
             path.parent.mkdir(parents=True, exist_ok=True)
             compute_features(part, tables, lookups, p.problem, scenario).to_parquet(path, index=False)
     return Counts(len(train), int(train.target.sum()), len(test))

@@ -19,8 +19,8 @@ from stages.base.errors import DataInvalid
 from stages.base.paths import sha256
 from stages.problem_kit.rows import day_of
 
-OUT_DIR = Path("build/features")
-LOOKUPS_FILE = OUT_DIR / "lookups.json"
+FEATURES_DIR = Path("build/features")
+LOOKUPS_FILE = FEATURES_DIR / "lookups.json"
 TARGET, DAY, GROUP, KEY = "target", "day", "group", "key"
 
 
@@ -39,9 +39,9 @@ def scenario_name(scenario: str) -> str:
 
 def files(name: str) -> list[Path]:
     """Return the files of features in their order; raise DataInvalid if there are none."""
-    found = sorted((OUT_DIR / name).glob("*.parquet"))
+    found = sorted((FEATURES_DIR / name).glob("*.parquet"))
     if not found:
-        raise DataInvalid(f"{OUT_DIR / name} is missing or empty. `dvc repro featurize` makes it.")
+        raise DataInvalid(f"{FEATURES_DIR / name} is missing or empty. `dvc repro featurize` makes it.")
     return found
 
 

@@ -13,7 +13,7 @@ from stages import interface
 from stages.base.errors import ParamsInvalid
 from stages.features import feature_files
 from stages.features.compute import Counts, rows_of
-from stages.features.feature_files import KEY, OUT_DIR
+from stages.features.feature_files import FEATURES_DIR, KEY
 from stages.interface import EDGE_CASES
 from stages.problem_kit.params import FeaturizeParams
 from stages.tables.partitions import Store
@@ -36,7 +36,7 @@ def write_reference(counts: list[Counts], p: FeaturizeParams) -> None:
         own = positions[(positions >= start) & (positions < start + len(frame))]
         parts.append(frame.drop(columns=KEY).iloc[own - start].set_axis(own))
         start += len(frame)
-    pd.concat(parts).to_parquet(OUT_DIR / "reference.parquet")
+    pd.concat(parts).to_parquet(FEATURES_DIR / "reference.parquet")
 
 
 def golden_requests(
@@ -56,6 +56,6 @@ def golden_requests(
             tables = store.around(partition, interface.reach_days(problem))
             rows = rows_of(tables, partition, problem)
             frame = rows.where(rows.within(p.periods(problem)[0])).frame.iloc[own]
-            drawn += interface.requests(interface.columns(frame, tables, lookups, problem))
+            drawn += interface.requests(interface.arrays_of_rows(frame, tables, lookups, problem))
     plain = len(drawn) - len(EDGE_CASES)
     return drawn[:plain] + [request | case for request, case in zip(drawn[plain:], EDGE_CASES, strict=True)]

@@ -29,7 +29,7 @@ def clock(kind: str, low: int, high: int, spare: bool = False) -> pa.Column:
     return column
 
 
-COLUMNS: dict[str, dict[str, pa.Column]] = {
+TABLES: dict[str, dict[str, pa.Column]] = {
     "flights": {
         "year": integer(1987, 2100),
         "month": integer(1, 12),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from app.problem.outcome import Arrival
 from app.problem.request import WEATHER, Flight
-from stages.problem.columns import COLUMNS, KEYS
+from stages.problem.columns import KEYS, TABLES
 from stages.problem.rows import WEATHER_COLUMNS
 from stages.problem.times import LOCAL
 from stages.problem_kit.columns import UTC
@@ -51,7 +51,7 @@ def _flights(requests: Sequence[Flight], outcomes: Sequence[Arrival], known: pd.
         **_local(departure),
     )
     rows = frame[~frame.duplicated(KEYS["flights"], keep="last")]
-    return rows.reindex(columns=list(COLUMNS["flights"])).reset_index(drop=True)
+    return rows.reindex(columns=list(TABLES["flights"])).reset_index(drop=True)
 
 
 def _distances(frame: pd.DataFrame, known: pd.DataFrame) -> pd.Series:
@@ -77,7 +77,7 @@ def _weather(requests: Sequence[Flight]) -> pd.DataFrame:
     days = {request.scheduled_departure.date() for request in requests}
     wanted = frame[WEATHER_COLUMNS].notna().any(axis=1) & local.dt.date.isin(days)
     rows = frame[wanted & ~frame[wanted].duplicated(KEYS["weather"], keep="last").reindex(frame.index, fill_value=True)]
-    return rows[list(COLUMNS["weather"])].reset_index(drop=True)
+    return rows[list(TABLES["weather"])].reset_index(drop=True)
 
 
 def _clock(times: pd.Series) -> pd.Series:

@@ -20,7 +20,7 @@ from app.problem_kit.features import Ints
 from stages.problem.columns import KEYS
 from stages.problem.params import Params
 from stages.problem.times import local_dates, minutes
-from stages.problem_kit.rows import Rows, row_keys
+from stages.problem_kit.rows import LabelledRows, row_keys
 from stages.problem_kit.rules import Tables
 
 WEATHER_COLUMNS = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
@@ -34,13 +34,13 @@ def reach_days(p: Params) -> int:
     return (WEATHER_HOURS + max(p.weather_age_hours, default=0)) // 24 + 1
 
 
-def rows(tables: Tables, _: Params) -> Rows:
+def labelled_rows(tables: Tables, _: Params) -> LabelledRows:
     """Return the flights; the target is 1 if late, cancelled or diverted (US DOT); groups are days."""
     flights = tables["flights"]
     delay = flights["arr_delay"].to_numpy(dtype=np.float64)
     target = np.asarray(np.isnan(delay) | (delay >= LATE_MINUTES), dtype=np.int8)
     day = flight_days(flights).astype(np.int32)
-    return Rows(flights, target, day, day, row_keys(flights[KEYS["flights"]]))
+    return LabelledRows(flights, target, day, day, row_keys(flights[KEYS["flights"]]))
 
 
 def time_zone_offsets(zone: str, years: tuple[int, int]) -> tuple[list[int], list[int]]:
@@ -120,7 +120,7 @@ def _aged(hours: int) -> str:
     return f"weather {hours} h old"
 
 
-def columns(flights: pd.DataFrame, tables: Tables, lookups: Lookups, p: Params, scenario: str = "") -> Flights:
+def arrays_of_rows(flights: pd.DataFrame, tables: Tables, lookups: Lookups, p: Params, scenario: str = "") -> Flights:
     """Return flights as columns for `compute`; only schedule and weather are read.
 
     The date of arrival is not in the data: it is the first one with a positive scheduled time of travel.

@@ -16,7 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledRows:
     """Rows in a fixed order; each array has the shape (n,)."""
 
     frame: pd.DataFrame
@@ -33,9 +33,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def where(self, chosen: Mask) -> Rows:
+    def where(self, chosen: Mask) -> LabelledRows:
         """Return the masked rows."""
-        return Rows(self.frame[chosen], self.target[chosen], self.day[chosen], self.group[chosen], self.key[chosen])
+        return LabelledRows(
+            self.frame[chosen], self.target[chosen], self.day[chosen], self.group[chosen], self.key[chosen]
+        )
 
     def within(self, period: tuple[date, date]) -> Mask:
         """Return the mask of the rows in a period, both ends included."""

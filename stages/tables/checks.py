@@ -10,7 +10,7 @@ import pandas as pd
 from pandera.errors import SchemaErrors
 
 from stages.base.errors import DataInvalid, ParamsInvalid
-from stages.interface import COLUMNS, KEYS, REPAIRS, RULES
+from stages.interface import KEYS, REPAIRS, RULES, TABLES
 from stages.params import Params
 from stages.problem_kit.columns import schema, spare
 from stages.problem_kit.rules import Flags, Rule, Severity, Tables
@@ -21,7 +21,7 @@ Status = Literal["pass", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RuleResult:
     """The result of a rule on some tables: one flag per checked row, True for a violation."""
 
     name: str
@@ -78,7 +78,7 @@ class Outcome:
 class Tally:
     """The results of a rule on all partitions."""
 
-    rule: Outcome
+    rule: RuleResult
     checked: int = 0
     violating: int = 0
     keys: list[dict[str, str]] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Tally:
         """Return the status of the rule on all partitions."""
         return self.rule.status_of(self.violating, self.checked)
 
-    def add(self, outcome: Outcome, tables: Tables) -> None:
+    def add(self, outcome: RuleResult, tables: Tables) -> None:
         """Add the result on a partition, whose tables have the keys."""
         self.checked += len(outcome.broken)
         self.violating += outcome.violating
@@ -114,86 +114,86 @@ class Tally:
 
 def verify_names(p: Params) -> None:
     """Raise ParamsInvalid if `validate` in params.yaml names an unknown table, column or rule."""
-    columns = {f"{table}.{column}" for table, names in COLUMNS.items() for column in names}
+    columns = {f"{table}.{column}" for table, names in TABLES.items() for column in names}
     rules = columns | {r.name for r in RULES}  # {table}.rows and {table}.columns tolerate nothing
     for key, names, known in (
         ("tolerance", p.validate_.tolerance, rules),
         ("missing_share", p.validate_.missing_share, columns),
-        ("rows", p.validate_.rows, set(COLUMNS)),
+        ("rows", p.validate_.rows, set(TABLES)),
     ):
         if unknown := sorted(set(names) - known):
             raise ParamsInvalid(
                 f"params.yaml: unknown names under validate.{key}: {', '.join(unknown)}. "
                 "stages/problem defines the tables, columns and rules."
             )
-    if absent := sorted(set(COLUMNS) - set(p.validate_.rows)):
+    if absent := sorted(set(TABLES) - set(p.validate_.rows)):
         raise ParamsInvalid(
             f"params.yaml: validate.rows lacks {', '.join(absent)}: add the minimum and maximum number of rows."
         )
 
 
-def row_count(rows: int, table: str, p: Params) -> Outcome:
+def row_count(rows: int, table: str, p: Params) -> RuleResult:
     """Check the number of rows."""
     low, high = p.validate_.rows[table]
     flags = pd.Series([not low <= rows <= high], index=pd.Index([rows], name="rows"), dtype=bool)
-    return Outcome(f"{table}.rows", "error", f"There are {low} to {high} rows.", flags, 0)
+    return RuleResult(f"{table}.rows", "error", f"There are {low} to {high} rows.", flags, 0)
 
 
-def column_set(found: Iterable[object], table: str) -> Outcome:
+def column_set(found: Iterable[object], table: str) -> RuleResult:
     """Check that the table has the described columns and no others."""
     present = set(map(str, found))
-    names = sorted({*COLUMNS[table], *present})
-    flags = [(name in COLUMNS[table]) != (name in present) for name in names]
+    names = sorted({*TABLES[table], *present})
+    flags = [(name in TABLES[table]) != (name in present) for name in names]
     index = pd.Index(names, name="column")
-    return Outcome(f"{table}.columns", "error", "The columns are those described.", pd.Series(flags, index), 0)
+    return RuleResult(f"{table}.columns", "error", "The columns are those described.", pd.Series(flags, index), 0)
 
 
-def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
+def missing_values(frame: pd.DataFrame, table: str, p: Params) -> list[RuleResult]:
     """Check the share of missing values in the columns that may have them."""
     outcomes = []
-    for column, described in COLUMNS[table].items():
+    for column, described in TABLES[table].items():
         share = p.validate_.missing_share.get(f"{table}.{column}", 0.0 if spare(described) else None)
         if share is not None and column in frame:
             severity: Severity = "warning" if spare(described) else "error"
             description = f"At most {share:.1%} of the values are missing."
             missing = frame[column].isna()
-            outcomes.append(Outcome(f"{table}.{column}.missing", severity, description, missing, share, share=True))
+            outcomes.append(RuleResult(f"{table}.{column}.missing", severity, description, missing, share, share=True))
     return outcomes
 
 
-def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
+def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[RuleResult]:
     """Check each column against its schema; if it is absent or has another type, every row is a violation."""
     cases = pd.DataFrame(columns=["column", "index"])
     try:
-        schema(table, COLUMNS[table], p.validate_.missing_share).validate(frame, lazy=True)
+        schema(table, TABLES[table], p.validate_.missing_share).validate(frame, lazy=True)
     except SchemaErrors as err:
         cases = err.failure_cases
     outcomes = []
-    for column, described in COLUMNS[table].items():
+    for column, described in TABLES[table].items():
         rows = cases.loc[cases["column"] == column, "index"]
         unsound = column not in frame or bool(rows.isna().any())  # a case without a row is one of the whole column
         flags = pd.Series(frame.index.isin(rows) | unsound, index=frame.index)
         name = f"{table}.{column}"
         most = p.validate_.tolerance.get(name, 0)
-        outcomes.append(Outcome(name, "error", str(described.description), flags, most, unsound=unsound))
+        outcomes.append(RuleResult(name, "error", str(described.description), flags, most, unsound=unsound))
     return outcomes
 
 
-def contents(frame: pd.DataFrame, table: str, p: Params) -> list[Outcome]:
+def contents(frame: pd.DataFrame, table: str, p: Params) -> list[RuleResult]:
     """Check the values of a table, column by column."""
     return [*column_values(frame, table, p), *missing_values(frame, table, p)]
 
 
-def apply_rule(rule: Rule, tables: Tables, p: Params) -> Outcome:
+def apply_rule(rule: Rule, tables: Tables, p: Params) -> RuleResult:
     """Return the result of a rule between columns, rows and tables, whose columns must have their types."""
     broken = rule.broken(tables, p.problem)
-    return Outcome(rule.name, rule.severity, rule.description, broken, p.validate_.tolerance.get(rule.name, 0))
+    return RuleResult(rule.name, rule.severity, rule.description, broken, p.validate_.tolerance.get(rule.name, 0))
 
 
-def check_whole(tables: Tables, p: Params) -> list[Outcome]:
+def check_whole(tables: Tables, p: Params) -> list[RuleResult]:
     """Return the results of all rules on whole tables, without those between columns if a column is not sound."""
     outcomes = []
-    for table in COLUMNS:
+    for table in TABLES:
         frame = tables[table]
         outcomes += [row_count(len(frame), table, p), column_set(frame, table), *contents(frame, table, p)]
     if not any(outcome.unsound for outcome in outcomes):
@@ -213,25 +213,25 @@ def combinations(rule: Rule, parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(counted).groupby(columns, dropna=False, as_index=False)["rows"].sum()
 
 
-class Check:
+class TableChecks:
     """The check of tables by partition."""
 
     def __init__(self, store: Store, p: Params) -> None:
         self.store, self.p = store, p
         self.sound = True
-        self.rows = dict.fromkeys(COLUMNS, 0)
+        self.rows = dict.fromkeys(TABLES, 0)
         self._tallies: dict[str, Tally] = {}
-        self._columns: dict[str, set[str]] = {table: set() for table in COLUMNS}
+        self._columns: dict[str, set[str]] = {table: set() for table in TABLES}
         self._combinations: dict[str, pd.DataFrame] = {}
 
     def run(self) -> list[Tally]:
         """Return the results in the order of tables and rules; without those of the rules if a column is not sound."""
-        tables = list(COLUMNS)
+        tables = list(TABLES)
         for partition, own, near in self.store.each(max((rule.reach for rule in RULES), default=0)):
             self._check_columns(tables, own)
             self._check_rules(partition, own, near)
             tables = self.store.dated  # the others are the same in each partition
-        for table in COLUMNS:
+        for table in TABLES:
             self._add(row_count(self.rows[table], table, self.p), {})
             self._add(column_set(self._columns[table], table), {})
         for rule in RULES if self.sound else ():
@@ -241,13 +241,13 @@ class Check:
             elif rule.table in self.store.undated:
                 self._add(apply_rule(rule, self.store.undated, self.p), self.store.undated)
         names = []
-        for table, columns in COLUMNS.items():
+        for table, columns in TABLES.items():
             names += [f"{table}.rows", f"{table}.columns"]
             names += [f"{table}.{column}{kind}" for kind in ("", ".missing") for column in columns]
         names += [rule.name for rule in RULES if self.sound]
         return [self._tallies[name] for name in names if name in self._tallies]
 
-    def _add(self, outcome: Outcome, tables: Tables) -> None:
+    def _add(self, outcome: RuleResult, tables: Tables) -> None:
         self._tallies.setdefault(outcome.name, Tally(outcome)).add(outcome, tables)
 
     def _check_columns(self, tables: list[str], own: Tables) -> None:
@@ -291,7 +291,7 @@ def check(tables: Store | Tables, p: Params) -> dict[str, Any]:
     them. Raises ParamsInvalid if `validate` in params.yaml names an unknown table, column or rule.
     """
     verify_names(p)
-    run = Check(tables if isinstance(tables, Store) else split(tables, p.problem), p)
+    run = TableChecks(tables if isinstance(tables, Store) else split(tables, p.problem), p)
     tallies = run.run()
     return {
         "failed": sum(tally.status == "fail" for tally in tallies),

@@ -20,7 +20,7 @@ import pandas as pd
 
 from stages import interface
 from stages.base.errors import DataInvalid
-from stages.interface import COLUMNS, KEYS
+from stages.interface import KEYS, TABLES
 from stages.problem_kit.params import Coverage, Partitioning
 from stages.problem_kit.rules import Tables
 from stages.tables.read import absorb, chunks, empty
@@ -66,7 +66,7 @@ class Store:
     ) -> None:
         self.partitions = partitions
         self.undated = undated
-        self.dated = [table for table in COLUMNS if table not in undated]
+        self.dated = [table for table in TABLES if table not in undated]
         self._read = lru_cache(KEPT * len(self.dated))(read)
         self._p = p
 
@@ -76,7 +76,7 @@ class Store:
 
     def own(self, partition: Partition) -> Tables:
         """Return the tables with the rows of a partition; tables without days are whole."""
-        return {t: self.undated[t] if t in self.undated else self._read(t, partition) for t in COLUMNS}
+        return {t: self.undated[t] if t in self.undated else self._read(t, partition) for t in TABLES}
 
     def around(self, partition: Partition, days: int) -> Tables:
         """Like `own`, with its index, plus the rows of `days` days before and after the partition."""
@@ -131,7 +131,7 @@ def write(folder: Path, p: interface.Params, by: Partitioning) -> Store:
     """Write the raw tables of a folder, with their additions, to build/tables; at most CHUNK_ROWS are in memory."""
     shutil.rmtree(TABLES_DIR, ignore_errors=True)
     names: list[str] = []
-    for table in COLUMNS:
+    for table in TABLES:
         for number, (source, frame) in enumerate(chunks(folder, table)):
             for name, rows in _groups(table, frame, p, by if _dated(table, p) else "all"):
                 scratch = TABLES_DIR / table / name
@@ -140,7 +140,7 @@ def write(folder: Path, p: interface.Params, by: Partitioning) -> Store:
                 if _dated(table, p):
                     names.append(name)
     partitions = _partitions(names, p, by)
-    for table in COLUMNS:
+    for table in TABLES:
         for partition in partitions if _dated(table, p) else [_whole(p)]:
             scratch = TABLES_DIR / table / partition.name
             rewrite(table, partition, _gathered(table, scratch))
@@ -150,13 +150,13 @@ def write(folder: Path, p: interface.Params, by: Partitioning) -> Store:
 
 def written(p: interface.Params) -> Store:
     """Return the tables that `write` wrote; raise DataInvalid if they do not have the whole period."""
-    names = {table: sorted(path.stem for path in (TABLES_DIR / table).glob("*.parquet")) for table in COLUMNS}
-    dated = [table for table in COLUMNS if _dated(table, p)]
+    names = {table: sorted(path.stem for path in (TABLES_DIR / table).glob("*.parquet")) for table in TABLES}
+    dated = [table for table in TABLES if _dated(table, p)]
     known = [name.partition("-")[2] for name in names[dated[0]]] if dated else [WHOLE]
     complete = all(names.values()) and len({tuple(names[table]) for table in dated}) <= 1
     if not complete or not (known == [WHOLE] or _spans(p).keys() <= set(known)):
         raise DataInvalid(f"{TABLES_DIR} is not complete. `dvc repro validate` makes it.")
-    undated = {table: pd.read_parquet(TABLES_DIR / table / _whole(p).file) for table in COLUMNS if table not in dated}
+    undated = {table: pd.read_parquet(TABLES_DIR / table / _whole(p).file) for table in TABLES if table not in dated}
 
     def read(table: str, partition: Partition) -> pd.DataFrame:
         return pd.read_parquet(TABLES_DIR / table / partition.file)
@@ -202,7 +202,7 @@ def _groups(
         return
     spans = list(_spans(p))
     months = np.full(len(frame), spans[0])
-    if set(COLUMNS[table]) <= set(frame):
+    if set(TABLES[table]) <= set(frame):
         days = interface.days(table, frame, p)
         assert days is not None
         months = days.to_numpy("datetime64[M]").astype(str)

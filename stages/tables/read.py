@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from stages.interface import COLUMNS, KEYS
+from stages.interface import KEYS, TABLES
 from stages.problem_kit.columns import kind
 from stages.problem_kit.params import ADDED
 from stages.problem_kit.rules import Tables
@@ -25,7 +25,7 @@ def read_csv(path: Path, table: str, rows: int | None = None) -> Any:
     With `rows`, return an iterator over frames of so many rows.
     """
     header = pd.read_csv(path, nrows=0).columns
-    kinds = {name: kind(column) for name, column in COLUMNS[table].items() if name in header}
+    kinds = {name: kind(column) for name, column in TABLES[table].items() if name in header}
     times = [name for name, found in kinds.items() if found == "time"]
     texts: Any = {name: str for name, found in kinds.items() if found == "text"}
     return pd.read_csv(path, dtype=texts, parse_dates=times, chunksize=rows)
@@ -48,7 +48,7 @@ def additions(folder: Path, table: str) -> list[Path]:
 
 def empty(table: str) -> pd.DataFrame:
     """Return a table without rows."""
-    return pd.DataFrame({name: pd.Series(dtype=str(column.dtype)) for name, column in COLUMNS[table].items()})
+    return pd.DataFrame({name: pd.Series(dtype=str(column.dtype)) for name, column in TABLES[table].items()})
 
 
 def absorb(frames: list[pd.DataFrame], keys: list[str]) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
@@ -62,7 +62,7 @@ def absorb(frames: list[pd.DataFrame], keys: list[str]) -> tuple[pd.DataFrame, n
 def load_tables(folder: Path) -> Tables:
     """Return the raw tables by name, with the additions in their order."""
     tables = {}
-    for table in COLUMNS:
+    for table in TABLES:
         tables[table] = read_csv(folder / f"{table}.csv", table)
         if added := additions(folder, table):
             frames = [tables[table], *(pd.read_parquet(path) for path in added)]

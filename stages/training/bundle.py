@@ -8,15 +8,15 @@ from typing import Any
 import lightgbm
 import pandas as pd
 
-from app.interface import FEATURE_NAMES, Lookups, Request, columns, compute
+from app.interface import FEATURE_NAMES, Lookups, Request, arrays_of_requests, compute
 from app.model import bundle as model
 from stages.base.paths import sha256, write_json
-from stages.features.feature_files import OUT_DIR
+from stages.features.feature_files import FEATURES_DIR
 
 
 def write_reference(rolling: pd.DataFrame, path: Path) -> None:
     """Write the reference sample with its out-of-fold probabilities (NaN before the first fold)."""
-    reference = pd.read_parquet(OUT_DIR / "reference.parquet")
+    reference = pd.read_parquet(FEATURES_DIR / "reference.parquet")
     probability = rolling.set_index("row")["probability"].reindex(reference.index)
     path.parent.mkdir(parents=True, exist_ok=True)
     reference.assign(probability=probability).to_parquet(path, index=False)
@@ -29,7 +29,7 @@ def write_bundle(
     directory.mkdir(parents=True, exist_ok=True)
     booster.save_model(directory / model.MODEL_FILE)
     written = lightgbm.Booster(model_file=directory / model.MODEL_FILE)
-    rows = columns([Request.model_validate(request) for request in requests])
+    rows = arrays_of_requests([Request.model_validate(request) for request in requests])
     probabilities = model.predict(written, compute(rows, Lookups.from_json(facts["lookups"])))
     golden = [{"request": r, "probability": round(float(p), 12)} for r, p in zip(requests, probabilities, strict=True)]
     facts |= {"model_sha256": sha256(directory / model.MODEL_FILE), "features": list(FEATURE_NAMES), "golden": golden}

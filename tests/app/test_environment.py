@@ -186,7 +186,15 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
 
 
 def test_an_incomplete_problem_is_an_error_not_an_exit() -> None:
-    with pytest.raises(interface.InterfaceIncomplete, match="app/problem/__init__.py lacks NOPE: a name"):
-        interface.load("app.problem", {"NOPE": "a name"})
-    with pytest.raises(interface.InterfaceIncomplete, match="stages/problem/nope does not import"):
-        interface.load("stages.problem.nope", {})
+    class Wanted(Protocol):
+        """An interface that the problem does not have."""
+
+        NAME: str
+        NOPE: str
+
+    error = ImportError("cannot import name 'NOPE'", name="app.problem")
+    assert str(interface.gap("app.problem", Wanted, error)).startswith("app/problem/__init__.py lacks NOPE. docs/")
+    error = ImportError("No module named 'stages.problem.nope'", name="stages.problem.nope")
+    assert "stages/problem.nope" not in str(interface.gap("stages.problem", interface.ServingProblem, error))
+    other = ImportError("No module named 'polars'", name="polars")
+    assert interface.gap("app.problem", Wanted, other) is other

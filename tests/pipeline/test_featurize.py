@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from app.interface import FEATURE_NAMES, Request
-from app.problem.features import columns
+from app.problem.features import arrays_of_requests
 from stages import interface, params
 from stages.base.errors import ParamsInvalid
 from stages.features.compute import Counts, compute_features
 from stages.features.feature_files import DAY, TARGET
 from stages.features.samples import golden_requests
 from stages.problem import Params
-from stages.problem.rows import lookups, rows
+from stages.problem.rows import labelled_rows, lookups
 from stages.problem_kit.rules import Tables
 from stages.tables.partitions import split
 from stages.tables.read import load_tables
@@ -46,31 +46,31 @@ def test_scrambling_what_is_known_after_departure_changes_no_feature(raw: Tables
     rng = np.random.default_rng(0)
     for column in AFTER_DEPARTURE:
         scrambled[column] = rng.permutation(scrambled[column].to_numpy())
-    before = compute_features(rows(raw, p), raw, known, p)
-    after = compute_features(rows(raw | {"flights": scrambled}, p), raw, known, p)
+    before = compute_features(labelled_rows(raw, p), raw, known, p)
+    after = compute_features(labelled_rows(raw | {"flights": scrambled}, p), raw, known, p)
     pd.testing.assert_frame_equal(before[[*FEATURE_NAMES, DAY]], after[[*FEATURE_NAMES, DAY]])
     assert (before[TARGET] != after[TARGET]).any()
     reduced = raw["flights"].drop(columns=[c for c in AFTER_DEPARTURE if c != "arr_delay"])
-    pd.testing.assert_frame_equal(before, compute_features(rows(raw | {"flights": reduced}, p), raw, known, p))
+    pd.testing.assert_frame_equal(before, compute_features(labelled_rows(raw | {"flights": reduced}, p), raw, known, p))
 
 
 def test_late_cancelled_and_diverted_flights_are_positive(raw: Tables, p: Params) -> None:
     flights = raw["flights"].head(5).assign(arr_delay=[-20, 14, 15, 300, np.nan])
-    assert rows(raw | {"flights": flights}, p).target.tolist() == [0, 0, 1, 1, 1]
+    assert labelled_rows(raw | {"flights": flights}, p).target.tolist() == [0, 0, 1, 1, 1]
 
 
 def test_requests_made_from_rows_have_the_features_of_the_rows(raw: Tables, p: Params) -> None:
     known = lookups(raw, [raw["flights"]], p)
-    expected = interface.columns(raw["flights"].iloc[::100], raw, known, p)
+    expected = interface.arrays_of_rows(raw["flights"].iloc[::100], raw, known, p)
     bodies = json.loads(json.dumps(interface.requests(expected)))
-    sent = columns([Request.model_validate(body) for body in bodies])
+    sent = arrays_of_requests([Request.model_validate(body) for body in bodies])
     assert sent.departure.tolist() == expected.departure.tolist()
     assert sent.arrival.tolist() == expected.arrival.tolist()
     assert sent.weather.tobytes() == np.ascontiguousarray(expected.weather).tobytes()
 
 
 def test_older_weather_is_the_weather_of_earlier_hours(raw: Tables, p: Params) -> None:
-    known, last = lookups(raw, [raw["flights"]], p), rows(raw, p)
+    known, last = lookups(raw, [raw["flights"]], p), labelled_rows(raw, p)
     last = last.where(np.arange(len(last)) >= len(last) - 50)
     now, older = (compute_features(last, raw, known, p, scenario) for scenario in ("", "weather 3 h old"))
     row, weather = raw["flights"].iloc[-1], raw["weather"]

@@ -32,12 +32,12 @@ def test_responses_are_the_predictions_of_evaluate(
     monkeypatch.chdir(small.path)
     p = params.load()
     raw = partitions.written(p.problem).whole()
-    rows = interface.rows(raw, p.problem)
+    rows = interface.labelled_rows(raw, p.problem)
     test = rows.where(rows.within(p.test_period))
     known = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text()))
     evaluated = pd.read_parquet(PREDICTIONS_FILE)["probability"].to_numpy()
     chosen = np.sort(np.random.default_rng(0).choice(len(evaluated), 1000, replace=False))
-    requests = interface.requests(interface.columns(test.frame.iloc[chosen], raw, known, p.problem))
+    requests = interface.requests(interface.arrays_of_rows(test.frame.iloc[chosen], raw, known, p.problem))
     batch = api.post("/predict/batch", json={"flights": requests}).raise_for_status().json()["predictions"]
     apart = np.abs(np.array([answer["probability"] for answer in batch]) - evaluated[chosen])
     assert apart.max() <= 1e-9

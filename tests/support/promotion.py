@@ -26,7 +26,7 @@ from stages import params
 from stages.base.paths import METRICS_FILE, write_json
 from stages.evaluation.floors import Decision
 from stages.evaluation.versions import register_version
-from stages.features.feature_files import DAY, GROUP, KEY, OUT_DIR, TARGET, matrix
+from stages.features.feature_files import DAY, FEATURES_DIR, GROUP, KEY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import months_of
 from stages.tracking import mlflow_runs
@@ -92,10 +92,10 @@ def make_folder(path: Path, tables: Lookups) -> None:
     p["gate"]["promotion"]["margins"] = {"roc_auc": 0.01, "log_loss": 0.01}  # these models hardly differ by chance
     (path / "params.yaml").write_text(yaml.safe_dump(p))
     test, train = flights(1), flights(0)
-    (path / OUT_DIR / "test").mkdir(parents=True)
+    (path / FEATURES_DIR / "test").mkdir(parents=True)
     for month, rows in test.groupby(months_of(test[DAY].to_numpy())):
-        rows.to_parquet(path / OUT_DIR / "test" / f"{month:04d}.parquet", index=False)
-    write_json(path / OUT_DIR / "lookups.json", tables.to_json())
+        rows.to_parquet(path / FEATURES_DIR / "test" / f"{month:04d}.parquet", index=False)
+    write_json(path / FEATURES_DIR / "lookups.json", tables.to_json())
     baselines = {"test": MEASURED, "constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(path / METRICS_FILE, baselines)
     target = train[TARGET].to_numpy()

@@ -20,7 +20,7 @@ import mlflow
 import pytest
 
 from app.errors import Refused
-from app.interface import EXAMPLE, ROWS
+from app.interface import EXAMPLE, ROWS_NOUN
 from app.model.served import Production
 from app.registry.version import PRODUCTION_TAG
 from ops.cli.ci import NOT_SERVED
@@ -135,7 +135,7 @@ def test_a_batch_is_journaled_without_temporary_files(release: Release, tmp_path
     tmp_path.chmod(0o777)  # the container's user has no rights on the host
     journal = ["--env=ONTIME_JOURNAL_URL=sqlite:////journal/journal.db", f"--volume={tmp_path}:/journal"]
     code = f"""import json, urllib.request
-body = json.dumps({{{ROWS!r}: [{EXAMPLE!r}] * 1000}}).encode()
+body = json.dumps({{{ROWS_NOUN!r}: [{EXAMPLE!r}] * 1000}}).encode()
 request = urllib.request.Request("http://127.0.0.1:8000/predict/batch", body, {{"Content-Type": "application/json"}})
 print(urllib.request.urlopen(request).status)"""
     with release.container(*journal) as name:
@@ -158,7 +158,7 @@ def test_it_predicts_explains_and_follows_the_registry(release: Release, bundle_
             registry.point("1")
             wait_for("its version is served", lambda: httpx.get(f"{base}/version").json()["source"] == "registry", 60)
         explained = httpx.post(f"{base}/predict?explain=true", json=EXAMPLE).raise_for_status().json()
-        batch = httpx.post(f"{base}/predict/batch", json={ROWS: [EXAMPLE] * 200}).raise_for_status().json()
+        batch = httpx.post(f"{base}/predict/batch", json={ROWS_NOUN: [EXAMPLE] * 200}).raise_for_status().json()
         assert {one["probability"] for one in batch["predictions"]} == {explained["probability"]}
         assert explained["explanation"] and httpx.get(f"{base}/docs").status_code == 200
         log = subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=True).stderr

@@ -12,7 +12,7 @@ from app.api.edge.bodies import Body, invalid
 from app.api.inference import tensors
 from app.api.routes.batch_body import BATCH
 from app.api.schemas import MAX_BATCH, Batch, Prediction
-from app.interface import EXAMPLE, ROWS, Request
+from app.interface import EXAMPLE, ROWS_NOUN, Request
 from app.model.prediction import Predictions
 
 INPUTS = tensors.of(Request)
@@ -120,7 +120,7 @@ def read(head: bytes, binary: bytes) -> tuple[InferenceRequest, list[Request]]:
         if name not in OUTPUTS or names.count(name) > 1:
             raise invalid("outputs", f"each must be one of {', '.join(OUTPUTS)}, once")
     try:
-        batch: Batch = BATCH.validated({ROWS: _rows(request.inputs, binary)})
+        batch: Batch = BATCH.validated({ROWS_NOUN: _rows(request.inputs, binary)})
     except RecursionError:
         raise HTTPException(400, "The JSON is nested too deeply.") from None
     return request, batch.rows

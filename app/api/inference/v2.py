@@ -17,7 +17,7 @@ from app.api.edge.bodies import LARGE
 from app.api.inference.messages import INPUTS, OUTPUTS, InferenceRequest, InferenceResponse, answer, read
 from app.api.predictor import Predictor
 from app.batches.received import Received
-from app.interface import NAME, TITLE, columns
+from app.interface import NAME, TITLE, arrays_of_requests
 from app.model.served import ServedModel
 
 MEDIA_TYPES = ("", "application/json", "application/octet-stream")
@@ -128,7 +128,7 @@ def _model(app: FastAPI, path: str, parameters: list[dict[str, Any]]) -> None:
         inference, rows = await to_thread.run_sync(read, head, tail, limiter=limiter)
 
         def work() -> tuple[bytes, bytes]:
-            return answer(inference, predictor.batch(served, Received([columns(rows)], rows)))
+            return answer(inference, predictor.batch(served, Received([arrays_of_requests(rows)], rows)))
 
         head, tail = await to_thread.run_sync(work)
         headers = {"X-Model-Version": served.version} | ({JSON_LENGTH: str(len(head))} if tail else {})

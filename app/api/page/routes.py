@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, HTTPException, Response
 
 from app.api.dependencies import Served
-from app.interface import DESCRIPTION, EXAMPLE, FEATURES, NAME, POSITIVE, ROWS, TITLE, Request
+from app.interface import DESCRIPTION, EXAMPLE, FEATURES, NAME, POSITIVE, ROWS_NOUN, TITLE, Request
 from app.model.served import ServedModel
 from app.settings import Settings
 
@@ -30,7 +30,7 @@ def document(settings: Settings) -> bytes:
     """Return the page as HTML, with what it needs to know of the problem before any model is loaded."""
     problem = {
         "name": NAME,
-        "rows": ROWS,
+        "rows": ROWS_NOUN,
         "positive": POSITIVE,
         "schema": Request.model_json_schema(),
         "example": EXAMPLE,

@@ -18,16 +18,16 @@ from starlette.datastructures import Headers
 from app.api.edge.bodies import Body, Invalid, Location, check_type, invalid
 from app.api.schemas import AnyColumns, Batch
 from app.batches.arrays import NeedsFullValidation
-from app.batches.read import COLUMNS, MAX_ROWS, ArrowBatch, Mismatch
+from app.batches.read import COLUMNS_KEY, MAX_ROWS, ArrowBatch, Mismatch
 from app.batches.received import Received
 from app.batches.stream import DAMAGED, MEDIA_TYPE
-from app.interface import ROWS, Request, columns
+from app.interface import ROWS_NOUN, Request, arrays_of_requests
 
 ORDINARY_BYTES = 2 << 20
 """Bytes from which on an invalid body must have no more values than its rows need."""
 MAX_OBJECTS, MAX_VALUES = 110_000, 1_000_000
 """JSON objects and values of a body that is read as a whole: 10,000 rows with ten parts each."""
-_BY_COLUMN = re.compile(rb'\s*\{\s*"%b"' % COLUMNS.encode())
+_BY_COLUMN = re.compile(rb'\s*\{\s*"%b"' % COLUMNS_KEY.encode())
 _requests: TypeAdapter[list[Any]] = TypeAdapter(list[Request])
 
 
@@ -35,7 +35,7 @@ class BatchBody(Body):
     """The body of a batch, in any format."""
 
     def __init__(self) -> None:
-        super().__init__(Batch, ROWS, Request, MAX_ROWS)
+        super().__init__(Batch, ROWS_NOUN, Request, MAX_ROWS)
 
     def parser(self, headers: Headers) -> Callable[[bytes], Any]:
         """Return the function that reads a body with these headers; raise 415 if there is none."""
@@ -57,15 +57,15 @@ class BatchBody(Body):
             if commas > len(self._known) * objects:
                 raise ValueError("the body has more keys than the schema")
             requests = self.validate_json(body).rows
-            return Received([columns(requests)], requests, body)
+            return Received([arrays_of_requests(requests)], requests, body)
         value = from_json(body)
         AnyColumns.model_validate(value)
-        lists = value[COLUMNS]
+        lists = value[COLUMNS_KEY]
         rows = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
         if not rows:
             raise ValueError("the body has no columns")
         requests = _requests.validate_python(rows)
-        return Received([columns(requests)], requests)
+        return Received([arrays_of_requests(requests)], requests)
 
     def judged(self, body: bytes) -> Received:
         """Read JSON row by row."""
@@ -74,11 +74,11 @@ class BatchBody(Body):
             raise HTTPException(413, text)
         found = self.parse(body)
         requests = found.rows if isinstance(found, Batch) else found
-        return Received([columns(requests)], requests)  # without the body, which may be UTF-16
+        return Received([arrays_of_requests(requests)], requests)  # without the body, which may be UTF-16
 
     def validated(self, value: Any) -> Any:
         """Return a batch, or the requests of one by columns."""
-        if isinstance(value, dict) and COLUMNS in value and ROWS not in value:
+        if isinstance(value, dict) and COLUMNS_KEY in value and ROWS_NOUN not in value:
             return self._by_column(value)
         return super().validated(value)
 
@@ -86,14 +86,14 @@ class BatchBody(Body):
         error = Invalid()
         self.checked(AnyColumns, value, error, ())
         if not error.errors:
-            lists: dict[str, list[Any]] = value[COLUMNS]
+            lists: dict[str, list[Any]] = value[COLUMNS_KEY]
             first = next(iter(lists), None)
             if first is None:
-                raise invalid(COLUMNS, "At least one column is required")
+                raise invalid(COLUMNS_KEY, "At least one column is required")
             for name, values in lists.items():
                 if len(values) != len(lists[first]):
                     text = f"List should have {len(lists[first])} items, as {first} has, not {len(values)}"
-                    error.add([{"loc": (COLUMNS, name), "msg": text}], ())
+                    error.add([{"loc": (COLUMNS_KEY, name), "msg": text}], ())
         if error.errors:
             raise error
         return self._rows_of([dict(zip(lists, row)) for row in zip(*lists.values())])
@@ -117,7 +117,7 @@ class BatchBody(Body):
             raise invalid("body", f"not a readable Arrow IPC stream: {reason}{file}") from err
         except Mismatch as err:
             error = Invalid()
-            error.add([{"loc": (COLUMNS, *place), "msg": text} for place, text in err.found], ())
+            error.add([{"loc": (COLUMNS_KEY, *place), "msg": text} for place, text in err.found], ())
             raise error from err
 
     def _arrow(self, body: bytes) -> Received:
@@ -125,19 +125,19 @@ class BatchBody(Body):
         if not 1 <= batch.size <= MAX_ROWS:
             few = f"at least 1 item after validation, not {batch.size}"
             many = f"at most {MAX_ROWS} items after validation, not {batch.size}"
-            raise invalid(COLUMNS, f"List should have {many if batch.size else few}")
+            raise invalid(COLUMNS_KEY, f"List should have {many if batch.size else few}")
         try:
             found, doubtful = batch.read()
         except NeedsFullValidation:
             requests = self._rows_of(batch.rows)
-            return Received([columns(requests)], requests, body, "arrow")
+            return Received([arrays_of_requests(requests)], requests, body, "arrow")
         if doubtful:
             self._rows_of(batch.rows, doubtful)
         return found
 
 
 def _place(row: int, location: Location) -> Location:
-    return (COLUMNS, *location[:1], row, *location[1:])
+    return (COLUMNS_KEY, *location[:1], row, *location[1:])
 
 
 BATCH = BatchBody()

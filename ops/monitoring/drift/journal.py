@@ -36,7 +36,7 @@ class Window:
     """Whether predictions reach back about as far as the window does."""
 
 
-class Scored(NamedTuple):
+class JournalRow(NamedTuple):
     """A prediction, and its outcome where one is known."""
 
     random: str
@@ -54,8 +54,8 @@ def read(engine: Engine, version: str, hours: float, rows: int, registered: floa
     now = datetime.now(UTC)
     since = now - timedelta(hours=hours)
     first, last = id_at(max(since, datetime.fromtimestamp(registered, UTC))), id_at(now)
-    scored: list[Scored] = []
-    known: list[Scored] = []
+    scored: list[JournalRow] = []
+    known: list[JournalRow] = []
     with reading(engine) as connection:
         for page in _pages(connection, version, first, last):
             scored = _sample([*scored, *page], rows)
@@ -69,12 +69,12 @@ def read(engine: Engine, version: str, hours: float, rows: int, registered: floa
     )
 
 
-def _sample(some: list[Scored], rows: int) -> list[Scored]:
+def _sample(some: list[JournalRow], rows: int) -> list[JournalRow]:
     """Return at least those that belong to the sample; sorting pays when there are several times as many."""
     return some if len(some) < 4 * rows else nsmallest(rows, some)
 
 
-def _pages(connection: Connection, version: str, first: str, last: str) -> Iterator[list[Scored]]:
+def _pages(connection: Connection, version: str, first: str, last: str) -> Iterator[list[JournalRow]]:
     """Yield the predictions of a version in a range of ids."""
     of_version = (
         select(blocks.c.first_id, blocks.c.ids, blocks.c.probabilities)
@@ -89,12 +89,12 @@ def _pages(connection: Connection, version: str, first: str, last: str) -> Itera
         after = page[-1].first_id
 
 
-def _with_outcomes(connection: Connection, pairs: list[tuple[str, float]]) -> list[Scored]:
+def _with_outcomes(connection: Connection, pairs: list[tuple[str, float]]) -> list[JournalRow]:
     """Return predictions with their outcomes."""
     own = outcomes.c
     range_ = own.prediction_id.between(min(pairs)[0], max(pairs)[0]) if pairs else own.prediction_id.is_(None)
     told = {row[0]: row[1] for row in connection.execute(select(own.prediction_id, own.positive).where(range_))}
-    return [Scored(name[ID_RANDOM:], name, score, told.get(name)) for name, score in pairs]
+    return [JournalRow(name[ID_RANDOM:], name, score, told.get(name)) for name, score in pairs]
 
 
 def _features(connection: Connection, ids: list[str]) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from ruamel.yaml.scalarstring import SingleQuotedScalarString as Quoted
 
 from stages import params
 from stages.base.paths import sha256
-from stages.interface import COLUMNS
+from stages.interface import TABLES
 from stages.problem_kit.columns import kind
 from stages.problem_kit.params import ADDED, PARAMS_FILE
 from stages.problem_kit.rules import Tables
@@ -31,7 +31,7 @@ from stages.tables.read import read_csv
 
 LOCAL = "America/New_York"  # the zone of the dates; columns of times are in UTC
 DATE = ["year", "month", "day"]
-DATED = [table for table, columns in COLUMNS.items() if columns.keys() >= set(DATE)]
+DATED = [table for table, columns in TABLES.items() if columns.keys() >= set(DATE)]
 SEED = 42
 TEST_SHARE = 1 / 6
 FOLD_MONTHS = 4
@@ -66,14 +66,14 @@ def redate(frame: pd.DataFrame, table: str, drawn: pd.DataFrame) -> pd.DataFrame
     """Return the rows of a table that the drawn dates get."""
     whole = drawn.merge(frame.assign(source=pd.to_datetime(frame[DATE])), on="source")
     moved: dict[str, Any] = {part: getattr(whole["date"].dt, part).astype("int64") for part in DATE}
-    times = [name for name, column in COLUMNS[table].items() if kind(column) == "time"]
+    times = [name for name, column in TABLES[table].items() if kind(column) == "time"]
     moved |= {name: whole[name] + whole["later"] for name in times}
-    return whole.assign(**moved)[list(COLUMNS[table])]
+    return whole.assign(**moved)[list(TABLES[table])]
 
 
 def sound(data: Path, file: Path) -> Tables:
     """Return the pinned tables without the rows that `validate` repairs."""
-    tables = {table: read_csv(data / f"{table}.csv", table) for table in COLUMNS}
+    tables = {table: read_csv(data / f"{table}.csv", table) for table in TABLES}
     for repair in checks.check(tables, params.load(file))["repairs"]:
         frame = tables[repair["table"]]
         named = frame[[*repair["key"]]].astype(str).eq(pd.Series(repair["key"])).all(axis=1)
@@ -104,7 +104,7 @@ def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, An
     """
     target = clone / DATA_DIR
     target.mkdir()
-    for table in COLUMNS:
+    for table in TABLES:
         shutil.copy(data / f"{table}.csv", target)
     for i in range(1, number):
         shutil.copytree(pool / f"{i:04d}", target / ADDED / f"{i:04d}", copy_function=os.link)
@@ -114,7 +114,7 @@ def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, An
         rows[path.stem] += parquet.read_metadata(path).num_rows
     digests = {str(path.relative_to(target / ADDED)): sha256(path) for path in added}
     change(clone / PARAMS_FILE, number, rows, digests, more)
-    return rows[next(iter(COLUMNS))]
+    return rows[next(iter(TABLES))]
 
 
 def change(file: Path, number: int, rows: dict[str, int], digests: dict[str, str], more: dict[str, Any]) -> None:

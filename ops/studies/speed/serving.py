@@ -30,7 +30,7 @@ from tabulate import tabulate
 from app.api.edge.middleware import MAX_BODIES
 from app.batches.stream import MEDIA_TYPE
 from app.errors import OnTimeError
-from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS, Request, columns, compute
+from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS_NOUN, Request, arrays_of_requests, compute
 from app.model import bundle
 from ops.studies.speed.server import Server, running
 from stages.base.paths import BUNDLE_DIR, write_json
@@ -108,7 +108,7 @@ def contestants(folder: Path, with_mlflow: bool) -> list[Contestant]:
         import mlflow.lightgbm  # pylint: disable=import-outside-toplevel # slow, and needed here only
 
         mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / bundle.MODEL_FILE), folder / "mlflow")
-        row = compute(columns([Request.model_validate(EXAMPLE)]), load_model().lookups)[0].tolist()
+        row = compute(arrays_of_requests([Request.model_validate(EXAMPLE)]), load_model().lookups)[0].tolist()
         frame = {"dataframe_split": {"columns": list(FEATURE_NAMES), "data": [row]}}
         module = f"mlflow models serve -m {folder}/mlflow -p {{port}} --env-manager local --workers 1"
         chosen.append(Contestant("mlflow models serve", module, "/ping", "/invocations", frame))
@@ -166,7 +166,7 @@ def batches_of(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, int]]:
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
     sent = rows
-    while len(body := json.dumps({ROWS: sent}).encode()) > MAX_BODIES[BATCH_PATH]:
+    while len(body := json.dumps({ROWS_NOUN: sent}).encode()) > MAX_BODIES[BATCH_PATH]:
         sent = sent[: len(sent) // 2]
     return {"JSON": (JSON, body, len(sent)), "Arrow": (MEDIA_TYPE, stream.getvalue(), len(rows))}
 
@@ -182,7 +182,7 @@ def measure_batches(
     for size in sizes:
         rows = (golden * (size // len(golden) + 1))[:size]
         text = json.dumps(rows).encode()
-        features = compute(columns(reader.validate_json(text)), model.lookups)
+        features = compute(arrays_of_requests(reader.validate_json(text)), model.lookups)
         calls: dict[str, Callable[[], float]] = {
             "Booster.predict": partial(_call, partial(booster.predict, features, num_threads=1), size, seconds),
             "Pydantic alone": partial(_call, partial(reader.validate_json, text), size, seconds),

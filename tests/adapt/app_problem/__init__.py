@@ -19,7 +19,7 @@ BUSY = 250
 
 NAME = "busy-hours"
 TITLE = "Busy hours"
-ROWS = "hours"
+ROWS_NOUN = "hours"
 POSITIVE = f"busy: {BUSY} or more bicycles rented in the hour"
 DESCRIPTION = f"The probability that an hour of a bicycle rental will be {POSITIVE}."
 
@@ -111,8 +111,8 @@ class Lookups:
         return asdict(self)
 
 
-def columns(requests: Sequence[Request]) -> Hours:
-    """Return requests as columns."""
+def arrays_of_requests(requests: Sequence[Request]) -> Hours:
+    """Return requests as arrays."""
     return Hours(
         time=np.array([(r.time - datetime(1970, 1, 1)) // timedelta(hours=1) for r in requests], dtype=np.int64),
         holiday=[r.holiday for r in requests],

@@ -15,7 +15,7 @@ from app.problem import BUSY, WEATHER, Hours, Lookups
 from app.problem_kit.features import Ints, day_number
 from stages.problem_kit.columns import integer, real, text
 from stages.problem_kit.params import Coverage
-from stages.problem_kit.rows import Rows, row_keys
+from stages.problem_kit.rows import LabelledRows, row_keys
 from stages.problem_kit.rules import Flags, Rules, Tables
 
 
@@ -26,7 +26,7 @@ class Params(Coverage):
 
 
 MONTHS = ["Jan", "Feb", "March", "April", "May", "June", "July", "Aug", "Sept", "Oct", "Nov", "Dec"]
-COLUMNS: dict[str, dict[str, pa.Column]] = {
+TABLES: dict[str, dict[str, pa.Column]] = {
     "Bikeshare": {
         "season": integer(1, 4),
         "mnth": text(f"^(?:{'|'.join(MONTHS)})$"),
@@ -86,12 +86,12 @@ def whole_day(t: Tables, _: Params) -> Flags:
     return t["Bikeshare"].groupby("day").size() < 20
 
 
-def rows(tables: Tables, p: Params) -> Rows:
+def labelled_rows(tables: Tables, p: Params) -> LabelledRows:
     """Return a row per hour; those of one day are resampled together."""
     frame = tables["Bikeshare"]
     day = (times(frame, p) // 24).astype(np.int32)
     busy = (frame["bikers"] >= BUSY).to_numpy(dtype=np.int8)
-    return Rows(frame, target=busy, day=day, group=day, key=row_keys(frame[KEYS["Bikeshare"]]))
+    return LabelledRows(frame, target=busy, day=day, group=day, key=row_keys(frame[KEYS["Bikeshare"]]))
 
 
 def lookups(_tables: Tables, training: Iterable[pd.DataFrame], _p: Params) -> Lookups:
@@ -101,7 +101,7 @@ def lookups(_tables: Tables, training: Iterable[pd.DataFrame], _p: Params) -> Lo
 
 
 def reach_days(p: Params) -> int:
-    """Return the days before a row that `columns` reads."""
+    """Return the days before a row that `arrays_of_rows` reads."""
     return math.ceil(p.weather_age_hours / 24)
 
 
@@ -110,8 +110,8 @@ def scenarios(p: Params) -> list[str]:
     return [f"weather {p.weather_age_hours} h old"]
 
 
-def columns(frame: pd.DataFrame, tables: Tables, _lookups: Lookups, p: Params, scenario: str = "") -> Hours:
-    """Return rows as columns, in the scenario with older weather; the counts, known only afterwards, are not used."""
+def arrays_of_rows(frame: pd.DataFrame, tables: Tables, _lookups: Lookups, p: Params, scenario: str = "") -> Hours:
+    """Return rows as arrays, in the scenario with older weather; the counts, known only afterwards, are not used."""
     time = times(frame, p)
     table = tables["Bikeshare"].set_index(times(tables["Bikeshare"], p))
     weather = table.reindex(time - p.weather_age_hours if scenario else time)

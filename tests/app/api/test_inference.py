@@ -14,7 +14,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from app.api.inference import tensors
-from app.interface import EXAMPLE, ROWS
+from app.interface import EXAMPLE, ROWS_NOUN
 from tests.adapt.app_problem import Request as SecondRequest
 from tests.conftest import free_port
 from tests.support.clients.inference import FLIGHTS, HOUR, INFER, ROUTE, body, client_of, inputs, post, refused
@@ -84,7 +84,7 @@ def test_the_requested_outputs_are_returned_in_their_order_and_form(triton: Infe
 
 def test_a_thousand_rows_in_one_request(service: Service, triton: InferenceServerClient) -> None:
     flights = [EXAMPLE | {"weather": [HOUR | {"humidity_pct": i / 10}] * 7} for i in range(1000)]
-    batch = httpx.post(f"{service.base}/predict/batch", json={ROWS: flights}, timeout=30).json()["predictions"]
+    batch = httpx.post(f"{service.base}/predict/batch", json={ROWS_NOUN: flights}, timeout=30).json()["predictions"]
     for binary in (True, False):
         found = columns(triton.infer(NAME, inputs(flights, binary)))["probability"]
         assert found == [one["probability"] for one in batch]

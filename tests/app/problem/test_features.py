@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.interface import EXAMPLE, FEATURE_NAMES, FEATURES, Request
 from app.model.bundle import Bundle
-from app.problem.features import columns, compute, compute_one
+from app.problem.features import arrays_of_requests, compute, compute_one
 from app.problem.lookups import Lookups
 from app.problem.request import WEATHER
 
@@ -43,7 +43,7 @@ BOUNDS = {
 
 def features_of(tables: Lookups, **changes: Any) -> dict[str, float]:
     """Return the features of the example flight with changes, by name."""
-    row = compute(columns([Request.model_validate(EXAMPLE | changes)]), tables)
+    row = compute(arrays_of_requests([Request.model_validate(EXAMPLE | changes)]), tables)
     assert row.shape == (1, len(FEATURE_NAMES))
     return dict(zip(FEATURE_NAMES, row[0].tolist(), strict=True))
 
@@ -168,6 +168,9 @@ def test_features_of_a_batch_are_those_of_its_singles_to_the_bit(
     tables: Lookups, requests: list[dict[str, Any]]
 ) -> None:
     flights_ = [Request.model_validate(request) for request in requests]
-    batch = compute(columns(flights_), tables)
+    batch = compute(arrays_of_requests(flights_), tables)
     assert np.array([compute_one(flight, tables) for flight in flights_]).tobytes() == batch.tobytes()
-    assert np.concatenate([compute(columns([flight]), tables) for flight in flights_]).tobytes() == batch.tobytes()
+    assert (
+        np.concatenate([compute(arrays_of_requests([flight]), tables) for flight in flights_]).tobytes()
+        == batch.tobytes()
+    )

@@ -15,7 +15,7 @@ from ops.data import growth, incoming
 from stages import params
 from stages.base.errors import DataInvalid
 from stages.params import Params
-from stages.problem.columns import COLUMNS
+from stages.problem.columns import TABLES
 from stages.problem_kit.params import Coverage
 from stages.problem_kit.rules import Tables
 from stages.tables.checks import check
@@ -28,7 +28,7 @@ Frame = pd.DataFrame
 def text_of_january() -> dict[str, Frame]:
     """Return the tables as text, as they are in files; a quarter of the flights and the weather of January only."""
     found = {}
-    for table in COLUMNS:
+    for table in TABLES:
         frame = pd.read_csv(f"data/{table}.csv", dtype=str, keep_default_na=False, nrows=27_000)
         found[table] = (
             frame[frame["month"] == "1"].iloc[:: 4 if table == "flights" else 1] if "month" in frame else frame
@@ -54,7 +54,7 @@ def first_params(known: Tables) -> Params:
     """Return the parameters of the first data."""
     p = params.load()
     problem = p.problem.model_copy(update={"first_date": date(2013, 1, 11), "last_date": date(2013, 1, 20)})
-    rows = {table: (len(known[table]),) * 2 for table in COLUMNS}
+    rows = {table: (len(known[table]),) * 2 for table in TABLES}
     validate = p.validate_.model_copy(update={"rows": rows, "tolerance": {}})
     return p.model_copy(update={"problem": problem, "validate_": validate})
 

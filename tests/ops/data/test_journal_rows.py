@@ -18,7 +18,7 @@ from app.interface import Lookups, compute
 from ops.data import incoming
 from ops.monitoring.replay import Day, replay
 from stages import interface, params
-from stages.problem.columns import COLUMNS
+from stages.problem.columns import TABLES
 from stages.problem_kit.rows import day_of
 from stages.problem_kit.rules import Tables
 from stages.tables.read import load_tables
@@ -50,9 +50,9 @@ class Recorded:
 
 def sent_days(sent: pd.DataFrame, whole: Tables, lookups: Lookups, p: interface.Params) -> list[Day]:
     """Return the rows as days of a replay."""
-    bodies = interface.requests(interface.columns(sent, whole, lookups, p))
+    bodies = interface.requests(interface.arrays_of_rows(sent, whole, lookups, p))
     told = interface.outcomes(sent, p)
-    numbers = interface.rows(whole | {"flights": sent}, p).day
+    numbers = interface.labelled_rows(whole | {"flights": sent}, p).day
     return [
         Day(day_of(number), *([part[i] for i in np.flatnonzero(numbers == number)] for part in (bodies, told)))
         for number in np.unique(numbers)
@@ -110,11 +110,11 @@ def test_targets_and_features_are_those_that_were_sent(clone: Clone, recorded: R
     back = of_march(tables)
     quarantined = set(read_params(clone.path)["data"]["added"]) & {"0001/flights.quarantine.csv"}
     assert len(back) >= 0.98 * count and bool(quarantined) == (len(back) < count)
-    sent = back[keys].merge(recorded.sent, on=keys, how="left", validate="1:1")[list(COLUMNS["flights"])]
-    targets = [interface.rows(tables | {"flights": frame}, p).target.tolist() for frame in (back, sent)]
+    sent = back[keys].merge(recorded.sent, on=keys, how="left", validate="1:1")[list(TABLES["flights"])]
+    targets = [interface.labelled_rows(tables | {"flights": frame}, p).target.tolist() for frame in (back, sent)]
     assert targets[0] == targets[1] and 0 < sum(targets[0]) < len(back)
     features = [
-        compute(interface.columns(frame, whole, recorded.lookups, p), recorded.lookups)
+        compute(interface.arrays_of_rows(frame, whole, recorded.lookups, p), recorded.lookups)
         for frame, whole in ((back, tables), (sent, recorded.whole))
     ]
     assert features[0].tobytes() == features[1].tobytes()

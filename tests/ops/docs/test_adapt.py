@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.interface import SERVING
-from stages.interface import TRAINING
+from app.interface import ServingProblem, names_of
+from stages.interface import TrainingProblem
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/adapt.md").read_text(encoding="utf-8")
@@ -31,7 +31,10 @@ def test_every_command_is_run_by_the_long_test() -> None:
 
 @pytest.mark.parametrize(
     ("module", "names"),
-    [("app", [*SERVING, "compute_one", "from_arrays"]), ("stages", [*TRAINING, "raw_rows", "reach_days"])],
+    [
+        ("app", [*names_of(ServingProblem), "compute_one", "from_arrays"]),
+        ("stages", [*names_of(TrainingProblem), "raw_rows", "reach_days"]),
+    ],
 )
 def test_every_name_of_the_interface_is_described_and_no_other(module: str, names: list[str]) -> None:
     table = PAGE.split(f"that `{module}/problem/__init__.py` exports")[1].split("\n\n")[1]

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from ops.doctor import doctor
-from ops.doctor.doctor import Check, Found
+from ops.doctor.doctor import Found, Probe
 from tests.conftest import ROOT
 from tests.support.processes import free_port
 
@@ -88,9 +88,9 @@ def test_a_required_part_that_is_missing_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checks = (
-        Check("make", "commands", lambda: Found(False, "not on the PATH"), "apt install make", True),
-        Check("wrk", "make bench", lambda: Found(False, "not on the PATH"), "apt install wrk"),
-        Check("port", "make serve", lambda: Found(False, "taken", "make serve PORT=1"), "make serve"),
+        Probe("make", "commands", lambda: Found(False, "not on the PATH"), "apt install make", True),
+        Probe("wrk", "make bench", lambda: Found(False, "not on the PATH"), "apt install wrk"),
+        Probe("port", "make serve", lambda: Found(False, "taken", "make serve PORT=1"), "make serve"),
     )
     monkeypatch.setattr(doctor, "CHECKS", checks)
     assert doctor.report() == 1

@@ -15,7 +15,7 @@ from ops.gate import merge_base as gate
 from ops.gate.policy import Comparison, Evidence, decide_alerts, decide_promotion, decide_pull_request, markdown
 from stages import params
 from stages.base.errors import ParamsInvalid
-from stages.evaluation.floors import Check
+from stages.evaluation.floors import Bound
 from tests.conftest import ROOT
 
 POLICY = params.load(ROOT / "params.yaml").gate
@@ -115,7 +115,7 @@ def test_a_better_challenger_is_promoted() -> None:
         ({"size": (3e6, 1e6)}, "size ratio is 3"),
         ({"challenger": NOW | {"test": NOW["test"] | {"roc_auc": 0.78}}}, "leak ceiling"),
         ({"challenger": {"test": NOW["test"]}}, "brier skill against constant is nan"),
-        ({"conditions": (Check.at_least("days from the training", -3, 1),)}, "days from the training is -3"),
+        ({"conditions": (Bound.at_least("days from the training", -3, 1),)}, "days from the training is -3"),
         ({"unusable": "has other features: dep_delay"}, "dep_delay"),
     ],
 )

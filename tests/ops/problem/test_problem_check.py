@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from app.batches import read
-from app.interface import columns, compute, from_arrays
+from app.interface import arrays_of_requests, compute, from_arrays
 from ops.problem import problem_check
 from ops.problem.problem_check import problems
 from stages import interface, params
 from stages.problem import Params
-from stages.problem.rows import rows
+from stages.problem.rows import labelled_rows
 from stages.problem.rules import RULES
 from stages.problem_kit.columns import text
 from stages.problem_kit.rules import Flags, Rule, Tables
@@ -57,7 +57,12 @@ def raising(*_: Any) -> Any:
 @pytest.mark.parametrize(
     ("module", "name", "value", "message"),
     [
-        (problem_check, "compute_one", lambda r, known: (compute(columns([r]), known)[0] + 1).tolist(), "compute_one"),
+        (
+            problem_check,
+            "compute_one",
+            lambda r, known: (compute(arrays_of_requests([r]), known)[0] + 1).tolist(),
+            "compute_one",
+        ),
         (read, "from_arrays", lambda t: from_arrays(t | {"origin": t["dest"]}), "from_arrays"),
         (problem_check, "compute", lambda *_: np.zeros((1, 1)), r"compute returns the shape \(1, 1\)"),
         (problem_check, "EXAMPLE", {"origin": "EWR"}, "EXAMPLE is no valid Request"),
@@ -65,7 +70,12 @@ def raising(*_: Any) -> Any:
         (interface, "outcomes", lambda frame, _: [{"delay_minutes": 0}] * len(frame), "differs from the target"),
         (interface, "days", lambda *_: [1], "days: flights has .* rows and not as many days"),
         (interface, "scenarios", raising, "raises ZeroDivisionError: half done"),
-        (interface, "rows", lambda t, p: replace(rows(t, p), key=rows(t, p).key // 2**60), "rows have only 16 keys"),
+        (
+            interface,
+            "labelled_rows",
+            lambda t, p: replace(labelled_rows(t, p), key=labelled_rows(t, p).key // 2**60),
+            "rows have only 16 keys",
+        ),
         (interface, "raw_rows", lambda r, o, t: RAW_ROWS(r, o[::-1], t), "raw_rows: .* other days or targets"),
         (interface, "CARD", {"limits": "none"}, "CARD has other keys"),
     ],
@@ -87,12 +97,12 @@ def test_what_differs_by_month_is_named(p: params.Params, monkeypatch: pytest.Mo
     known = [replace(rule, reach=0) for rule in RULES if rule.table == "weather" and not rule.across]
     monkeypatch.setattr(checks, "RULES", [*known, planted])
     monkeypatch.setattr(interface, "reach_days", lambda _: 0)
-    monkeypatch.setitem(interface.COLUMNS["flights"], "tailnum", text(unique=True))
+    monkeypatch.setitem(interface.TABLES["flights"], "tailnum", text(unique=True))
     for other in ("_serving", "_training"):
         monkeypatch.setattr(problem_check, other, lambda _: [])
     found = problems(p)
     expected = [
-        "COLUMNS: flights.tailnum is unique",
+        "TABLES: flights.tailnum is unique",
         "rule flights.tailnum: by month",
         *(f"rule weather.{name}: by month" for name in ("temp_jump", "temp_spike", "dewp_spike")),
         "rule flights.own_planes: by month",

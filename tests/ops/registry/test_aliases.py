@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from app.errors import ModelUnavailable
 from ops.registry import aliases, commands, history
 from ops.registry.aliases import PRODUCTION, Move, PointerMoved
-from stages.evaluation.floors import Check, Decision
+from stages.evaluation.floors import Bound, Decision
 from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions
 
-ACCEPTED = Decision((Check.at_least("a check", 1, 1),))
+ACCEPTED = Decision((Bound.at_least("a check", 1, 1),))
 
 
 def promote(bench: Bench, name: str) -> str:

@@ -18,7 +18,7 @@ from ops.gate.evidence import Resampled
 from ops.training import tune
 from stages import params
 from stages.base.paths import write_json
-from stages.features.feature_files import DAY, GROUP, OUT_DIR
+from stages.features.feature_files import DAY, FEATURES_DIR, GROUP
 from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 from tests.support.processes import started
@@ -34,11 +34,11 @@ WEAK = {"rounds": 100, "learning_rate": 0.02, "num_leaves": 7, "min_data_in_leaf
 def folder(tables: Lookups, tmp_path: Path) -> Path:
     """A folder with made-up training flights of May to August, and parameters that learn next to nothing from them."""
     make_repository(tmp_path)
-    (tmp_path / OUT_DIR / "train").mkdir(parents=True)
+    (tmp_path / FEATURES_DIR / "train").mkdir(parents=True)
     train = flights(0).iloc[::3]
     train[DAY] = train[GROUP] = (MAY_FIRST + np.arange(len(train)) * 120 // len(train)).astype(np.int32)
-    train.to_parquet(tmp_path / OUT_DIR / "train/0000-all.parquet", index=False)
-    write_json(tmp_path / OUT_DIR / "lookups.json", tables.to_json())
+    train.to_parquet(tmp_path / FEATURES_DIR / "train/0000-all.parquet", index=False)
+    write_json(tmp_path / FEATURES_DIR / "lookups.json", tables.to_json())
     with modify_yaml(str(shutil.copy(ROOT / "params.yaml", tmp_path))) as content:
         content["train"] |= WEAK
         content["gate"]["slices"] = ["origin=EWR", "carrier=UA"]

@@ -15,7 +15,7 @@ from ops.data import journal_rows as from_journal
 from stages import interface, params
 from stages.base.errors import DataInvalid
 from stages.params import Params
-from stages.problem.columns import COLUMNS, KEYS
+from stages.problem.columns import KEYS, TABLES
 from stages.problem_kit.rules import Tables
 
 FIRST, SPLIT, LAST = date(2013, 1, 11), 16, 20
@@ -35,7 +35,7 @@ def some_days(tables: Tables, first: int, last: int) -> Tables:
 @pytest.fixture(scope="module", name="raw")
 def ten_days() -> Tables:
     """Return the tables of January 11 to 20."""
-    texts = {t: pd.read_csv(f"data/{t}.csv", dtype=str, keep_default_na=False, nrows=27_000) for t in COLUMNS}
+    texts = {t: pd.read_csv(f"data/{t}.csv", dtype=str, keep_default_na=False, nrows=27_000) for t in TABLES}
     return some_days({t: incoming.convert(f.replace("NA", None), t)[0] for t, f in texts.items()}, FIRST.day, LAST)
 
 
@@ -44,7 +44,7 @@ def first_params(raw: Tables) -> Params:
     """Return the parameters of January 11 to 15."""
     p, known = params.load(), some_days(raw, FIRST.day, SPLIT - 1)
     problem = p.problem.model_copy(update={"first_date": FIRST, "last_date": date(2013, 1, SPLIT - 1)})
-    rows = {table: (len(known[table]),) * 2 for table in COLUMNS}
+    rows = {table: (len(known[table]),) * 2 for table in TABLES}
     return p.model_copy(
         update={"problem": problem, "validate_": p.validate_.model_copy(update={"rows": rows, "tolerance": {}})}
     )
@@ -58,7 +58,7 @@ def all_lookups(raw: Tables, p: Params) -> Lookups:
 
 def recorded(frame: pd.DataFrame, raw: Tables, lookups: Lookups, p: Params) -> tuple[list[Request], list[Outcome]]:
     """Return flights as requests and outcomes."""
-    bodies = interface.requests(interface.columns(frame, raw, lookups, p.problem))
+    bodies = interface.requests(interface.arrays_of_rows(frame, raw, lookups, p.problem))
     told = interface.outcomes(frame, p.problem)
     return [Request.model_validate(body) for body in bodies], [
         Outcome.model_validate({"prediction_id": "0" * 32} | outcome) for outcome in told
@@ -72,23 +72,23 @@ def test_what_was_sent_comes_back(raw: Tables, lookups: Lookups, p: Params) -> N
     files = [incoming.Incoming(t, t, made[t], *incoming.convert(made[t], t)) for t in ("flights", "weather")]
     assert not any(len(file.mistyped) for file in files)
     flights, weather = (file.typed for file in files)
-    same = [name for name in COLUMNS["flights"] if name not in ABSENT | {"arr_time"}]
+    same = [name for name in TABLES["flights"] if name not in ABSENT | {"arr_time"}]
     pd.testing.assert_frame_equal(flights[same], sent[same].reset_index(drop=True))
     landed = sent["arr_delay"].notna().to_numpy()
     assert flights["arr_time"][landed].tolist() == sent["arr_time"][landed].tolist()
     assert flights[list(ABSENT)].isna().all(axis=None)
-    assert interface.rows(raw | {"flights": flights}, p.problem).target.tolist() == (
-        interface.rows(raw | {"flights": sent}, p.problem).target.tolist()
+    assert interface.labelled_rows(raw | {"flights": flights}, p.problem).target.tolist() == (
+        interface.labelled_rows(raw | {"flights": sent}, p.problem).target.tolist()
     )
     observed = raw["weather"][raw["weather"]["day"] >= SPLIT]
     both = weather.merge(observed, on=KEYS["weather"], suffixes=("", "_observed"))
     assert len(both) == len(weather) > 0.9 * len(observed)
-    for name in COLUMNS["weather"]:
+    for name in TABLES["weather"]:
         if name not in KEYS["weather"]:
             np.testing.assert_array_equal(both[name], both[f"{name}_observed"])
     grown = raw | {"flights": flights, "weather": pd.concat([known["weather"], weather], ignore_index=True)}
-    again = compute(interface.columns(flights, grown, lookups, p.problem), lookups)
-    assert again.tobytes() == compute(interface.columns(sent, raw, lookups, p.problem), lookups).tobytes()
+    again = compute(interface.arrays_of_rows(flights, grown, lookups, p.problem), lookups)
+    assert again.tobytes() == compute(interface.arrays_of_rows(sent, raw, lookups, p.problem), lookups).tobytes()
 
 
 def test_the_rules_let_them_pass_as_warnings(raw: Tables, lookups: Lookups, p: Params) -> None:

@@ -13,7 +13,7 @@ import pytest
 from stages import params
 from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.params import Params
-from stages.problem.columns import COLUMNS
+from stages.problem.columns import TABLES
 from stages.problem.rules import RULES
 from stages.problem_kit.columns import spare
 from stages.problem_kit.rules import Tables
@@ -81,7 +81,7 @@ def one_week(raw: Tables) -> Tables:
 @pytest.fixture(scope="session", name="week_params")
 def params_of_the_week(p: Params, week: Tables) -> Params:
     """Return params.yaml with the period and the numbers of rows of that week."""
-    rows = {table: (len(week[table]),) * 2 for table in COLUMNS}
+    rows = {table: (len(week[table]),) * 2 for table in TABLES}
     period = {"first_date": date(2013, 1, 16), "last_date": date(2013, 1, 22)}
     return p.model_copy(
         update={
@@ -254,7 +254,7 @@ def test_a_damage_is_caught_by_its_rule(week: Tables, week_params: Params, name:
     assert before < after
 
 
-@pytest.mark.parametrize("name", [f"{table}.{column}" for table, names in COLUMNS.items() for column in names])
+@pytest.mark.parametrize("name", [f"{table}.{column}" for table, names in TABLES.items() for column in names])
 def test_a_column_out_of_its_range_or_pattern_is_caught(week: Tables, p: Params, name: str) -> None:
     table, column = name.split(".")
     frame = week[table].head(10)
@@ -269,10 +269,10 @@ def test_too_many_missing_values_are_caught(week: Tables, p: Params, name: str) 
     table, column = name.split(".")
     frame = put(table, slice(None), **{column: float("nan")})(week)[table]
     (found,) = [o for o in missing_values(frame, table, p) if o.name == f"{name}.missing"]
-    assert found.status == ("warn" if spare(COLUMNS[table][column]) else "fail")
+    assert found.status == ("warn" if spare(TABLES[table][column]) else "fail")
 
 
-@pytest.mark.parametrize("table", COLUMNS)
+@pytest.mark.parametrize("table", TABLES)
 def test_a_lost_row_is_caught(week: Tables, week_params: Params, table: str) -> None:
     assert row_count(len(week[table]) - 1, table, week_params).status == "fail"
 

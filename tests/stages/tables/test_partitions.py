@@ -12,7 +12,7 @@ import pytest
 from stages import params
 from stages.base.errors import DataInvalid
 from stages.params import Params
-from stages.problem.rows import rows
+from stages.problem.rows import labelled_rows
 from stages.problem_kit.params import ADDED
 from stages.problem_kit.rules import Tables
 from stages.tables import checks, partitions, repairs
@@ -64,7 +64,7 @@ def test_the_months_together_are_the_whole_tables(folder: Path, p: Params) -> No
     assert [one.name for one in store.partitions] == [f"2013-{month:02d}" for month in MONTHS]
     tables, whole = load_tables(folder), store.whole()
     same(whole, tables)
-    assert rows(whole, p.problem).key.tolist() == rows(tables, p.problem).key.tolist()
+    assert labelled_rows(whole, p.problem).key.tolist() == labelled_rows(tables, p.problem).key.tolist()
     same(partitions.written(p.problem).whole(), tables)
     for name, frame in partitions.write(folder, p.problem, "all").whole().items():
         pd.testing.assert_frame_equal(frame, tables[name])
