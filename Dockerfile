@@ -41,7 +41,7 @@ ARG BUNDLE_DIGEST
 WORKDIR /srv
 COPY app app
 COPY model model
-RUN python -B -c "from app.registry.version import load; from pathlib import Path; \
+RUN python -B -c "from app.registry.registered import load; from pathlib import Path; \
 found = load(Path('model'), 'baked').bundle.digest; \
 assert found == '$BUNDLE_DIGEST', f'model/ does not match the registry: {found}'" \
  && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash app

@@ -12,7 +12,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from app.model import bundle as model
+from app.model import bundles as model
 from stages import interface, params
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import (

@@ -6,7 +6,7 @@ import mlflow
 from mlflow import MlflowClient
 
 from app.interface import NAME
-from app.model import bundle as model
+from app.model import bundles as model
 from stages import params
 from stages.base import yaml_files
 from stages.base.errors import run

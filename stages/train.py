@@ -11,7 +11,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from app.model import bundle as model
+from app.model import bundles as model
 from stages import params
 from stages.base.errors import run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json

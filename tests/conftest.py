@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 from mlflow import MlflowClient
 
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem.lookups import Lookups
 from stages.problem.rows import time_zone_offsets
 from tests.support.models import bake, make_bundle

@@ -10,7 +10,7 @@ import numpy as np
 from app.batches.received import Received, body_to_keep
 from app.interface import Request, compute, compute_one
 from app.metrics import Metrics
-from app.model.bundle import predict
+from app.model.bundles import predict
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
 

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 from app.batches.read import rows_of
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.tables import SPAN_SECONDS, blocks
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from app.model.prediction import Predictions
 from app.problem_kit.features import Floats
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from app.batches.received import Format
 from app.interface import FEATURE_NAMES, Request
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from app.model.served import ServedModel
 from app.problem_kit.features import Floats
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.interface import NAME
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 
 Source = Literal["registry", "baked", "cache"]
 """Where a model is from; `baked` and `cache` only until the registry has named the same version."""

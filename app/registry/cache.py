@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from app.addresses import identity
 from app.errors import BundleInvalid
-from app.model import bundle as model
+from app.model import bundles as model
 from app.model.evaluation import EVALUATION_FILE
 from app.model.served import ServedModel, Source
-from app.registry.version import Registered, verified
+from app.registry.registered import Registered, verified
 from app.settings import Settings
 
 POINTER_FILE = "pointer.json"

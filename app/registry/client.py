@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.addresses import without_password
 from app.errors import BundleInvalid, ModelUnavailable, VersionMissing
-from app.registry.version import Registered
+from app.registry.registered import Registered
 
 FIND_SECONDS = 60
 """Limit of a look at the alias, with the start of the process on a busy machine."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.errors import OnTimeError
 from app.registry import download, failures
-from app.registry.version import Registered
+from app.registry.registered import Registered
 
 
 def execute(command: str, uri: str, name: str, *rest: str) -> Registered:

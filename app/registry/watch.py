@@ -13,10 +13,10 @@ from starlette.datastructures import State
 
 from app.errors import BundleInvalid, OnTimeError, VersionMissing
 from app.model.served import ServedModel
-from app.registry import version as registry
+from app.registry import registered as registry
 from app.registry.cache import Cache
 from app.registry.client import RegistryClient
-from app.registry.version import Registered
+from app.registry.registered import Registered
 from app.settings import Settings
 
 POLL_SECONDS = 5

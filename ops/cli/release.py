@@ -15,29 +15,29 @@ image_argument = click.argument("image")
 def build(version: str | None) -> None:
     """Build the image of the Production version, or of another one, named after it; never `latest`."""
     from ops.ci.github import output
-    from ops.release import image
+    from ops.release import images
     from stages import params
     from stages.tracking import mlflow_runs
 
-    name = image.build(mlflow_runs.connect(), params.load(), version)
+    name = images.build(mlflow_runs.connect(), params.load(), version)
     output(image=name)
-    size = image.size_above_base(name) / 1e6
+    size = images.size_above_base(name) / 1e6
     click.echo(f"{name} is built, {size:.0f} MB above its base. `on-time release smoke {name}` tests it.")
 
 
 @group.verb("on-time release tools")
 def tools() -> None:
     """Build the image of the drift monitor and of MLflow's server, named after the commit."""
-    from ops.release import image
+    from ops.release import images
 
-    click.echo(f"{image.build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/stack/compose.")
+    click.echo(f"{images.build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/stack/compose.")
 
 
 @group.verb("on-time release rebuild on-time:model-v2-g1a2b3c4")
 @image_argument
 def rebuild(image: str) -> None:
     """Build IMAGE a second time without cache, and compare every file."""
-    from ops.release import image as images
+    from ops.release import images as images
     from stages import params
     from stages.tracking import mlflow_runs
 

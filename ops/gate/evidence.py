@@ -25,10 +25,10 @@ from scipy.stats import t as student
 
 from app.errors import BundleInvalid, ModelUnavailable
 from app.interface import Lookups, Request
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem_kit.features import Floats
 from app.registry import download
-from app.registry import version as registry
+from app.registry import registered as registry
 from ops.gate.policy import Comparison, Evidence, advantage
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE

@@ -12,7 +12,7 @@ import pandas as pd
 
 from app.errors import BundleInvalid, Refused
 from app.interface import NAME
-from app.model import bundle as model
+from app.model import bundles as model
 from app.registry import download
 from ops.gate import evidence
 from ops.gate.merge_base import Base, Side

@@ -98,7 +98,9 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
     yield known == len(rows), f"labelled_rows: {len(rows)} rows have only {known} keys"
     yield set(np.unique(rows.target)) <= {0, 1}, "labelled_rows: target has other values than 0 and 1"
     for name, period in (("train", p.train_period), ("test", p.test_period)):
-        yield bool(rows.within(period).any()), f"labelled_rows: no row is in featurize.{name}, {period[0]} to {period[1]}"
+        yield bool(
+            rows.within(period).any()
+        ), f"labelled_rows: no row is in featurize.{name}, {period[0]} to {period[1]}"
     lookups = interface.lookups(tables, [rows.where(rows.within(p.train_period)).frame], problem)
     again = Lookups.from_json(json.loads(json.dumps(lookups.to_json())))
     yield again.to_json() == lookups.to_json(), "Lookups: from_json(to_json()) gives other lookups"

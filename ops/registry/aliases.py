@@ -20,8 +20,8 @@ from app.addresses import without_password
 from app.errors import OnTimeError
 from app.model.served import Production
 from app.registry import download
-from app.registry import version as registered
-from app.registry.version import DIGEST_TAG, PRODUCTION_TAG
+from app.registry import registered as registered
+from app.registry.registered import DIGEST_TAG, PRODUCTION_TAG
 from stages.tracking import mlflow_runs
 
 STAGING, PRODUCTION = "staging", registered.PRODUCTION

@@ -23,12 +23,12 @@ from mlflow.exceptions import MlflowException
 from app.addresses import without_password
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError, Refused
 from app.interface import NAME
-from app.model import bundle as model
+from app.model import bundles as model
 from app.model.evaluation import EVALUATION_FILE
 from app.registry import download
-from app.registry import version as registered
+from app.registry import registered as registered
 from app.registry.cache import Cache
-from app.registry.version import VERSION_FILE
+from app.registry.registered import VERSION_FILE
 from app.settings import Settings
 from ops.ci.github import output
 from ops.gate.policy import Evidence, decide_promotion, markdown, on_rows, verdict

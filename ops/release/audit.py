@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from python_on_whales import docker
 
 from app.errors import Refused
-from ops.release import image as images
+from ops.release import images as images
 from ops.release.docker import engine_errors, execute
 from stages.base import yaml_files
 

@@ -23,7 +23,7 @@ from python_on_whales.exceptions import DockerException
 from app.errors import OnTimeError, Refused
 from ops.registry import commands, history
 from ops.registry.aliases import PRODUCTION, PROMOTED_TAG, by_alias
-from ops.release import image as images
+from ops.release import images as images
 from ops.release.docker import PROJECT, REPOSITORY, EngineFailed, compose, engine_errors, probe, service
 from ops.release.smoke import P95_MS, READY_SECONDS, golden_checks, replay, version_check
 from stages.evaluation.floors import Bound, Decision

@@ -8,7 +8,7 @@ from python_on_whales import docker
 
 from app.errors import OnTimeError
 from ops.ci.github import GitHubRefused, gh, output, setting
-from ops.release import image as images
+from ops.release import images as images
 from ops.release.docker import BY_DIGEST, engine_errors
 
 SIGNER = ".github/workflows/release.yml"

@@ -13,9 +13,9 @@ from python_on_whales import Container, docker
 from app.errors import Refused
 from ops.gate.policy import markdown
 from ops.registry.aliases import PRODUCTION
-from ops.release import image as images
+from ops.release import images as images
 from ops.release.docker import compose, engine_errors, probe, service
-from ops.release.image import OCI, OURS
+from ops.release.images import OCI, OURS
 from stages.evaluation.floors import Bound, Decision
 from stages.tracking import mlflow_runs
 

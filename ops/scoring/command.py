@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app import cpus
 from app.interface import NAME, ROWS_NOUN
-from app.registry import download, version
+from app.registry import download, registered
 from ops.registry import commands
 from ops.scoring import files, on_ray
 from ops.scoring.output import Job, Part
@@ -55,7 +55,7 @@ def score(
         else:
             found = download.find(uri, NAME, alias)
         known = download.export(found, "" if number else alias, uri, folder)
-        threshold = version.load(folder, "baked").bundle.threshold
+        threshold = registered.load(folder, "baked").bundle.threshold
         advance = stack.enter_context(progress.progress_bar(ROWS_NOUN, partial(files.count, source)))
         total = run(Job(source, target, known, folder, tolerated, workers), threshold, report=Shown(advance))
     rate = f" in {total.seconds:.1f} s, {total.rows / total.seconds:,.0f} a second" if total.rows else ""

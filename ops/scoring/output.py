@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from app.errors import OnTimeError, Refused
-from app.registry.version import Registered
+from app.registry.registered import Registered
 from ops.scoring.files import BLOCK_ROWS, Input, located
 from ops.scoring.predict import FIELDS, ScoredBlock, listed
 

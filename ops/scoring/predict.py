@@ -18,9 +18,9 @@ from app.batches.arrays import mismatches
 from app.batches.fields import ArrowField, Record
 from app.batches.read import COLUMNS_KEY, RECORD
 from app.interface import Request, arrays_of_requests, compute
-from app.model.bundle import Bundle, predict
+from app.model.bundles import Bundle, predict
 from app.problem_kit.features import Floats
-from app.registry.version import load
+from app.registry.registered import load
 
 FIELDS = tuple(Request.model_fields)
 _PLACE = re.compile(rf"{COLUMNS_KEY}\.(\w+)\.(\d+)(.*)")

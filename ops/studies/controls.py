@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from app.errors import Refused
 from app.interface import CATEGORIES, FEATURE_NAMES
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem_kit.features import Floats
 from ops.gate.policy import table
 from ops.registry import commands

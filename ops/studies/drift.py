@@ -11,7 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from app.interface import CATEGORIES, NUMBERS
-from app.model import bundle as model
+from app.model import bundles as model
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
 from stages import params

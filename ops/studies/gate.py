@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem_kit.features import Floats
 from ops.gate.evidence import Resampled, TestRows, check_rows, compare, resampled
 from ops.gate.policy import decide_not_worse, table

@@ -23,7 +23,7 @@ import pandas as pd
 import yaml
 
 from app.errors import OnTimeError
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem_kit.features import Floats, day_number
 from ops.data import growth
 from ops.gate.evidence import TestRows

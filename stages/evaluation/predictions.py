@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from app.interface import FEATURE_NAMES, FEATURES, without
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem_kit.features import Floats
 from stages import interface
 from stages.base.errors import DataInvalid

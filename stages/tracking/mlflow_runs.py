@@ -21,7 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from app.interface import FEATURE_NAMES, NAME
-from app.model import bundle as model
+from app.model import bundles as model
 from app.registry import download, failures
 from app.settings import DEFAULT_TRACKING_URI
 from stages.base import git, yaml_files

@@ -8,7 +8,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem_kit.features import Floats
 from stages.base.errors import DataInvalid
 from stages.features.feature_files import DAY, TARGET

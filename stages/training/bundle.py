@@ -9,7 +9,7 @@ import lightgbm
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, Request, arrays_of_requests, compute
-from app.model import bundle as model
+from app.model import bundles as model
 from stages.base.paths import sha256, write_json
 from stages.features.feature_files import FEATURES_DIR
 

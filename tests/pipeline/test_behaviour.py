@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.interface import Request
-from app.model import bundle as model
+from app.model import bundles as model
 from tests.conftest import Clone
 
 pytestmark = pytest.mark.long

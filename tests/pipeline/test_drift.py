@@ -20,7 +20,7 @@ from app.interface import CATEGORIES, FEATURE_NAMES
 from app.journal.blocks import block, layout
 from app.journal.database import JournalInvalid, JournalMissing, connect, prepare
 from app.journal.tables import blocks, layouts, outcomes, schema
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
 from ops.monitoring.drift.compare import Alarm, AlarmKind

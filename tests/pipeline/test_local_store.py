@@ -12,9 +12,9 @@ import mlflow
 import pytest
 
 from app.errors import ModelUnavailable
-from app.model import bundle as model
+from app.model import bundles as model
 from app.registry import download
-from app.registry import version as registry
+from app.registry import registered as registry
 from stages.tracking import local_store, mlflow_runs
 from tests.support.repositories.scratch import make_repository
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from app.errors import BundleInvalid
 from app.registry import download
-from app.registry import version as registry
+from app.registry import registered as registry
 from ops.problem.problem_check import CARD_KEYS
 from ops.registry.commands import PromotionRefused, promote
 from stages import params, register

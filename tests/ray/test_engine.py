@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from app.errors import OnTimeError
 from app.interface import EXAMPLE, FEATURE_NAMES, Request
-from app.registry import version as registry
+from app.registry import registered as registry
 from ops.scoring import on_ray as scoring
 from ops.scoring import score as scoring_here
 from ops.scoring.output import Job

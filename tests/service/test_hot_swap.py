@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.model import bundle as model
+from app.model import bundles as model
 from tests.support.processes import free_port, wait_for
 from tests.support.servers.registry import Registry
 from tests.support.servers.service import NAME, Service, Start, Traffic, started

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.registry.version import load
+from app.registry.registered import load
 from tests.conftest import Clone, free_port
 from tests.support.servers.postgres import Postgres
 from tests.support.servers.registry import mlflow_server

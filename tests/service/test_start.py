@@ -22,7 +22,7 @@ from app.errors import ModelUnavailable, VersionMissing
 from app.interface import EXAMPLE
 from app.registry.cache import Cache
 from app.registry.client import RegistryClient
-from app.registry.version import VERSION_FILE, Registered
+from app.registry.registered import VERSION_FILE, Registered
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.support.processes import free_port, running, wait_for

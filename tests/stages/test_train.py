@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from app.interface import FEATURE_NAMES, members, without
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from stages import evaluate, params
 from stages.base.errors import DataInvalid, ParamsInvalid
 from stages.evaluation import predictions

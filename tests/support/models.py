@@ -11,9 +11,9 @@ import lightgbm
 import numpy as np
 
 from app.interface import EXAMPLE, FEATURE_NAMES
-from app.model import bundle as model
+from app.model import bundles as model
 from app.problem.lookups import Lookups
-from app.registry import version as registry
+from app.registry import registered as registry
 from stages.evaluation import versions
 from stages.training.bundle import write_bundle
 

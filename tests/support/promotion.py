@@ -16,7 +16,7 @@ import yaml
 from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, FEATURE_NAMES
-from app.model import bundle as model
+from app.model import bundles as model
 from app.model.served import Production
 from app.problem.lookups import Lookups
 from app.registry import download

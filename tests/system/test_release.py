@@ -22,12 +22,12 @@ import pytest
 from app.errors import Refused
 from app.interface import EXAMPLE, ROWS_NOUN
 from app.model.served import Production
-from app.registry.version import PRODUCTION_TAG
+from app.registry.registered import PRODUCTION_TAG
 from ops.cli.ci import NOT_SERVED
 from ops.registry import commands, history
 from ops.release import audit, deploy
 from ops.release import docker as engine
-from ops.release import image as images
+from ops.release import images as images
 from ops.release import publish, smoke
 from stages import params
 from tests.conftest import ROOT, make_clone

@@ -25,7 +25,7 @@ import pytest
 from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, Request
-from app.registry import version as registry
+from app.registry import registered as registry
 from ops.scoring.output import Job
 from ops.scoring.predict import Worker
 from ops.scoring.score import score

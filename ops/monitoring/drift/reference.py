@@ -13,7 +13,7 @@ from evidently.legacy.core import ColumnType
 
 from app.errors import BundleInvalid
 from app.interface import CATEGORIES, FEATURE_NAMES
-from app.model.bundle import REFERENCE_FILE
+from app.model.bundles import REFERENCE_FILE
 from stages.features.feature_files import DAY
 from stages.problem_kit.params import DriftParams
 

@@ -25,7 +25,7 @@ from tabulate import tabulate
 from app import cpus
 from app.errors import OnTimeError
 from app.interface import Request
-from app.model import bundle
+from app.model import bundles
 from app.problem_kit.features import Floats
 from ops.monitoring import replay
 from ops.studies.speed import memory
@@ -70,7 +70,7 @@ def run(times: Sequence[int], rounds: int) -> None:
 
 def _predict(features: Floats) -> float:
     """Return the rows per second of `Booster.predict` on all cores."""
-    booster = lightgbm.Booster(model_file=BUNDLE_DIR / bundle.MODEL_FILE)
+    booster = lightgbm.Booster(model_file=BUNDLE_DIR / bundles.MODEL_FILE)
     started = time.perf_counter()
     booster.predict(features, num_threads=cpus.available())
     return len(features) / (time.perf_counter() - started)

@@ -31,7 +31,7 @@ from app.api.edge.middleware import MAX_BODIES
 from app.batches.stream import MEDIA_TYPE
 from app.errors import OnTimeError
 from app.interface import EXAMPLE, FEATURE_NAMES, NAME, ROWS_NOUN, Request, arrays_of_requests, compute
-from app.model import bundle
+from app.model import bundles
 from ops.studies.speed.server import Server, running
 from stages.base.paths import BUNDLE_DIR, write_json
 
@@ -87,9 +87,9 @@ def bake(folder: Path) -> Path:
     return baked
 
 
-def load_model() -> bundle.Bundle:
+def load_model() -> bundles.Bundle:
     """Return the model of build/bundle."""
-    return bundle.load(BUNDLE_DIR / bundle.MODEL_FILE, BUNDLE_DIR / bundle.MANIFEST_FILE)
+    return bundles.load(BUNDLE_DIR / bundles.MODEL_FILE, BUNDLE_DIR / bundles.MANIFEST_FILE)
 
 
 def contestants(folder: Path, with_mlflow: bool) -> list[Contestant]:
@@ -107,7 +107,7 @@ def contestants(folder: Path, with_mlflow: bool) -> list[Contestant]:
     if with_mlflow:
         import mlflow.lightgbm  # pylint: disable=import-outside-toplevel # slow, and needed here only
 
-        mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / bundle.MODEL_FILE), folder / "mlflow")
+        mlflow.lightgbm.save_model(lightgbm.Booster(model_file=BUNDLE_DIR / bundles.MODEL_FILE), folder / "mlflow")
         row = compute(arrays_of_requests([Request.model_validate(EXAMPLE)]), load_model().lookups)[0].tolist()
         frame = {"dataframe_split": {"columns": list(FEATURE_NAMES), "data": [row]}}
         module = f"mlflow models serve -m {folder}/mlflow -p {{port}} --env-manager local --workers 1"
@@ -177,7 +177,7 @@ def measure_batches(
     """Return, by size and contestant, rows per second and the share of `Booster.predict`: medians over the rounds."""
     model = load_model()
     golden = [item["request"] for item in model.manifest["golden"]]
-    booster, reader = lightgbm.Booster(model_file=BUNDLE_DIR / bundle.MODEL_FILE), TypeAdapter(list[Request])
+    booster, reader = lightgbm.Booster(model_file=BUNDLE_DIR / bundles.MODEL_FILE), TypeAdapter(list[Request])
     table = []
     for size in sizes:
         rows = (golden * (size // len(golden) + 1))[:size]

@@ -21,7 +21,7 @@ from app.interface import EXAMPLE, Request
 from app.journal.blocks import features_of, holding, requests_of
 from app.journal.database import connect
 from app.journal.tables import blocks
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from tests.support.clients.asgi import Client, make_service
 from tests.support.clients.batches import WRITERS, as_columns, as_json, flights, replaced, stream, table
 from tests.support.journal import written

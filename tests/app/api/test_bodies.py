@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.api.edge import bodies
 from app.api.routes import batch_body
 from app.interface import EXAMPLE, Request
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from tests.support.clients.asgi import Client, make_service
 from tests.support.servers.service import Service, Start
 

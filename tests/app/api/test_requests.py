@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.fast_path import FastPath
 from app.api.schemas import Prediction
 from app.interface import EXAMPLE
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from app.model.prediction import Predictions
 from tests.support.clients.asgi import JSON, Client, call, make_service
 

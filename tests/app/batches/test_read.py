@@ -22,7 +22,7 @@ from app.api.routes.batch_body import BATCH
 from app.batches.received import Received
 from app.interface import EXAMPLE, compute_one
 from app.metrics import Metrics
-from app.model import bundle as model
+from app.model import bundles as model
 from app.model.served import ServedModel
 from tests.support.clients.batches import (
     HOUR,

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import BundleInvalid
 from app.interface import FEATURE_NAMES
-from app.model import bundle as model
+from app.model import bundles as model
 from app.model.booster import Booster
 from app.problem_kit.features import Floats
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import BundleInvalid
-from app.model import bundle as model
-from app.model.bundle import Bundle
+from app.model import bundles as model
+from app.model.bundles import Bundle
 
 Damage = Callable[[str, bytes, bytes], Path]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.interface import EXAMPLE, FEATURE_NAMES, FEATURES, Request
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from app.problem.features import arrays_of_requests, compute, compute_one
 from app.problem.lookups import Lookups
 from app.problem.request import WEATHER

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from app.model import bundle as model
+from app.model import bundles as model
 from app.model.evaluation import EVALUATION_FILE
 from app.model.served import Production
 from app.registry.cache import POINTER_FILE, Cache
-from app.registry.version import VERSION_FILE, Registered
+from app.registry.registered import VERSION_FILE, Registered
 from app.settings import Settings
 from tests.conftest import bake
 

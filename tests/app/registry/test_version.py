@@ -10,7 +10,7 @@ import pytest
 from app.errors import BundleInvalid
 from app.model.evaluation import EVALUATION_FILE, MOST_BYTES
 from app.model.served import Production
-from app.registry import version as registry
+from app.registry import registered as registry
 
 RECORD = {"since": 1.5, "action": "rollback", "by": "ada", "why": "late alerts", "run_id": "r"}
 

@@ -16,7 +16,7 @@ from app.model.served import Production
 from app.registry import client, download, watch
 from app.registry.cache import Cache
 from app.registry.client import RegistryClient
-from app.registry.version import VERSION_FILE, Registered
+from app.registry.registered import VERSION_FILE, Registered
 from app.registry.watch import Watcher
 from app.settings import Settings
 from tests.conftest import bake

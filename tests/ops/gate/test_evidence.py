@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from app.model import bundle as model
+from app.model import bundles as model
 from ops.gate.evidence import compare, latencies, resampled
 from stages import params
 from stages.evaluation import metrics

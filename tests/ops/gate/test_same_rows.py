@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.errors import Refused
-from app.model import bundle as model
+from app.model import bundles as model
 from ops.gate import comparison, evidence, pull_request
 from ops.gate.policy import on_rows
 from ops.gate.pull_request import Judged

@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from app.errors import BundleInvalid
 from app.interface import CATEGORIES, FEATURE_NAMES
-from app.model.bundle import REFERENCE_FILE
+from app.model.bundles import REFERENCE_FILE
 from app.problem.lookups import Lookups
 from ops.monitoring.drift.compare import alarms, compare, quality
 from ops.monitoring.drift.gauges import Gauges

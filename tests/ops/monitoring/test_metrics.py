@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import generate_latest
 
 from app.interface import CATEGORIES, EXAMPLE, FEATURE_NAMES
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from ops.monitoring.alert_receiver import ReceiverSettings, create_app
 from ops.monitoring.drift.compare import Findings, Quality
 from ops.monitoring.drift.gauges import Gauges

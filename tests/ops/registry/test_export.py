@@ -16,7 +16,7 @@ from app.errors import ModelUnavailable
 from app.interface import EXAMPLE
 from app.model import evaluation
 from app.model.evaluation import EVALUATION_FILE
-from app.registry import version as registry
+from app.registry import registered as registry
 from ops.registry import commands
 from tests.support.promotion import NAME, Bench, record_of
 from tests.support.servers.service import started

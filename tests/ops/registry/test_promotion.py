@@ -12,7 +12,7 @@ import click
 import pytest
 
 from app.errors import ModelUnavailable
-from app.model import bundle as model
+from app.model import bundles as model
 from app.registry import download
 from app.registry.cache import Cache
 from app.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 from python_on_whales import docker
 
 from ops.release.docker import EngineFailed, execute
-from ops.release.image import facts_of
+from ops.release.images import facts_of
 
 
 def test_without_docker_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

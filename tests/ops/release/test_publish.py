@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops.registry.aliases import PRODUCTION, STAGING
-from ops.release import image as images
+from ops.release import images as images
 from ops.release import publish
 from stages.tracking import mlflow_runs
 from tests.conftest import ROOT

@@ -19,8 +19,8 @@ import pytest
 from pyarrow import csv
 
 from app.interface import EXAMPLE, Request
-from app.model.bundle import Bundle
-from app.registry import version as registry
+from app.model.bundles import Bundle
+from app.registry import registered as registry
 from ops.scoring import files, output
 from ops.scoring import score as scoring
 from ops.scoring.files import InputInvalid

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message
 from app.api.application import create_app
 from app.api.fast_path import FastPath
 from app.interface import NAME
-from app.model.bundle import Bundle
+from app.model.bundles import Bundle
 from app.model.served import ServedModel
 from app.settings import Settings
 

@@ -12,9 +12,9 @@ import mlflow
 from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, Request
-from app.model import bundle as model
-from app.model.bundle import Bundle
-from app.registry import version as registry
+from app.model import bundles as model
+from app.model.bundles import Bundle
+from app.registry import registered as registry
 from stages.tracking import mlflow_runs
 from tests.support.processes import running
 from tests.support.servers.service import NAME

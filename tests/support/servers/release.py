@@ -23,7 +23,7 @@ from mlflow.entities.model_registry import ModelVersion
 from ops.registry import aliases as pointer
 from ops.release import deploy
 from ops.release import docker as engine
-from ops.release import image
+from ops.release import images
 from stages import params
 from tests.support.processes import free_port, running
 from tests.support.repositories.clone import ROOT
@@ -85,7 +85,7 @@ class Release:
     def build(self, number: str) -> str:
         """Return the image of a version, which is built once."""
         if number not in self.built:
-            self.built[number] = image.build(self.client, params.load(), number)
+            self.built[number] = images.build(self.client, params.load(), number)
         return self.built[number]
 
     def derived(self, lines: str, letter: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.errors import BundleInvalid
-from app.model import bundle as model
+from app.model import bundles as model
 from app.model import evaluation
 from app.model.served import Production, ServedModel, Source
 

@@ -19,7 +19,7 @@ from python_on_whales.exceptions import NoSuchImage
 
 from app.errors import Refused
 from app.interface import NAME
-from app.registry.version import VERSION_FILE, load
+from app.registry.registered import VERSION_FILE, load
 from ops.registry import commands
 from ops.registry.aliases import PRODUCTION, by_alias
 from ops.release.docker import BY_DIGEST, REPOSITORY, engine_errors, execute
