@@ -1,1 +1,1 @@
-"""The prediction service, as shipped in the image."""
+"""The service: floors from `errors` up to `api`, as pyproject.toml lists them; it imports neither stages nor ops."""

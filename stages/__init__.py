@@ -1,4 +1,4 @@
-"""The pipeline: one module per DVC stage, and shared modules."""
+"""The pipeline: five stages at the top, each a recipe, and behind them a folder for each of their jobs."""
 
 import sys
 import zoneinfo

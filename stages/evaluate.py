@@ -12,7 +12,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from app.model import bundles as model
+from app.model import bundles
 from stages import interface, params
 from stages.base.errors import DataInvalid, run
 from stages.base.paths import (
@@ -50,7 +50,7 @@ def refuse_known(train: pd.DataFrame, test: pd.DataFrame) -> None:
         )
 
 
-def refuse_others(train: pd.DataFrame, bundle: model.Bundle) -> None:
+def refuse_others(train: pd.DataFrame, bundle: bundles.Bundle) -> None:
     """Raise DataInvalid unless these are the rows that the bundle was trained on: others may be test rows."""
     rows = described(train)
     if bundle.manifest.get("rows", {}).get("train") != rows:
@@ -60,7 +60,7 @@ def refuse_others(train: pd.DataFrame, bundle: model.Bundle) -> None:
         )
 
 
-def evaluate(train: pd.DataFrame, test: TestPredictions, bundle: model.Bundle, p: EvaluateParams) -> dict[str, Any]:
+def evaluate(train: pd.DataFrame, test: TestPredictions, bundle: bundles.Bundle, p: EvaluateParams) -> dict[str, Any]:
     """Return the evaluation, from the predictions of the test rows and day, target and key of the training rows."""
     settings = MetricSettings(p.ece_bins, p.riskiest_share)
     scored, target = test.scored(MODEL), test.facts[TARGET].to_numpy()
@@ -94,7 +94,7 @@ def main() -> None:
     inputs = ["build/features", "build/bundle", str(ROLLING_FILE)]
     with mlflow_runs.stage_run("evaluate", p.model_dump(mode="json"), inputs) as log:
         settings = MetricSettings(p.ece_bins, p.riskiest_share)
-        bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
+        bundle = bundles.load(BUNDLE_DIR / bundles.MODEL_FILE, BUNDLE_DIR / bundles.MANIFEST_FILE)
         train = Source.files("train")
         refuse_others(train.facts, bundle)
         refuse_known(train.facts, feature_files.read("test", [DAY, KEY]))
@@ -107,7 +107,7 @@ def main() -> None:
         predictions.to_parquet(PREDICTIONS_FILE, index=False)
         write_json(METRICS_FILE, {"test": facts["test"], **facts["baselines"]})
         write_json(EVALUATION_FILE, facts)
-        booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
+        booster = lightgbm.Booster(model_file=BUNDLE_DIR / bundles.MODEL_FILE)
         plots.write_plots(test.scored(MODEL), facts, booster, settings)
         CARD_FILE.write_text(model_card.model_card(facts), encoding="utf-8")
         log.metrics(**facts["test"])

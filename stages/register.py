@@ -6,7 +6,7 @@ import mlflow
 from mlflow import MlflowClient
 
 from app.interface import NAME
-from app.model import bundles as model
+from app.model import bundles
 from stages import params
 from stages.base import yaml_files
 from stages.base.errors import run
@@ -20,7 +20,7 @@ from stages.tracking import mlflow_runs
 def main() -> None:
     """Read bundle and metrics, register the bundle, and write the receipt, which is the same on every machine."""
     p = params.load()
-    digest = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE).digest
+    digest = bundles.load(BUNDLE_DIR / bundles.MODEL_FILE, BUNDLE_DIR / bundles.MANIFEST_FILE).digest
     measured = yaml_files.load(METRICS_FILE)
     decision = decide_floors(measured, p.gate)
     client = mlflow_runs.connect()

@@ -11,7 +11,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from app.model import bundles as model
+from app.model import bundles
 from stages import params
 from stages.base.errors import run
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
@@ -66,14 +66,14 @@ def main() -> None:
         train = Source.files("train")
         trained = train_on_ray(train, p.train) if p.engine == "ray" else train_here(train, p.train)
         shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
-        write_reference(trained.rolling, BUNDLE_DIR / model.REFERENCE_FILE)
+        write_reference(trained.rolling, BUNDLE_DIR / bundles.REFERENCE_FILE)
         test = feature_files.read("test", [DAY, KEY, TARGET])
         facts = {
             "threshold": trained.threshold,
             "rows": {"train": described(train.facts), "selection": described(trained.rolling), "test": described(test)},
             "lookups": json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")),
             "training_data_sha256": feature_files.digest("train"),
-            "reference_sha256": sha256(BUNDLE_DIR / model.REFERENCE_FILE),
+            "reference_sha256": sha256(BUNDLE_DIR / bundles.REFERENCE_FILE),
         }
         requests = json.loads((FEATURES_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(trained.booster, facts, requests, BUNDLE_DIR)
@@ -85,7 +85,7 @@ def main() -> None:
             "rolling_log_loss": round(float(trained.fold_losses.iloc[-1].mean()), 6),
         }
         write_json(TRAINING_FILE, measured)
-        log.metrics(**measured, model_bytes=(BUNDLE_DIR / model.MODEL_FILE).stat().st_size)
+        log.metrics(**measured, model_bytes=(BUNDLE_DIR / bundles.MODEL_FILE).stat().st_size)
         for path in (LOSS_FILE, TRAINING_FILE):
             log.artifact(path)
         mlflow_runs.log_bundle(BUNDLE_DIR)

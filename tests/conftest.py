@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 from mlflow import MlflowClient
 
-from app.model import bundles as model
+from app.model import bundles
 from app.problem.lookups import Lookups
 from stages.problem.rows import time_zone_offsets
 from tests.support.models import bake, make_bundle
@@ -61,9 +61,9 @@ def bundle_dir(tables: Lookups, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def bundle(bundle_dir: Path) -> model.Bundle:
+def bundle(bundle_dir: Path) -> bundles.Bundle:
     """The small bundle, loaded."""
-    return model.load(bundle_dir / model.MODEL_FILE, bundle_dir / model.MANIFEST_FILE)
+    return bundles.load(bundle_dir / bundles.MODEL_FILE, bundle_dir / bundles.MANIFEST_FILE)
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The HTTP interface: routes, limits, errors, and the fast path of predictions."""
+"""The HTTP interface: application, fast path, answers; it may import all of app, and no floor of app imports it."""

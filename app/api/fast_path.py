@@ -1,7 +1,7 @@
 """The fast path: an ASGI application in front of FastAPI and its middleware, which answers plain, valid predictions.
 
-FastAPI and the middleware of app/api/edge/middleware.py take twice the time of the prediction itself. A request that is not plain
-or not valid, or that may have to be refused, goes to them unchanged: they answer, count and record it.
+FastAPI and app/api/edge/middleware.py take twice the time of the prediction itself. A request that is not plain or not
+valid, or that may have to be refused, goes to them unchanged: they answer, count and record it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Batches: Arrow streams by pyarrow, as arrays; what these readers refuse is validated by Pydantic, row by row."""
+"""Batches as arrays, without an object per row: Arrow streams are read here, and checked against the request schema."""

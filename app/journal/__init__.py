@@ -1,1 +1,1 @@
-"""The journal: predictions and their outcomes in SQLite or PostgreSQL."""
+"""The record of predictions and outcomes in a database, written by a thread that never delays a request."""

@@ -1,1 +1,1 @@
-"""The model bundle: loading, verification and prediction."""
+"""The model: bundle, booster, predictions; it knows neither HTTP nor the registry."""

@@ -1,1 +1,1 @@
-"""Registered versions: downloaded from MLflow, loaded, and watched for changes of the alias."""
+"""Registered versions: which one has the alias, download, verification, and the copy for the next start."""

@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from app.addresses import identity
 from app.errors import BundleInvalid
-from app.model import bundles as model
+from app.model import bundles
 from app.model.evaluation import EVALUATION_FILE
 from app.model.served import ServedModel, Source
 from app.registry.registered import Registered, verified
 from app.settings import Settings
 
 POINTER_FILE = "pointer.json"
-FILES = (model.MODEL_FILE, model.MANIFEST_FILE, EVALUATION_FILE)
+FILES = (bundles.MODEL_FILE, bundles.MANIFEST_FILE, EVALUATION_FILE)
 
 log = logging.getLogger("app.registry.cache")
 

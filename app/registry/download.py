@@ -18,13 +18,13 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from app.addresses import sqlite_file, without_password
 from app.environment import EnvironmentInvalid
 from app.errors import BundleInvalid, VersionMissing
-from app.model import bundles as model
+from app.model import bundles
 from app.model.evaluation import EVALUATION_FILE
 from app.registry import failures
 from app.registry.registered import VERSION_FILE, Registered
 from app.settings import MLFLOW_CLIENT
 
-FILES = ("MLmodel", model.MODEL_FILE, f"extra_files/{model.MANIFEST_FILE}")
+FILES = ("MLmodel", bundles.MODEL_FILE, f"extra_files/{bundles.MANIFEST_FILE}")
 """The artifacts of a version: MLflow's description, which no code here follows, then what is exported."""
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for a model or an alias that does not exist."""
@@ -80,7 +80,7 @@ def registered(version: ModelVersion, alias: str) -> Registered:
 def export(version: ModelVersion, alias: str, uri: str, folder: Path) -> Registered:
     """Download a version to a folder as model.lgb, manifest.json, version.json and, if it has one, evaluation.json.
 
-    `app.registry.registered.load` verifies it. Raises ModelUnavailable if MLflow fails, BundleInvalid if a file is lost.
+    `registered.load` verifies it. Raises ModelUnavailable if MLflow fails, BundleInvalid if a file is lost.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = f"models:/{version.name}/{version.version}"

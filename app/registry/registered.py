@@ -8,8 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.errors import BundleInvalid
-from app.model import bundles as model
-from app.model import evaluation
+from app.model import bundles, evaluation
 from app.model.served import Production, ServedModel, Source
 
 VERSION_FILE = "version.json"
@@ -75,7 +74,7 @@ def load(folder: Path, source: Source) -> ServedModel:
 
 def verified(folder: Path, known: Registered, source: Source) -> ServedModel:
     """Load the bundle in a folder as a registered version; raise BundleInvalid unless it has the registered digest."""
-    bundle = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+    bundle = bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE)
     if not known.bundle_digest:
         raise BundleInvalid(
             f"version {known.version} of {known.name} has no tag {DIGEST_TAG}: it was not registered by `make repro`."

@@ -13,7 +13,7 @@ from starlette.datastructures import State
 
 from app.errors import BundleInvalid, OnTimeError, VersionMissing
 from app.model.served import ServedModel
-from app.registry import registered as registry
+from app.registry import registered
 from app.registry.cache import Cache
 from app.registry.client import RegistryClient
 from app.registry.registered import Registered
@@ -119,7 +119,7 @@ class Watcher:
             return cached
         with tempfile.TemporaryDirectory() as folder:
             known = await self.client.export(named, Path(folder))
-            served = await asyncio.to_thread(registry.load, Path(folder), "registry")
+            served = await asyncio.to_thread(registered.load, Path(folder), "registry")
             await asyncio.to_thread(self.cache.keep, known, Path(folder))
         return served
 
@@ -135,7 +135,7 @@ class Watcher:
     def _serve_baked(self) -> None:
         if self.settings.baked_model:
             try:
-                self._serve(registry.load(self.settings.baked_model, "baked"))
+                self._serve(registered.load(self.settings.baked_model, "baked"))
             except BundleInvalid as err:
                 self._report(err)
 

@@ -1,1 +1,1 @@
-"""Commands of the workflows besides tests: lock check, reproduction, GitHub."""
+"""`on-time ci`: what the workflows run besides tests: lock check, reproduction, GitHub."""

@@ -61,7 +61,7 @@ def broken_chain() -> list[str]:
     ]
 
 
-def check() -> str:
+def compare_lock() -> str:
     """Check the lock; raise LockStale with the differences."""
     yaml_files.check()
     command = [sys.executable, "-m", "dvc", "status", "--json"]

@@ -53,7 +53,7 @@ def rerun(folder: Path, **environment: str) -> None:
     subprocess.run(command, cwd=folder, env=variables, umask=UMASK, check=True)
 
 
-def reproduce() -> None:
+def reproduce_pipeline() -> None:
     """Rerun the commit in a clone, and fail on any difference from it."""
     threads = "1" if os.environ.get("OMP_NUM_THREADS") != "1" else "2"
     with tempfile.TemporaryDirectory(prefix="on-time-reproduce-") as name:

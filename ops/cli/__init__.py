@@ -63,9 +63,9 @@ cli = Group(
 @json_option
 def doctor(as_json: bool) -> None:
     """Report what this machine has and lacks, what each part is for, and the command that installs it."""
-    from ops.doctor import doctor as machine  # pylint: disable=import-outside-toplevel # 0.1 s
+    from ops.doctor.doctor import report  # pylint: disable=import-outside-toplevel # 0.1 s
 
-    sys.exit(machine.report(as_json))
+    sys.exit(report(as_json))
 
 
 def main() -> None:

@@ -22,18 +22,18 @@ def serving(
     seconds: int, rounds: int, connections: tuple[int, ...], rows: tuple[int, ...], without_mlflow: bool
 ) -> None:
     """Measure requests beside an empty FastAPI endpoint, batches, starts and memory of the service (10 minutes)."""
-    from ops.studies.speed import serving as servers
+    from ops.studies.speed.serving import measure_service
 
-    servers.run(seconds, rounds, connections, rows, without_mlflow)
+    measure_service(seconds, rounds, connections, rows, without_mlflow)
 
 
 @group.verb("on-time bench request")
 @click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 def request(rounds: int) -> None:
     """Measure the parts of one prediction, in microseconds of one core."""
-    from ops.studies.speed import request as measured
+    from ops.studies.speed.request import measure_request
 
-    click.echo(measured.run(rounds))
+    click.echo(measure_request(rounds))
 
 
 @group.verb("on-time bench scoring --files 1 --files 3")
@@ -41,9 +41,9 @@ def request(rounds: int) -> None:
 @click.option("--rounds", type=COUNT, default=1, help="Number of measurements; the median is reported.")
 def scoring(files: tuple[int, ...], rounds: int) -> None:
     """Measure `on-time model score` beside `Booster.predict`, and its memory; 332,418 rows a file (20 minutes)."""
-    from ops.studies.speed import scoring as measured
+    from ops.studies.speed.scoring import measure_scoring
 
-    measured.run(files, rounds)
+    measure_scoring(files, rounds)
 
 
 @group.verb("on-time bench scale --factors 1,3 --modes memory --keep ~/years")
@@ -53,9 +53,9 @@ def scoring(files: tuple[int, ...], rounds: int) -> None:
 @click.pass_context
 def scale(ctx: click.Context, factors: tuple[int, ...], modes: tuple[str, ...] | None, keep: Path | None) -> None:
     """Measure time and memory of each stage on the pinned year and on several of them, in each mode (hours)."""
-    from ops.studies.scale import scale as measured
+    from ops.studies.scale.scale import MODES, measure_scale
 
-    if unknown := [mode for mode in modes or () if mode not in measured.MODES]:
-        raise click.UsageError(f"Unknown mode {', '.join(unknown)}; known are {', '.join(measured.MODES)}.")
+    if unknown := [mode for mode in modes or () if mode not in MODES]:
+        raise click.UsageError(f"Unknown mode {', '.join(unknown)}; known are {', '.join(MODES)}.")
     ctx.invoke(data.fetch)
-    measured.run(factors, modes or tuple(measured.MODES), keep)
+    measure_scale(factors, modes or tuple(MODES), keep)

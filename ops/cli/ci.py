@@ -43,19 +43,19 @@ def lock() -> None:
 @group.verb("on-time ci check-lock")
 def check_lock() -> None:
     """Compare dvc.lock with this commit's code, parameters and data, without data and without running a stage."""
-    from ops.ci import lock as dvc_lock
+    from ops.ci.lock import compare_lock
 
-    click.echo(dvc_lock.check())
+    click.echo(compare_lock())
 
 
 @group.verb("on-time ci reproduce")
 def reproduce() -> None:
     """Prove in a clone that a rerun gives the committed dvc.lock and reports byte for byte."""
-    from ops.ci import reproduce as rerun
+    from ops.ci.reproduce import reproduce_pipeline
     from ops.cli import data
 
     click.get_current_context().invoke(data.fetch)
-    rerun.reproduce()
+    reproduce_pipeline()
 
 
 @group.verb("on-time ci openapi")
@@ -74,17 +74,17 @@ def openapi() -> None:
 )
 def pictures(folder: Path) -> None:
     """Take the pictures of the documentation from the service and MLflow's UI, in Chromium."""
-    from ops.docs import pictures as product
+    from ops.docs.pictures import take
 
-    product.take(folder)
+    take(folder)
 
 
 @group.verb("on-time ci reference")
 def reference() -> None:
     """Write docs/reference from the commands, parameters, settings, metrics and openapi.json."""
-    from ops.docs import reference as pages
+    from ops.docs.reference import write
 
-    changed = pages.write()
+    changed = write()
     click.echo(f"{', '.join(map(str, changed)) or 'No page'} changed.")
 
 

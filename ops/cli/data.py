@@ -48,21 +48,21 @@ def test_rows(ctx: click.Context) -> None:
 # pylint: disable-next=too-many-arguments,too-many-positional-arguments # one per option
 def add(files: tuple[Path, ...], inbox: str | None, from_journal: bool, since: datetime | None, push: bool) -> None:
     """Add new rows: FILES named TABLE….csv, .csv.gz or .parquet, checked by the rules; all of them or none."""
-    from ops.data import add as work
+    from ops.data.add import add_rows, alone, describe_addition, recover
 
     if (bool(files) or inbox is not None) == from_journal:
         raise click.UsageError("Name files, or an --inbox, or --from-journal.")
     if since and not from_journal:
         raise click.UsageError("--since belongs to --from-journal.")
-    with work.alone():
-        for left, place in work.recover().items():
+    with alone():
+        for left, place in recover().items():
             click.echo(f"{left}: not in params.yaml, it is in {place} now", err=True)
         _complete()
         changed = False
         found = _journaled(since) if from_journal else [*files, *_collected(inbox)]
         if found:
-            changed, report = work.add(found, corrects=not from_journal)
-            click.echo(work.text(report))
+            changed, report = add_rows(found, corrects=not from_journal)
+            click.echo(describe_addition(report))
         dvc("add", "--quiet", "data")  # also after an addition that was interrupted before this step
         if push:
             dvc("push", "data")
@@ -95,21 +95,21 @@ def _journaled(since: datetime | None) -> list[Path]:
 @json_option
 def status(as_json: bool) -> None:
     """Show what is in data/: tables, periods, rows, gaps, additions, quarantine."""
-    from ops.data import status as known
+    from ops.data.status import collect_status, describe_status
 
-    found = known.facts()
+    found = collect_status()
     if as_json:
         echo_json(found)
     else:
-        click.echo(known.text(found))
+        click.echo(describe_status(found))
 
 
 def _complete(archive: Path | None = None) -> str:
     """Fetch what data/ lacks, verify it, and return a summary."""
     from ops.doctor import doctor
-    from stages.tables import fetch as raw
+    from stages.tables.fetch import DATA_DIR, ensure, incomplete
 
-    if archive is None and raw.incomplete() and doctor.dvc_remotes():
+    if archive is None and incomplete() and doctor.dvc_remotes():
         with suppress(SystemExit):  # without access to the remote, the source package may do
-            dvc("pull", str(raw.DATA_DIR))
-    return raw.ensure(archive)
+            dvc("pull", str(DATA_DIR))
+    return ensure(archive)

@@ -73,12 +73,12 @@ def history(as_json: bool) -> None:
     """Show which versions were Production, from when to when, and why; and what was deployed."""
     from app.interface import NAME
     from ops.registry import commands
-    from ops.registry import history as known
+    from ops.registry.history import collect_history, describe_history
 
     if as_json:
-        base.echo_json(commands.patiently(lambda client, _: known.facts(client, NAME)))
+        base.echo_json(commands.patiently(lambda client, _: collect_history(client, NAME)))
     else:
-        click.echo(commands.patiently(lambda client, _: known.text(client, NAME)))
+        click.echo(commands.patiently(lambda client, _: describe_history(client, NAME)))
 
 
 @group.verb("on-time model compare 1 2")
@@ -88,13 +88,13 @@ def history(as_json: bool) -> None:
 def compare(versions: tuple[str, ...], last: int, as_json: bool) -> None:
     """Show the last pipeline runs, or those behind some versions, side by side."""
     from ops.registry import commands
-    from ops.registry import history as known
+    from ops.registry.history import compare_runs, comparison, pipeline_runs
 
-    runs = commands.patiently(lambda client, _: known.pipeline_runs(client, list(versions), last))
+    runs = commands.patiently(lambda client, _: pipeline_runs(client, list(versions), last))
     if as_json:
-        base.echo_json(known.comparison(runs))
+        base.echo_json(comparison(runs))
     else:
-        click.echo(known.compare(runs))
+        click.echo(compare_runs(runs))
 
 
 @group.verb("on-time model require")
@@ -175,9 +175,9 @@ def report(base_: str) -> None:
 @click.option("--controls/--no-controls", default=True, help="Try models that must be refused.")
 def gate_selftest(pairs: int, repeats: int, controls: bool) -> None:
     """Measure how often the promotion gate is wrong, and what it refuses (an hour or more; 0 omits a part)."""
-    from ops.studies import gate as study
+    from ops.studies.gate import show_gate
 
-    study.show(pairs, repeats, controls)
+    show_gate(pairs, repeats, controls)
 
 
 @group.verb("on-time model tune --trials 80 --apply")
@@ -185,9 +185,9 @@ def gate_selftest(pairs: int, repeats: int, controls: bool) -> None:
 @click.option("--apply", is_flag=True, help="Write better parameters to params.yaml.")
 def tune(trials: int, apply: bool) -> None:
     """Search the parameters of training on the training months."""
-    from ops.training import tune as experiment
+    from ops.training.tune import search_parameters
 
-    experiment.tune(trials, apply)
+    search_parameters(trials, apply)
 
 
 @group.verb("on-time model retrain --now --until 2013-11-30")
@@ -210,10 +210,10 @@ def retrain(ctx: click.Context, now: bool, until: datetime | None) -> None:
 @click.pass_context
 def year(ctx: click.Context, months: int, files: Path | None, folder: Path) -> None:
     """Run the closed loop in fast motion, on the later months of the data and those of --files (minutes a month)."""
-    from ops.studies import year as study
+    from ops.studies.year import live_year
 
     ctx.invoke(data.fetch)
-    click.echo(study.live(Path.cwd(), Path(folder), months, files))
+    click.echo(live_year(Path.cwd(), Path(folder), months, files))
 
 
 @group.verb("on-time model score rows/ s3://bucket/predictions --version 3")

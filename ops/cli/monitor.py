@@ -24,9 +24,9 @@ def drift() -> None:
 @group.verb("on-time monitor drift-selftest")
 def drift_selftest() -> None:
     """Measure how often the drift monitor is wrong, and what it detects."""
-    from ops.studies import drift as study
+    from ops.studies.drift import show_drift
 
-    study.show()
+    show_drift()
 
 
 @group.verb("ONTIME_RECEIVER_PORT=8002 on-time monitor receiver")
@@ -44,9 +44,9 @@ def receiver() -> None:
 @click.option("--week-seconds", type=AMOUNT, default=60, help="Seconds in which a week is replayed.")
 def replay(service: str, first: datetime | None, last: datetime | None, week_seconds: float) -> None:
     """Send the test period to the service in fast motion, outcomes following."""
-    from ops.monitoring import replay as period
+    from ops.monitoring.replay import replay_period
 
-    period.run(service, first.date() if first else None, last.date() if last else None, week_seconds)
+    replay_period(service, first.date() if first else None, last.date() if last else None, week_seconds)
 
 
 @group.verb("on-time monitor local --speed 60 --week-seconds 60")
@@ -56,6 +56,6 @@ def replay(service: str, first: datetime | None, last: datetime | None, week_sec
 @click.option("--service", default=SERVICE, metavar="HOST:PORT", help="Address of the service.")
 def local(speed: float, week_seconds: float, cadvisor: str, service: str) -> None:
     """Run Prometheus, Alertmanager and the drift monitor beside a service, with Debian's programs."""
-    from ops.monitoring import local as programs
+    from ops.monitoring.local import watch_all
 
-    programs.watch_all(speed, week_seconds, cadvisor, service)
+    watch_all(speed, week_seconds, cadvisor, service)

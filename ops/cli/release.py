@@ -37,11 +37,11 @@ def tools() -> None:
 @image_argument
 def rebuild(image: str) -> None:
     """Build IMAGE a second time without cache, and compare every file."""
-    from ops.release import images as images
+    from ops.release.images import build_again
     from stages import params
     from stages.tracking import mlflow_runs
 
-    click.echo(images.again(mlflow_runs.connect(), params.load(), image))
+    click.echo(build_again(mlflow_runs.connect(), params.load(), image))
 
 
 @group.verb("on-time release smoke on-time:model-v2-g1a2b3c4")
@@ -49,9 +49,9 @@ def rebuild(image: str) -> None:
 @click.option("--any-version", is_flag=True, help="Accept a version that is not Production.")
 def smoke(image: str, any_version: bool) -> None:
     """Run IMAGE as production does, without network, and compare it with its tag, its labels and the registry."""
-    from ops.release import smoke as test
+    from ops.release.smoke import smoke_test
 
-    test.check(image, any_version)
+    smoke_test(image, any_version)
 
 
 @group.verb("on-time release deploy on-time:model-v2-g1a2b3c4 --host deploy@example.com")
@@ -62,12 +62,12 @@ def smoke(image: str, any_version: bool) -> None:
 @click.option("--watch", type=AMOUNT, default=30, help="Seconds to watch it with traffic.")
 def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None:
     """Bring IMAGE into service, blue/green, on this machine or another; on any failure the old one keeps serving."""
-    from ops.release import deploy as site
+    from ops.release.deploy import Plan, deploy_version, reach
     from stages import params
     from stages.tracking import mlflow_runs
 
-    plan = site.Plan(site.reach(host), soak, watch)
-    click.echo(site.deploy(mlflow_runs.connect(), params.load(), image, plan, alias))
+    plan = Plan(reach(host), soak, watch)
+    click.echo(deploy_version(mlflow_runs.connect(), params.load(), image, plan, alias))
 
 
 @group.verb('on-time release undeploy --version 1 --reason "version 2 is too slow"')
@@ -79,12 +79,12 @@ def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None
 @click.option("--watch", type=AMOUNT, default=5, help="Seconds to watch it with traffic.")
 def undeploy(version: str, reason: str, image: str, host: str, soak: float, watch: float) -> None:
     """Bring the image of an earlier version back into service, and make the version Production again."""
-    from ops.release import deploy as site
+    from ops.release.deploy import Plan, reach, undeploy_to
     from stages import params
     from stages.tracking import mlflow_runs
 
-    plan = site.Plan(site.reach(host), soak, watch)
-    click.echo(site.undeploy_to(mlflow_runs.connect(), params.load(), version, plan, reason, image))
+    plan = Plan(reach(host), soak, watch)
+    click.echo(undeploy_to(mlflow_runs.connect(), params.load(), version, plan, reason, image))
 
 
 @group.verb("on-time release load-test --rate 200 --seconds 30")
@@ -93,20 +93,20 @@ def undeploy(version: str, reason: str, image: str, host: str, soak: float, watc
 @host_option
 def load_test(rate: float, duration: float, host: str) -> None:
     """Load-test the deployed service; fail on wrong responses or a high latency."""
-    from ops.release import deploy as site
-    from ops.release import load_test as test
+    from ops.release.deploy import reach
+    from ops.release.load_test import load
 
-    site.reach(host)
-    test.load(rate, duration)
+    reach(host)
+    load(rate, duration)
 
 
 @group.verb("on-time release publish ghcr.io/team/on-time:model-v2-g1a2b3c4")
 @image_argument
 def publish(image: str) -> None:
     """Push IMAGE to its registry by its own tag and as model-v<version>, and print its digest."""
-    from ops.release import publish as registry
+    from ops.release.publish import publish_image
 
-    click.echo(f"{registry.publish(image)} is in the registry.")
+    click.echo(f"{publish_image(image)} is in the registry.")
 
 
 @group.verb("on-time release verify --version 2")
@@ -114,13 +114,13 @@ def publish(image: str) -> None:
 @version_option
 def verify(image: str | None, version: str | None) -> None:
     """Prove that a release of this repository has built IMAGE, or a version's image, and print its digest."""
-    from ops.release import publish as registry
     from ops.release.docker import REPOSITORY
+    from ops.release.publish import SIGNER, verify_image
 
     if not image and not version:
         raise click.UsageError("Name an image, or a version by --version.")
-    found = registry.verify(image or f"{REPOSITORY}:model-v{version}")
-    click.echo(f"{found} has provenance and bill of materials, signed by {registry.SIGNER}.")
+    found = verify_image(image or f"{REPOSITORY}:model-v{version}")
+    click.echo(f"{found} has provenance and bill of materials, signed by {SIGNER}.")
 
 
 @group.verb("on-time release sbom on-time:model-v2-g1a2b3c4")
@@ -128,9 +128,9 @@ def verify(image: str | None, version: str | None) -> None:
 def sbom(image: str) -> None:
     """Write the bill of materials (CycloneDX) of IMAGE to build/; refuse one that is not what runs in it."""
     from ops.ci.github import output
-    from ops.release import audit as materials
+    from ops.release.audit import write_sbom
 
-    written = materials.sbom(image)
+    written = write_sbom(image)
     output(sbom=str(written))
     click.echo(f"{written} is written.")
 
@@ -138,15 +138,15 @@ def sbom(image: str) -> None:
 @group.verb("on-time release audit")
 def audit() -> None:
     """Audit the locked packages for known vulnerabilities; ops/release/audit-ignored.yml has the exceptions."""
-    from ops.release import audit as packages
+    from ops.release.audit import audit_packages
 
-    click.echo(packages.audit())
+    click.echo(audit_packages())
 
 
 @group.verb("on-time release ssh --host deploy@example.com")
 @host_option
 def ssh(host: str) -> None:
     """Let ssh reach a machine with the key in DEPLOY_KEY and the host key in DEPLOY_KNOWN_HOSTS."""
-    from ops.release import ssh as access
+    from ops.release.ssh import write_access
 
-    click.echo(access.access(host))
+    click.echo(write_access(host))

@@ -24,19 +24,19 @@ def up(ctx: click.Context) -> None:
 @group.verb("on-time stack credentials")
 def credentials() -> None:
     """Write the missing secrets that Docker Compose mounts."""
-    from ops.stack import credentials as secrets
+    from ops.stack.credentials import FOLDER, write
 
-    made = secrets.write(secrets.FOLDER)
-    click.echo(f"{secrets.FOLDER}: {', '.join(made) or 'all files'} {'written' if made else 'exist already'}.")
+    made = write(FOLDER)
+    click.echo(f"{FOLDER}: {', '.join(made) or 'all files'} {'written' if made else 'exist already'}.")
 
 
 @group.verb("on-time stack backup")
 def backup() -> None:
     """Save MLflow's database and the journal to backup/<time>/."""
-    from ops.stack import backup as databases
+    from ops.stack.backup import DATABASES, FOLDER, save_databases
 
-    folder = databases.save(databases.FOLDER)
-    names = " and ".join(databases.DATABASES)
+    folder = save_databases(FOLDER)
+    names = " and ".join(DATABASES)
     click.echo(f"{folder} contains {names}. `on-time stack restore {folder}` restores them.")
 
 
@@ -44,10 +44,10 @@ def backup() -> None:
 @click.argument("folder", type=CallerPath(exists=True, file_okay=False))
 def restore(folder: Path) -> None:
     """Replace the present databases by those in FOLDER."""
-    from ops.stack import backup as databases
+    from ops.stack.backup import DATABASES, restore_databases
 
-    databases.restore(folder)
-    click.echo(f"{' and '.join(databases.DATABASES)} are as in {folder}.")
+    restore_databases(folder)
+    click.echo(f"{' and '.join(DATABASES)} are as in {folder}.")
 
 
 @group.verb("on-time stack demo --port 8001")
@@ -55,8 +55,8 @@ def restore(folder: Path) -> None:
 @click.pass_context
 def demo(ctx: click.Context, port: int) -> None:
     """Train a model, promote it when nothing is in Production, start the service and send one request."""
-    from ops.stack import demo as service
+    from ops.stack.demo import show
 
     ctx.invoke(model.repro)
     ctx.invoke(model.promote, if_none=True)
-    service.show(port)
+    show(port)

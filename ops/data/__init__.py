@@ -1,1 +1,1 @@
-"""Add new rows to data/, and list its contents."""
+"""`on-time data`: new rows are read, judged and added, and data/ is listed."""

@@ -131,7 +131,7 @@ def write_params(verdict: growth.Judgement, added: Path, path: Path = PARAMS_FIL
     replace_text(path, written.getvalue())
 
 
-def add(files: list[Path], corrects: bool = True) -> tuple[bool, dict[str, Any]]:
+def add_rows(files: list[Path], corrects: bool = True) -> tuple[bool, dict[str, Any]]:
     """Add the rows of the files to data/; return whether data/ has changed, and the report.
 
     All or nothing: raises DataInvalid, with data/ as it was, if any of the files is refused. Unless the files may
@@ -147,7 +147,7 @@ def add(files: list[Path], corrects: bool = True) -> tuple[bool, dict[str, Any]]
     return verdict.changes, report
 
 
-def text(report: dict[str, Any]) -> str:
+def describe_addition(report: dict[str, Any]) -> str:
     """Return the report of an addition for people."""
     lines = []
     for table, found in report["tables"].items():

@@ -10,7 +10,7 @@ from stages.tables import fetch
 from stages.tables.read import load_tables
 
 
-def facts() -> dict[str, Any]:
+def collect_status() -> dict[str, Any]:
     """Return tables with periods and rows, gaps, and additions with their quarantine."""
     p: Params = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
@@ -32,7 +32,7 @@ def _digest() -> str:
     return str(yaml_files.load(fetch.DATA_DIR.with_suffix(".dvc"))["outs"][0]["md5"])
 
 
-def text(found: dict[str, Any]) -> str:
+def describe_status(found: dict[str, Any]) -> str:
     """Return the facts for people."""
     first, last = found["period"]
     lines = [f"data/ {found['dvc']}: {first} to {last}"]
@@ -44,7 +44,7 @@ def text(found: dict[str, Any]) -> str:
         lines.append("  nothing was added to the first data")
     for number, report in found["additions"].items():
         lines.append(f"addition {number}: {', '.join(report['files'])}")
-        own = [line for line in add.text(report).splitlines() if not line.startswith("warning")]
+        own = [line for line in add.describe_addition(report).splitlines() if not line.startswith("warning")]
         lines += [f"  {line}" for line in own]
         lines.append(f"  {len(report['warnings'])} warnings, in {add.FOLDER / number / add.REPORT}")
     return "\n".join(lines)

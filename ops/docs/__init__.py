@@ -1,1 +1,1 @@
-"""The documentation: the generated reference pages, and the site."""
+"""The documentation: generated reference pages, pictures, and the site."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""`on-time doctor`: what this machine has and lacks."""

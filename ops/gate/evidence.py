@@ -25,10 +25,10 @@ from scipy.stats import t as student
 
 from app.errors import BundleInvalid, ModelUnavailable
 from app.interface import Lookups, Request
-from app.model import bundles as model
+from app.model import bundles
+from app.model.bundles import Bundle
 from app.problem_kit.features import Floats
-from app.registry import download
-from app.registry import registered as registry
+from app.registry import download, registered
 from ops.gate.policy import Comparison, Evidence, advantage
 from stages.base.errors import DataInvalid
 from stages.base.paths import METRICS_FILE
@@ -53,7 +53,7 @@ class Candidate:
     """A registered version, downloaded and verified; `size` is what it weighs, model and manifest (bytes)."""
 
     version: ModelVersion
-    bundle: model.Bundle
+    bundle: Bundle
     size: int
 
 
@@ -118,13 +118,13 @@ def candidate(version: ModelVersion) -> Iterator[Candidate]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         download.export(version, "", mlflow_runs.tracking_uri(), path)
-        size = sum((path / name).stat().st_size for name in (model.MODEL_FILE, model.MANIFEST_FILE))
-        yield Candidate(version, registry.load(path, "registry").bundle, size)
+        size = sum((path / name).stat().st_size for name in (bundles.MODEL_FILE, bundles.MANIFEST_FILE))
+        yield Candidate(version, registered.load(path, "registry").bundle, size)
 
 
-def score(bundle: model.Bundle, rows: TestRows, p: Params) -> Scored:
+def score(bundle: Bundle, rows: TestRows, p: Params) -> Scored:
     """Return a bundle's predictions of the test rows."""
-    probability = model.predict(bundle.booster, rows.features(bundle.lookups, p)).round(9)
+    probability = bundles.predict(bundle.booster, rows.features(bundle.lookups, p)).round(9)
     return scores.score(rows.frame, probability)
 
 
@@ -217,12 +217,12 @@ def decided_before(client: MlflowClient, rows: dict[str, Any], challenger: Model
     return Bound.at_most("challengers decided on these test rows before", len(others), most - 1, message=why)
 
 
-def latencies(bundles: list[model.Bundle], calls: int) -> list[float]:
+def latencies(compared: list[Bundle], calls: int) -> list[float]:
     """Return the median seconds of each bundle's single-row prediction, timed in turns: noise hits all alike."""
-    request = Request.model_validate(bundles[0].manifest["golden"][0]["request"])
-    times = np.empty((calls, len(bundles)))
+    request = Request.model_validate(compared[0].manifest["golden"][0]["request"])
+    times = np.empty((calls, len(compared)))
     for call in range(-WARM_UP_CALLS, calls):
-        for i, bundle in enumerate(bundles):
+        for i, bundle in enumerate(compared):
             started = time.perf_counter()
             bundle.probabilities([request])
             if call >= 0:

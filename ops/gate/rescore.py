@@ -12,7 +12,7 @@ import pandas as pd
 
 from app.errors import BundleInvalid, Refused
 from app.interface import NAME
-from app.model import bundles as model
+from app.model import bundles
 from app.registry import download
 from ops.gate import evidence
 from ops.gate.merge_base import Base, Side
@@ -57,7 +57,7 @@ def scored_again(base: Base, now: Side) -> Base:
     return Base(base.commit, measured, base.moved_from, scored)
 
 
-def _bundle(base: Base, folder: Path) -> model.Bundle:
+def _bundle(base: Base, folder: Path) -> bundles.Bundle:
     """Return the bundle that the base's dvc.lock names: from DVC's cache or remote, or from the registry."""
     commit, days = base.commit, f"{base.moved_from['first']} to {base.moved_from['last']}"
     if why := missing(commit, BUNDLE_DIR, folder):
@@ -72,7 +72,7 @@ def _bundle(base: Base, folder: Path) -> model.Bundle:
                 f"--detach {commit[:9]} && make repro && git switch -` trains it here."
             )
         download.export(whole[0], "", mlflow_runs.tracking_uri(), folder)
-    return model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+    return bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE)
 
 
 def missing(commit: str, path: Path, to: Path) -> str:

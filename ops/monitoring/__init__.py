@@ -1,1 +1,1 @@
-"""Watch the service and its model: drift monitor, dashboards, alerts, replay."""
+"""`on-time monitor`: drift, alerts, replay, and the programs of the stack on this machine."""

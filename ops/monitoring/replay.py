@@ -132,7 +132,7 @@ def _print_week(rows: list[tuple[date, float, bool]], first: date) -> None:
     print(f"week of {first}: {len(week)} {ROWS_NOUN}, {rates}", flush=True)
 
 
-def run(base: str, first: date | None, last: date | None, week_seconds: float) -> None:
+def replay_period(base: str, first: date | None, last: date | None, week_seconds: float) -> None:
     """Replay the test period of params.yaml, or another one."""
     period, key = params.load().test_period, os.environ.get("ONTIME_API_KEY")
     wanted = days(first or period[0], last or period[1])

@@ -19,8 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_USER
 from app.addresses import without_password
 from app.errors import OnTimeError
 from app.model.served import Production
-from app.registry import download
-from app.registry import registered as registered
+from app.registry import download, registered
 from app.registry.registered import DIGEST_TAG, PRODUCTION_TAG
 from stages.tracking import mlflow_runs
 
@@ -68,7 +67,7 @@ def by_number(client: MlflowClient, name: str, number: str) -> ModelVersion | No
     return None
 
 
-def aliases(client: MlflowClient, name: str) -> dict[str, str]:
+def read_aliases(client: MlflowClient, name: str) -> dict[str, str]:
     """Return the number of the version that each alias names, if that version exists."""
     versions = {alias: by_alias(client, name, alias) for alias in (STAGING, PRODUCTION)}
     return {alias: str(version.version) for alias, version in versions.items() if version}
@@ -79,7 +78,7 @@ def move(client: MlflowClient, name: str, decided: Move) -> None:
 
     Of two moves at the same moment, the last one wins and both are recorded.
     """
-    now = aliases(client, name).get(PRODUCTION)
+    now = read_aliases(client, name).get(PRODUCTION)
     if now != decided.origin:
         client.set_tag(decided.run_id, "decision", "outdated")
         raise PointerMoved(
@@ -99,7 +98,7 @@ def move(client: MlflowClient, name: str, decided: Move) -> None:
     client.set_model_version_tag(name, decided.to, PRODUCTION_TAG, record.model_dump_json())
     client.set_registered_model_alias(name, PRODUCTION, decided.to)
     moved = time.time()
-    now = aliases(client, name).get(PRODUCTION)
+    now = read_aliases(client, name).get(PRODUCTION)
     if now == decided.to:
         _record(client, name, decided, moved)
     else:  # the other move is the later one
@@ -142,7 +141,7 @@ def moves(client: MlflowClient, name: str) -> list[dict[str, str]]:
 
 def previous(client: MlflowClient, name: str) -> str | None:
     """Return what was Production before the present version was promoted last, if the registry still has it."""
-    now = aliases(client, name).get(PRODUCTION)
+    now = read_aliases(client, name).get(PRODUCTION)
     promotions = [one for one in moves(client, name) if one["to"] == now and one["action"] == "promote"]
     if not promotions or changed(client, name, promotions[-1]):
         return None

@@ -23,10 +23,9 @@ from mlflow.exceptions import MlflowException
 from app.addresses import without_password
 from app.errors import BundleInvalid, ModelUnavailable, OnTimeError, Refused
 from app.interface import NAME
-from app.model import bundles as model
+from app.model import bundles
 from app.model.evaluation import EVALUATION_FILE
-from app.registry import download
-from app.registry import registered as registered
+from app.registry import download, registered
 from app.registry.cache import Cache
 from app.registry.registered import VERSION_FILE
 from app.settings import Settings
@@ -46,7 +45,7 @@ LOCKED_SECONDS = 40
 Result = TypeVar("Result")
 
 
-EXPORTED = frozenset({model.MODEL_FILE, model.MANIFEST_FILE, VERSION_FILE, EVALUATION_FILE})
+EXPORTED = frozenset({bundles.MODEL_FILE, bundles.MANIFEST_FILE, VERSION_FILE, EVALUATION_FILE})
 """The files of an export."""
 
 
@@ -233,7 +232,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
     """
     _refuse_other_files(folder)
     version = find(client, NAME, number, "", "`make history` shows them") if number else require(client, p)
-    alias = PRODUCTION if aliases.aliases(client, NAME).get(PRODUCTION) == str(version.version) else ""
+    alias = PRODUCTION if aliases.read_aliases(client, NAME).get(PRODUCTION) == str(version.version) else ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         copy = Path(scratch) / folder.name

@@ -14,9 +14,9 @@ from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.tracking import mlflow_runs
 
 
-def text(client: MlflowClient, name: str) -> str:
+def describe_history(client: MlflowClient, name: str) -> str:
     """Return the Production versions with their periods and reasons, what differs now, and the deployments."""
-    known = facts(client, name)
+    known = collect_history(client, name)
     moves, now = known["moves"], known["production"]
     if not moves and not now:
         return f"No version of {name} has been Production yet: `make promote` makes one."
@@ -39,13 +39,13 @@ def text(client: MlflowClient, name: str) -> str:
     return "\n\n".join(parts)
 
 
-def facts(client: MlflowClient, name: str) -> dict[str, Any]:
+def collect_history(client: MlflowClient, name: str) -> dict[str, Any]:
     """Return the moves of Production and the deployments, oldest first, and the version that is Production now.
 
     Times are in milliseconds since 1970. `changed` is what has happened to the version of a move since.
     """
     moves = [move | {"changed": aliases.changed(client, name, move)} for move in aliases.moves(client, name)]
-    now = aliases.aliases(client, name).get(aliases.PRODUCTION, "")
+    now = aliases.read_aliases(client, name).get(aliases.PRODUCTION, "")
     return {"moves": moves, "deployments": deployments(client, name), "production": now}
 
 
@@ -93,7 +93,7 @@ def comparison(runs: list[Run]) -> list[dict[str, Any]]:
     return made
 
 
-def compare(runs: list[Run]) -> str:
+def compare_runs(runs: list[Run]) -> str:
     """Compare pipeline runs: differing parameters, metrics with the best one marked, links to the UI."""
     if not runs:
         return "MLflow holds no complete pipeline run yet: `make repro` makes one."

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from app.addresses import without_password
 from app.interface import NAME
-from ops.registry.aliases import PRODUCTION, STAGING, aliases
+from ops.registry.aliases import PRODUCTION, STAGING, read_aliases
 from stages import params
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE, RECEIPT_FILE
@@ -24,7 +24,7 @@ def registered() -> ModelVersion:
     """Return the version of the receipt's bundle; register it if the registry lacks it, which DVC cannot know."""
     client, digest = mlflow_runs.connect(), yaml_files.load(RECEIPT_FILE)["bundle_digest"]
     version = versions.find_version(client, digest)
-    if version is None or STAGING not in aliases(client, NAME):
+    if version is None or STAGING not in read_aliases(client, NAME):
         subprocess.run([sys.executable, "-m", "stages.register"], check=True)
         version = versions.find_version(client, digest)
     assert version is not None
@@ -36,7 +36,7 @@ def text(version: ModelVersion) -> str:
     metrics, receipt = yaml_files.load(METRICS_FILE), yaml_files.load(RECEIPT_FILE)
     test = yaml_files.load(EVALUATION_FILE)["rows"]["test"]
     rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]
-    named, number = aliases(mlflow_runs.connect(), NAME), str(version.version)
+    named, number = read_aliases(mlflow_runs.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
     state = " and ".join(words) or f"registered (Staging is version {named.get(STAGING, 'unknown')})"
     promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "

@@ -1,1 +1,1 @@
-"""Build, check, publish and deploy the image of a version."""
+"""`on-time release`: the image of a version is built, checked, published and deployed."""

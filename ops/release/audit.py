@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from python_on_whales import docker
 
 from app.errors import Refused
-from ops.release import images as images
+from ops.release import images
 from ops.release.docker import engine_errors, execute
 from stages.base import yaml_files
 
@@ -71,7 +71,7 @@ def find_problems(dependencies: Sequence[dict[str, Any]], entries: Sequence[Igno
     return findings
 
 
-def audit() -> str:
+def audit_packages() -> str:
     """Run pip-audit on every locked package; raise AuditFailed with all findings."""
     entries = ignored(IGNORED_FILE)
     command = [sys.executable, "-m", "pip_audit", "--requirement", REQUIREMENTS, "--require-hashes", "--disable-pip"]
@@ -118,7 +118,7 @@ def check_sbom(bill: dict[str, Any], image: str) -> None:
 
 
 @engine_errors()
-def sbom(image: str) -> Path:
+def write_sbom(image: str) -> Path:
     """Write syft's CycloneDX list of an image's packages, and check it; the same image gives the same file."""
     facts = images.facts_of(image)
     name, version = re.sub(r"@.*|:[^:/]*$", "", image), facts[f"{images.OCI}version"]

@@ -23,7 +23,7 @@ from python_on_whales.exceptions import DockerException
 from app.errors import OnTimeError, Refused
 from ops.registry import commands, history
 from ops.registry.aliases import PRODUCTION, PROMOTED_TAG, by_alias
-from ops.release import images as images
+from ops.release import images
 from ops.release.docker import PROJECT, REPOSITORY, EngineFailed, compose, engine_errors, probe, service
 from ops.release.smoke import P95_MS, READY_SECONDS, golden_checks, replay, version_check
 from stages.evaluation.floors import Bound, Decision
@@ -182,7 +182,7 @@ def switch(site: Site, image: str, plan: Plan, facts: dict[str, str], version: M
 
 
 @engine_errors()
-def deploy(client: MlflowClient, p: Params, image: str, plan: Plan, alias: str = PRODUCTION) -> str:
+def deploy_version(client: MlflowClient, p: Params, image: str, plan: Plan, alias: str = PRODUCTION) -> str:
     """Deploy the image of the Production version, or of another alias's; raise Refused if a check fails."""
     facts = _facts(image)
     _decide(client, p, images.registered(client, facts, alias), "deploy", image, plan)

@@ -186,7 +186,7 @@ def _facts(layer: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, ...
 
 
 @engine_errors()
-def again(client: MlflowClient, p: Params, image: str) -> str:
+def build_again(client: MlflowClient, p: Params, image: str) -> str:
     """Build an image a second time without any cache, and compare all files; raise ImageRefused if one differs.
 
     The version may have been promoted again, or replaced, since: both images hold what was recorded for the first.

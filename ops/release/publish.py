@@ -8,7 +8,7 @@ from python_on_whales import docker
 
 from app.errors import OnTimeError
 from ops.ci.github import GitHubRefused, gh, output, setting
-from ops.release import images as images
+from ops.release import images
 from ops.release.docker import BY_DIGEST, engine_errors
 
 SIGNER = ".github/workflows/release.yml"
@@ -29,7 +29,7 @@ def _by_digest(name: str, image: str) -> str:
 
 
 @engine_errors()
-def publish(image: str) -> str:
+def publish_image(image: str) -> str:
     """Push an image by its own tag and by its model's version; return it by its digest."""
     version = images.facts_of(image)[f"{images.OURS}model.version"]
     name = image.rpartition(":")[0]
@@ -42,7 +42,7 @@ def publish(image: str) -> str:
 
 
 @engine_errors()
-def verify(image: str) -> str:
+def verify_image(image: str) -> str:
     """Return an image by its digest if the release of this repository has attested it; raise PublishFailed if not."""
     found = image
     if "@" not in image:

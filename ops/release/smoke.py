@@ -13,7 +13,7 @@ from python_on_whales import Container, docker
 from app.errors import Refused
 from ops.gate.policy import markdown
 from ops.registry.aliases import PRODUCTION
-from ops.release import images as images
+from ops.release import images
 from ops.release.docker import compose, engine_errors, probe, service
 from ops.release.images import OCI, OURS
 from stages.evaluation.floors import Bound, Decision
@@ -101,7 +101,7 @@ def smoke(image: str, facts: dict[str, str], version: ModelVersion) -> Decision:
     return Decision(tuple(checks))
 
 
-def check(image: str, any_version: bool) -> None:
+def smoke_test(image: str, any_version: bool) -> None:
     """Check names and registry, run the image, print the table; raise SmokeFailed if anything is not as it must be."""
     facts = images.facts_of(image)
     version = images.registered(mlflow_runs.connect(), facts, "" if any_version else PRODUCTION)

@@ -44,7 +44,7 @@ def grant(host: str, key: str, known_hosts: str, folder: Path) -> str:
     return f"ssh reaches {machine} with the key of this environment."
 
 
-def access(host: str) -> str:
+def write_access(host: str) -> str:
     """Grant it for user@machine by the environment's key; do nothing without a machine."""
     if not host:
         return "No machine is named: docker uses the engine of its own settings."

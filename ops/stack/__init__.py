@@ -1,1 +1,1 @@
-"""Run everything around the service: Compose, Kubernetes, credentials, backups."""
+"""`on-time stack`: the services around the model, by Compose and Kubernetes; credentials and backups."""

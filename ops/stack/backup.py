@@ -36,7 +36,7 @@ def _tool(*command: str, stdin: bytes | None = None) -> bytes:
     return done.stdout
 
 
-def save(folder: Path) -> Path:
+def save_databases(folder: Path) -> Path:
     """Write a dump of each database and their SHA-256 to a new folder, complete or not there at all."""
     target = folder / datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     scratch = target.with_suffix(".part")
@@ -52,7 +52,7 @@ def save(folder: Path) -> Path:
     return target
 
 
-def restore(folder: Path) -> None:
+def restore_databases(folder: Path) -> None:
     """Put the dumps in place of the present contents, each database in one transaction; refuse damaged ones first."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()

@@ -1,1 +1,1 @@
-"""Studies of the system on the real data: error rates of the gates and of the drift monitor, and a year of the loop."""
+"""Studies, which measure the system and are not needed to run it: gates, drift monitor, a year of the loop."""

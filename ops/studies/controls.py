@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from app.errors import Refused
 from app.interface import CATEGORIES, FEATURE_NAMES
-from app.model import bundles as model
+from app.model import bundles
 from app.problem_kit.features import Floats
 from ops.gate.policy import table
 from ops.registry import commands
@@ -52,8 +52,8 @@ class Workshop:
         self.p = p
         self.train = feature_files.read("train").iloc[::every]
         self.features, self.target = matrix(self.train), self.train[TARGET].to_numpy()
-        self.champion = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
-        self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
+        self.champion = bundles.load(BUNDLE_DIR / bundles.MODEL_FILE, BUNDLE_DIR / bundles.MANIFEST_FILE)
+        self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / bundles.MODEL_FILE)
 
     def largest_watched(self) -> tuple[str, str]:
         """Return the category feature and the value of the largest watched slice that is named `feature=value`."""
@@ -76,7 +76,7 @@ class Workshop:
         kept = {"threshold", "lookups", "training_data_sha256", "reference_sha256", "rows"}
         requests = json.loads((FEATURES_DIR / "golden.json").read_text(encoding="utf-8"))
         write_bundle(booster, {k: v for k, v in self.champion.manifest.items() if k in kept} | facts, requests, folder)
-        shutil.copy(BUNDLE_DIR / model.REFERENCE_FILE, folder)
+        shutil.copy(BUNDLE_DIR / bundles.REFERENCE_FILE, folder)
 
 
 def dataset(features: Floats, target: Targets, names: Sequence[str] = FEATURE_NAMES) -> lightgbm.Dataset:
@@ -131,10 +131,10 @@ def leaky(shop: Workshop, folder: Path) -> None:
     leak = np.where(flipped, 1 - shop.target, shop.target)
     rows = dataset(np.column_stack([shop.features, leak]), shop.target, names)
     shop.write(folder, shop.booster)
-    lightgbm.train(lightgbm_params(shop.p.train), rows, shop.p.train.rounds).save_model(folder / model.MODEL_FILE)
-    manifest = folder / model.MANIFEST_FILE
+    lightgbm.train(lightgbm_params(shop.p.train), rows, shop.p.train.rounds).save_model(folder / bundles.MODEL_FILE)
+    manifest = folder / bundles.MANIFEST_FILE
     facts = json.loads(manifest.read_text(encoding="utf-8"))
-    write_json(manifest, facts | {"features": names, "model_sha256": sha256(folder / model.MODEL_FILE)})
+    write_json(manifest, facts | {"features": names, "model_sha256": sha256(folder / bundles.MODEL_FILE)})
 
 
 def as_good(shop: Workshop, folder: Path) -> None:
@@ -178,7 +178,7 @@ def enter(client: MlflowClient, folder: Path, p: Params) -> str:
     """Register a bundle that the service may refuse, with the committed metrics; return its version number."""
     with mlflow_runs.stage_run("train"):
         mlflow_runs.log_bundle(folder)
-    return str(register_version(client, p, sha256(folder / model.MANIFEST_FILE), Decision(()), {}).version)
+    return str(register_version(client, p, sha256(folder / bundles.MANIFEST_FILE), Decision(()), {}).version)
 
 
 def attempt(client: MlflowClient, shop: Workshop, control: Control) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from app.interface import CATEGORIES, NUMBERS
-from app.model import bundles as model
+from app.model import bundles
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
 from stages import params
@@ -25,10 +25,10 @@ RESAMPLES = 100
 WINDOW_ROWS = 2000
 
 
-def reference_of(folder: Path = BUNDLE_DIR) -> tuple[Reference, model.Bundle]:
+def reference_of(folder: Path = BUNDLE_DIR) -> tuple[Reference, bundles.Bundle]:
     """Return the reference and the model of a bundle that the pipeline has made."""
-    bundle = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
-    digest = sha256(folder / model.MANIFEST_FILE)
+    bundle = bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE)
+    digest = sha256(folder / bundles.MANIFEST_FILE)
     return load(folder, "of this working tree", digest, params.load().monitor.drift), bundle
 
 
@@ -46,7 +46,7 @@ def resampled(reference: Reference, windows: int, rows: int, seed: int = 0) -> I
 
 def most_important_number(folder: Path = BUNDLE_DIR) -> str:
     """Return the number that reduces the model's loss most."""
-    booster = lightgbm.Booster(model_file=folder / model.MODEL_FILE)
+    booster = lightgbm.Booster(model_file=folder / bundles.MODEL_FILE)
     gain = dict(zip(booster.feature_name(), booster.feature_importance("gain"), strict=True))
     return max(NUMBERS, key=lambda name: gain[name])
 
@@ -81,10 +81,10 @@ def training_weeks(vocabularies: dict[str, list[str]]) -> pd.DataFrame:
     return words(rows, vocabularies).assign(**{SCORE: known[SCORE]})
 
 
-def test_weeks(bundle: model.Bundle) -> pd.DataFrame:
+def test_weeks(bundle: bundles.Bundle) -> pd.DataFrame:
     """Return the test rows with the model's scores."""
     test = feature_files.read("test")
-    return words(test, bundle.lookups.vocabularies).assign(**{SCORE: model.predict(bundle.booster, matrix(test))})
+    return words(test, bundle.lookups.vocabularies).assign(**{SCORE: bundles.predict(bundle.booster, matrix(test))})
 
 
 def kinds(alarm_lists: list[list[Alarm]]) -> str:
@@ -103,7 +103,7 @@ def row(reference: Reference, name: str, window: pd.DataFrame) -> list[str]:
     return [name, *(f"{n:.3f}" for n in numbers), "; ".join(map(str, alarms(reference, found))) or "none"]
 
 
-def show() -> None:
+def show_drift() -> None:
     """Print how often samples and ordinary weeks alarm, and a row for each fault and each week of the test period."""
     reference, bundle = reference_of()
     drawn = progress.track(resampled(reference, RESAMPLES, WINDOW_ROWS), "samples", RESAMPLES, lines=False)

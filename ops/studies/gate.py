@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from app.model import bundles as model
+from app.model import bundles
 from app.problem_kit.features import Floats
 from ops.gate.evidence import Resampled, TestRows, check_rows, compare, resampled
 from ops.gate.policy import decide_not_worse, table
@@ -65,8 +65,8 @@ class Study:
         self.p, self.rows = p, TestRows.load()
         self.features = matrix(self.rows.frame)
         self.settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
-        self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / model.MODEL_FILE)
-        self.intact = model.predict(self.booster, self.features)
+        self.booster = lightgbm.Booster(model_file=BUNDLE_DIR / bundles.MODEL_FILE)
+        self.intact = bundles.predict(self.booster, self.features)
         self.after_rounds = cache(lambda rounds: np.asarray(self.booster.predict(self.features, num_iteration=rounds)))
 
     def measure(self, scored: Scored, rows: npt.NDArray[np.int64]) -> Resampled:
@@ -81,7 +81,7 @@ class Study:
         for seed in progress.track(range(count), "equal models", lines=False):
             settings = self.p.train.model_copy(update={"seed": seed})
             booster = fit(train, settings, label=f"model {seed + 1} of {count}")
-            probability = model.predict(booster, self.features).round(9)
+            probability = bundles.predict(booster, self.features).round(9)
             yield self.measure(scores.score(self.rows.frame, probability), every_row)
 
     def noise(self, rng: np.random.Generator) -> Steps:
@@ -156,7 +156,7 @@ def smallest(critical: Floats) -> str:
     return f"a loss of {estimate:.4f} (95 % interval {low:.4f} to {high:.4f}) is refused 80 % of the time."
 
 
-def show(pairs: int, repeats: int, with_controls: bool) -> None:
+def show_gate(pairs: int, repeats: int, with_controls: bool) -> None:
     """Print the refused controls, the share of equal models refused, and the power."""
     p = params.load()
     check_rows()

@@ -23,7 +23,7 @@ import pandas as pd
 import yaml
 
 from app.errors import OnTimeError
-from app.model import bundles as model
+from app.model import bundles
 from app.problem_kit.features import Floats, day_number
 from ops.data import growth
 from ops.gate.evidence import TestRows
@@ -156,9 +156,9 @@ def repaired() -> Tables:
 
 def predict(folder: Path, rows: LabelledRows, tables: Tables, p: Params) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Return features, target, day and score of rows by a kept bundle, and its vocabularies."""
-    known = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+    known = bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE)
     frame = compute.compute_features(rows, tables, known.lookups, p.problem)
-    return frame.assign(**{SCORE: model.predict(known.booster, matrix(frame))}), known.lookups.vocabularies
+    return frame.assign(**{SCORE: bundles.predict(known.booster, matrix(frame))}), known.lookups.vocabularies
 
 
 def oracle(rows: LabelledRows, now: LabelledRows, tables: Tables, p: Params) -> Floats:
@@ -167,12 +167,12 @@ def oracle(rows: LabelledRows, now: LabelledRows, tables: Tables, p: Params) -> 
     lookups = interface.lookups(tables, [before.frame], p.problem)
     learned, frame = (compute.compute_features(part, tables, lookups, p.problem) for part in (before, now))
     booster = fit(Source.frame(learned), p.train, label="on all rows before the month")
-    return model.predict(booster, matrix(frame))
+    return bundles.predict(booster, matrix(frame))
 
 
 def weekly_alarms(folder: Path, window: pd.DataFrame, vocabularies: dict[str, list[str]], p: Params) -> list[Alarm]:
     """Return the alarms of the month's whole weeks, each kind and feature once, at its largest."""
-    sample = words(pd.read_parquet(folder / model.REFERENCE_FILE), vocabularies)
+    sample = words(pd.read_parquet(folder / bundles.REFERENCE_FILE), vocabularies)
     reference = Reference("of the year", sample, p.monitor.drift)
     compared = [week for _, week in weeks(words(window, vocabularies)) if len(week) >= p.monitor.drift.min_rows]
     found = [alarm for week in compared for alarm in alarms(reference, compare(reference, week, week))]
@@ -181,7 +181,7 @@ def weekly_alarms(folder: Path, window: pd.DataFrame, vocabularies: dict[str, li
 
 def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: list[Month]) -> RetrainEvidence:
     """Return the evidence at the end of a month, whose last day is given since 1970-01-01."""
-    manifest = json.loads((folder / PRODUCTION / model.MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest = json.loads((folder / PRODUCTION / bundles.MANIFEST_FILE).read_text(encoding="utf-8"))
     reach = day_number(date.fromisoformat(manifest["rows"]["test"]["last"]))
     retrained = [one["last"] for one in ledger if one.get("action") == "retrain"]
     outcomes = rows + sum(one["rows"] for one in ledger if one.get("last", reach) > reach)
@@ -258,7 +258,7 @@ def asked(first: int, more: Path | None) -> dict[str, Any]:
     return {"months": first, "files": str(more) if more else None}
 
 
-def live(root: Path, folder: Path, first: int, more: Path | None) -> str:
+def live_year(root: Path, folder: Path, first: int, more: Path | None) -> str:
     """Run the year in a folder, from where it was left; return its table, which is written there with the picture."""
     folder = folder.resolve()
     more = more.resolve() if more else None

@@ -207,7 +207,7 @@ def propose(study: optuna.Study, train: Source, p: Params) -> tuple[Decision, di
     return decision, changes
 
 
-def tune(trials: int, apply: bool) -> None:
+def search_parameters(trials: int, apply: bool) -> None:
     """Search up to this number of trials; print the change of params.yaml that improves the model, if any."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     p, train = params.load(), Source.files("train")

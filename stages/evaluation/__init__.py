@@ -1,1 +1,1 @@
-"""TODO."""
+"""What `evaluate` and `register` need: metrics, baseline, plots, model card, floors, and the registered version."""

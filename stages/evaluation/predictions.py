@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from app.interface import FEATURE_NAMES, FEATURES, without
-from app.model import bundles as model
+from app.model import bundles
 from app.problem_kit.features import Floats
 from stages import interface
 from stages.base.errors import DataInvalid
@@ -36,7 +36,7 @@ class TestPredictions(NamedTuple):
         return score(self.facts, self.probability[name])
 
 
-def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) -> TestPredictions:
+def predict(bundle: bundles.Bundle, regression: Pipeline, scenarios: list[str]) -> TestPredictions:
     """Predict the test rows file by file: as they are, in each scenario, and without each group of features."""
     facts, slices_, found = [], [], []
     groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
@@ -52,9 +52,9 @@ def predict(bundle: model.Bundle, regression: Pipeline, scenarios: list[str]) ->
         changed |= {f"without {group}": without(group, intact) for group in groups}
         found.append(
             {
-                MODEL: model.predict(bundle.booster, intact).round(9),
+                MODEL: bundles.predict(bundle.booster, intact).round(9),
                 LOGISTIC: regression.predict_proba(frame[list(FEATURE_NAMES)])[:, 1],
-                **{name: model.predict(bundle.booster, features) for name, features in changed.items()},
+                **{name: bundles.predict(bundle.booster, features) for name, features in changed.items()},
             }
         )
         slices_.append(interface.slices(frame, bundle.lookups))

@@ -3,8 +3,8 @@
 A rule returns one flag per checked row, True for a violation. Flags of a table's rows have the table's index; flags of
 other objects (days, keys, hours) have an index that identifies them.
 
-Tables with days are checked month by month (stages/tables/partitions.py). A rule gets the rows of one month, and parameters
-whose period is that month. `reach` and `across` give a rule more than that; see `Rules.add`.
+Tables with days are checked month by month (stages/tables/partitions.py). A rule gets the rows of one month, and
+parameters whose period is that month. `reach` and `across` give a rule more than that; see `Rules.add`.
 """
 
 from __future__ import annotations

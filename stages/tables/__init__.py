@@ -1,1 +1,1 @@
-"""TODO."""
+"""What `validate` needs: raw tables, fetched, read, split by month, checked and repaired."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""MLflow: runs of stages, parameters, artifacts, and the store of a checkout that was moved."""

@@ -21,7 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from app.interface import FEATURE_NAMES, NAME
-from app.model import bundles as model
+from app.model import bundles
 from app.registry import download, failures
 from app.settings import DEFAULT_TRACKING_URI
 from stages.base import git, yaml_files
@@ -152,10 +152,10 @@ def log_bundle(directory: Path) -> None:
 
     numbers = Schema([ColSpec("double", name, required=False) for name in FEATURE_NAMES])
     info = mlflow.lightgbm.log_model(
-        lightgbm.Booster(model_file=directory / model.MODEL_FILE),
+        lightgbm.Booster(model_file=directory / bundles.MODEL_FILE),
         name="model",
         signature=ModelSignature(inputs=numbers, outputs=Schema([ColSpec("double")])),
-        extra_files=[str(directory / name) for name in (model.MANIFEST_FILE, model.REFERENCE_FILE)],
+        extra_files=[str(directory / name) for name in (bundles.MANIFEST_FILE, bundles.REFERENCE_FILE)],
         pip_requirements=[f"{name}=={version(name)}" for name in ("lightgbm", "numpy")],
     )
-    mlflow.set_tags({DIGEST_TAG: sha256(directory / model.MANIFEST_FILE), MODEL_URI_TAG: info.model_uri})
+    mlflow.set_tags({DIGEST_TAG: sha256(directory / bundles.MANIFEST_FILE), MODEL_URI_TAG: info.model_uri})

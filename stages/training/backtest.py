@@ -8,7 +8,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 
-from app.model import bundles as model
+from app.model import bundles
 from app.problem_kit.features import Floats
 from stages.base.errors import DataInvalid
 from stages.features.feature_files import DAY, TARGET
@@ -40,7 +40,7 @@ def rolling_origin(
     for fold, booster in zip(months, boosters or _fold_boosters(source, p, months), strict=True):
         now = month == fold
         features = source.features(now)
-        probability = model.predict(booster, features)
+        probability = bundles.predict(booster, features)
         parts.append(source.facts[now].assign(probability=probability.round(9), row=np.flatnonzero(now)))
         losses[fold] = loss_by_round(booster, features, source.target[now])
     return pd.concat(parts, ignore_index=True), pd.DataFrame(losses)
@@ -52,6 +52,7 @@ def _fold_boosters(source: Source, p: TrainParams, months: Sequence[int]) -> Ite
 
 
 def fold_label(fold: int) -> str:
+    """Return the name of a fold in messages."""
     return f"fold of month {fold % 12 + 1}"
 
 
@@ -75,5 +76,6 @@ def choose_threshold(target: Targets, probability: Floats, rule: str, value: flo
 
 
 def threshold_of(rolling: pd.DataFrame, p: TrainParams) -> float:
+    """Return the threshold by the rule in params.yaml."""
     target, probability = rolling[TARGET].to_numpy(), rolling["probability"].to_numpy()
     return choose_threshold(target, probability, p.threshold_rule, p.threshold_value)

@@ -9,7 +9,7 @@ import lightgbm
 import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, Request, arrays_of_requests, compute
-from app.model import bundles as model
+from app.model import bundles
 from stages.base.paths import sha256, write_json
 from stages.features.feature_files import FEATURES_DIR
 
@@ -27,10 +27,10 @@ def write_bundle(
 ) -> None:
     """Write model and manifest; the golden probabilities are computed from the written model."""
     directory.mkdir(parents=True, exist_ok=True)
-    booster.save_model(directory / model.MODEL_FILE)
-    written = lightgbm.Booster(model_file=directory / model.MODEL_FILE)
+    booster.save_model(directory / bundles.MODEL_FILE)
+    written = lightgbm.Booster(model_file=directory / bundles.MODEL_FILE)
     rows = arrays_of_requests([Request.model_validate(request) for request in requests])
-    probabilities = model.predict(written, compute(rows, Lookups.from_json(facts["lookups"])))
+    probabilities = bundles.predict(written, compute(rows, Lookups.from_json(facts["lookups"])))
     golden = [{"request": r, "probability": round(float(p), 12)} for r, p in zip(requests, probabilities, strict=True)]
-    facts |= {"model_sha256": sha256(directory / model.MODEL_FILE), "features": list(FEATURE_NAMES), "golden": golden}
-    write_json(directory / model.MANIFEST_FILE, facts)
+    facts |= {"model_sha256": sha256(directory / bundles.MODEL_FILE), "features": list(FEATURE_NAMES), "golden": golden}
+    write_json(directory / bundles.MANIFEST_FILE, facts)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.interface import Request
-from app.model import bundles as model
+from app.model import bundles
 from tests.conftest import Clone
 
 pytestmark = pytest.mark.long
@@ -33,13 +33,13 @@ WORSE: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def real(pipeline: Clone) -> model.Bundle:
+def real(pipeline: Clone) -> bundles.Bundle:
     """The bundle of the real pipeline."""
     folder = pipeline.path / "build/bundle"
-    return model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE)
+    return bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE)
 
 
-def risks(bundle: model.Bundle, hours: list[dict[str, Any]] | None, **changes: Any) -> np.ndarray[Any, Any]:
+def risks(bundle: bundles.Bundle, hours: list[dict[str, Any]] | None, **changes: Any) -> np.ndarray[Any, Any]:
     """Return the risk of a day's departures from each airport to four destinations, in the same weather."""
     flights = [
         Request.model_validate(
@@ -62,25 +62,25 @@ def risks(bundle: model.Bundle, hours: list[dict[str, Any]] | None, **changes: A
 
 
 @pytest.mark.parametrize("weather", WORSE)
-def test_worse_weather_does_not_lower_the_mean_risk(real: model.Bundle, weather: str) -> None:
+def test_worse_weather_does_not_lower_the_mean_risk(real: bundles.Bundle, weather: str) -> None:
     assert risks(real, [CALM | WORSE[weather]] * 7).mean() > risks(real, [CALM] * 7).mean()
 
 
-def test_a_calm_day_is_safe_and_a_thunderstorm_is_not(real: model.Bundle) -> None:
+def test_a_calm_day_is_safe_and_a_thunderstorm_is_not(real: bundles.Bundle) -> None:
     assert risks(real, [CALM] * 7).mean() < 0.2
     assert risks(real, [CALM | WORSE["thunderstorm"]] * 7).mean() > 0.4
 
 
-def test_without_weather_the_mean_risk_is_near_the_rate(real: model.Bundle) -> None:
+def test_without_weather_the_mean_risk_is_near_the_rate(real: bundles.Bundle) -> None:
     assert 0.15 < risks(real, None).mean() < 0.4
 
 
 @pytest.mark.parametrize("unknown", [{"carrier": "ZZ"}, {"dest": "XXX"}, {"carrier": "ZZ", "dest": "XXX"}])
-def test_what_the_model_does_not_know_is_answered_within_reason(real: model.Bundle, unknown: dict[str, str]) -> None:
+def test_what_the_model_does_not_know_is_answered_within_reason(real: bundles.Bundle, unknown: dict[str, str]) -> None:
     apart = np.abs(risks(real, [CALM] * 7, **unknown).mean() - risks(real, [CALM] * 7).mean())
     assert apart < 0.15
 
 
-def test_the_evening_is_riskier_than_the_morning(real: model.Bundle) -> None:
+def test_the_evening_is_riskier_than_the_morning(real: bundles.Bundle) -> None:
     by_hour = risks(real, [CALM] * 7).reshape(-1, 5).mean(axis=0)
     assert by_hour[0] < by_hour[-1]

@@ -27,8 +27,8 @@ from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since, read
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.reference import SCORE, Reference
-from ops.studies import drift as study
-from ops.training import retraining as retraining
+from ops.studies import drift
+from ops.training import retraining
 from stages import params
 from stages.features.feature_files import TARGET
 from stages.tracking.mlflow_runs import DIGEST_TAG
@@ -42,7 +42,7 @@ def real(pipeline: Clone) -> Iterator[tuple[Reference, Bundle]]:
     """The reference and the model of the real pipeline, in whose folder the test runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(pipeline.path)
-        yield study.reference_of()
+        yield drift.reference_of()
 
 
 def names(alarms: list[Alarm]) -> set[AlarmKind]:
@@ -52,14 +52,14 @@ def names(alarms: list[Alarm]) -> set[AlarmKind]:
 
 @pytest.mark.long
 def test_samples_of_the_reference_hardly_alarm(real: tuple[Reference, Bundle]) -> None:
-    samples = study.resampled(real[0], 100, study.WINDOW_ROWS)
-    assert sum(bool(study.beyond(real[0], sample)) for sample in samples) <= 5
+    samples = drift.resampled(real[0], 100, drift.WINDOW_ROWS)
+    assert sum(bool(drift.beyond(real[0], sample)) for sample in samples) <= 5
 
 
 @pytest.mark.long
 def test_injected_faults_alarm(real: tuple[Reference, Bundle]) -> None:
-    number = study.most_important_number()
-    found = {fault: names(study.beyond(real[0], window)) for fault, window in study.faults(real[0], number)}
+    number = drift.most_important_number()
+    found = {fault: names(drift.beyond(real[0], window)) for fault, window in drift.faults(real[0], number)}
     assert found == {
         "shifted": {AlarmKind.FEATURE_DRIFT},
         "half missing": {AlarmKind.INPUT_MISSING},
@@ -70,8 +70,8 @@ def test_injected_faults_alarm(real: tuple[Reference, Bundle]) -> None:
 
 @pytest.mark.long
 def test_december_alarms_and_november_does_not(real: tuple[Reference, Bundle]) -> None:
-    weeks = study.weeks(study.test_weeks(real[1]))
-    off = {week: AlarmKind.CALIBRATION_OFF in names(study.beyond(real[0], rows)) for week, rows in weeks}
+    weeks = drift.weeks(drift.test_weeks(real[1]))
+    off = {week: AlarmKind.CALIBRATION_OFF in names(drift.beyond(real[0], rows)) for week, rows in weeks}
     assert {week for week, alarm in off.items() if alarm} == set(STORMS)
 
 
@@ -112,8 +112,8 @@ def packed(row: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
 
 def test_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small.path)
-    reference, bundle = study.reference_of()
-    (drawn,) = study.resampled(reference, 1, 600)
+    reference, bundle = drift.reference_of()
+    (drawn,) = drift.resampled(reference, 1, 600)
     window = drawn.assign(**{SCORE: drawn[SCORE] + np.arange(600) * 1e-9})  # each of them is another one
     engine = connect(f"sqlite:///{tmp_path}/journal.db")
     prepare(engine)
@@ -156,7 +156,7 @@ def test_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, monkeyp
     assert len(read(engine, "1", hours=168, rows=10_000, registered=registered).predictions) == 100
     assert read(engine, "1", hours=600 / 3600, rows=100).whole and not read(engine, "1", hours=1, rows=100).whole
     assert outcomes_since(engine, now.timestamp() - 1) == 550 and outcomes_since(engine, now.timestamp() + 60) == 0
-    assert study.beyond(reference, got.predictions.assign(**{TARGET: window[::-1][TARGET].to_numpy()})) == []
+    assert drift.beyond(reference, got.predictions.assign(**{TARGET: window[::-1][TARGET].to_numpy()})) == []
 
 
 @pytest.fixture

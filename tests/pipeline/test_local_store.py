@@ -12,9 +12,8 @@ import mlflow
 import pytest
 
 from app.errors import ModelUnavailable
-from app.model import bundles as model
-from app.registry import download
-from app.registry import registered as registry
+from app.model import bundles
+from app.registry import download, registered
 from stages.tracking import local_store, mlflow_runs
 from tests.support.repositories.scratch import make_repository
 
@@ -31,7 +30,7 @@ def made(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with MLflow's database and artifacts, where version 1 of `m` is Production."""
     folder = tmp_path_factory.mktemp("store") / "first"
     shutil.copytree(bundle_dir, folder / "bundle")
-    (folder / "bundle" / model.REFERENCE_FILE).touch()
+    (folder / "bundle" / bundles.REFERENCE_FILE).touch()
     make_repository(folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
         _enter(folder, monkeypatch)
@@ -59,7 +58,7 @@ def _serves_and_logs_in(folder: Path, uri: str) -> None:
     """Load Production, and log an artifact as a stage does."""
     mlflow_runs.connect()
     download.export(download.find(uri, "m", "production"), "production", uri, folder / "copy")
-    assert registry.load(folder / "copy", "registry").version == "1"
+    assert registered.load(folder / "copy", "registry").version == "1"
     with mlflow_runs.stage_run("decision") as log:
         log.artifact(folder / "copy" / "version.json")
     assert any(path.name == "version.json" for path in (folder / "mlruns").rglob("*"))

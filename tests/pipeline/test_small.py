@@ -10,8 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from app.errors import BundleInvalid
-from app.registry import download
-from app.registry import registered as registry
+from app.registry import download, registered
 from ops.problem.problem_check import CARD_KEYS
 from ops.registry.commands import PromotionRefused, promote
 from stages import params, register
@@ -90,11 +89,11 @@ def test_evaluation_travels_with_the_version(small: Clone, monkeypatch: pytest.M
     first = kept.read_bytes()
     kept.unlink()
     download.export(version, "staging", uri, tmp_path / "without")
-    assert registry.load(tmp_path / "without", "registry").evaluation is None
+    assert registered.load(tmp_path / "without", "registry").evaluation is None
     register.main()
     assert kept.read_bytes() == first
     download.export(version, "staging", uri, tmp_path / "copy")
-    found = registry.load(tmp_path / "copy", "registry").evaluation
+    found = registered.load(tmp_path / "copy", "registry").evaluation
     assert found
     measured = json.loads(EVALUATION_FILE.read_bytes())
     assert {key: found[key] for key in measured} == measured

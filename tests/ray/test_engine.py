@@ -23,9 +23,8 @@ from sklearn.metrics import roc_auc_score
 
 from app.errors import OnTimeError
 from app.interface import EXAMPLE, FEATURE_NAMES, Request
-from app.registry import registered as registry
-from ops.scoring import on_ray as scoring
-from ops.scoring import score as scoring_here
+from app.registry import registered
+from ops.scoring import on_ray, score
 from ops.scoring.output import Job
 from stages import featurize, params, train
 from stages.features import compute
@@ -179,7 +178,7 @@ def test_features_have_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("at_address")
 def test_killed_scoring_has_the_same_bytes(bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = bake(bundle_dir, "3", tmp_path / "model")
-    known = registry.Registered.model_validate_json((folder / registry.VERSION_FILE).read_bytes())
+    known = registered.Registered.model_validate_json((folder / registered.VERSION_FILE).read_bytes())
     row = Request.model_validate(EXAMPLE).model_dump()
     for name in ("a", "b", "c"):
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -187,10 +186,10 @@ def test_killed_scoring_has_the_same_bytes(bundle_dir: Path, tmp_path: Path, mon
             pa.Table.from_pylist([row | {"flight_number": i} for i in range(1, 300)]), tmp_path / f"in/{name}.parquet"
         )
     job = Job(str(tmp_path / "in"), str(tmp_path / "here"), known, folder, 0.01, 1)
-    with scoring_here.processes(1) as pool:
-        expected = scoring_here.score(job, 0.5, pool)
-    monkeypatch.setattr(scoring, "_task", partial(workers.killed_while_writing, flag=tmp_path / "killed"))
-    total = scoring.score(job._replace(target=str(tmp_path / "there"), workers=2), 0.5)
+    with score.processes(1) as pool:
+        expected = score.score(job, 0.5, pool)
+    monkeypatch.setattr(on_ray, "_task", partial(workers.killed_while_writing, flag=tmp_path / "killed"))
+    total = on_ray.score(job._replace(target=str(tmp_path / "there"), workers=2), 0.5)
     assert (tmp_path / "killed").exists() and total.rows == expected.rows == 3 * 299
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 

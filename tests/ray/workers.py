@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from ops.scoring import on_ray as scoring
-from ops.scoring import output
+from ops.scoring import on_ray, output
 from stages import params, train
 from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
@@ -38,8 +37,8 @@ def killed_while_writing(number: int, flag: Path, **arguments: Any) -> list[dict
     if not flag.exists():
         flag.touch()
         with patch.object(output.Writer, "_flush", lambda _: os.kill(os.getpid(), signal.SIGKILL)):
-            return scoring._task(number, **arguments)  # pylint: disable=protected-access
-    return scoring._task(number, **arguments)  # pylint: disable=protected-access
+            return on_ray._task(number, **arguments)  # pylint: disable=protected-access
+    return on_ray._task(number, **arguments)  # pylint: disable=protected-access
 
 
 def few_rounds() -> TrainParams:

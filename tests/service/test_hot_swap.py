@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.model import bundles as model
+from app.model.bundles import MODEL_FILE
 from tests.support.processes import free_port, wait_for
 from tests.support.servers.registry import Registry
 from tests.support.servers.service import NAME, Service, Start, Traffic, started
@@ -68,7 +68,7 @@ def test_a_damaged_version_is_not_served(following: Service, mlflow_registry: Re
     failed = reloads(following, "failed")
     bad = mlflow_registry.publish(bundles[1])
     source = mlflow_registry.client.get_model_version(NAME, bad).source.removeprefix("models:/")
-    (file,) = (path for path in (mlflow_registry.folder / "store").rglob(model.MODEL_FILE) if source in str(path))
+    (file,) = (path for path in (mlflow_registry.folder / "store").rglob(MODEL_FILE) if source in str(path))
     file.write_bytes(file.read_bytes()[:1000])
     with Traffic(following.base) as traffic:
         mlflow_registry.point(bad)

@@ -90,4 +90,4 @@ def test_without_a_service_the_commands_are_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(replay, "days", lambda *_: [day(1, 2)])
     monkeypatch.chdir(ROOT)
     with pytest.raises(ReplayFailed, match="`make serve` come first"):
-        replay.run(f"http://127.0.0.1:{free_port()}", None, None, 0.0)
+        replay.replay_period(f"http://127.0.0.1:{free_port()}", None, None, 0.0)

@@ -11,9 +11,9 @@ import lightgbm
 import numpy as np
 
 from app.interface import EXAMPLE, FEATURE_NAMES
-from app.model import bundles as model
+from app.model import bundles
 from app.problem.lookups import Lookups
-from app.registry import registered as registry
+from app.registry import registered
 from stages.evaluation import versions
 from stages.training.bundle import write_bundle
 
@@ -41,16 +41,16 @@ def make_bundle(tables: Lookups, folder: Path, rounds: int) -> Path:
 def bake(bundle_dir: Path, version: str, folder: Path) -> Path:
     """Write a bundle as the folder of a registered version."""
     shutil.copytree(bundle_dir, folder)
-    digest = hashlib.sha256((folder / model.MANIFEST_FILE).read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / bundles.MANIFEST_FILE).read_bytes()).hexdigest()
     facts = {"name": "flight-delay", "version": version, "alias": "production", "run_id": "0" * 32}
-    known = registry.Registered(**facts, bundle_digest=digest, created=1.0)
-    (folder / registry.VERSION_FILE).write_text(known.model_dump_json())
+    known = registered.Registered(**facts, bundle_digest=digest, created=1.0)
+    (folder / registered.VERSION_FILE).write_text(known.model_dump_json())
     return folder
 
 
 def measured(folder: Path) -> Path:
     """Add the committed evaluation to the folder of a registered version, as if it were that of this bundle."""
-    digest = hashlib.sha256((folder / model.MANIFEST_FILE).read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / bundles.MANIFEST_FILE).read_bytes()).hexdigest()
     evaluation = versions.collect_evaluation() | {"bundle_digest": digest}
     (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     return folder

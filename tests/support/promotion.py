@@ -16,7 +16,7 @@ import yaml
 from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, FEATURE_NAMES
-from app.model import bundles as model
+from app.model import bundles
 from app.model.served import Production
 from app.problem.lookups import Lookups
 from app.registry import download
@@ -113,7 +113,7 @@ def make_folder(path: Path, tables: Lookups) -> None:
         booster = lightgbm.train(SMALL, data, rounds)
         facts = {"threshold": threshold, "lookups": tables.to_json(), "training_data_sha256": "0" * 64, "rows": ROWS}
         write_bundle(booster, facts, [EXAMPLE], path / "bundles" / name)
-        (path / "bundles" / name / model.REFERENCE_FILE).write_bytes(b"none")
+        (path / "bundles" / name / bundles.REFERENCE_FILE).write_bytes(b"none")
 
 
 def fill(path: Path, names: list[str]) -> dict[str, str]:
@@ -123,7 +123,7 @@ def fill(path: Path, names: list[str]) -> dict[str, str]:
         with mlflow_runs.stage_run("train"):
             mlflow_runs.log_bundle(path / "bundles" / name)
         folder = path / "bundles" / name
-        digest = model.load(folder / model.MODEL_FILE, folder / model.MANIFEST_FILE).digest
+        digest = bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE).digest
         versions[name] = str(register_version(client, p, digest, Decision(()), MEASURED).version)
     return versions
 
@@ -134,9 +134,9 @@ def decision_of(client: MlflowClient, run_id: str) -> dict[str, Any]:
         return dict(json.load(file))
 
 
-def aliases(client: MlflowClient) -> tuple[str | None, str | None]:
+def pointers(client: MlflowClient) -> tuple[str | None, str | None]:
     """Return the version that is Production, and the one that was before."""
-    return aliases.aliases(client, NAME).get(PRODUCTION), aliases.previous(client, NAME)
+    return aliases.read_aliases(client, NAME).get(PRODUCTION), aliases.previous(client, NAME)
 
 
 def decisions(client: MlflowClient) -> list[Any]:
@@ -156,4 +156,4 @@ def assert_settled(client: MlflowClient) -> None:
     last, record = aliases.moves(client, NAME)[-1], record_of(client)
     assert (record.run_id, record.action, record.why) == (last["run_id"], last["action"], last["why"])
     assert abs(record.since - int(last["at"]) / 1000) < 5
-    assert aliases(client) == (last["to"], last["from"] or None)
+    assert pointers(client) == (last["to"], last["from"] or None)

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.support.processes import free_port, wait_for
 from tests.support.repositories.clone import make_clone
-from tests.support.servers.release import BUILD, docker, has_engine
+from tests.support.servers.release import BUILD, has_engine, run_docker
 
 pytestmark = pytest.mark.nightly
 BASE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
@@ -75,7 +75,7 @@ class Box:
     def __init__(self, image: str, source: Path, *options: str) -> None:
         self.name = f"on-time-test-{uuid.uuid4().hex[:8]}"
         options += (f"--volume={source}:/source/on-time.git:ro", f"--env=ONTIME_PORT={PORT}")
-        docker("run", "--detach", "--init", "--name", self.name, *options, image, "sleep", "infinity")
+        run_docker("run", "--detach", "--init", "--name", self.name, *options, image, "sleep", "infinity")
 
     def run(self, command: str, check: bool = False, **environment: str) -> Done:
         """Run a command in the clone, or where it is to be made."""

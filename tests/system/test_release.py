@@ -25,17 +25,23 @@ from app.model.served import Production
 from app.registry.registered import PRODUCTION_TAG
 from ops.cli.ci import NOT_SERVED
 from ops.registry import commands, history
-from ops.release import audit, deploy
-from ops.release import docker as engine
-from ops.release import images as images
-from ops.release import publish, smoke
+from ops.release import audit, deploy, docker, images, publish, smoke
 from stages import params
 from tests.conftest import ROOT, make_clone
 from tests.support.processes import answers, free_port, wait_for
 from tests.support.promotion import fill
 from tests.support.servers import gh
 from tests.support.servers.registry import Registry
-from tests.support.servers.release import BASE, BUILD, Release, Site, docker, has_engine, image_registry, running_site
+from tests.support.servers.release import (
+    BASE,
+    BUILD,
+    Release,
+    Site,
+    has_engine,
+    image_registry,
+    run_docker,
+    running_site,
+)
 
 MEGABYTE = 1_000_000
 WRAPPER = """
@@ -91,10 +97,10 @@ def site(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_labels_name_code_model_and_data(release: Release) -> None:
-    tags = json.loads(docker("image", "inspect", "--format", "{{json .RepoTags}}", release.image))
+    tags = json.loads(run_docker("image", "inspect", "--format", "{{json .RepoTags}}", release.image))
     ours = sorted(tag.rpartition(":")[2] for tag in tags if tag.startswith(f"{release.repository}:"))
     assert ours == ["model-v1", f"model-v1-g{release.commit[:7]}"]
-    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", release.image))
+    labels = json.loads(run_docker("image", "inspect", "--format", "{{json .Config.Labels}}", release.image))
     oci = {key.rsplit(".", 1)[1]: value for key, value in labels.items() if key.startswith("org.opencontainers.image.")}
     assert oci["version"] == "model-v1" and oci["revision"] == release.commit
     assert oci["source"] == "https://git.example.com/team/on-time"  # the token in origin's address is not in it
@@ -105,7 +111,7 @@ def test_labels_name_code_model_and_data(release: Release) -> None:
 
 
 def test_smoke_accepts_what_its_tag_says(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
-    smoke.check(release.image, any_version=False)
+    smoke.smoke_test(release.image, any_version=False)
     printed = capsys.readouterr().out
     assert "FAIL" not in printed
     for name in ("golden", "processor seconds until ready", "p95 of /predict", "writes that succeeded"):
@@ -113,9 +119,9 @@ def test_smoke_accepts_what_its_tag_says(release: Release, capsys: pytest.Captur
 
 
 def test_it_is_small_and_cannot_be_written(release: Release) -> None:
-    sizes = [int(docker("image", "inspect", "--format", "{{.Size}}", name)) for name in (release.image, BASE)]
+    sizes = [int(run_docker("image", "inspect", "--format", "{{.Size}}", name)) for name in (release.image, BASE)]
     assert sizes[0] - sizes[1] <= 250 * MEGABYTE
-    assert docker("image", "inspect", "--format", "{{.Config.User}}", release.image) == "10001"
+    assert run_docker("image", "inspect", "--format", "{{.Config.User}}", release.image) == "10001"
     for options, path in (([], "/srv/x"), (["--read-only", "--tmpfs=/tmp"], "/x")):
         command = ["docker", "run", "--rm", "--network=none", *options, release.image, "touch", path]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -124,7 +130,7 @@ def test_it_is_small_and_cannot_be_written(release: Release) -> None:
 
 def test_it_holds_what_is_locked_and_no_more(release: Release) -> None:
     code = "import importlib.metadata as m; print(*{d.name.lower().replace('_', '-') for d in m.distributions()})"
-    found = set(docker("run", "--rm", "--network=none", release.image, "python", "-c", code).split())
+    found = set(run_docker("run", "--rm", "--network=none", release.image, "python", "-c", code).split())
     text = (release.path / "requirements.txt").read_text()
     assert found <= {name.lower() for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
     assert {"lightgbm", "fastapi", "psycopg"} <= found and not found & {"pandas", "scikit-learn", "scipy", "dvc", "pip"}
@@ -139,9 +145,9 @@ body = json.dumps({{{ROWS_NOUN!r}: [{EXAMPLE!r}] * 1000}}).encode()
 request = urllib.request.Request("http://127.0.0.1:8000/predict/batch", body, {{"Content-Type": "application/json"}})
 print(urllib.request.urlopen(request).status)"""
     with release.container(*journal) as name:
-        assert docker("exec", name, "python", "-c", code) == "200"
+        assert run_docker("exec", name, "python", "-c", code) == "200"
         written = "journal_written_total 1000.0"
-        wait_for(written, lambda: written in engine.probe(name, "get", "/metrics")["body"], 20)
+        wait_for(written, lambda: written in docker.probe(name, "get", "/metrics")["body"], 20)
 
 
 def test_it_predicts_explains_and_follows_the_registry(release: Release, bundle_dir: Path, tmp_path: Path) -> None:
@@ -168,12 +174,12 @@ def test_it_predicts_explains_and_follows_the_registry(release: Release, bundle_
 def test_it_starts_with_its_page_without_a_registry(release: Release) -> None:
     uri = "http://192.0.2.1:5000"  # an address for documentation: nobody answers there
     with release.container("--network=none", f"--env=MLFLOW_TRACKING_URI={uri}") as name:
-        version = json.loads(engine.probe(name, "get", "/version")["body"])
-        page = engine.probe(name, "get", "/")["body"]
+        version = json.loads(docker.probe(name, "get", "/version")["body"])
+        page = docker.probe(name, "get", "/")["body"]
         files = re.findall(r'(?:src|href)="(page/static/[^"]+)"', page)
         assert len(files) >= 2
-        assert all(engine.probe(name, "get", f"/{file}")["status"] == 200 for file in files)
-        facts = json.loads(engine.probe(name, "get", "/page/model")["body"])
+        assert all(docker.probe(name, "get", f"/{file}")["status"] == 200 for file in files)
+        facts = json.loads(docker.probe(name, "get", "/page/model")["body"])
     assert version["source"] == "baked" and version["model"]["version"] == "1"
     assert facts["source"] == "baked" and facts["bundle_digest"] == release.version("1").tags["bundle.digest"]
 
@@ -183,8 +189,8 @@ def test_a_second_build_has_the_same_files(release: Release) -> None:
     """Even after another promotion: both images hold what was recorded for the first."""
     record = Production(since=1e9, action="rollback", by="a test", why="version 2 failed", run_id="0")
     release.client.set_model_version_tag("flight-delay", "1", PRODUCTION_TAG, record.model_dump_json())
-    assert re.search(r"same \d{4,} files", images.again(release.client, params.load(), release.image))
-    bills = [audit.sbom(release.image).read_bytes() for _ in range(2)]
+    assert re.search(r"same \d{4,} files", images.build_again(release.client, params.load(), release.image))
+    bills = [audit.write_sbom(release.image).read_bytes() for _ in range(2)]
     assert bills[0] == bills[1], "the same image has the same bill of materials"
 
 
@@ -210,8 +216,8 @@ def test_a_tampered_model_stops_the_build(release: Release, tmp_path: Path) -> N
 def test_a_wrong_tag_is_refused(release: Release, tag: str, reason: str) -> None:
     name = f"{release.repository}:{tag}"
     if tag != "model-v77":
-        docker("tag", release.image, name)
-    for check in (images.facts_of, publish.publish):
+        run_docker("tag", release.image, name)
+    for check in (images.facts_of, publish.publish_image):
         with pytest.raises(images.ImageRefused, match=reason):
             check(name)
 
@@ -238,17 +244,17 @@ def test_what_no_commit_has_is_not_built(release: Release) -> None:
 def test_smoke_refuses_another_model_than_labelled(release: Release) -> None:
     command = 'RUN sed -i \'s/"version": *"1"/"version": "2"/\' /srv/model/version.json'
     with pytest.raises(smoke.SmokeFailed, match="model.version: 1, 2"):
-        smoke.check(release.derived(command, "e"), any_version=False)
+        smoke.smoke_test(release.derived(command, "e"), any_version=False)
 
 
 def test_the_sbom_is_what_the_running_image_reports(release: Release) -> None:
-    bill = json.loads(audit.sbom(release.image).read_text())
+    bill = json.loads(audit.write_sbom(release.image).read_text())
     packages = audit.packages_of(bill)
     assert len([name for name in packages if name.startswith("deb:")]) > 50
     locked = re.findall(r"^(lightgbm|fastapi)==([\w.]+)", (release.path / "requirements.txt").read_text(), re.MULTILINE)
     assert {f"pypi:{name}=={version}" for name, version in locked} <= packages and len(locked) == 2
     itself = bill["metadata"]["component"]
-    identity = docker("image", "inspect", "--format", "{{.Id}}", release.image)
+    identity = run_docker("image", "inspect", "--format", "{{.Id}}", release.image)
     assert (itself["name"], itself["version"]) == (release.repository, "model-v1")
     assert [f"sha256:{one['content']}" for one in itself["hashes"]] == [identity]
 
@@ -317,7 +323,7 @@ def test_a_release_takes_over_and_goes_back(site: Site) -> None:
         site.undeploy("1")
         assert site.serving() == "1" and release.production() == "1"
     assert not traffic.failures and traffic.seen[200, "1"] and traffic.seen[200, "2"]
-    shown = history.text(release.client, "flight-delay")
+    shown = history.describe_history(release.client, "flight-delay")
     assert "deploy" in shown and "undeploy" in shown and "a test" in shown
 
 
@@ -344,7 +350,7 @@ def test_a_bad_release_never_gets_traffic(site: Site, reason: str) -> None:
     assert reason in str(refused.value)
     assert not traffic.failures and set(traffic.seen) == {(200, before)}
     assert site.services() == colours and site.serving() == before
-    last = history.text(site.release.client, "flight-delay").splitlines()[-1]
+    last = history.describe_history(site.release.client, "flight-delay").splitlines()[-1]
     assert image in last and "refused" in last
 
 
@@ -363,12 +369,12 @@ def test_a_release_that_dies_under_traffic_is_covered(site: Site) -> None:
 
 def test_two_deployments_at_once_are_not_possible(site: Site) -> None:
     name = f"{site.project}-deployment"
-    docker("create", "--name", name, site.release.image)
+    run_docker("create", "--name", name, site.release.image)
     try:
         with pytest.raises(deploy.DeployFailed, match=f"docker rm {name}"):
             site.deploy(site.release.image)
     finally:
-        docker("rm", name)
+        run_docker("rm", name)
 
 
 def test_the_proxy_hides_metrics_and_comes_back(site: Site) -> None:
@@ -376,7 +382,7 @@ def test_the_proxy_hides_metrics_and_comes_back(site: Site) -> None:
     assert httpx.get(f"{site.url}/metrics", timeout=10).status_code == 404
     before = site.services()
     site.proxy("stop")
-    with pytest.raises(engine.EngineFailed):
+    with pytest.raises(docker.EngineFailed):
         site.deploy(site.release.image)
     assert site.services() == before
     site.proxy("start")
@@ -394,14 +400,14 @@ def test_an_image_is_pushed_and_deployed_by_its_digest(
     with image_registry(tmp_path) as address:
         name = f"{address}/team/{release.repository}"
         tag = f"{name}:model-v1-g{release.commit[:7]}"
-        docker("tag", release.image, tag)
-        image = publish.publish(tag)
+        run_docker("tag", release.image, tag)
+        image = publish.publish_image(tag)
         assert re.fullmatch(rf"{re.escape(name)}@sha256:[0-9a-f]{{64}}", image)
         with urllib.request.urlopen(f"http://{address}/v2/team/{release.repository}/tags/list", timeout=10) as answer:
             assert sorted(json.load(answer)["tags"]) == ["model-v1", f"model-v1-g{release.commit[:7]}"]
-        docker("image", "rm", "--force", tag, f"{name}:model-v1")
+        run_docker("image", "rm", "--force", tag, f"{name}:model-v1")
         with pytest.raises(publish.PublishFailed, match=image.partition("@")[2]):
-            publish.verify(f"{name}:model-v1")  # the tag was resolved, and nothing attested
+            publish.verify_image(f"{name}:model-v1")  # the tag was resolved, and nothing attested
         site.deploy(image, 1, 1)
         assert site.serving() == "1" and site.image() == image, "pulled and run by its digest"
         for colour in site.services():

@@ -25,7 +25,7 @@ import pytest
 from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, Request
-from app.registry import registered as registry
+from app.registry import registered
 from ops.scoring.output import Job
 from ops.scoring.predict import Worker
 from ops.scoring.score import score
@@ -200,7 +200,7 @@ def test_files_in_s3_are_scored_to_s3(system: Stack, bundle_dir: Path, tmp_path:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     storage = boto3.client("s3", endpoint_url=system.storage, **_keys(system))
     storage.upload_file(str(tmp_path / "a.parquet"), "dvc", "scored/in/a.parquet")
-    known = registry.Registered.model_validate_json((baked / registry.VERSION_FILE).read_bytes())
+    known = registered.Registered.model_validate_json((baked / registered.VERSION_FILE).read_bytes())
     with pytest.MonkeyPatch.context() as environment:
         for name, value in patch.items():
             environment.setenv(name, value)
@@ -237,7 +237,7 @@ def test_a_backup_brings_back_what_was_lost(system: Stack, tmp_path: Path, monke
     version = client.create_model_version(client.create_registered_model("kept").name, "s3://mlflow/none")
     client.set_registered_model_alias("kept", "production", version.version)
     system.sql("journal", "journal_db_password", "journal", "CREATE TABLE more AS SELECT 1 AS n")
-    folder = backup.save(tmp_path / "backup")
+    folder = backup.save_databases(tmp_path / "backup")
     client.delete_registered_model("kept")
     system.sql("journal", "journal_db_password", "journal", "UPDATE more SET n = 2")
 
@@ -245,11 +245,11 @@ def test_a_backup_brings_back_what_was_lost(system: Stack, tmp_path: Path, monke
     content = dump.read_bytes()
     dump.write_bytes(content[:-1] + b"x")
     with pytest.raises(backup.BackupFailed, match="journal.dump is damaged"):
-        backup.restore(folder)
+        backup.restore_databases(folder)
     assert number() == 2
 
     dump.write_bytes(content)
-    backup.restore(folder)
+    backup.restore_databases(folder)
     assert number() == 1 and number("monitor") == 1
     assert MlflowClient().get_model_version_by_alias("kept", "production").version == version.version
 

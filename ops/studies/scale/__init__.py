@@ -1,1 +1,1 @@
-"""TODO."""
+"""`on-time bench scale`: time and memory of the stages on several years."""

@@ -58,7 +58,7 @@ class StageFailed(OnTimeError):
     """A stage failed while it was measured."""
 
 
-def run(factors: Sequence[int], modes: Sequence[str], keep: Path | None) -> None:
+def measure_scale(factors: Sequence[int], modes: Sequence[str], keep: Path | None) -> None:
     """Measure every mode on every number of years; print the table after each, and write it to OUT_FILE."""
     table: list[dict[str, Any]] = []
     failed = []

@@ -98,7 +98,7 @@ async def measure(folder: Path, rounds: int) -> list[tuple[str, float]]:
     return [*table, ("a request, on the thread that answers", own), ("journal and metrics, other threads", whole - own)]
 
 
-def run(rounds: int) -> str:
+def measure_request(rounds: int) -> str:
     """Measure; return a table."""
     with tempfile.TemporaryDirectory() as folder:
         table = asyncio.run(measure(Path(folder), rounds))

@@ -43,7 +43,7 @@ class ScoringFailed(OnTimeError):
     """`model score` failed while it was measured."""
 
 
-def run(times: Sequence[int], rounds: int) -> None:
+def measure_scoring(times: Sequence[int], rounds: int) -> None:
     """Measure, print the table, and write it to OUT_FILE."""
     features = np.tile(feature_files.matrix(feature_files.read("test")), (REPEATED, 1))
     days = replay.days(*params.load().test_period)

@@ -228,7 +228,9 @@ def measure_starts(folder: Path, rounds: int) -> list[dict[str, Any]]:
     return [{"name": f"model serve, {name}", "ready_s": statistics.median(seconds[name][1:])} for name in caches]
 
 
-def run(seconds: int, rounds: int, connections: Sequence[int], sizes: Sequence[int], without_mlflow: bool) -> None:
+def measure_service(
+    seconds: int, rounds: int, connections: Sequence[int], sizes: Sequence[int], without_mlflow: bool
+) -> None:
     """Measure, print the tables and write build/bench/serving.json; raise ServingFailed if requests failed."""
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:

@@ -22,7 +22,7 @@ from app.api.routes.batch_body import BATCH
 from app.batches.received import Received
 from app.interface import EXAMPLE, compute_one
 from app.metrics import Metrics
-from app.model import bundles as model
+from app.model import bundles
 from app.model.served import ServedModel
 from tests.support.clients.batches import (
     HOUR,
@@ -43,7 +43,7 @@ Risks = Callable[[Received], list[float]]
 
 
 @pytest.fixture(name="risks")
-def risks_of(bundle: model.Bundle) -> Risks:
+def risks_of(bundle: bundles.Bundle) -> Risks:
     """Return a function from a batch to its probabilities."""
     predictor, served = Predictor(Metrics()), ServedModel("flight-delay", "7", "production", None, bundle)
     return lambda batch: predictor.batch(served, batch).probabilities
@@ -58,10 +58,10 @@ def errors(read: Callable[[bytes], Any], body: bytes) -> list[str]:
     return []
 
 
-def test_formats_have_the_bits_of_lightgbm(bundle: model.Bundle, bundle_dir: Path, risks: Risks) -> None:
+def test_formats_have_the_bits_of_lightgbm(bundle: bundles.Bundle, bundle_dir: Path, risks: Risks) -> None:
     requests = BATCH.judged(as_json(ROWS)).requests
     features = [compute_one(request, bundle.lookups) for request in requests]
-    expected = lightgbm.Booster(model_file=bundle_dir / model.MODEL_FILE).predict(np.array(features)).tolist()
+    expected = lightgbm.Booster(model_file=bundle_dir / bundles.MODEL_FILE).predict(np.array(features)).tolist()
     assert len(set(expected)) > 10
     assert [bundle.booster.predict_single(row) for row in features] == expected
     for batch in (BATCH.json(as_json(ROWS)), BATCH.json(as_columns(ROWS)), BATCH.judged(as_columns(ROWS))):

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from sqlalchemy import insert, select, text
 
-from app.api.routes import outcomes as api_outcomes
+from app.api import routes
 from app.api.routes.outcomes import Result, record
 from app.interface import EXAMPLE, FEATURE_NAMES, Outcome, Request
 from app.journal import writer
@@ -225,7 +225,7 @@ def test_a_prediction_written_while_asked_is_found(
     given = answer()
     prepare(journal.engine)
     journal.record(given)
-    asked = api_outcomes._write  # pylint: disable=protected-access
+    asked = routes.outcomes._write  # pylint: disable=protected-access
 
     def slowly(*args: Any) -> Result:
         result = asked(*args)
@@ -234,7 +234,7 @@ def test_a_prediction_written_while_asked_is_found(
             wait_for("it is written", lambda: predicted(journal) and not journal.waiting(given.ids))
         return result
 
-    monkeypatch.setattr(api_outcomes, "_write", slowly)
+    monkeypatch.setattr(routes.outcomes, "_write", slowly)
     assert report(journal, (given.ids[0], 3)).recorded == set(given.ids)
     journal.close()
 

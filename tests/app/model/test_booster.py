@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import BundleInvalid
 from app.interface import FEATURE_NAMES
-from app.model import bundles as model
+from app.model import bundles
 from app.model.booster import Booster
 from app.problem_kit.features import Floats
 
@@ -31,13 +31,13 @@ def rows() -> Floats:
 @pytest.fixture(scope="module")
 def ours(bundle_dir: Path) -> Booster:
     """The small model, loaded by us."""
-    return Booster((bundle_dir / model.MODEL_FILE).read_bytes())
+    return Booster((bundle_dir / bundles.MODEL_FILE).read_bytes())
 
 
 @pytest.fixture(scope="module")
 def theirs(bundle_dir: Path) -> lightgbm.Booster:
     """The small model, loaded by LightGBM's package."""
-    return lightgbm.Booster(model_file=bundle_dir / model.MODEL_FILE)
+    return lightgbm.Booster(model_file=bundle_dir / bundles.MODEL_FILE)
 
 
 def test_a_matrix_is_predicted_as_by_lightgbm(ours: Booster, theirs: lightgbm.Booster, rows: Floats) -> None:

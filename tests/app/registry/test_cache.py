@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.model import bundles as model
+from app.model import bundles
 from app.model.evaluation import EVALUATION_FILE
 from app.model.served import Production
 from app.registry.cache import POINTER_FILE, Cache
@@ -91,7 +91,7 @@ def test_a_sqlite_registry_is_known_by_its_absolute_path(
     assert pointed(cache_of(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")) == known
 
 
-@pytest.mark.parametrize("name", [model.MODEL_FILE, model.MANIFEST_FILE])
+@pytest.mark.parametrize("name", [bundles.MODEL_FILE, bundles.MANIFEST_FILE])
 @pytest.mark.parametrize("end", [None, b"", b" "])
 def test_a_damaged_bundle_is_removed(
     name: str, end: bytes | None, cache: Cache, known: Registered, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -129,7 +129,9 @@ def test_a_digest_that_is_none_names_no_folder(digest: str, cache: Cache, known:
 
 def test_a_new_version_replaces_the_former_one(cache: Cache, known: Registered, baked: Path, tmp_path: Path) -> None:
     second = shutil.copytree(baked, tmp_path / "second")
-    (second / model.MANIFEST_FILE).write_bytes((second / model.MANIFEST_FILE).read_bytes() + b"\n")  # another digest
+    (second / bundles.MANIFEST_FILE).write_bytes(
+        (second / bundles.MANIFEST_FILE).read_bytes() + b"\n"
+    )  # another digest
     (second / VERSION_FILE).unlink()
     again = bake(second, "8", tmp_path / "again")
     new = Registered.model_validate_json((again / VERSION_FILE).read_bytes())

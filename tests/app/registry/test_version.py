@@ -10,17 +10,17 @@ import pytest
 from app.errors import BundleInvalid
 from app.model.evaluation import EVALUATION_FILE, MOST_BYTES
 from app.model.served import Production
-from app.registry import registered as registry
+from app.registry import registered
 
 RECORD = {"since": 1.5, "action": "rollback", "by": "ada", "why": "late alerts", "run_id": "r"}
 
 
 def test_a_copy_is_loaded_as_registered(baked: Path) -> None:
-    served = registry.load(baked, "baked")
+    served = registered.load(baked, "baked")
     assert (served.name, served.version, served.alias, served.source) == ("flight-delay", "7", "production", "baked")
     facts = {"bundle_digest": served.bundle.digest, "test": {"roc_auc": 0.7}}
     (baked / EVALUATION_FILE).write_text(json.dumps(facts))
-    assert registry.load(baked, "baked").evaluation == facts
+    assert registered.load(baked, "baked").evaluation == facts
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_a_changed_copy_is_refused(baked: Path, name: str, old: str, new: str, r
     assert old in text
     (baked / name).write_text(text.replace(old, new))
     with pytest.raises(BundleInvalid, match=reason):
-        registry.load(baked, "baked")
+        registered.load(baked, "baked")
 
 
 @pytest.mark.parametrize("name", ["version.json", "manifest.json", "model.lgb"])
 def test_a_copy_that_lacks_a_file_is_refused(baked: Path, name: str) -> None:
     (baked / name).unlink()
     with pytest.raises(BundleInvalid, match="is not a"):
-        registry.load(baked, "baked")
+        registered.load(baked, "baked")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_model_is_served_without_an_evaluation(
     caplog.set_level("INFO")
     if content is not None:
         (baked / EVALUATION_FILE).write_bytes(content)
-    assert registry.load(baked, "baked").evaluation is None
+    assert registered.load(baked, "baked").evaluation is None
     (line,) = [record.getMessage() for record in caplog.records]
     assert reason in line and "\n" not in line
 
@@ -83,9 +83,9 @@ def test_a_model_is_served_without_an_evaluation(
     ],
 )
 def test_only_production_has_a_record(alias: str, record: str, valid: bool, baked: Path) -> None:
-    known = registry.Registered.of("m", "3", alias, "r", 1000, {registry.PRODUCTION_TAG: record})
+    known = registered.Registered.of("m", "3", alias, "r", 1000, {registered.PRODUCTION_TAG: record})
     assert known.production == (Production.model_validate(RECORD) if valid else None)
-    file = baked / registry.VERSION_FILE
+    file = baked / registered.VERSION_FILE
     facts = json.loads(file.read_text()) | {"production": json.loads(known.model_dump_json())["production"]}
     file.write_text(json.dumps(facts))
-    assert registry.load(baked, "baked").production == known.production
+    assert registered.load(baked, "baked").production == known.production

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from app.model import bundles as model
+from app.model import bundles
 from ops.gate.evidence import compare, latencies, resampled
 from stages import params
 from stages.evaluation import metrics
@@ -65,14 +65,14 @@ def test_resample_of_one_outcome_does_not_count() -> None:
     assert not one_class.slices
 
 
-def test_slower_model_is_measured_as_slower(bundle: model.Bundle) -> None:
+def test_slower_model_is_measured_as_slower(bundle: bundles.Bundle) -> None:
     quick, slow = latencies([bundle, replace(bundle)], 30)
     assert slow < 3 * quick
     quick, slow = latencies([bundle, _Slow(**vars(bundle))], 30)
     assert slow > 3 * quick
 
 
-class _Slow(model.Bundle):
+class _Slow(bundles.Bundle):
     """A model that takes its time."""
 
     def probabilities(self, requests: Any) -> Any:

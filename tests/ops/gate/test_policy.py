@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.gate import merge_base as gate
+from ops.gate import merge_base
 from ops.gate.policy import Comparison, Evidence, decide_alerts, decide_promotion, decide_pull_request, markdown
 from stages import params
 from stages.base.errors import ParamsInvalid
@@ -85,7 +85,7 @@ def test_empty_or_broken_slice_is_refused(part: dict[str, Any], base: Any) -> No
 
 @pytest.mark.parametrize("slices", [None, [], 3, {"carrier=UA": 1}])
 def test_other_layout_of_slices_is_not_evidence(slices: object) -> None:
-    assert not decide_pull_request(NOW, NOW, gate.groups(slices), SLICES, POLICY).accepted
+    assert not decide_pull_request(NOW, NOW, merge_base.groups(slices), SLICES, POLICY).accepted
 
 
 @pytest.mark.parametrize(

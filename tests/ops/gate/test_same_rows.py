@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.errors import Refused
-from app.model import bundles as model
+from app.model import bundles
 from ops.gate import comparison, evidence, pull_request
 from ops.gate.policy import on_rows
 from ops.gate.pull_request import Judged
@@ -33,7 +33,7 @@ def measure(name: str, rows: dict[str, Any] | None = None) -> None:
     shutil.rmtree(BUNDLE_DIR, ignore_errors=True)
     shutil.copytree(Path("bundles") / name, BUNDLE_DIR)
     p, test = params.load(), evidence.TestRows.load()
-    bundle = model.load(BUNDLE_DIR / model.MODEL_FILE, BUNDLE_DIR / model.MANIFEST_FILE)
+    bundle = bundles.load(BUNDLE_DIR / bundles.MODEL_FILE, BUNDLE_DIR / bundles.MANIFEST_FILE)
     scored, settings = evidence.score(bundle, test, p), MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     baselines = {"constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(METRICS_FILE, {"test": metrics.measure(scored, settings), **baselines})
@@ -109,7 +109,7 @@ def test_base_model_is_taken_from_the_registry(project: Clone) -> None:
 
 
 def test_base_that_knows_the_new_rows_is_refused(project: Clone) -> None:
-    manifest = Path("bundles/better") / model.MANIFEST_FILE
+    manifest = Path("bundles/better") / bundles.MANIFEST_FILE
     facts = json.loads(manifest.read_bytes())
     facts["rows"]["train"]["last"] = "2013-11-01"
     write_json(manifest, facts)

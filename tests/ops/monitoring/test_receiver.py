@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops.monitoring import alert_receiver as receiver
+from ops.monitoring import alert_receiver
 from ops.monitoring.alert_receiver import ReceiverSettings, create_app
 from tests.support.processes import wait_for
 
@@ -63,7 +63,7 @@ def test_an_invalid_notification_is_refused() -> None:
 def test_silence_raises_the_alarm_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(receiver, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(alert_receiver, "CHECK_SECONDS", 0.02)
     told = tmp_path / "told"
     command = script(tmp_path / "tell.py", f"open({str(told)!r}, 'a').write('silent ')")
     with listening(silence_seconds=0.5, silence_command=command) as client:
@@ -136,8 +136,8 @@ def test_a_clock_that_is_set_forward_is_no_silence(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("command", ["sleep 60", "echo 'unbalanced"])
 def test_a_bad_command_does_not_end_the_watch(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "CHECK_SECONDS", 0.02)
-    monkeypatch.setattr(receiver, "COMMAND_SECONDS", 0.2)
+    monkeypatch.setattr(alert_receiver, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(alert_receiver, "COMMAND_SECONDS", 0.2)
     with listening(silence_seconds=0.3, silence_command=command) as client:
         for _ in range(2):
             wait_for("the alarm", lambda: client.get("/readyz").status_code == 503)

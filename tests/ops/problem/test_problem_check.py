@@ -23,7 +23,7 @@ from stages.tables import checks
 from stages.tables.read import load_tables
 from tests.conftest import ROOT
 
-RAW_ROWS: Any = interface.raw_rows
+RAW_ROWS: Any = interface.raw_rows  # pylint: disable=invalid-name # the function itself, before a test replaces it
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from app.errors import ModelUnavailable
 from ops.registry import aliases, commands, history
 from ops.registry.aliases import PRODUCTION, Move, PointerMoved
 from stages.evaluation.floors import Bound, Decision
-from tests.support.promotion import NAME, Bench, aliases, assert_settled, decisions
+from tests.support.promotion import NAME, Bench, assert_settled, decisions, pointers
 
 ACCEPTED = Decision((Bound.at_least("a check", 1, 1),))
 
@@ -36,7 +36,7 @@ def test_outdated_promotion_is_refused(bench: Bench, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(aliases, "move", late)
     with pytest.raises(PointerMoved, match="while version .* was judged; nothing was changed. Run the command again"):
         promote(bench, "good")
-    assert aliases(bench.client) == (bench.versions["better"], bench.versions["weak"])
+    assert pointers(bench.client) == (bench.versions["better"], bench.versions["weak"])
     assert {run.data.tags["decision"] for run in decisions(bench.client)} == {"accepted", "outdated"}
     assert_settled(bench.client)
 
@@ -79,10 +79,10 @@ def test_interrupted_promotion(moved: bool, bench: Bench, monkeypatch: pytest.Mo
         patch.setattr(*((aliases, "_record") if moved else (MlflowClient, "set_registered_model_alias")), stop)
         with pytest.raises(Interrupted):
             promote(bench, "good")
-    assert aliases(bench.client)[0] == bench.versions["good" if moved else "weak"]
+    assert pointers(bench.client)[0] == bench.versions["good" if moved else "weak"]
     assert [move["to"] for move in aliases.moves(bench.client, NAME)] == [bench.versions["weak"]]
     assert ("Production already" if moved else "is Production, accepted") in promote(bench, "good")
-    assert aliases(bench.client) == (bench.versions["good"], bench.versions["weak"])
+    assert pointers(bench.client) == (bench.versions["good"], bench.versions["weak"])
     assert_settled(bench.client)
 
 
@@ -90,8 +90,8 @@ def test_alias_moved_by_hand_is_named(bench: Bench) -> None:
     promote(bench, "weak")
     bench.client.set_registered_model_alias(NAME, PRODUCTION, bench.versions["better"])
     stated = f"Version {bench.versions['better']} of {NAME} is Production now, by no decision that is recorded here"
-    assert stated in history.text(bench.client, NAME)
+    assert stated in history.describe_history(bench.client, NAME)
     with pytest.raises(ModelUnavailable, match="no version was Production before .*`make history`"):
         commands.rollback(bench.client, bench.params, None, "a reason")
     commands.rollback(bench.client, bench.params, bench.versions["weak"], "a reason")
-    assert aliases(bench.client) == (bench.versions["weak"], None)
+    assert pointers(bench.client) == (bench.versions["weak"], None)

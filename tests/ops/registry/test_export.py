@@ -16,7 +16,7 @@ from app.errors import ModelUnavailable
 from app.interface import EXAMPLE
 from app.model import evaluation
 from app.model.evaluation import EVALUATION_FILE
-from app.registry import registered as registry
+from app.registry import registered
 from ops.registry import commands
 from tests.support.promotion import NAME, Bench, record_of
 from tests.support.servers.service import started
@@ -32,7 +32,7 @@ def evaluations(bench: Bench) -> Iterator[Evaluate]:
 
     def evaluate(name: str, digest: str = "") -> dict[str, object]:
         version = bench.client.get_model_version(NAME, bench.versions[name])
-        facts = {"bundle_digest": digest or version.tags[registry.DIGEST_TAG], "test": {"roc_auc": 0.7}}
+        facts = {"bundle_digest": digest or version.tags[registered.DIGEST_TAG], "test": {"roc_auc": 0.7}}
         run = bench.client.get_run(version.run_id or "")
         bench.client.log_dict(run.info.run_id, facts, EVALUATION_FILE)
         logged.append(Path((run.info.artifact_uri or "").removeprefix("file://")) / EVALUATION_FILE)
@@ -51,7 +51,7 @@ def test_exported_production_is_served(bench: Bench, evaluate: Evaluate, tmp_pat
     with started(tmp_path, ONTIME_BAKED_MODEL=str(folder)) as service:
         answer = httpx.post(f"{service.base}/predict", json=EXAMPLE).json()
         version = service.version()
-    kept = registry.load(folder, "baked")
+    kept = registered.load(folder, "baked")
     assert answer["model"] == version["model"] == {"name": "flight-delay", "version": bench.versions["good"]}
     assert (version["source"], version["alias"]) == ("baked", "production")
     assert version["run_id"] == kept.run_id == bench.client.get_model_version(kept.name, kept.version).run_id
@@ -63,7 +63,7 @@ def test_exported_production_is_served(bench: Bench, evaluate: Evaluate, tmp_pat
 def test_evaluation_of_another_bundle_is_left_out(bench: Bench, evaluate: Evaluate, tmp_path: Path) -> None:
     evaluate("equal", "0" * 64)
     commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
-    assert registry.load(tmp_path / "copy", "baked").evaluation is None
+    assert registered.load(tmp_path / "copy", "baked").evaluation is None
 
 
 def test_too_large_evaluation_is_left_out(
@@ -71,9 +71,9 @@ def test_too_large_evaluation_is_left_out(
 ) -> None:
     evaluate("equal")
     commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["equal"])
-    assert registry.load(tmp_path / "copy", "baked").evaluation is not None
+    assert registered.load(tmp_path / "copy", "baked").evaluation is not None
     monkeypatch.setattr(evaluation, "MOST_BYTES", 1)
-    assert registry.load(tmp_path / "copy", "baked").evaluation is None
+    assert registered.load(tmp_path / "copy", "baked").evaluation is None
 
 
 def test_export_without_a_training_run(bench: Bench, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +85,7 @@ def test_export_without_a_training_run(bench: Bench, tmp_path: Path, capfd: pyte
         commands.export(bench.client, bench.params, tmp_path / "copy", bench.versions["weak"])
     printed = capfd.readouterr().err
     assert "without its evaluation" in printed and "Run is gone" in printed and printed.count("\n") == 1
-    assert registry.load(tmp_path / "copy", "baked").evaluation is None
+    assert registered.load(tmp_path / "copy", "baked").evaluation is None
 
 
 def test_export_by_number(bench: Bench, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_export_by_number(bench: Bench, tmp_path: Path) -> None:
         commands.export(client, p, tmp_path / "copy", "99")
     assert not (tmp_path / "copy").exists()
     commands.export(client, p, tmp_path / "copy", bench.versions["weak"])
-    kept = registry.load(tmp_path / "copy", "baked")
+    kept = registered.load(tmp_path / "copy", "baked")
     assert (kept.version, kept.alias, kept.production) == (bench.versions["weak"], "", None)
 
 
@@ -113,7 +113,7 @@ def test_export_replaces_an_earlier_export_only(bench: Bench, tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     for _ in range(2):  # into an empty folder, and over an earlier export
         commands.export(client, p, tmp_path / "empty", version)
-        assert registry.load(tmp_path / "empty", "baked").version == version
+        assert registered.load(tmp_path / "empty", "baked").version == version
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "current folder"])

@@ -13,10 +13,8 @@ import pytest
 
 from app.errors import BundleInvalid, ModelUnavailable
 from app.registry import download
-from ops.registry import aliases
-from ops.registry import commands as registry
-from ops.registry import history, summary
-from ops.registry.aliases import PRODUCTION, STAGING, aliases
+from ops.registry import aliases, commands, history, summary
+from ops.registry.aliases import PRODUCTION, STAGING, read_aliases
 from ops.registry.commands import PromotionRefused
 from stages import register
 from stages.base import git
@@ -42,7 +40,7 @@ def artifacts(version: str) -> Path:
 @pytest.fixture
 def lost(bench: Bench) -> Iterator[Path]:
     """The artifacts of the good version, which are moved away until the test ends; it is Production."""
-    registry.promote(bench.client, bench.params, bench.versions["good"])
+    commands.promote(bench.client, bench.params, bench.versions["good"])
     folder = artifacts(bench.versions["good"])
     away = shutil.move(folder, folder.with_name("away"))
     yield folder
@@ -53,33 +51,33 @@ def lost(bench: Bench) -> Iterator[Path]:
 def test_champion_without_artifacts(bench: Bench, lost: Path) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     with pytest.raises(ModelUnavailable) as found:
-        registry.promote(client, p, v["better"])
+        commands.promote(client, p, v["better"])
     text = str(found.value)
     assert f"version {v['good']} of {NAME}: its artifact MLmodel is missing in {lost}" in text
     assert "`on-time model promote --without-champion`" in text and "\n" not in text
-    done = registry.promote(client, p, v["better"], without_champion=True)
-    assert "by the floors, without the champion" in done and aliases(client, NAME)[PRODUCTION] == v["better"]
+    done = commands.promote(client, p, v["better"], without_champion=True)
+    assert "by the floors, without the champion" in done and read_aliases(client, NAME)[PRODUCTION] == v["better"]
     run, *_ = mlflow_runs.find_runs(client, {mlflow_runs.STAGE_TAG: "decision"})
     assert run.data.tags["champion"] == v["good"] and "MLmodel is missing" in run.data.tags["reasons"]
-    assert "without the champion" in history.text(client, NAME).splitlines()[-1]
+    assert "without the champion" in history.describe_history(client, NAME).splitlines()[-1]
 
 
 def test_loadable_champion_cannot_be_left_out(bench: Bench) -> None:
-    registry.promote(bench.client, bench.params, bench.versions["good"])
+    commands.promote(bench.client, bench.params, bench.versions["good"])
     with pytest.raises(click.UsageError, match="can be loaded"):
-        registry.promote(bench.client, bench.params, bench.versions["weak"], without_champion=True)
+        commands.promote(bench.client, bench.params, bench.versions["weak"], without_champion=True)
 
 
 def test_weak_model_is_refused_without_champion_too(bench: Bench, lost: Path) -> None:
     with pytest.raises(PromotionRefused, match="without the champion.*roc_auc is"):
-        registry.promote(bench.client, bench.params, bench.versions["shuffled"], without_champion=True)
+        commands.promote(bench.client, bench.params, bench.versions["shuffled"], without_champion=True)
     assert not lost.exists()
 
 
 def test_challenger_without_artifacts_is_refused(bench: Bench, lost: Path) -> None:
     with pytest.raises(PromotionRefused, match="MLmodel is missing"):
         bench.client.delete_registered_model_alias(NAME, PRODUCTION)
-        registry.promote(bench.client, bench.params, bench.versions["good"])
+        commands.promote(bench.client, bench.params, bench.versions["good"])
     shutil.copytree(lost.with_name("away"), lost)
     (lost / "extra_files/manifest.json").unlink()
     version = bench.client.get_model_version(NAME, bench.versions["good"])
@@ -107,7 +105,7 @@ def test_present_version_is_not_registered_again(bench: Bench) -> None:
     receipt(bench, "good")
     version, runs = summary.registered(), len(mlflow_runs.find_runs(bench.client, {mlflow_runs.STAGE_TAG: "register"}))
     assert str(version.version) == bench.versions["good"] and runs == 0
-    staged = aliases(bench.client, NAME)[STAGING]
+    staged = read_aliases(bench.client, NAME)[STAGING]
     text = summary.text(version)
     assert f"is registered (Staging is version {staged})" in text
     assert f"`make promote VERSION={version.version}`" in text
@@ -141,9 +139,9 @@ def registered_again(bench: Bench, digest: str) -> None:
     assert version.tags[mlflow_runs.DIGEST_TAG] == digest and not download.missing(version, uri)
     evaluation = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{EVALUATION_FILE.name}")
     assert evaluation["bundle_digest"] == digest and evaluation["importance"] == {"a": 0.6, "b": 0.4}
-    assert aliases(client, NAME)[STAGING] == str(version.version)
+    assert read_aliases(client, NAME)[STAGING] == str(version.version)
     assert f"Version {version.version} of {NAME} is Staging in {uri};" in summary.text(version)
-    assert registry.promote(client, bench.params, None).startswith(f"Version {version.version}")
+    assert commands.promote(client, bench.params, None).startswith(f"Version {version.version}")
 
 
 @pytest.mark.parametrize("what", ["version", "model", "alias", "run"])
@@ -178,56 +176,56 @@ def test_refusing_git_keeps_the_commit(bench: Bench, monkeypatch: pytest.MonkeyP
 
 def test_history_of_deleted_versions(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
-    registry.promote(client, p, v["weak"])
-    registry.promote(client, p, v["good"])
-    assert history.text(client, NAME).splitlines()[-1].split()[0] == v["good"]
+    commands.promote(client, p, v["weak"])
+    commands.promote(client, p, v["good"])
+    assert history.describe_history(client, NAME).splitlines()[-1].split()[0] == v["good"]
     client.set_registered_model_alias(NAME, PRODUCTION, v["better"])
-    text = history.text(client, NAME)
+    text = history.describe_history(client, NAME)
     assert (
         f"Version {v['better']} of {NAME} is Production now, by no decision" in text
         and " now " not in text.partition("\n\n")[0]
     )
     client.delete_model_version(NAME, v["better"])
-    assert f"No version of {NAME} is Production now" in history.text(client, NAME)
+    assert f"No version of {NAME} is Production now" in history.describe_history(client, NAME)
     client.delete_model_version(NAME, v["weak"])
-    assert f"{v['weak']} (deleted)" in history.text(client, NAME)
-    assert history.facts(client, NAME)["moves"][0]["changed"] == "deleted"
+    assert f"{v['weak']} (deleted)" in history.describe_history(client, NAME)
+    assert history.collect_history(client, NAME)["moves"][0]["changed"] == "deleted"
 
 
 def test_alias_without_its_version(bench: Bench, tmp_path: Path) -> None:
-    registry.promote(bench.client, bench.params, bench.versions["weak"])
+    commands.promote(bench.client, bench.params, bench.versions["weak"])
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE model_versions SET current_stage = 'Deleted_Internal' WHERE version = 1")
     connection.close()
-    assert bench.versions["weak"] == "1" and PRODUCTION not in aliases(bench.client, NAME)
-    assert f"No version of {NAME} is Production now" in history.text(bench.client, NAME)
-    registry.promote(bench.client, bench.params, bench.versions["good"])
-    assert aliases(bench.client, NAME)[PRODUCTION] == bench.versions["good"]
+    assert bench.versions["weak"] == "1" and PRODUCTION not in read_aliases(bench.client, NAME)
+    assert f"No version of {NAME} is Production now" in history.describe_history(bench.client, NAME)
+    commands.promote(bench.client, bench.params, bench.versions["good"])
+    assert read_aliases(bench.client, NAME)[PRODUCTION] == bench.versions["good"]
 
 
 def test_numbers_used_again_are_other_versions(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
-    registry.promote(client, p, v["weak"])
-    registry.promote(client, p, v["good"])
+    commands.promote(client, p, v["weak"])
+    commands.promote(client, p, v["good"])
     client.delete_registered_model(NAME)
     again = fill(bench.path, ["better", "weak"])
     assert again["weak"] == v["good"], "the number of another bundle"
-    assert f"{v['good']} (now another bundle)" in history.text(client, NAME)
+    assert f"{v['good']} (now another bundle)" in history.describe_history(client, NAME)
     client.set_registered_model_alias(NAME, PRODUCTION, v["good"])
     assert aliases.previous(client, NAME) is None
     client.delete_registered_model_alias(NAME, PRODUCTION)
     with pytest.raises(PromotionRefused, match="promoted before"):
-        registry.promote(client, p, again["better"])
-        registry.rollback(client, p, v["good"], "to what was version 2")
+        commands.promote(client, p, again["better"])
+        commands.rollback(client, p, v["good"], "to what was version 2")
 
 
 def test_rollback_with_a_deleted_version_before(bench: Bench) -> None:
     client, p, v = bench.client, bench.params, bench.versions
     for name in ("weak", "good", "better"):
-        registry.promote(client, p, v[name])
+        commands.promote(client, p, v[name])
     client.delete_model_version(NAME, v["weak"])
-    registry.rollback(client, p, None, "late alerts")
-    assert aliases(client, NAME)[PRODUCTION] == v["good"] and aliases.previous(client, NAME) is None
+    commands.rollback(client, p, None, "late alerts")
+    assert read_aliases(client, NAME)[PRODUCTION] == v["good"] and aliases.previous(client, NAME) is None
 
 
 def test_newest_of_two_versions_with_one_digest(bench: Bench) -> None:
@@ -243,4 +241,4 @@ def test_newest_of_two_versions_with_one_digest(bench: Bench) -> None:
 def test_version_without_a_digest_is_refused(bench: Bench) -> None:
     bench.client.delete_model_version_tag(NAME, bench.versions["good"], mlflow_runs.DIGEST_TAG)
     with pytest.raises(PromotionRefused, match="has no tag bundle.digest.*make repro"):
-        registry.promote(bench.client, bench.params, bench.versions["good"])
+        commands.promote(bench.client, bench.params, bench.versions["good"])

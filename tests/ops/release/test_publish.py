@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops.registry.aliases import PRODUCTION, STAGING
-from ops.release import images as images
-from ops.release import publish
+from ops.release import images, publish
 from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 from tests.support.promotion import Bench
@@ -52,10 +51,10 @@ def test_both_attestations_allow_a_deployment(
     attest(*predicates)
     if missing:
         with pytest.raises(publish.PublishFailed, match=missing):
-            publish.verify(image)
+            publish.verify_image(image)
         assert not (tmp_path / "output").exists()
     else:
-        assert publish.verify(image) == image
+        assert publish.verify_image(image) == image
         assert (tmp_path / "output").read_text() == f"image={image}\n"
 
 
@@ -63,7 +62,7 @@ def test_the_release_of_this_repository_must_sign(attest: Callable[..., None], m
     attest(PROVENANCE, SBOM)
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(publish, "gh", lambda *arguments: asked.append(arguments))
-    publish.verify(IMAGE)
+    publish.verify_image(IMAGE)
     for arguments in asked:
         assert arguments[arguments.index("--repo") + 1] == "team/on-time"
         assert arguments[arguments.index("--signer-workflow") + 1] == "team/on-time/.github/workflows/release.yml"

@@ -20,9 +20,8 @@ from pyarrow import csv
 
 from app.interface import EXAMPLE, Request
 from app.model.bundles import Bundle
-from app.registry import registered as registry
-from ops.scoring import files, output
-from ops.scoring import score as scoring
+from app.registry import registered
+from ops.scoring import files, output, score
 from ops.scoring.files import InputInvalid
 from ops.scoring.output import Job, OutputInvalid, TooManyRejected
 from ops.scoring.predict import Worker
@@ -63,18 +62,18 @@ def folder(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., scoring.Total]:
+def run_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., score.Total]:
     """Return a function that scores files with that model, in small blocks and parts."""
     for module in (files, output):
         monkeypatch.setattr(module, "BLOCK_ROWS", BLOCK)
-    for module in (output, scoring):
+    for module in (output, score):
         monkeypatch.setattr(module, "PART_ROWS", PART)
-    known = registry.Registered.model_validate_json((folder / registry.VERSION_FILE).read_bytes())
+    known = registered.Registered.model_validate_json((folder / registered.VERSION_FILE).read_bytes())
 
-    def run(source: Path | str, target: Path | str, tolerated: float = 0.01, **changed: Any) -> scoring.Total:
+    def run(source: Path | str, target: Path | str, tolerated: float = 0.01, **changed: Any) -> score.Total:
         job = Job(str(source), str(target), known.model_copy(update=changed), folder, tolerated, 1)
         with ThreadPoolExecutor(1) as pool:
-            return scoring.score(job, 0.5, pool)
+            return score.score(job, 0.5, pool)
 
     monkeypatch.setattr(Worker, "bundle", None)  # of another test's model
     return run
@@ -145,10 +144,10 @@ WRITERS: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gets_the_model_s_probabilities(
-    score: Callable[..., scoring.Total], bundle: Bundle, tmp_path: Path, name: str
+    run_score: Callable[..., score.Total], bundle: Bundle, tmp_path: Path, name: str
 ) -> None:
     WRITERS[name](ROWS, tmp_path / name)
-    total = score(tmp_path / name, tmp_path / "out")
+    total = run_score(tmp_path / name, tmp_path / "out")
     assert (total.rows, total.rejected, total.known) == (len(ROWS), 0, 0)
     found = predicted(tmp_path / "out")
     expected = bundle.probabilities([Request.model_validate(row) for row in ROWS])
@@ -158,9 +157,9 @@ def test_every_format_gets_the_model_s_probabilities(
 
 
 def test_parts_name_model_and_rows_and_keep_columns(
-    score: Callable[..., scoring.Total], source: Path, tmp_path: Path
+    run_score: Callable[..., score.Total], source: Path, tmp_path: Path
 ) -> None:
-    score(source, tmp_path / "out")
+    run_score(source, tmp_path / "out")
     receipts = [json.loads(path.read_bytes()) for path in sorted((tmp_path / "out").rglob("*.json"))]
     assert [(part["file"], part["first_row"], part["rows"], part["last"]) for part in receipts] == [
         ("2013/a-00000.parquet", 0, PART, False),
@@ -172,18 +171,18 @@ def test_parts_name_model_and_rows_and_keep_columns(
 
 
 def test_a_second_call_makes_only_what_is_lost(
-    score: Callable[..., scoring.Total], source: Path, tmp_path: Path
+    run_score: Callable[..., score.Total], source: Path, tmp_path: Path
 ) -> None:
-    score(source, tmp_path / "out")
+    run_score(source, tmp_path / "out")
     whole = written(tmp_path / "out")
-    assert score(source, tmp_path / "out")[:3] == (0, 0, len(ROWS))
+    assert run_score(source, tmp_path / "out")[:3] == (0, 0, len(ROWS))
     (tmp_path / "out/2013/a-00001.json").unlink()
-    assert score(source, tmp_path / "out")[:3] == (PART + 30, 0, PART)
+    assert run_score(source, tmp_path / "out")[:3] == (PART + 30, 0, PART)
     assert written(tmp_path / "out") == whole
 
 
 def test_after_a_kill_the_next_call_has_the_same_bytes(
-    score: Callable[..., scoring.Total], folder: Path, tmp_path: Path
+    run_score: Callable[..., score.Total], folder: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "in.parquet"
     pq.write_table(pa.Table.from_pylist(ROWS * 20), source)
@@ -195,19 +194,19 @@ def test_after_a_kill_the_next_call_has_the_same_bytes(
         process.stdout.readline()  # the first part is complete
         os.killpg(process.pid, signal.SIGKILL)
     before = len(list((tmp_path / "out").glob("*.json")))
-    total = score(source, tmp_path / "out")
+    total = run_score(source, tmp_path / "out")
     assert total.known == before * PART > 0 and total.rows == len(ROWS) * 20 - total.known > 0
-    score(source, tmp_path / "other")
+    run_score(source, tmp_path / "other")
     left = {name: content for name, content in written(tmp_path / "out").items() if not name.endswith(".partial")}
     assert left == written(tmp_path / "other")
 
 
-def test_invalid_rows_are_set_apart_with_their_reasons(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+def test_invalid_rows_are_set_apart_with_their_reasons(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
     rows = [dict(row) for row in ROWS]
     rows[7]["dest"], rows[260]["dest"] = "nowhere", rows[260]["origin"]
     rows[261]["weather"] = [EXAMPLE["weather"][0] | {"humidity_pct": 120.0}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    total = score(tmp_path / "a.parquet", tmp_path / "out", tolerated=0.1)
+    total = run_score(tmp_path / "a.parquet", tmp_path / "out", tolerated=0.1)
     assert total.rejected == 3
     found = predicted(tmp_path / "out")["row"].to_pylist()
     assert sorted(set(range(len(ROWS))) - set(found)) == [7, 260, 261]
@@ -220,16 +219,16 @@ def test_invalid_rows_are_set_apart_with_their_reasons(score: Callable[..., scor
     assert lines[0]["values"]["dest"] == "nowhere"
 
 
-def test_more_invalid_rows_than_tolerated_are_refused(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+def test_more_invalid_rows_than_tolerated_are_refused(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
     rows = [dict(row) for row in ROWS]
     for row in rows[PART : PART + 40]:
         row["dest"] = "?"
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     with pytest.raises(TooManyRejected, match=r"row 200: dest: .* raise --rejected"):
-        score(tmp_path / "a.parquet", tmp_path / "out")
+        run_score(tmp_path / "a.parquet", tmp_path / "out")
     assert set(written(tmp_path / "out")) >= {"a-00000.parquet", "a-00000.json"}
     assert not (tmp_path / "out/a-00001.parquet").exists()
-    assert score(tmp_path / "a.parquet", tmp_path / "out", tolerated=0.9).rejected == 40
+    assert run_score(tmp_path / "a.parquet", tmp_path / "out", tolerated=0.9).rejected == 40
 
 
 HEAD = "carrier,origin,dest,scheduled_departure,scheduled_arrival"
@@ -242,11 +241,11 @@ def rejects(target: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in files_of_rejects for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_other_columns_of_csv_stay_text(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+def test_other_columns_of_csv_stay_text(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
     lines = ["zip,long,code,flag", "00501,9223372036854775809,1e5,true", "01010,0,NA,false", ',"",,1']
     rows = [f"{line},{CELLS if i else HEAD}" for i, line in enumerate(lines)]
     (tmp_path / "a.CSV").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    assert score(tmp_path / "a.CSV", tmp_path / "out").rejected == 0
+    assert run_score(tmp_path / "a.CSV", tmp_path / "out").rejected == 0
     found = predicted(tmp_path / "out").select(["zip", "long", "code", "flag"]).to_pylist()
     assert [tuple(row.values()) for row in found] == [
         ("00501", "9223372036854775809", "1e5", "true"),
@@ -268,120 +267,120 @@ def test_other_columns_of_csv_stay_text(score: Callable[..., scoring.Total], tmp
     ids=["text", "fraction", "JSON", "nested text", "unknown key", "huge"],
 )
 def test_bad_cell_of_csv_rejects_its_row(
-    score: Callable[..., scoring.Total], tmp_path: Path, column: str, good: str, bad: str, reason: str
+    run_score: Callable[..., score.Total], tmp_path: Path, column: str, good: str, bad: str, reason: str
 ) -> None:
     lines = [f"{CELLS},{bad if i == 107 else good}" for i in range(PART)]
     (tmp_path / "a.csv").write_text("\n".join([f"{HEAD},{column}", *lines]) + "\n", encoding="utf-8")
-    assert score(tmp_path / "a.csv", tmp_path / "out").rejected == 1
+    assert run_score(tmp_path / "a.csv", tmp_path / "out").rejected == 1
     (row,) = rejects(tmp_path / "out")
     assert (row["row"], len(row["reasons"])) == (107, 1) and row["reasons"][0].startswith(reason)
     assert len(set(predicted(tmp_path / "out")["probability"].to_pylist())) == 1
 
 
-def test_code_na_of_csv_is_a_text(score: Callable[..., scoring.Total], bundle: Bundle, tmp_path: Path) -> None:
+def test_code_na_of_csv_is_a_text(run_score: Callable[..., score.Total], bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"{HEAD}\n{CELLS.replace('UA', 'NA')}\n", encoding="utf-8")
-    assert score(tmp_path / "a.csv", tmp_path / "out").rejected == 0
+    assert run_score(tmp_path / "a.csv", tmp_path / "out").rejected == 0
     request = Request.model_validate(dict(zip(HEAD.split(","), CELLS.replace("UA", "NA").split(","), strict=True)))
     assert predicted(tmp_path / "out")["probability"].to_pylist() == bundle.probabilities([request]).tolist()
 
 
-def test_few_rows_have_the_limit_too(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+def test_few_rows_have_the_limit_too(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
     lines = [HEAD, *[CELLS.replace("SFO", "San Francisco")] * 9]
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(TooManyRejected, match="9 of 9 rows"):
-        score(tmp_path / "a.csv", tmp_path / "out")
+        run_score(tmp_path / "a.csv", tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.json"))
 
 
-def test_no_file_is_skipped_silently(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+def test_no_file_is_skipped_silently(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
     for name in ("in/FEB.CSV", "in/_temporary/0/part.csv", "in/._FEB.CSV", "in/_SUCCESS"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{HEAD}\n{CELLS}\n", encoding="utf-8")
-    assert score(tmp_path / "in", tmp_path / "out").rows == 1
+    assert run_score(tmp_path / "in", tmp_path / "out").rows == 1
     assert [Path(path).name for path in files.hidden(str(tmp_path / "in"))] == ["._FEB.CSV", "_SUCCESS", "part.csv"]
     (tmp_path / "in/mar.pq").touch()
     with pytest.raises(InputInvalid, match="mar.pq does not end with"):
-        score(tmp_path / "in", tmp_path / "out")
+        run_score(tmp_path / "in", tmp_path / "out")
 
 
 @pytest.mark.parametrize("names", ["x,x", "row,y"])
-def test_names_that_clash_are_refused(score: Callable[..., scoring.Total], tmp_path: Path, names: str) -> None:
+def test_names_that_clash_are_refused(run_score: Callable[..., score.Total], tmp_path: Path, names: str) -> None:
     (tmp_path / "a.csv").write_text(f"{HEAD},{names}\n{CELLS},1,2\n", encoding="utf-8")
     with pytest.raises(InputInvalid, match=f"named {names[0]}.*rename"):
-        score(tmp_path / "a.csv", tmp_path / "out")
+        run_score(tmp_path / "a.csv", tmp_path / "out")
 
 
-def test_output_in_the_input_is_refused(score: Callable[..., scoring.Total], source: Path) -> None:
+def test_output_in_the_input_is_refused(run_score: Callable[..., score.Total], source: Path) -> None:
     for target in (source, source / "out"):
         with pytest.raises(OutputInvalid, match="name another folder"):
-            score(source, target)
+            run_score(source, target)
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.999])
 def test_a_truncated_file_is_named(
-    score: Callable[..., scoring.Total], source: Path, tmp_path: Path, cut: float
+    run_score: Callable[..., score.Total], source: Path, tmp_path: Path, cut: float
 ) -> None:
-    score(source, tmp_path / "out")
+    run_score(source, tmp_path / "out")
     whole = written(tmp_path / "out")
     content = (source / "2013/a.parquet").read_bytes()
     (source / "2013/b.parquet").write_bytes(content[: int(cut * len(content))])
     with pytest.raises(InputInvalid, match="b.parquet cannot be read: .* repeat the command"):
-        score(source, tmp_path / "out")
+        run_score(source, tmp_path / "out")
     assert written(tmp_path / "out") == whole
     (source / "2013/b.parquet").write_bytes(content)
-    assert score(source, tmp_path / "out")[:3] == (len(ROWS), 0, len(ROWS))
+    assert run_score(source, tmp_path / "out")[:3] == (len(ROWS), 0, len(ROWS))
 
 
 @pytest.mark.parametrize(
     ("values", "expected"), [(None, "columns.dest: Field required"), ([1] * len(ROWS), "columns.dest: .*text")]
 )
 def test_columns_that_do_not_fit_are_named(
-    score: Callable[..., scoring.Total], tmp_path: Path, values: list[int] | None, expected: str
+    run_score: Callable[..., score.Total], tmp_path: Path, values: list[int] | None, expected: str
 ) -> None:
     table = pa.Table.from_pylist(ROWS).drop_columns(["dest"])
     if values:
         table = table.append_column("dest", pa.array(values))
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(InputInvalid, match=expected):
-        score(tmp_path / "a.parquet", tmp_path / "out")
+        run_score(tmp_path / "a.parquet", tmp_path / "out")
     assert [name for name in written(tmp_path / "out") if not name.endswith(".partial")] == []
 
 
-def test_a_file_without_rows_gets_an_empty_part(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+def test_a_file_without_rows_gets_an_empty_part(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS).slice(0, 0), tmp_path / "a.parquet")
-    assert score(tmp_path / "a.parquet", tmp_path / "out").rows == 0
+    assert run_score(tmp_path / "a.parquet", tmp_path / "out").rows == 0
     assert predicted(tmp_path / "out").num_rows == 0
-    assert score(tmp_path / "a.parquet", tmp_path / "out").rows == 0
+    assert run_score(tmp_path / "a.parquet", tmp_path / "out").rows == 0
 
 
 def test_other_models_and_inputs_are_not_mixed(
-    score: Callable[..., scoring.Total], source: Path, tmp_path: Path
+    run_score: Callable[..., score.Total], source: Path, tmp_path: Path
 ) -> None:
-    score(source, tmp_path / "out")
+    run_score(source, tmp_path / "out")
     with pytest.raises(OutputInvalid, match="of version 3, not of version 4"):
-        score(source, tmp_path / "out", version="4", bundle_digest="f" * 64)
+        run_score(source, tmp_path / "out", version="4", bundle_digest="f" * 64)
     pq.write_table(pa.Table.from_pylist(ROWS), source / "2013/a.parquet")
     with pytest.raises(OutputInvalid, match="as it was before it changed"):
-        score(source, tmp_path / "out")
+        run_score(source, tmp_path / "out")
 
 
 def test_a_full_disk_is_named_and_the_next_call_works(
-    score: Callable[..., scoring.Total], source: Path, tmp_path: Path
+    run_score: Callable[..., score.Total], source: Path, tmp_path: Path
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
     try:
         with pytest.raises(OutputInvalid, match="a-00000.parquet cannot be written: File too large. Complete parts"):
-            score(source, tmp_path / "out")
+            run_score(source, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list((tmp_path / "out").rglob("*.json"))
-    assert score(source, tmp_path / "out").rows == len(ROWS)
+    assert run_score(source, tmp_path / "out").rows == len(ROWS)
 
 
-def test_a_folder_without_tables_is_named(score: Callable[..., scoring.Total], tmp_path: Path) -> None:
+def test_a_folder_without_tables_is_named(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(InputInvalid, match=r"has no file that ends with \.parquet"):
-        score(tmp_path / "in", tmp_path / "out")
+        run_score(tmp_path / "in", tmp_path / "out")
     with pytest.raises(InputInvalid, match="does not exist"):
-        score(tmp_path / "other", tmp_path / "out")
+        run_score(tmp_path / "other", tmp_path / "out")

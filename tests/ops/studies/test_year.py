@@ -79,5 +79,5 @@ def test_killed_year_resumes(project: Clone) -> None:
 def test_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("kept", encoding="utf-8")
     with pytest.raises(year.YearFailed, match="is not empty"):
-        year.live(ROOT, tmp_path, 3, None)
+        year.live_year(ROOT, tmp_path, 3, None)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

@@ -66,7 +66,7 @@ def test_interrupted_search_continues(
         assert search.wait(300) != 0 and "trial 4 of 4" not in search.output()
     for apply in (False, True):
         assert (folder / "params.yaml").read_text() == before
-        tune.tune(4, apply)
+        tune.search_parameters(4, apply)
         out, err = capsys.readouterr()
         assert "-  num_leaves: 7" in out and "trial 1 of 4" not in err
     after = (folder / "params.yaml").read_text()

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from app.interface import EXAMPLE, Lookups, Outcome, Request, compute
-from ops.data import growth, incoming
-from ops.data import journal_rows as from_journal
+from ops.data import growth, incoming, journal_rows
 from stages import interface, params
 from stages.base.errors import DataInvalid
 from stages.params import Params
@@ -180,4 +179,4 @@ def test_the_hour_that_occurs_twice_is_quarantined() -> None:
 def test_a_problem_may_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interface, "raw_rows", None)
     with pytest.raises(DataInvalid, match="does not define raw_rows.*docs/adapt.md.*add files"):
-        from_journal.collect("sqlite://", None)
+        journal_rows.collect("sqlite://", None)

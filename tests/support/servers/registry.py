@@ -12,9 +12,9 @@ import mlflow
 from mlflow import MlflowClient
 
 from app.interface import EXAMPLE, Request
-from app.model import bundles as model
+from app.model import bundles
 from app.model.bundles import Bundle
-from app.registry import registered as registry
+from app.registry import registered
 from stages.tracking import mlflow_runs
 from tests.support.processes import running
 from tests.support.servers.service import NAME
@@ -43,13 +43,13 @@ class Registry:
         """Register a bundle as the pipeline does, and return its version; with `digest`, lie about its bundle."""
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_experiment("flight-delay")
-        (bundle_dir / model.REFERENCE_FILE).write_bytes(b"none")
+        (bundle_dir / bundles.REFERENCE_FILE).write_bytes(b"none")
         with mlflow.start_run() as run:
             mlflow_runs.log_bundle(bundle_dir)
         tags = self.client.get_run(run.info.run_id).data.tags
         version = mlflow.register_model(tags[mlflow_runs.MODEL_URI_TAG], NAME)
         true = tags[mlflow_runs.DIGEST_TAG]
-        self.client.set_model_version_tag(NAME, version.version, registry.DIGEST_TAG, digest or true)
+        self.client.set_model_version_tag(NAME, version.version, registered.DIGEST_TAG, digest or true)
         return str(version.version)
 
     def server(self, port: int) -> AbstractContextManager[object]:

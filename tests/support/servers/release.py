@@ -20,10 +20,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from ops.registry import aliases as pointer
-from ops.release import deploy
-from ops.release import docker as engine
-from ops.release import images
+from ops.registry import aliases
+from ops.release import deploy, docker, images
 from stages import params
 from tests.support.processes import free_port, running
 from tests.support.repositories.clone import ROOT
@@ -44,7 +42,7 @@ http:
 """
 
 
-def docker(*arguments: str) -> str:
+def run_docker(*arguments: str) -> str:
     """Run docker and return what it prints."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
@@ -109,25 +107,25 @@ class Release:
         """Run the image until the block ends, which starts when it is ready."""
         name = f"on-time-test-{uuid.uuid4().hex[:8]}"
         try:
-            docker("run", "--detach", "--name", name, *HARDENED, *options, self.image)
-            assert engine.probe(name, "wait", "60")["status"] == 200
+            run_docker("run", "--detach", "--name", name, *HARDENED, *options, self.image)
+            assert docker.probe(name, "wait", "60")["status"] == 200
             yield name
         finally:
             subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
 
     def promote(self, number: str) -> None:
         """Make a version Production."""
-        self.client.set_registered_model_alias(NAME, pointer.PRODUCTION, number)
-        self.client.set_model_version_tag(NAME, number, pointer.PROMOTED_TAG, "a test")
+        self.client.set_registered_model_alias(NAME, aliases.PRODUCTION, number)
+        self.client.set_model_version_tag(NAME, number, aliases.PROMOTED_TAG, "a test")
 
     def production(self) -> str:
         """Return the version that is Production."""
-        return str(self.client.get_model_version_by_alias(NAME, pointer.PRODUCTION).version)
+        return str(self.client.get_model_version_by_alias(NAME, aliases.PRODUCTION).version)
 
     def remove(self) -> None:
         """Remove all images that were named here."""
-        for name in docker("image", "ls", self.repository, "--format", "{{.Repository}}:{{.Tag}}").split():
-            docker("image", "rm", "--force", name)
+        for name in run_docker("image", "ls", self.repository, "--format", "{{.Repository}}:{{.Tag}}").split():
+            run_docker("image", "rm", "--force", name)
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class Site:
 
     def deploy(self, name: str, soak: float = 2, watch: float = 2) -> str:
         """Deploy an image."""
-        return deploy.deploy(self.release.client, params.load(), name, deploy.Plan("here", soak, watch))
+        return deploy.deploy_version(self.release.client, params.load(), name, deploy.Plan("here", soak, watch))
 
     def undeploy(self, number: str, name: str = "") -> str:
         """Bring an earlier version back."""
@@ -155,18 +153,18 @@ class Site:
 
     def services(self) -> list[str]:
         """Return the services of the API that have a container."""
-        return [colour for colour in deploy.COLOURS if engine.service(self.project, colour)]
+        return [colour for colour in deploy.COLOURS if docker.service(self.project, colour)]
 
     def image(self) -> str:
         """Return the image, as it was named, of the one container of the API that runs."""
         (colour,) = self.services()
         label = f"label=com.docker.compose.service={colour}"
         project = f"label=com.docker.compose.project={self.project}"
-        return docker("ps", "--no-trunc", "--filter", project, "--filter", label, "--format", "{{.Image}}")
+        return run_docker("ps", "--no-trunc", "--filter", project, "--filter", label, "--format", "{{.Image}}")
 
     def proxy(self, action: str) -> None:
         """Stop, start or restart the proxy."""
-        docker(action, deploy.Site(self.project).proxy.id)
+        run_docker(action, deploy.Site(self.project).proxy.id)
 
 
 @contextmanager
@@ -180,10 +178,10 @@ def running_site(release: Release, folder: Path) -> Iterator[Site]:
         patch.setenv("ONTIME_SECRETS", str(folder))
         patch.setenv("CADDY_IMAGE", caddy_image(release))
         try:
-            engine.compose(project, COMPOSE_FILE, PROFILES[0], "up", "--detach")
+            docker.compose(project, COMPOSE_FILE, PROFILES[0], "up", "--detach")
             yield Site(release, url, project)
         finally:
-            engine.compose(project, COMPOSE_FILE, *PROFILES, "down", "--volumes", "--timeout", "1")
+            docker.compose(project, COMPOSE_FILE, *PROFILES, "down", "--volumes", "--timeout", "1")
 
 
 def caddy_image(release: Release) -> str:
@@ -192,7 +190,7 @@ def caddy_image(release: Release) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(sys.executable).parent / "caddy", folder)
     (folder / "Dockerfile").write_text(f"FROM {BASE}\nCOPY caddy /usr/bin/caddy\n", encoding="utf-8")
-    docker("build", "--tag", name, str(folder))
+    run_docker("build", "--tag", name, str(folder))
     return name
 
 
@@ -205,7 +203,7 @@ def image_registry(folder: Path) -> Iterator[str]:
         try:
             yield address
         finally:
-            for line in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines():
+            for line in run_docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines():
                 name, number = line.split()
                 if name.startswith(address):
-                    docker("image", "rm", "--force", number if name.endswith(":<none>") else name)
+                    run_docker("image", "rm", "--force", number if name.endswith(":<none>") else name)
