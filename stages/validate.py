@@ -12,7 +12,7 @@ from stages import params
 from stages.base.errors import run
 from stages.base.paths import VALIDATION_FILE, write_json
 from stages.tables import fetch, partitions
-from stages.tables.checks import check, enforce
+from stages.tables.checks import check_tables, enforce
 from stages.tables.partitions import Store
 from stages.tables.repairs import repair_all
 from stages.tracking import mlflow_runs
@@ -56,7 +56,7 @@ def main() -> None:
     fetch.verify(fetch.DATA_DIR, p.data)
     with mlflow_runs.stage_run("validate", p.validate_.model_dump(mode="json"), ["data"]) as log:
         store = partitions.write(fetch.DATA_DIR, p.problem, p.partition)
-        report = check(store, p)
+        report = check_tables(store, p)
         write_json(VALIDATION_FILE, report)
         log.metrics(
             rules=len(report["rules"]),

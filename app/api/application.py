@@ -17,6 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from app import interface
 from app.api import contract
 from app.api.answers import encode_batch, json_single
 from app.api.dependencies import ReadyModel, Served
@@ -31,11 +32,9 @@ from app.api.routes.batch_body import BATCH
 from app.api.schemas import BatchPrediction, Live, Prediction, Ready, Version
 from app.batches.received import Received
 from app.interface import DESCRIPTION, TITLE
-from app.interface import Request as PredictionRequest
 from app.journal.writer import Journal
 from app.metrics import Metrics
-from app.model.prediction import Predictions
-from app.model.prediction import explain as explanation_of
+from app.model.prediction import Predictions, explain_prediction
 from app.registry.watch import Watcher
 from app.settings import Settings
 
@@ -135,11 +134,11 @@ def _routes(app: FastAPI) -> None:
         tags=["predictions"],
         responses=problem_details.documented(400, 413, 415, 422),
         response_model=Prediction,
-        openapi_extra=contract.body(PredictionRequest),
+        openapi_extra=contract.body(interface.Request),
     )
     async def predict(
         served: Served,
-        request: Annotated[PredictionRequest, Depends(bodies.REQUEST.read)],
+        request: Annotated[interface.Request, Depends(bodies.REQUEST.read)],
         explain: bool = False,
         probe: bool = False,
     ) -> Response:
@@ -150,7 +149,7 @@ def _routes(app: FastAPI) -> None:
         predictions = predictor.single(served, request, probe)
         explanation = None
         if explain:
-            explanation = await run_in_threadpool(explanation_of, served.bundle, predictions.rows[0])
+            explanation = await run_in_threadpool(explain_prediction, served.bundle, predictions.rows[0])
         return _respond(predictions, json_single(predictions, explanation))
 
     @app.post(

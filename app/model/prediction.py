@@ -86,7 +86,7 @@ def new_id() -> str:
     return new_ids(time.time(), 1)[0]
 
 
-def explain(bundle: Bundle, row: Sequence[float]) -> Explanation:
+def explain_prediction(bundle: Bundle, row: Sequence[float]) -> Explanation:
     """Return the contribution of each feature of a row, largest first."""
     *contributions, baseline = bundle.booster.contributions(np.array([row]))[0].tolist()
     parts = [

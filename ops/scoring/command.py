@@ -15,8 +15,7 @@ from app.registry import download, registered
 from ops.registry import commands
 from ops.scoring import files, on_ray
 from ops.scoring.output import Job, Part
-from ops.scoring.score import Report, Total, processes
-from ops.scoring.score import score as score_files
+from ops.scoring.score import Report, Total, processes, score_files
 from stages.base import progress
 from stages.tracking import mlflow_runs
 

@@ -35,7 +35,7 @@ class Item(NamedTuple):
 
 
 def score(job: Job, threshold: float, report: Report = Report()) -> Total:
-    """Score all input files as `ops.scoring.score.score` does, on a Ray cluster."""
+    """Score all input files as `ops.scoring.score.score_files` does, on a Ray cluster."""
     started, total = time.monotonic(), Total()
     system, path = located(job.source)
     target, items = Target(job, threshold), list[Item]()

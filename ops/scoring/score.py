@@ -43,7 +43,7 @@ class Report:
         """A new part is complete; `rate` is in rows per second."""
 
 
-def score(job: Job, threshold: float, pool: Executor, report: Report = Report()) -> Total:
+def score_files(job: Job, threshold: float, pool: Executor, report: Report = Report()) -> Total:
     """Score all input files in the processes of a pool; raise InputInvalid, OutputInvalid or TooManyRejected.
 
     Parts that an earlier call completed are kept.

@@ -23,7 +23,7 @@ from app.settings import Inherited
 from ops.monitoring.drift.compare import Alarm, AlarmKind
 from ops.monitoring.drift.journal import outcomes_since
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
-from ops.monitoring.drift.page import EXPERIMENT
+from ops.monitoring.drift.report import EXPERIMENT
 from stages import interface, params
 from stages.base.errors import ParamsInvalid
 from stages.base.paths import finite, replace_text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pandera.pandas as pa
+from pandera.pandas import Check, Column, DataFrameSchema
 
 from stages.problem_kit.columns import UTC, integer, number, real, text
 
@@ -21,15 +21,15 @@ KEYS = {
 }
 
 
-def clock(kind: str, low: int, high: int, spare: bool = False) -> pa.Column:
+def clock(kind: str, low: int, high: int, spare: bool = False) -> Column:
     """Describe a column of clock times written as HHMM."""
-    column = number(kind, low, high, pa.Check(lambda values: values % 100 < 60))
+    column = number(kind, low, high, Check(lambda values: values % 100 < 60))
     column.description = f"{kind}, clock times from {low} to {high} written as HHMM"
     column.metadata = {"spare": spare}
     return column
 
 
-TABLES: dict[str, dict[str, pa.Column]] = {
+TABLES: dict[str, dict[str, Column]] = {
     "flights": {
         "year": integer(1987, 2100),
         "month": integer(1, 12),
@@ -49,7 +49,7 @@ TABLES: dict[str, dict[str, pa.Column]] = {
         "distance": integer(50, 6000),
         "hour": integer(5, 23),
         "minute": integer(0, 59),
-        "time_hour": pa.Column(UTC, description="times in UTC"),
+        "time_hour": Column(UTC, description="times in UTC"),
     },
     "weather": {
         "origin": text(ORIGIN),
@@ -66,7 +66,7 @@ TABLES: dict[str, dict[str, pa.Column]] = {
         "precip": real(0, 5, spare=True),
         "pressure": real(940, 1060, spare=True),
         "visib": real(0, 10, spare=True),
-        "time_hour": pa.Column(UTC, description="times in UTC"),
+        "time_hour": Column(UTC, description="times in UTC"),
     },
     "planes": {
         "tailnum": text(TAILNUM, unique=True),

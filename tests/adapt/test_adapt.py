@@ -30,16 +30,16 @@ BUILD_CONTEXT = """
 import json, sys
 from pathlib import Path
 from ops.registry import commands
-from ops.release import image
+from ops.release import images
 from stages import params, tracking
 
 folder, client, p = Path(sys.argv[1]), tracking.connect(), params.load()
-commit = image.committed()
-image.context(folder, commit)
+commit = images.committed()
+images.context(folder, commit)
 commands.export(client, p, folder / "model", None)
 version = client.get_model_version("busy-hours", "1")
-image.check_model(folder / "model", version)
-print(json.dumps(image.labels(version, commit, image.BASE_IMAGE)))
+images.check_model(folder / "model", version)
+print(json.dumps(images.labels(version, commit, images.BASE_IMAGE)))
 """
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import prometheus_client
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies
 from prometheus_client import CollectorRegistry
 
 from app.metrics import WAITING, Histogram, Metrics
@@ -14,7 +13,11 @@ from app.metrics import WAITING, Histogram, Metrics
 BOUNDS = (0.05, 0.1, 0.9)
 
 
-@given(values=st.lists(st.floats(-1, 2) | st.sampled_from([0.05, 0.1, 0.9, 1.0, float("inf")]), max_size=40))
+@given(
+    values=strategies.lists(
+        strategies.floats(-1, 2) | strategies.sampled_from([0.05, 0.1, 0.9, 1.0, float("inf")]), max_size=40
+    )
+)
 def test_values_are_observed_as_by_the_library(values: list[float]) -> None:
     own, library = CollectorRegistry(), CollectorRegistry()
     expected = prometheus_client.Histogram("a", "x", ["v"], registry=library, buckets=BOUNDS).labels("1")

@@ -79,13 +79,13 @@ def test_december_alarms_and_november_does_not(real: tuple[Reference, Bundle]) -
 def test_window_takes_ten_seconds_and_a_gigabyte(pipeline: Clone) -> None:
     code = """
 import json, pathlib, time
-from ops.monitoring.drift import page as report
-from ops.studies import drift as study
-reference, _ = study.reference_of()
+from ops.monitoring.drift import report
+from ops.studies import drift
+reference, _ = drift.reference_of()
 assert reference.psi_limits and reference.score_limit  # computed once for a model, not for each window
-(window,) = study.resampled(reference, 1, 10_000)
+(window,) = drift.resampled(reference, 1, 10_000)
 started = time.process_time()
-study.beyond(reference, window)
+drift.beyond(reference, window)
 report.write_html(reference, window, pathlib.Path("build/drift"), 2)
 used = time.process_time() - started
 status = pathlib.Path("/proc/self/status").read_text()

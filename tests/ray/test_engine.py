@@ -76,7 +76,7 @@ def at_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", name="features")
 def training_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with build/features of four months, of which the last one is for the test, and params.yaml."""
+    """A folder with build/features of four months, the last one for the test, and params.yaml."""
     folder, rng = tmp_path_factory.mktemp("features"), np.random.default_rng(1)
     shutil.copy(ROOT / "params.yaml", folder)
     for place, month in enumerate(MONTHS):
@@ -187,7 +187,7 @@ def test_killed_scoring_has_the_same_bytes(bundle_dir: Path, tmp_path: Path, mon
         )
     job = Job(str(tmp_path / "in"), str(tmp_path / "here"), known, folder, 0.01, 1)
     with score.processes(1) as pool:
-        expected = score.score(job, 0.5, pool)
+        expected = score.score_files(job, 0.5, pool)
     monkeypatch.setattr(on_ray, "_task", partial(workers.killed_while_writing, flag=tmp_path / "killed"))
     total = on_ray.score(job._replace(target=str(tmp_path / "there"), workers=2), 0.5)
     assert (tmp_path / "killed").exists() and total.rows == expected.rows == 3 * 299

@@ -147,13 +147,13 @@ import numpy as np
 from app.interface import FEATURE_NAMES
 from app.journal.writer import Journal
 from app.metrics import Metrics
-from app.model import bundle
+from app.model import bundles
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
 from app.settings import Settings
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
-served = ServedModel("m", "7", "production", None, bundle.load(folder / "model.lgb", folder / "manifest.json"))
+served = ServedModel("m", "7", "production", None, bundles.load(folder / "model.lgb", folder / "manifest.json"))
 metrics = Metrics()
 journal = Journal(Settings(journal_url=url), metrics.journal)
 journal.start()

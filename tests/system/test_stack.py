@@ -28,7 +28,7 @@ from app.interface import EXAMPLE, Request
 from app.registry import registered
 from ops.scoring.output import Job
 from ops.scoring.predict import Worker
-from ops.scoring.score import score
+from ops.scoring.score import score_files
 from ops.stack import backup, credentials
 from tests.conftest import ROOT, Postgres, postgres_programs, running
 from tests.support.models import bake
@@ -207,7 +207,7 @@ def test_files_in_s3_are_scored_to_s3(system: Stack, bundle_dir: Path, tmp_path:
         environment.setattr(Worker, "bundle", None)  # of another test's model
         job = Job("s3://dvc/scored/in", "s3://dvc/scored/out", known, baked, 0.01, 1)
         with ThreadPoolExecutor(1) as pool:
-            assert [score(job, 0.5, pool)[:3] for _ in range(2)] == [(300, 0, 0), (0, 0, 300)]
+            assert [score_files(job, 0.5, pool)[:3] for _ in range(2)] == [(300, 0, 0), (0, 0, 300)]
     keys = {item["Key"] for item in storage.list_objects_v2(Bucket="dvc", Prefix="scored/out/a")["Contents"]}
     assert keys == {"scored/out/a-00000.parquet", "scored/out/a-00000.json"}
 

@@ -17,7 +17,7 @@ from app.errors import ModelUnavailable, OnTimeError
 from app.interface import NAME
 from app.journal import database
 from app.settings import JOURNAL, Inherited
-from ops.monitoring.drift import journal, page
+from ops.monitoring.drift import journal, report
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.gauges import Gauges
 from ops.monitoring.drift.reference import Reference, load
@@ -115,10 +115,10 @@ class Monitor:
         if not read.whole:
             result += "; the window is not complete yet, PSI is not measured"
         log.info("%d predictions, %d with an outcome: %s", len(window), len(labelled), result)
-        html = page.write_html(reference, window, settings.reports, settings.keep)
+        html = report.write_html(reference, window, settings.reports, settings.keep)
         news = (version, sorted({alarm.kind for alarm in beyond}), time.strftime("%F"))
         if news != self._news:  # MLflow gets a run a day, and one whenever something changes
-            page.log_run(reference, found, beyond, html)
+            report.log_run(reference, found, beyond, html)
             self._news = news
         return registered, len(window), beyond
 

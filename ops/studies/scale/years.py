@@ -17,7 +17,7 @@ import pandas as pd
 from pyarrow import parquet
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.scalarstring import SingleQuotedScalarString as Quoted
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from stages import params
 from stages.base.paths import sha256
@@ -74,7 +74,7 @@ def redate(frame: pd.DataFrame, table: str, drawn: pd.DataFrame) -> pd.DataFrame
 def sound(data: Path, file: Path) -> Tables:
     """Return the pinned tables without the rows that `validate` repairs."""
     tables = {table: read_csv(data / f"{table}.csv", table) for table in TABLES}
-    for repair in checks.check(tables, params.load(file))["repairs"]:
+    for repair in checks.check_tables(tables, params.load(file))["repairs"]:
         frame = tables[repair["table"]]
         named = frame[[*repair["key"]]].astype(str).eq(pd.Series(repair["key"])).all(axis=1)
         tables[repair["table"]] = frame[~named]
@@ -82,7 +82,7 @@ def sound(data: Path, file: Path) -> Tables:
 
 
 def make(pool: Path, number: int, data: Path, file: Path = PARAMS_FILE) -> None:
-    """Make what a folder lacks of so many years after the pinned one, each as a folder 0001, 0002, …"""
+    """Complete a folder to `number` years after the pinned one, each a folder 0001, 0002, …"""
     absent = [i for i in range(1, number + 1) if not (pool / f"{i:04d}").exists()]
     if not absent:
         return
@@ -98,9 +98,9 @@ def make(pool: Path, number: int, data: Path, file: Path = PARAMS_FILE) -> None:
 
 
 def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, Any]) -> int:
-    """Give a clone in the pool's file system so many years as data/, and parameters that fit, with `more` keys.
+    """Link `number` years into a clone as data/ and write its parameters, with the keys of `more`.
 
-    Returns the rows of the first table of COLUMNS.
+    The pool and the clone must be in one file system. Returns the number of rows of the first table of TABLES.
     """
     target = clone / DATA_DIR
     target.mkdir()
@@ -118,7 +118,7 @@ def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, An
 
 
 def change(file: Path, number: int, rows: dict[str, int], digests: dict[str, str], more: dict[str, Any]) -> None:
-    """Write the parameters of so many years: digests, numbers of rows, last date, periods, folds, and `more` keys."""
+    """Write the parameters of `number` years: digests, numbers of rows, last date, periods, folds, and `more` keys."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
@@ -131,10 +131,13 @@ def change(file: Path, number: int, rows: dict[str, int], digests: dict[str, str
     for table, found in rows.items():
         content["validate"]["rows"][table][:] = [found, found]
     problem.pop("gaps", None)
-    problem["last_date"] = Quoted(days[-1].date())
+    problem["last_date"] = SingleQuotedScalarString(days[-1].date())
     problem["years"][1] = max(problem["years"][1], days[-1].year + 1)
     for name, period in (("train", days[:test]), ("test", days[test:])):
-        content["featurize"][name][:] = [Quoted(period[0].date()), Quoted(period[-1].date())]
+        content["featurize"][name][:] = [
+            SingleQuotedScalarString(period[0].date()),
+            SingleQuotedScalarString(period[-1].date()),
+        ]
     if number > 1:
         content["train"]["fold_months"] = FOLD_MONTHS
     content.update(more)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pandera.pandas as pa
+from pandera.pandas import Check, Column, DataFrameSchema
 
 from app.problem import BUSY, WEATHER, Hours, Lookups
 from app.problem_kit.features import Ints, day_number
@@ -26,7 +26,7 @@ class Params(Coverage):
 
 
 MONTHS = ["Jan", "Feb", "March", "April", "May", "June", "July", "Aug", "Sept", "Oct", "Nov", "Dec"]
-TABLES: dict[str, dict[str, pa.Column]] = {
+TABLES: dict[str, dict[str, Column]] = {
     "Bikeshare": {
         "season": integer(1, 4),
         "mnth": text(f"^(?:{'|'.join(MONTHS)})$"),

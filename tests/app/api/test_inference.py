@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from app.api.inference import tensors
 from app.interface import EXAMPLE, ROWS_NOUN
-from tests.adapt.app_problem import Request as SecondRequest
+from tests.adapt import app_problem
 from tests.conftest import free_port
 from tests.support.clients.inference import FLIGHTS, HOUR, INFER, ROUTE, body, client_of, inputs, post, refused
 from tests.support.journal import written
@@ -110,7 +110,7 @@ def test_metadata_describes_the_tensors(triton: InferenceServerClient) -> None:
 
 
 def test_the_tensors_of_another_schema() -> None:
-    found = {name: tensor[1:] for name, tensor in tensors.of(SecondRequest).items()}
+    found = {name: tensor[1:] for name, tensor in tensors.of(app_problem.Request).items()}
     assert found["time"] == ("BYTES", False, True, False) and found["holiday"] == ("BOOL", False, False, False)
     assert found["sky"] == ("BYTES", True, False, True) and found["wind_kmh"] == ("FP64", False, False, True)
 

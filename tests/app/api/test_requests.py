@@ -20,8 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies
 from starlette.types import Receive, Scope, Send
 
 from app.api.fast_path import FastPath
@@ -176,30 +175,33 @@ def test_the_largest_body_is_read(client: Client, path: str) -> None:
     assert client.metric('http_requests_rejected_total{reason="body_too_large"}') == rejected + 2
 
 
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+JSON_VALUES = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(),
+    lambda inner: strategies.lists(inner, max_size=3)
+    | strategies.dictionaries(strategies.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
 
 
-@st.composite
-def bodies(draw: st.DrawFn) -> bytes:
+@strategies.composite
+def bodies(draw: strategies.DrawFn) -> bytes:
     """Bodies that are nearly right: fields changed, left out or added, bytes cut, doubled or replaced."""
-    flight = {name: value for name, value in EXAMPLE.items() if draw(st.integers(0, 9))}
-    for _ in range(draw(st.integers(0, 2))):
-        flight[draw(st.sampled_from([*EXAMPLE, "more"]))] = draw(JSON_VALUES)
+    flight = {name: value for name, value in EXAMPLE.items() if draw(strategies.integers(0, 9))}
+    for _ in range(draw(strategies.integers(0, 2))):
+        flight[draw(strategies.sampled_from([*EXAMPLE, "more"]))] = draw(JSON_VALUES)
     body = bytearray(json.dumps(flight).encode())
-    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        position = draw(st.integers(0, len(body)))
-        length = draw(st.integers(0, 3))
-        body[position : position + length] = draw(st.binary(max_size=3) | st.just(bytes(body[position:])))
+    for _ in range(draw(strategies.sampled_from([0, 0, 1, 2]))):
+        position = draw(strategies.integers(0, len(body)))
+        length = draw(strategies.integers(0, 3))
+        body[position : position + length] = draw(
+            strategies.binary(max_size=3) | strategies.just(bytes(body[position:]))
+        )
     return bytes(body)
 
 
 def test_whatever_is_sent_both_paths_agree(client: Client) -> None:
     @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], database=None)
-    @given(body=bodies() | st.binary(max_size=200))
+    @given(body=bodies() | strategies.binary(max_size=200))
     def fuzz(body: bytes) -> None:
         assert post_on_both(client, body).status_code in (200, 400, 422)
 
@@ -272,7 +274,7 @@ def test_a_failing_request_is_counted_once(
         raise RuntimeError("an internal reason")
 
     service, client, journal = watched
-    monkeypatch.setattr(Predictions, "json", fail)
+    monkeypatch.setattr(Predictions, "contents", fail)
     response = client.post(path, BODY, JSON | {"X-Request-ID": "mine"})
     assert (response.status_code, response.headers["X-Request-ID"]) == (500, "mine")
     assert "an internal reason" not in response.text and "an internal reason" in caplog.text

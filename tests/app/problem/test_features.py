@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies
 
 from app.interface import EXAMPLE, FEATURE_NAMES, FEATURES, Request
 from app.model.bundles import Bundle
@@ -48,20 +47,20 @@ def features_of(tables: Lookups, **changes: Any) -> dict[str, float]:
     return dict(zip(FEATURE_NAMES, row[0].tolist(), strict=True))
 
 
-@st.composite
-def flights(draw: st.DrawFn) -> dict[str, Any]:
+@strategies.composite
+def flights(draw: strategies.DrawFn) -> dict[str, Any]:
     """Any valid request."""
-    departure = draw(st.datetimes(datetime(2012, 1, 1), datetime.now() + timedelta(days=365)))
-    hour = st.fixed_dictionaries(
-        {}, optional={n: st.none() | st.floats(low, high) for n, (low, high) in BOUNDS.items()}
+    departure = draw(strategies.datetimes(datetime(2012, 1, 1), datetime.now() + timedelta(days=365)))
+    hour = strategies.fixed_dictionaries(
+        {}, optional={n: strategies.none() | strategies.floats(low, high) for n, (low, high) in BOUNDS.items()}
     )
     return {
-        "carrier": draw(st.sampled_from(["AA", "UA", "ZZ"])),
-        "origin": draw(st.sampled_from(["EWR", "JFK", "LGA"])),
-        "dest": draw(st.sampled_from(["SFO", "PHX", "SJU", "XXX"])),
+        "carrier": draw(strategies.sampled_from(["AA", "UA", "ZZ"])),
+        "origin": draw(strategies.sampled_from(["EWR", "JFK", "LGA"])),
+        "dest": draw(strategies.sampled_from(["SFO", "PHX", "SJU", "XXX"])),
         "scheduled_departure": departure.isoformat(),
-        "scheduled_arrival": (departure + timedelta(minutes=draw(st.integers(1, 1440)))).isoformat(),
-        "weather": draw(st.none() | st.lists(hour, min_size=1, max_size=7)),
+        "scheduled_arrival": (departure + timedelta(minutes=draw(strategies.integers(1, 1440)))).isoformat(),
+        "weather": draw(strategies.none() | strategies.lists(hour, min_size=1, max_size=7)),
     }
 
 
@@ -151,19 +150,19 @@ def test_any_valid_request_has_a_finite_probability(bundle: Bundle, request: dic
     assert probability.shape == (1,) and 0 <= probability[0] <= 1
 
 
-@given(requests=st.lists(flights(), min_size=2, max_size=8), data=st.data())
+@given(requests=strategies.lists(flights(), min_size=2, max_size=8), data=strategies.data())
 def test_a_batch_is_its_singles_in_any_order(
-    bundle: Bundle, requests: list[dict[str, Any]], data: st.DataObject
+    bundle: Bundle, requests: list[dict[str, Any]], data: strategies.DataObject
 ) -> None:
     flights_ = [Request.model_validate(request) for request in requests]
     rows = [compute_one(flight, bundle.lookups) for flight in flights_]
     singles = [bundle.booster.predict_single(row) for row in rows]
-    order = data.draw(st.permutations(range(len(flights_))))
+    order = data.draw(strategies.permutations(range(len(flights_))))
     batch = bundle.probabilities([flights_[i] for i in order])
     assert batch.tolist() == [singles[i] for i in order]
 
 
-@given(requests=st.lists(flights(), min_size=2, max_size=8))
+@given(requests=strategies.lists(flights(), min_size=2, max_size=8))
 def test_features_of_a_batch_are_those_of_its_singles_to_the_bit(
     tables: Lookups, requests: list[dict[str, Any]]
 ) -> None:

@@ -18,7 +18,7 @@ from stages.params import Params
 from stages.problem.columns import TABLES
 from stages.problem_kit.params import Coverage
 from stages.problem_kit.rules import Tables
-from stages.tables.checks import check
+from stages.tables.checks import check_tables
 from stages.tables.read import absorb
 
 Frame = pd.DataFrame
@@ -85,7 +85,7 @@ def test_a_clean_week_is_added_and_the_whole_then_keeps_every_rule(
     }
     assert verdict.p.problem.last_date == date(2013, 1, 27) and not verdict.p.problem.gaps
     whole = known | {t: absorb([known[t], a.typed], growth.KEYS[t])[0] for t, a in verdict.arrivals.items()}
-    assert check(whole, verdict.p)["failed"] == 0
+    assert check_tables(whole, verdict.p)["failed"] == 0
     again = growth.judge(whole, write(tmp_path, week), verdict.p)
     assert not again.changes and again.p == verdict.p
     assert {t: a.known for t, a in again.arrivals.items()} == {t: len(f) for t, f in week.items()}
@@ -116,7 +116,7 @@ def celsius(text: str) -> float:
 
 
 def some_long(cases: dict[str, Any], *plain: str) -> list[Any]:
-    """Return the names of cases, of which all but some are long tests."""
+    """Return the names of the cases; most are long tests."""
     return [name if name in plain else pytest.param(name, marks=pytest.mark.long) for name in cases]
 
 
@@ -262,7 +262,7 @@ def test_days_after_a_gap_are_added_and_the_gap_is_written_down(
     verdict = growth.judge(known, write(tmp_path, late), p)
     assert verdict.p.problem.gaps == [(date(2013, 1, 21), date(2013, 1, 24))]
     whole = known | {t: absorb([known[t], a.typed], growth.KEYS[t])[0] for t, a in verdict.arrivals.items()}
-    assert check(whole, verdict.p)["failed"] == 0
+    assert check_tables(whole, verdict.p)["failed"] == 0
     filled = growth.judge(whole, write(tmp_path, week), verdict.p)
     assert filled.p.problem.gaps == [] and filled.arrivals["flights"].known == len(late["flights"])
 

@@ -24,11 +24,11 @@ from stages.tracking import mlflow_runs
 from tests.support.promotion import (
     NAME,
     Bench,
-    aliases,
     assert_settled,
     decision_of,
     decisions,
     fill,
+    pointers,
     record_of,
 )
 
@@ -45,9 +45,9 @@ def whole_life(bench: Bench) -> None:
     """Promote, promote, refuse, roll back twice: aliases, evidence and history at each step."""
     client, p, v = bench.client, bench.params, bench.versions
     assert "no champion" in commands.promote(client, p, v["weak"])
-    assert aliases(client) == (v["weak"], None)
+    assert pointers(client) == (v["weak"], None)
     assert "is Production" in commands.promote(client, p, v["good"])
-    assert aliases(client) == (v["good"], v["weak"])
+    assert pointers(client) == (v["good"], v["weak"])
     run = decisions(client)[0]
     assert {"decision.json", "decision.md"} <= {f.path for f in client.list_artifacts(run.info.run_id)}
     checks = {(check["name"], check["rule"]): check for check in decision_of(client, run.info.run_id)["checks"]}
@@ -57,7 +57,7 @@ def whole_life(bench: Bench) -> None:
         assert version.tags["decision.run"] == run.info.run_id and run.info.run_id in version.description
     with pytest.raises(PromotionRefused, match="not worse"):
         commands.promote(client, p, v["weak"])
-    assert decisions(client)[0].data.tags["decision"] == "refused" and aliases(client)[0] == v["good"]
+    assert decisions(client)[0].data.tags["decision"] == "refused" and pointers(client)[0] == v["good"]
     assert "Production already" in commands.promote(client, p, v["good"])
     commands.promote(client, p, v["better"])
     assert cached() == v["better"]
@@ -66,10 +66,10 @@ def whole_life(bench: Bench) -> None:
     assert record and (record.action, record.by) == ("promote", getpass.getuser()) and "roc_auc" in record.why
     assert record.run_id == decisions(client)[0].info.run_id and abs(record.since - time.time()) < 600
     assert "again" in commands.rollback(client, p, None, "late alerts")
-    assert aliases(client) == (v["good"], v["weak"]) and cached() == v["good"]
+    assert pointers(client) == (v["good"], v["weak"]) and cached() == v["good"]
     assert (record_of(client).action, record_of(client).why) == ("rollback", "late alerts")
     commands.rollback(client, p, None, "still late")
-    assert aliases(client) == (v["weak"], None)
+    assert pointers(client) == (v["weak"], None)
     text = history.describe_history(client, NAME).splitlines()[1:]
     assert [line.split()[0] for line in text] == [v[n] for n in ("weak", "good", "better", "good", "weak")]
     assert "late alerts" in text[3] and "roc_auc" in text[1] and text[-1].count("UTC") == 1
@@ -98,7 +98,7 @@ def test_worse_model_is_refused(bench: Bench, name: str, reason: str) -> None:
     commands.promote(bench.client, bench.params, bench.versions[champion])
     with pytest.raises(PromotionRefused) as refusal:
         commands.promote(bench.client, bench.params, bench.versions[name])
-    assert reason in str(refusal.value) and aliases(bench.client) == (bench.versions[champion], None)
+    assert reason in str(refusal.value) and pointers(bench.client) == (bench.versions[champion], None)
 
 
 def test_tie_is_promoted_if_allowed(bench: Bench) -> None:
@@ -113,7 +113,7 @@ def test_damaged_version_is_refused(bench: Bench, action: str) -> None:
     commands.promote(client, p, v["weak"])
     if action == "rollback":
         commands.promote(client, p, v["good"])
-    before = aliases(client)
+    before = pointers(client)
     victim = v["weak"] if action == "rollback" else v["good"]
     client.set_model_version_tag(NAME, victim, mlflow_runs.DIGEST_TAG, "0" * 64)
     with pytest.raises(PromotionRefused, match="not match the registry"):
@@ -121,7 +121,7 @@ def test_damaged_version_is_refused(bench: Bench, action: str) -> None:
             commands.rollback(client, p, None, "a reason")
         else:
             commands.promote(client, p, victim)
-    assert aliases(client) == before and decisions(client)[0].data.tags["decision"] == "refused"
+    assert pointers(client) == before and decisions(client)[0].data.tags["decision"] == "refused"
 
 
 def test_rollback_needs_reason_and_promoted_version(bench: Bench) -> None:
@@ -131,7 +131,7 @@ def test_rollback_needs_reason_and_promoted_version(bench: Bench) -> None:
         commands.rollback(client, p, v["weak"], " ")
     with pytest.raises(PromotionRefused, match="promoted before"):
         commands.rollback(client, p, v["weak"], "around the gate")
-    assert aliases(client) == (v["good"], None)
+    assert pointers(client) == (v["good"], None)
 
 
 def test_require_names_the_command(bench: Bench) -> None:
@@ -178,7 +178,7 @@ def test_version_trained_on_test_rows_is_refused(bench: Bench, late: tuple[str, 
     client, p, (version, why) = bench.client, bench.params, late
     with pytest.raises(PromotionRefused, match=why):
         commands.promote(client, p, version)
-    assert aliases(client)[0] is None
+    assert pointers(client)[0] is None
     client.set_registered_model_alias(NAME, PRODUCTION, version)
     with pytest.raises(PromotionRefused, match=why):
         commands.promote(client, p, bench.versions["good"])

@@ -39,19 +39,19 @@ ROWS: list[dict[str, Any]] = [
 SCRIPT = f"""
 import sys
 from pathlib import Path
-from app.registry import version
+from app.registry import registered
 from ops.scoring import files, output, score
 files.BLOCK_ROWS = output.BLOCK_ROWS = {BLOCK}
 output.PART_ROWS = score.PART_ROWS = {PART}
 if __name__ == "__main__":
     folder = Path(sys.argv[3])
-    served = version.load(folder, "baked")
-    known = version.Registered.model_validate_json((folder / version.VERSION_FILE).read_bytes())
+    served = registered.load(folder, "baked")
+    known = registered.Registered.model_validate_json((folder / registered.VERSION_FILE).read_bytes())
     report = score.Report()
     report.part = lambda part, rate: print(part.file, flush=True)
     job = output.Job(sys.argv[1], sys.argv[2], known, folder, 0.01, 1)
     with score.processes(1) as pool:
-        score.score(job, served.bundle.threshold, pool, report)
+        score.score_files(job, served.bundle.threshold, pool, report)
 """
 
 
@@ -73,7 +73,7 @@ def run_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., sc
     def run(source: Path | str, target: Path | str, tolerated: float = 0.01, **changed: Any) -> score.Total:
         job = Job(str(source), str(target), known.model_copy(update=changed), folder, tolerated, 1)
         with ThreadPoolExecutor(1) as pool:
-            return score.score(job, 0.5, pool)
+            return score.score_files(job, 0.5, pool)
 
     monkeypatch.setattr(Worker, "bundle", None)  # of another test's model
     return run

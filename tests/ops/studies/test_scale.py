@@ -65,14 +65,14 @@ def failures(tables: Tables, drawn: pd.DataFrame, p: Params) -> set[str]:
     """Return the rules that break when the drawn dates are added to the pinned year."""
     added = {table: years.redate(tables[table], table, drawn) for table in years.DATED}
     whole = tables | {table: pd.concat([tables[table], more], ignore_index=True) for table, more in added.items()}
-    return {rule["name"] for rule in checks.check(whole, p)["rules"] if rule["status"] == "fail"}
+    return {rule["name"] for rule in checks.check_tables(whole, p)["rules"] if rule["status"] == "fail"}
 
 
 def test_every_rule_accepts_two_years_and_what_is_repaired_is_in_the_pinned_one(project: Path, p: Params) -> None:
     data = project / "clone/data"
     fetch.verify(data, p.data)
     tables = load_tables(data)
-    report = checks.check(tables, p)
+    report = checks.check_tables(tables, p)
     assert report["failed"] == 0, [rule for rule in report["rules"] if rule["status"] == "fail"]
     assert {repair["rule"] for repair in report["repairs"]} == set(p.validate_.tolerance) - {
         "flights.hour"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn import metrics as sk
+from hypothesis import given, strategies
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from stages.evaluation.metrics import (
     HIGHER_IS_BETTER,
@@ -29,14 +28,14 @@ def scores(seed: int, rows: int = 3000, decimals: int = 2) -> Scored:
     return Scored(target, probability, np.sort(rng.integers(100, 120, rows)))
 
 
-@given(seed=st.integers(0, 1000), decimals=st.integers(1, 6))
+@given(seed=strategies.integers(0, 1000), decimals=strategies.integers(1, 6))
 def test_metrics_are_those_of_scikit_learn_with_ties(seed: int, decimals: int) -> None:
     s = scores(seed, 400, decimals)
     found = measure(s, SETTINGS)
-    assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(s.target, s.probability), abs=1e-12)
-    assert found["pr_auc"] == pytest.approx(sk.average_precision_score(s.target, s.probability), abs=1e-12)
-    assert found["log_loss"] == pytest.approx(sk.log_loss(s.target, s.probability), abs=1e-12)
-    assert found["brier"] == pytest.approx(sk.brier_score_loss(s.target, s.probability), abs=1e-12)
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(s.target, s.probability), abs=1e-12)
+    assert found["pr_auc"] == pytest.approx(average_precision_score(s.target, s.probability), abs=1e-12)
+    assert found["log_loss"] == pytest.approx(log_loss(s.target, s.probability), abs=1e-12)
+    assert found["brier"] == pytest.approx(brier_score_loss(s.target, s.probability), abs=1e-12)
 
 
 def test_a_weighted_day_counts_like_its_rows_repeated() -> None:

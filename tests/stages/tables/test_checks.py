@@ -17,7 +17,7 @@ from stages.problem.columns import TABLES
 from stages.problem.rules import RULES
 from stages.problem_kit.columns import spare
 from stages.problem_kit.rules import Tables
-from stages.tables.checks import check, column_values, enforce, missing_values, row_count, tables_for
+from stages.tables.checks import check_tables, column_values, enforce, missing_values, row_count, tables_for
 from stages.tables.read import load_tables
 from stages.tables.repairs import Repairs, repair
 
@@ -65,7 +65,7 @@ def real_params() -> Params:
 @pytest.fixture(scope="session", name="real_report")
 def report_on_the_real_data(raw: Tables, p: Params) -> dict[str, Any]:
     """Return the report on the real tables."""
-    return check(raw, p)
+    return check_tables(raw, p)
 
 
 @pytest.fixture(scope="session", name="week")
@@ -234,11 +234,11 @@ def test_each_repair_changes_exactly_one_row_and_leaves_nothing_to_repair(
     assert len(repaired["flights"]) == len(raw["flights"]) - 1
     cells = repaired["weather"].isna().sum().sum() - raw["weather"].isna().sum().sum()
     assert cells == 3
-    assert not check(repaired, p)["repairs"]
+    assert not check_tables(repaired, p)["repairs"]
 
 
 def test_a_week_of_the_data_keeps_every_rule(week: Tables, week_params: Params) -> None:
-    enforce(check(week, week_params))
+    enforce(check_tables(week, week_params))
 
 
 def test_every_rule_between_columns_has_a_damage() -> None:
@@ -286,7 +286,7 @@ def test_a_missing_mistyped_or_unknown_column_fails(
         "text": lambda f: f.astype({column: str}),
         "extra": lambda f: f.assign(extra=1),
     }[change](week["flights"])
-    report = check(week | {"flights": flights}, week_params)
+    report = check_tables(week | {"flights": flights}, week_params)
     expected = {
         "drop": {"flights.columns", "flights.carrier"},
         "text": {"flights.distance"},
@@ -297,7 +297,7 @@ def test_a_missing_mistyped_or_unknown_column_fails(
 
 
 def test_more_violations_than_tolerated_fail_and_are_not_repaired(week: Tables, week_params: Params) -> None:
-    report = check(put("weather", 2, wind_speed=1048.0)(week), week_params)
+    report = check_tables(put("weather", 2, wind_speed=1048.0)(week), week_params)
     assert rule(report, "weather.wind_speed")["status"] == "fail" and not report["repairs"]
     with pytest.raises(
         DataInvalid, match=r"weather\.wind_speed \(2 of 504, at most 1 allowed, for example origin=EWR .*json"
@@ -307,7 +307,7 @@ def test_more_violations_than_tolerated_fail_and_are_not_repaired(week: Tables, 
 
 def test_as_many_violations_as_tolerated_pass_and_are_repaired(week: Tables, week_params: Params) -> None:
     damaged = put("weather", 1, wind_speed=1048.0)(week)
-    report = check(damaged, week_params)
+    report = check_tables(damaged, week_params)
     assert rule(report, "weather.wind_speed")["status"] == "pass" and len(report["repairs"]) == 1
     assert repaired_tables(damaged, report["repairs"])["weather"]["wind_speed"].isna().iloc[0]
 
@@ -318,8 +318,8 @@ def test_a_tolerance_for_an_unknown_rule_is_an_error_that_names_it(
 ) -> None:
     wrong = week_params.model_copy(update={"validate_": week_params.validate_.model_copy(update={key: value})})
     with pytest.raises(ParamsInvalid, match=rf"unknown names under validate\.{key}: {next(iter(value))}"):
-        check(week, wrong)
+        check_tables(week, wrong)
 
 
 def test_the_report_is_the_same_every_time(week: Tables, week_params: Params) -> None:
-    assert check(week, week_params) == check(week, week_params)
+    assert check_tables(week, week_params) == check_tables(week, week_params)

@@ -170,7 +170,7 @@ def test_a_failed_download_names_the_command_and_the_way_without_a_network(
 
 
 def test_the_real_data_is_verified_without_loading_pandas() -> None:
-    program = "import sys; from stages import fetch; print(fetch.ensure()); assert 'pandas' not in sys.modules"
+    program = "import sys; from stages.tables import fetch; print(fetch.ensure()); assert 'pandas' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "5 files match params.yaml, 0 of them fetched now" in result.stdout

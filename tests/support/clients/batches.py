@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
-import polars as pl
+import polars
 import pyarrow as pa
 
 from app.interface import EXAMPLE
@@ -105,11 +105,13 @@ def categories(rows: Rows) -> bytes:
     return stream(pa.Table.from_pandas(frame, preserve_index=False))
 
 
-def polars(rows: Rows, **kinds: Any) -> bytes:
+def polars_stream(rows: Rows, **kinds: Any) -> bytes:
     """Write a frame of Polars."""
-    frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(name).str.to_datetime() for name in TIMES)
+    frame = polars.DataFrame(rows, infer_schema_length=None).with_columns(
+        polars.col(name).str.to_datetime() for name in TIMES
+    )
     sink = io.BytesIO()
-    frame.with_columns(pl.col(name).cast(kind) for name, kind in kinds.items()).write_ipc_stream(sink)
+    frame.with_columns(polars.col(name).cast(kind) for name, kind in kinds.items()).write_ipc_stream(sink)
     return sink.getvalue()
 
 
@@ -118,8 +120,10 @@ WRITERS: dict[str, Callable[[Rows], bytes]] = {
     "pyarrow, many record batches": lambda rows: stream(table(rows), 7),
     "pandas": pandas,
     "pandas, categories": categories,
-    "Polars": polars,
-    "Polars, categories": lambda rows: polars(rows, carrier=pl.Categorical, dest=pl.Enum(["SFO", "PHX", "SJU", "XXX"])),
+    "Polars": polars_stream,
+    "Polars, categories": lambda rows: polars_stream(
+        rows, carrier=polars.Categorical, dest=polars.Enum(["SFO", "PHX", "SJU", "XXX"])
+    ),
     "decimals": cast(pa.decimal128(9, 2), "flight_number"),
     "dictionaries": cast(pa.dictionary(pa.int8(), pa.large_string()), "carrier", "origin", "dest"),
     "large_string": cast(pa.large_string(), "carrier", "origin", "dest"),

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import schemathesis
-from hypothesis import strategies as st
+from hypothesis import strategies
 
 from app.api.inference.messages import OUTPUTS, InferenceRequest
 from app.interface import NAME
 
-TIMES = st.datetimes(datetime(2012, 1, 1), datetime.now() + timedelta(days=365))
+TIMES = strategies.datetimes(datetime(2012, 1, 1), datetime.now() + timedelta(days=365))
 schemathesis.openapi.format("date-time-local", TIMES.map(datetime.isoformat))
 
 

@@ -34,7 +34,7 @@ def install(folder: Path, state: Path, root: Path) -> Path:
     """Write a program `gh` and an empty state; return the folder for PATH."""
     folder.mkdir(parents=True, exist_ok=True)
     state.write_text(json.dumps(EMPTY), encoding="utf-8")
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from tests.support import gh; sys.exit(gh.main())"
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from tests.support.servers import gh; sys.exit(gh.main())"
     (folder / "gh").write_text(f"#!{sys.executable}\n{code}\n", encoding="utf-8")
     (folder / "gh").chmod(0o755)
     return folder
