@@ -23,8 +23,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        name = request_id.get()
-        if name is not None:
+        if (name := request_id.get()) is not None:
             line["request_id"] = name
         line |= {key: value for key, value in vars(record).items() if key not in _ORDINARY}
         if record.exc_info:

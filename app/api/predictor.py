@@ -1,8 +1,4 @@
-"""Predict validated requests with the served model; count the predictions and record them in the journal.
-
-The fast path, FastAPI's routes and the Open Inference Protocol all predict here, so that none of them can forget to
-count or to record.
-"""
+"""Predict validated requests with the served model; count the predictions and record them in the journal."""
 
 from __future__ import annotations
 

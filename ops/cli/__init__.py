@@ -87,8 +87,7 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except Exception as err:  # pylint: disable=broad-exception-caught # all others are raised again
-        known = expected(err)
-        if not known:
+        if not (known := expected(err)):
             raise
         _fail(str(known), known.exit_code)
 

@@ -55,8 +55,7 @@ def scale(ctx: click.Context, factors: tuple[int, ...], modes: tuple[str, ...] |
     """Measure time and memory of each stage on the pinned year and on several of them, in each mode (hours)."""
     from ops.studies.scale.scale import MODES, measure_scale
 
-    unknown = [mode for mode in modes or () if mode not in MODES]
-    if unknown:
+    if unknown := [mode for mode in modes or () if mode not in MODES]:
         raise click.UsageError(f"Unknown mode {', '.join(unknown)}; known are {', '.join(MODES)}.")
     ctx.invoke(data.fetch)
     measure_scale(factors, modes or tuple(MODES), keep)

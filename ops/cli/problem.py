@@ -18,8 +18,7 @@ def check() -> None:
     from ops.problem import problem_check
     from stages import params
 
-    found = problem_check.problems(params.load())
-    if found:
+    if found := problem_check.problems(params.load()):
         for line in found:
             click.echo(f"error: {line}", err=True)
         sys.exit(Refused.exit_code)

@@ -27,8 +27,7 @@ def credentials() -> None:
     from ops.stack.credentials import FOLDER, write
 
     made = write(FOLDER)
-    outcome = f"{', '.join(made)} written" if made else "all files exist already"
-    click.echo(f"{FOLDER}: {outcome}.")
+    click.echo(f"{FOLDER}: {', '.join(made) or 'all files'} {'written' if made else 'exist already'}.")
 
 
 @group.verb("on-time stack backup")

@@ -54,12 +54,8 @@ def read(path: Path) -> Incoming:
     raw = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     lacking = [name for name in TABLES[table] if name not in raw]
     unknown = [str(name) for name in raw if name not in TABLES[table]]
-    wrong = []
-    if lacking:
-        wrong.append(f"lacks {', '.join(lacking)}")
-    if unknown:
-        wrong.append(f"has {', '.join(unknown)} besides")
-    if wrong:
+    if lacking or unknown:
+        wrong = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(unknown)} besides"] * bool(unknown)
         raise DataInvalid(f"{path} does not have the columns of {table}: it {' and '.join(wrong)}.")
     if raw.empty:
         raise DataInvalid(f"{path} has a header and no rows.")
@@ -95,9 +91,7 @@ def _parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path).reset_index(drop=True)
     except (pa.ArrowException, OSError, EOFError) as err:
-        raise DataInvalid(
-            f"{path} is not a complete Parquet file: {str(err).splitlines()[0]}. Fetch it again."
-        ) from err
+        raise DataInvalid(f"{path} is no complete Parquet file: {str(err).splitlines()[0]}. Fetch it again.") from err
 
 
 def _csv(path: Path) -> pd.DataFrame:

@@ -48,8 +48,7 @@ def collect(url: str, since: datetime | None) -> list[Path]:
             invalid += 1
         else:
             told.append(outcome)
-    rejected = f", {invalid:,} invalid today" if invalid else ""
-    click.echo(f"journal: {len(told):,} requests with outcomes{rejected}")
+    click.echo(f"journal: {len(told):,} requests with outcomes" + (f", {invalid:,} invalid today" if invalid else ""))
     if not told:
         return []
     tables = interface.raw_rows(requests, told, load_tables(fetch.DATA_DIR))
@@ -63,9 +62,7 @@ def _read(url: str, since: datetime | None) -> list[Reported]:
     """Return the predictions that have a request and an outcome, in the order of the reports."""
     told = select(outcomes.c.prediction_id, outcomes.c.received_at, outcomes.c.details)
     if since:
-        if since.tzinfo is None:
-            since = since.replace(tzinfo=UTC)
-        told = told.where(outcomes.c.received_at >= since)
+        told = told.where(outcomes.c.received_at >= (since if since.tzinfo else since.replace(tzinfo=UTC)))
     with reading(connect(url)) as connection:
         details = {row.prediction_id: (row.received_at, row.details) for row in connection.execute(told)}
         requests: dict[str, Any] = {}

@@ -101,8 +101,7 @@ async def report(client: httpx.AsyncClient, known: list[dict[str, Any]]) -> None
     """Send the outcomes of a day."""
     for start in range(0, len(known), 1000):
         answer = await _post(client, "/outcomes/batch", {"outcomes": known[start : start + 1000]})
-        lost = len(answer["unknown"])
-        if lost:
+        if lost := len(answer["unknown"]):
             raise ReplayFailed(f"the journal lacks {lost} of the predictions; /metrics has the reason.")
 
 

@@ -1,9 +1,4 @@
-"""The registry's commands: promote, rollback, require, export.
-
-A decision is recorded before the alias moves, and a refusal is recorded too: whoever reads the history sees why a
-version is Production, and which others were refused. A crash before the move leaves a decision that has moved nothing;
-after the move, `aliases.complete_record` adds what is missing at the next command.
-"""
+"""The registry's commands: promote, rollback, require, export."""
 
 # pylint: disable=import-outside-toplevel # the evidence takes pandas, SciPy and scikit-learn, a second to import
 
@@ -151,9 +146,7 @@ def promote(
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {NAME} is refused {against}: {reasons}. {where}")
     pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence.metrics.items()]
-    why = f"accepted {against}"
-    if pairs:
-        why += ": " + ", ".join(pairs)
+    why = f"accepted {against}" + (": " + ", ".join(pairs) if pairs else "")
     origin = str(champion.version) if champion else None
     aliases.move(client, NAME, Move("promote", str(challenger.version), origin, run_id, why))
     _cache(challenger)
@@ -169,13 +162,10 @@ def _describe(client: MlflowClient, versions: Iterable[ModelVersion | None], run
 
 def _against(champion: ModelVersion | None, lost: str, evidence: Evidence) -> str:
     """Return what a version was compared with, and on which rows."""
+    against = f"against version {champion.version}" if champion else "by the floors, with no champion"
     if lost:
         against = f"by the floors, {lost}"
-    elif champion:
-        against = f"against version {champion.version}"
-    else:
-        against = "by the floors, with no champion"
-    return f"{against} on {on_rows(evidence.rows)}" if evidence.rows else against
+    return against + (f" on {on_rows(evidence.rows)}" if evidence.rows else "")
 
 
 def _lost(champion: ModelVersion) -> str:

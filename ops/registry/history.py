@@ -78,8 +78,7 @@ def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[
     if not versions:
         return runs[:last]
     newest = {run.data.tags.get("model.version"): run for run in reversed(runs)}
-    absent = [version for version in versions if version not in newest]
-    if absent:
+    if absent := [version for version in versions if version not in newest]:
         raise ModelUnavailable(f"no complete pipeline run made version {', '.join(absent)}: `make compare` lists runs.")
     return [newest[version] for version in versions]
 

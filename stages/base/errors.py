@@ -33,8 +33,7 @@ def expected(err: Exception) -> OnTimeError | None:
     if "mlflow" in sys.modules:
         from app.registry import failures  # pylint: disable=import-outside-toplevel # only with MLflow, which takes 2 s
 
-        known = failures.recognised(err)
-        if known:
+        if known := failures.recognised(err):
             return known
     if not isinstance(err, OSError):
         return None

@@ -1,7 +1,4 @@
-"""The baseline: a logistic regression on the features of the model.
-
-It answers whether boosted trees are worth their cost; a model that is not better than it fails a floor.
-"""
+"""The baseline: a logistic regression on the features of the model."""
 
 from __future__ import annotations
 

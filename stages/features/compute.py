@@ -1,7 +1,4 @@
-"""Compute features, target and lookups of rows, partition by partition.
-
-The values come from app.problem's functions, which the service calls for a request: training and serving cannot differ.
-"""
+"""Compute features, target and lookups of rows, partition by partition."""
 
 from __future__ import annotations
 

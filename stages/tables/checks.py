@@ -121,14 +121,12 @@ def verify_names(p: Params) -> None:
         ("missing_share", p.validate_.missing_share, columns),
         ("rows", p.validate_.rows, set(TABLES)),
     ):
-        unknown = sorted(set(names) - known)
-        if unknown:
+        if unknown := sorted(set(names) - known):
             raise ParamsInvalid(
                 f"params.yaml: unknown names under validate.{key}: {', '.join(unknown)}. "
                 "stages/problem defines the tables, columns and rules."
             )
-    absent = sorted(set(TABLES) - set(p.validate_.rows))
-    if absent:
+    if absent := sorted(set(TABLES) - set(p.validate_.rows)):
         raise ParamsInvalid(
             f"params.yaml: validate.rows lacks {', '.join(absent)}: add the minimum and maximum number of rows."
         )

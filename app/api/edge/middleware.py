@@ -66,7 +66,7 @@ def id_of(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 class Keys:
-    """The API keys; the settings hold their digests."""
+    """The API keys, of which the settings have the digests."""
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [bytes.fromhex(digest) for digest in settings.api_keys]
@@ -116,9 +116,7 @@ class Routes:
     def allowed(self, path: str) -> bytes:
         """Return the Allow header of a path; FastAPI's does not list HEAD."""
         methods = self._methods.get(self.name(path), {"GET", "POST"})
-        if "GET" in methods:
-            methods = methods | {"HEAD"}
-        return ", ".join(sorted(methods)).encode()
+        return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods)).encode()
 
 
 class Middleware:
