@@ -86,7 +86,8 @@ def advice(err: Exception, port: int) -> str:
     """Return advice for an error raised by `listen`."""
     number = getattr(err, "errno", None)
     if number == errno.EADDRINUSE:
-        return f"Choose another port: `make serve PORT={port + 1 if port < 65535 else 8000}`."
+        other = port + 1 if port < 65535 else 8000
+        return f"Choose another port: `make serve PORT={other}`."
     if number in (errno.EACCES, errno.EPERM):
         return "Ports below 1024 need privileges; choose another one: `make serve PORT=8000`."
     return "Set ONTIME_HOST to an address of this machine: 127.0.0.1, ::1, or 0.0.0.0 and :: for all."

@@ -22,7 +22,8 @@ def available(cgroups: Path = CGROUPS) -> int:
 def _quota(cgroups: Path) -> tuple[int, int]:
     """Return CPU quota and period in microseconds; a quota of -1 is unlimited."""
     try:
-        if (limit := cgroups / "cpu.max").exists():
+        limit = cgroups / "cpu.max"
+        if limit.exists():
             quota, period = limit.read_text(encoding="utf-8").split()
             return (-1 if quota == "max" else int(quota)), int(period)
         files = (cgroups / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))

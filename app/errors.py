@@ -31,6 +31,6 @@ class VersionMissing(ModelUnavailable):
 
 
 class Refused(OnTimeError):
-    """A gate or a check was carried out, and its verdict is no."""
+    """A gate or a check ran and did not pass."""
 
     exit_code = 3

@@ -23,7 +23,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if (name := request_id.get()) is not None:
+        name = request_id.get()
+        if name is not None:
             line["request_id"] = name
         line |= {key: value for key, value in vars(record).items() if key not in _ORDINARY}
         if record.exc_info:

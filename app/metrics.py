@@ -110,7 +110,7 @@ class Waiting:
         self._lock = Lock()
 
     def put(self, series: Any, observation: Any) -> bool:
-        """Append an observation; return whether so many wait that the caller has to observe them."""
+        """Append an observation; return whether the queue is so long that the caller has to observe it."""
         queue = self._queues[series]
         queue.append(observation)
         return len(queue) > WAITING

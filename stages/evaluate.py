@@ -46,7 +46,7 @@ def refuse_known(train: pd.DataFrame, test: pd.DataFrame) -> None:
         first = day_of(known[DAY].min())
         raise DataInvalid(
             f"{len(known):,} of {len(test):,} test rows are among the training rows, the first of {first}: a "
-            "measurement on them would prove nothing. `dvc repro --force featurize` makes both anew."
+            "measurement on them would prove nothing. `dvc repro --force featurize` rebuilds both."
         )
 
 
@@ -56,7 +56,7 @@ def refuse_others(train: pd.DataFrame, bundle: bundles.Bundle) -> None:
     if bundle.manifest.get("rows", {}).get("train") != rows:
         raise DataInvalid(
             f"{BUNDLE_DIR} was not trained on the {rows['rows']:,} rows, {rows['first']} to {rows['last']}, in "
-            f"{FEATURES_DIR}/train. `dvc repro evaluate` makes both anew."
+            f"{FEATURES_DIR}/train. `dvc repro evaluate` rebuilds both."
         )
 
 

@@ -80,7 +80,8 @@ def load(path: Path = PARAMS_FILE) -> Params:
     if p.engine == "ray" and p.partition == "all":
         raise ParamsInvalid(f"{path}: engine: ray divides the rows by month, and needs partition: month.")
     groups = {feature.group for feature in FEATURES if feature.group}
-    if unknown := sorted(set(p.train.group_dropout) - groups):
+    unknown = sorted(set(p.train.group_dropout) - groups)
+    if unknown:
         known = ", ".join(sorted(groups)) or "none"
         raise ParamsInvalid(
             f"{path}: unknown groups under train.group_dropout: {', '.join(unknown)}. app/problem has: {known}."

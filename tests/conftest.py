@@ -28,7 +28,7 @@ pytest_plugins = [
     "tests.support.fixtures.registries",
     "tests.support.fixtures.services",
 ]
-hypothesis.settings.register_profile("shared machine", deadline=None)  # a slow machine is no failure
+hypothesis.settings.register_profile("shared machine", deadline=None)  # a slow machine is not a failure
 hypothesis.settings.load_profile("shared machine")
 end_tests_by_signals()
 

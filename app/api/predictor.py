@@ -1,4 +1,8 @@
-"""Predict validated requests with the served model; count the predictions and record them in the journal."""
+"""Predict validated requests with the served model; count the predictions and record them in the journal.
+
+The fast path, FastAPI's routes and the Open Inference Protocol all predict here, so that none of them can forget to
+count or to record.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ColumnarBatch(Strict):
 
 
 class AnyColumns(Strict):
-    """The same with values of any type: Pydantic judges them by row."""
+    """The same with values of any type: Pydantic validates them by row."""
 
     columns: _ANY_COLUMNS  # type: ignore[valid-type]
 

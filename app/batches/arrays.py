@@ -102,7 +102,7 @@ def table(record: Record, names: Sequence[str], columns: Sequence[pa.Array], len
 
 
 def values(field: ArrowField, array: pa.Array) -> Any:
-    """Return a column as arrays; raise NeedsFullValidation unless all of its values are surely valid.
+    """Return a column as arrays; raise NeedsFullValidation if a value may be invalid.
 
     A text is `Words`, None if null; a number, float64, NaN if null; an integer, int64, or as a number if it
     may be null; a flag, bool, likewise; a time, datetime64[us], NaT if null; a record, a dict; a list, `Lists`.

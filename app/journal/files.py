@@ -57,7 +57,7 @@ def _alone(path: str) -> Iterator[None]:
 def _leave(connection: sqlite3.Connection, info: dict[Any, Any]) -> None:
     """Complete a file that was moved or has lost its sidecars; remove one that was emptied, and what is left behind.
 
-    Once another connection has opened the journal anew, the former sidecars are not used any more: two pairs of them
+    Once another connection has reopened the journal, the former sidecars are unused: two pairs of them
     for one file damage it. SQLite would write the former contents of the sidecars into a file that was emptied in
     place.
     """

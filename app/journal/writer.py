@@ -1,4 +1,9 @@
-"""The journal's writer: a queue of predictions, and the thread that writes them."""
+"""The journal's writer: a queue of predictions, and the thread that writes them.
+
+A request must not depend on the database: it adds to a queue in memory, and a lost prediction is counted, not retried
+by the client. One thread writes, as one block per thousand rows is cheaper than a row per request, and a second writer
+would only wait for the database's lock.
+"""
 
 from __future__ import annotations
 

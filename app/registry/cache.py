@@ -96,7 +96,7 @@ class Cache:
                 (self._folder / POINTER_FILE).unlink()
 
     def _bundle(self, digest: str) -> Path | None:
-        """Return the folder of a bundle; None without a cache, or if this is no digest, which is also no path."""
+        """Return the folder of a bundle; None without a cache, or if the text is not a digest: it could be a path."""
         return self._folder / digest if self._folder and re.fullmatch("[0-9a-f]{64}", digest) else None
 
 

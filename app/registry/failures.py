@@ -37,7 +37,7 @@ CAUSES = {
     "`postgresql+psycopg://user@host/database`.",
     r"(?:status code|error code|HTTP status) (401|403)|(Unauthorized|Permission denied for)": "{where} refuses the "
     "login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
-    r"failed with error code (\d+)": "{where} answers with HTTP {0}, so it is no MLflow, or its log has the "
+    r"failed with error code (\d+)": "{where} answers with HTTP {0}, so it is not an MLflow server, or its log has the "
     "reason: check MLFLOW_TRACKING_URI by `curl {where}/version`.",
     r"experiment '?(\w+)'? must be in the 'active' state": "experiment {0} of {where} is deleted: "
     "`MLFLOW_TRACKING_URI={where} mlflow experiments restore --experiment-id {0}` restores it.",
@@ -107,7 +107,7 @@ def explained(uri: str, err: Exception) -> ModelUnavailable:
     schema = re.search(r"found version (\w+)", text)
     if schema:
         return ModelUnavailable(_other_version(where, schema[1]))
-    deleted = re.search(r"deleted experiment '(.+?)'", text)  # of which MLflow tells the name, not the number
+    deleted = re.search(r"deleted experiment '(.+?)'", text)  # MLflow reports its name, not its number
     if deleted:
         experiment = MlflowClient(uri).get_experiment_by_name(deleted[1])
         text = f"experiment {experiment.experiment_id if experiment else deleted[1]} must be in the 'active' state"

@@ -25,7 +25,7 @@ def execute(command: str, uri: str, name: str, *rest: str) -> Registered:
 
 def main() -> None:
     """Answer each line of standard input with one line on standard output."""
-    replies, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no reply
+    replies, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not a reply
     os.nice(5)  # requests come first
     os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")  # follows a file that is replaced
     for line in sys.stdin:

@@ -1,4 +1,9 @@
-"""The choice of the served model: first the cached or baked one, then the version with the alias in the registry."""
+"""The choice of the served model: first the cached or baked one, then the version with the alias in the registry.
+
+A restart must not need the registry, and a registry that fails must not end a service that runs: each error keeps the
+current model. A new model is loaded and verified beside the old one; one assignment then replaces it, so every request
+is answered by one version. Only a cached model is withdrawn, when the registry replies that no version has the alias.
+"""
 
 from __future__ import annotations
 

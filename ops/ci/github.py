@@ -35,7 +35,8 @@ def setting(name: str) -> str:
 
 def append(variable: str, text: str) -> None:
     """Append text to the file that GitHub names by a variable; nothing outside of a workflow."""
-    if path := os.environ.get(variable):
+    path = os.environ.get(variable)
+    if path:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(text)
 
@@ -47,8 +48,10 @@ def output(**values: str) -> None:
 
 def gh(*arguments: str, body: Any = None, check: bool = True) -> str:
     """Run `gh` and return its output; `body` is passed to its standard input as JSON."""
-    command = ["gh", *arguments] + ["--input", "-"] * (body is not None)
-    text = json.dumps(body) if body is not None else None
+    command, text = ["gh", *arguments], None
+    if body is not None:
+        command += ["--input", "-"]
+        text = json.dumps(body)
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
         raise GitHubRefused(f"`gh {' '.join(arguments[:4])}` failed: {done.stderr.strip()[-300:]}")

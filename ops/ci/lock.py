@@ -37,11 +37,20 @@ def parameter(stage: str, key: str) -> list[str]:
 
 def differences(stage: str, entries: list[Any]) -> list[str]:
     """Return the changes of a stage in `dvc status`, except files that are absent in every clone."""
-    found = [entry for entry in entries if isinstance(entry, str)]  # "changed command", "always changed"
+    found = []
     for entry in entries:
-        for paths in entry.values() if isinstance(entry, dict) else []:
-            for path, state in paths.items() if isinstance(paths, dict) else [(str(paths), "changed")]:
-                if isinstance(state, dict):  # the keys of params.yaml
+        # "changed command", "always changed"
+        if isinstance(entry, str):
+            found.append(entry)
+            continue
+        for paths in entry.values():
+            # a checksum of the stage itself
+            if not isinstance(paths, dict):
+                found.append(f"{paths}: changed")
+                continue
+            for path, state in paths.items():
+                # the keys of params.yaml
+                if isinstance(state, dict):
                     found += [line for key in state for line in parameter(stage, key)]
                 elif not (state in ABSENT and ignored(path)):
                     found.append(f"{path}: {state}")
@@ -69,7 +78,8 @@ def compare_lock() -> str:
     if done.returncode != 0:
         raise LockStale(f"`dvc status` failed: {done.stderr.strip()[-500:]}")
     changed = [line for stage, entries in json.loads(done.stdout).items() for line in differences(stage, entries)]
-    changed += broken_chain() if Path("dvc.lock").exists() else []
+    if Path("dvc.lock").exists():
+        changed += broken_chain()
     if changed:
         raise LockStale("dvc.lock is not what this commit makes:\n  " + "\n  ".join(changed) + f"\nRun {HELP}")
     return "dvc.lock belongs to this commit's code, parameters and data."

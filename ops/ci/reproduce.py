@@ -1,7 +1,8 @@
 """`on-time ci reproduce`: check that a rerun of the commit in an odd environment is byte-identical.
 
 The rerun has another number of threads, and what other machines have: a time zone database in which New York is as late
-as Tokyo, an ASCII locale, umask 077, git's `core.autocrlf`, and inherited variables of MLflow.
+as Tokyo, an ASCII locale, umask 077, git's `core.autocrlf`, and inherited variables of MLflow. A rerun in the same
+environment would prove little: what differs between two machines is exactly what it would leave alone.
 """
 
 import importlib.resources

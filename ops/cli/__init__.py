@@ -87,7 +87,8 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except Exception as err:  # pylint: disable=broad-exception-caught # all others are raised again
-        if not (known := expected(err)):
+        known = expected(err)
+        if not known:
             raise
         _fail(str(known), known.exit_code)
 

@@ -55,7 +55,8 @@ def scale(ctx: click.Context, factors: tuple[int, ...], modes: tuple[str, ...] |
     """Measure time and memory of each stage on the pinned year and on several of them, in each mode (hours)."""
     from ops.studies.scale.scale import MODES, measure_scale
 
-    if unknown := [mode for mode in modes or () if mode not in MODES]:
+    unknown = [mode for mode in modes or () if mode not in MODES]
+    if unknown:
         raise click.UsageError(f"Unknown mode {', '.join(unknown)}; known are {', '.join(MODES)}.")
     ctx.invoke(data.fetch)
     measure_scale(factors, modes or tuple(MODES), keep)

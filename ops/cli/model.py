@@ -53,7 +53,8 @@ def promote(version: str | None, allow_equal: bool, if_none: bool, without_champ
     from ops.registry import commands
 
     how = allow_equal, if_none, without_champion
-    if text := commands.patiently(lambda client, p: commands.promote(client, p, version, *how)):
+    text = commands.patiently(lambda client, p: commands.promote(client, p, version, *how))
+    if text:
         click.echo(text)
 
 

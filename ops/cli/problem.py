@@ -18,7 +18,8 @@ def check() -> None:
     from ops.problem import problem_check
     from stages import params
 
-    if found := problem_check.problems(params.load()):
+    found = problem_check.problems(params.load())
+    if found:
         for line in found:
             click.echo(f"error: {line}", err=True)
         sys.exit(Refused.exit_code)

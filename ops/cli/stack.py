@@ -27,7 +27,8 @@ def credentials() -> None:
     from ops.stack.credentials import FOLDER, write
 
     made = write(FOLDER)
-    click.echo(f"{FOLDER}: {', '.join(made) or 'all files'} {'written' if made else 'exist already'}.")
+    outcome = f"{', '.join(made)} written" if made else "all files exist already"
+    click.echo(f"{FOLDER}: {outcome}.")
 
 
 @group.verb("on-time stack backup")

@@ -1,4 +1,4 @@
-"""`on-time data add`: judge files of new rows, and add them to data/ in steps of which each leaves a usable state.
+"""`on-time data add`: judge files of new rows, and add them to data/ in steps; each step leaves data/ usable.
 
 An addition is a folder `data/added/NNNN` with one Parquet file per table (new rows and corrections), one CSV file per
 table with what was quarantined, and a report. params.yaml lists its files with their digests: a folder that is not
@@ -103,7 +103,8 @@ def store(verdict: growth.Judgement, report: dict[str, Any]) -> Path:
     for table, arrival in verdict.arrivals.items():
         if len(arrival.typed):
             arrival.typed.to_parquet(prepared / f"{table}.parquet", index=False)
-        if len(quarantined := arrival.quarantined):
+        quarantined = arrival.quarantined
+        if len(quarantined):
             quarantined.to_csv(prepared / f"{table}.quarantine.csv", index=False, na_rep="NA", lineterminator="\n")
     write_json(prepared / REPORT, report)
     FOLDER.mkdir(exist_ok=True)

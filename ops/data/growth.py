@@ -240,12 +240,14 @@ def _warnings(outcomes: list[checks.RuleResult], places: dict[str, pd.Series], w
     for outcome in outcomes:
         if outcome.severity == "error" or outcome.table not in places or not outcome.violating:
             continue
+        # A rule about whole tables cannot name the new rows.
         if not outcome.of_rows:
             found[outcome.name] = f"{outcome.violating:,} in all data, for example {_example(outcome, whole)}"
-        elif (broken := int(outcome.broken.to_numpy(dtype=bool)[places[outcome.table]].sum())) and (
-            outcome.status == "warn"
-        ):
-            found[outcome.name] = f"{broken:,} of {len(places[outcome.table]):,} rows"
+            continue
+        new_rows = places[outcome.table]
+        broken = int(outcome.broken.to_numpy(dtype=bool)[new_rows].sum())
+        if broken and outcome.status == "warn":
+            found[outcome.name] = f"{broken:,} of {len(new_rows):,} rows"
     return found
 
 

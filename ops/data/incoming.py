@@ -54,8 +54,12 @@ def read(path: Path) -> Incoming:
     raw = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     lacking = [name for name in TABLES[table] if name not in raw]
     unknown = [str(name) for name in raw if name not in TABLES[table]]
-    if lacking or unknown:
-        wrong = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(unknown)} besides"] * bool(unknown)
+    wrong = []
+    if lacking:
+        wrong.append(f"lacks {', '.join(lacking)}")
+    if unknown:
+        wrong.append(f"has {', '.join(unknown)} besides")
+    if wrong:
         raise DataInvalid(f"{path} does not have the columns of {table}: it {' and '.join(wrong)}.")
     if raw.empty:
         raise DataInvalid(f"{path} has a header and no rows.")
@@ -91,7 +95,9 @@ def _parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path).reset_index(drop=True)
     except (pa.ArrowException, OSError, EOFError) as err:
-        raise DataInvalid(f"{path} is no complete Parquet file: {str(err).splitlines()[0]}. Fetch it again.") from err
+        raise DataInvalid(
+            f"{path} is not a complete Parquet file: {str(err).splitlines()[0]}. Fetch it again."
+        ) from err
 
 
 def _csv(path: Path) -> pd.DataFrame:

@@ -48,7 +48,8 @@ def collect(url: str, since: datetime | None) -> list[Path]:
             invalid += 1
         else:
             told.append(outcome)
-    click.echo(f"journal: {len(told):,} requests with outcomes" + (f", {invalid:,} invalid today" if invalid else ""))
+    rejected = f", {invalid:,} invalid today" if invalid else ""
+    click.echo(f"journal: {len(told):,} requests with outcomes{rejected}")
     if not told:
         return []
     tables = interface.raw_rows(requests, told, load_tables(fetch.DATA_DIR))
@@ -62,7 +63,9 @@ def _read(url: str, since: datetime | None) -> list[Reported]:
     """Return the predictions that have a request and an outcome, in the order of the reports."""
     told = select(outcomes.c.prediction_id, outcomes.c.received_at, outcomes.c.details)
     if since:
-        told = told.where(outcomes.c.received_at >= (since if since.tzinfo else since.replace(tzinfo=UTC)))
+        if since.tzinfo is None:
+            since = since.replace(tzinfo=UTC)
+        told = told.where(outcomes.c.received_at >= since)
     with reading(connect(url)) as connection:
         details = {row.prediction_id: (row.received_at, row.details) for row in connection.execute(told)}
         requests: dict[str, Any] = {}

@@ -180,7 +180,8 @@ def metrics() -> str:
                 labels = []
                 for label in getattr(collector, "_labelnames", ()):
                     values = sorted({sample.labels[label] for sample in metric.samples if label in sample.labels})
-                    labels.append(f"`{label}`" + (f" ({', '.join(values)})" if 0 < len(values) <= FEW else ""))
+                    listed = f" ({', '.join(values)})" if 0 < len(values) <= FEW else ""
+                    labels.append(f"`{label}`{listed}")
                 name = f"{metric.name}_total" if metric.type == "counter" else metric.name
                 rows.append((f"`{name}`", metric.type, ", ".join(labels), metric.documentation))
         parts.append(f"## {program}\n\n" + table("metric type labels meaning", rows))
@@ -209,7 +210,8 @@ def api() -> str:
                 (f"`{p['name']}`", words(p["schema"]), p.get("description", ""))
                 for p in operation.get("parameters", [])
             ]
-            parts += [table("parameter type meaning", fields)] if fields else []
+            if fields:
+                parts.append(table("parameter type meaning", fields))
     parts.append("## Schemas")
     for name, schema in contract["components"]["schemas"].items():
         required = schema.get("required", [])

@@ -84,9 +84,12 @@ def python() -> Found:
     for name in filter(None, (os.environ.get("PYTHON"), "python3.11", "python3", "python")):
         major, minor, pip, path = (output(name, "-c", PYTHON) or "0 0 False -").split(maxsplit=3)
         if (major, minor) == ("3", "11"):
-            usable = pip == "True" or uv is not None
-            return Found(usable, path if usable else f"{path} without pip and venv")
-    return Found(uv is not None, "uv downloads it" if uv else "not on the PATH")
+            if pip == "True" or uv:
+                return Found(True, path)
+            return Found(False, f"{path} without pip and venv")
+    if uv:
+        return Found(True, "uv downloads it")
+    return Found(False, "not on the PATH")
 
 
 def openmp() -> Found:
@@ -176,7 +179,8 @@ def listens(host: str, port: int) -> bool:
 def port() -> Found:
     """Find out whether the port of the service is free, or what answers there."""
     number = int(os.environ.get("ONTIME_PORT") or 8000)
-    advice = f"make serve PORT={number + 1 if number < 65535 else 8000}"
+    other = number + 1 if number < 65535 else 8000
+    advice = f"make serve PORT={other}"
     if not listens("127.0.0.1", number):
         return Found(True, f"{number} is free", advice)
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -207,9 +211,10 @@ def registry() -> Found:
         return Found(False, f"{where} has no readable registry of {NAME}", "make repro")
     production, staging = versions.split()
     text = f"Production is version {production}, Staging is version {staging} of {NAME} in {where}"
-    return Found(
-        production != "-", text.replace("version -", "none"), "make repro" if staging == "-" else "make promote"
-    )
+    text = text.replace("version -", "none")
+    if staging == "-":
+        return Found(production != "-", text, "make repro")
+    return Found(production != "-", text, "make promote")
 
 
 def variables() -> Found:
@@ -272,8 +277,10 @@ def report(as_json: bool = False) -> int:
             line = f"{row['name']:13}  {row['purpose']:38}  {row['found']}"
             if row["ok"]:
                 print(f"ok       {line}")
+            elif row["required"]:
+                print(f"MISSING  {line}: `{row['install']}`")
             else:
-                print(f"{'MISSING' if row['required'] else '-':7}  {line}: `{row['install']}`")
+                print(f"-        {line}: `{row['install']}`")
         if not missing:
             print("\nEverything that `make repro` requires is installed.")
     for row in missing:

@@ -1,4 +1,9 @@
-"""The evidence of a promotion: challenger and champion from the registry, on the same rows, resampled by day."""
+"""The evidence of a promotion: challenger and champion from the registry, on the same rows, resampled by day.
+
+Both models are scored again, because stored metrics may come from other rows or other code. The bootstrap is paired,
+because the difference of two models varies far less than either of them. It draws whole days, because the flights of a
+day share their weather: rows drawn one by one would give intervals that are too narrow.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +50,7 @@ from stages.tracking import mlflow_runs
 
 WARM_UP_CALLS = 20
 ROWS_TAG = "rows.sha256"
-WITHOUT_IT = "`on-time model promote --without-champion` judges by the floors alone"
+WITHOUT_IT = "`on-time model promote --without-champion` applies the floors alone"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class TestRows:
         parts = compute.compute_within(partitions.written(p.problem), p.test_period, lookups, p.problem)
         frame = pd.concat([self.frame.iloc[:0], *parts], ignore_index=True)
         if not frame[[KEY, TARGET, DAY]].equals(self.frame[[KEY, TARGET, DAY]]):
-            raise DataInvalid(f"{FEATURES_DIR}/test has other rows than {TABLES_DIR}: `dvc repro` makes it anew.")
+            raise DataInvalid(f"{FEATURES_DIR}/test has other rows than {TABLES_DIR}: `dvc repro` rebuilds it.")
         return matrix(frame)
 
 
@@ -162,19 +167,19 @@ def compare(
     no bound: it is infinite.
     """
 
-    def advantages(ours: dict[str, Floats], theirs: dict[str, Floats]) -> dict[str, Floats]:
-        return {m: (v[1:] - theirs[m][1:]) * (1 if HIGHER_IS_BETTER[m] else -1) for m, v in ours.items()}
+    def advantages(new: dict[str, Floats], old: dict[str, Floats]) -> dict[str, Floats]:
+        return {m: (new[m][1:] - old[m][1:]) * (1 if HIGHER_IS_BETTER[m] else -1) for m in new}
 
-    def pairs(ours: dict[str, Floats], theirs: dict[str, Floats], bounds: dict[str, float]) -> dict[str, Comparison]:
-        return {m: Comparison(float(ours[m][0]), float(theirs[m][0]), bounds[m]) for m in ours}
+    def pairs(new: dict[str, Floats], old: dict[str, Floats], bounds: dict[str, float]) -> dict[str, Comparison]:
+        return {m: Comparison(float(new[m][0]), float(old[m][0]), bounds[m]) for m in new}
 
     def highest(name: str, metric: str, gain: Floats) -> float:
         size = challenger.groups.get(name, np.inf)
         if size < 2:  # no resample differs from another
             return math.inf
         width = stats.t.ppf(1 - (1 - p.confidence) / count, size - 1)
-        ours, theirs = (float(side.slices[name][metric][0]) for side in (challenger, champion))
-        return advantage(metric, ours, theirs) + float(width * gain.std())
+        new, old = (float(side.slices[name][metric][0]) for side in (challenger, champion))
+        return advantage(metric, new, old) + float(width * gain.std())
 
     whole = advantages(challenger.metrics, champion.metrics)
     parts = {name: advantages(part, champion.slices[name]) for name, part in challenger.slices.items()}
@@ -232,7 +237,8 @@ def latencies(compared: list[Bundle], calls: int) -> list[float]:
 
 def baselines(client: MlflowClient, version: ModelVersion) -> dict[str, dict[str, Any]]:
     """Return the metrics kept with a version's training run; raise BundleInvalid if they are gone."""
-    if lost := versions.lost_run(client, version):
+    lost = versions.lost_run(client, version)
+    if lost:
         raise BundleInvalid(f"{lost}. `make repro` at its commit registers the model again.")
     return dict(mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{METRICS_FILE.name}"))
 
@@ -243,31 +249,31 @@ def collect(client: MlflowClient, challenger: ModelVersion, champion: ModelVersi
     rows = TestRows.load()
     with ExitStack() as downloads:
         try:
-            ours = downloads.enter_context(candidate(challenger))
+            new = downloads.enter_context(candidate(challenger))
             known = baselines(client, challenger)
         except BundleInvalid as err:
             return Evidence({}, str(err))
-        scored = score(ours.bundle, rows, p)
+        scored = score(new.bundle, rows, p)
         known |= {"test": metrics.measure(scored, settings)}
         spent = decided_before(client, rows.described, challenger, p.gate.promotion.max_decisions)
-        found = Evidence(known, rows=rows.described, conditions=(unseen(ours, rows.described), spent))
+        found = Evidence(known, rows=rows.described, conditions=(unseen(new, rows.described), spent))
         if champion is None:
             return found
         try:
-            theirs = downloads.enter_context(candidate(champion))
+            old = downloads.enter_context(candidate(champion))
         except BundleInvalid as err:
             raise ModelUnavailable(f"nothing to compare with: {err} {WITHOUT_IT}.") from err
         guarded = scores.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
-        both = [resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score(theirs.bundle, rows, p))]
+        both = [resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score(old.bundle, rows, p))]
         whole, parts, _ = compare(both[0], both[1], p.gate.promotion)
-        times = latencies([ours.bundle, theirs.bundle], p.gate.promotion.latency_calls)
+        times = latencies([new.bundle, old.bundle], p.gate.promotion.latency_calls)
         return replace(
             found,
             has_champion=True,
             metrics=whole,
             slices=parts,
             latency=(times[0], times[1]),
-            size=(ours.size, theirs.size),
-            conditions=(*found.conditions, unseen(theirs, rows.described)),
+            size=(new.size, old.size),
+            conditions=(*found.conditions, unseen(old, rows.described)),
         )

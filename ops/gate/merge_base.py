@@ -52,7 +52,11 @@ class Base:
 
 def read(path: Path, commit: str = "") -> dict[str, Any]:
     """Return the content of a file, now or at the commit; none where it is missing, which the gate refuses."""
-    text = git.show(commit, path) if commit else path.read_text(encoding="utf-8") if path.exists() else None
+    text = None
+    if commit:
+        text = git.show(commit, path)
+    elif path.exists():
+        text = path.read_text(encoding="utf-8")
     content = {} if text is None else yaml_files.parse(text, path, commit[:9])
     return content if isinstance(content, dict) else {}
 

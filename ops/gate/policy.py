@@ -88,9 +88,9 @@ def decide_alerts(now: Mapping[str, object], base: Mapping[str, object], policy:
 
 
 def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool = False) -> Decision:
-    """Judge a challenger by the floors and, where there is a champion, by not being worse than it anywhere.
+    """Decide on a challenger: it must reach the floors and, if there is a champion, must not be worse than the champion.
 
-    A challenger that is better by no guarded metric is a tie, which is refused unless `allow_equal`.
+    A challenger that improves no guarded metric is a tie, which is refused unless `allow_equal`.
     """
     if evidence.unusable:
         return Decision((Bound.at_least("bundle that the service can load", 0, 1, message=evidence.unusable),))
@@ -100,8 +100,8 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
     rules = policy.promotion
     checks = []
     for name, most in (("latency", rules.max_latency_ratio), ("size", rules.max_size_ratio)):
-        ours, theirs = getattr(evidence, name)
-        checks.append(Bound.at_most(f"{name} ratio", ours / theirs if theirs > 0 else math.nan, most, ours, theirs))
+        new, old = getattr(evidence, name)
+        checks.append(Bound.at_most(f"{name} ratio", new / old if old > 0 else math.nan, most, new, old))
     pairs = {m: evidence.metrics[m] for m in rules.margins if m in evidence.metrics}
     better = sum(advantage(m, pair.challenger, pair.champion) > 0 for m, pair in pairs.items())
     checks.append(Bound.at_least("metrics better than the champion's", better, 0 if allow_equal else 1))
@@ -111,7 +111,7 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
 def decide_not_worse(
     whole: Mapping[str, Comparison], parts: Mapping[str, Mapping[str, Comparison]], policy: GateParams
 ) -> Decision:
-    """Judge whether a challenger is no worse than the champion by any guarded metric, nor on any watched slice."""
+    """Decide whether a challenger is at least as good as the champion by each guarded metric and on each watched slice."""
     rules, unknown = policy.promotion, Comparison(math.nan, math.nan, math.nan)
     checks = [_not_worse(metric, whole.get(metric, unknown), margin) for metric, margin in rules.margins.items()]
     for name in policy.slices:

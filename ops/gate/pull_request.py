@@ -17,11 +17,13 @@ def merge_base(revision: str) -> str:
     revision = "HEAD" if revision == "0" * 40 else revision
     done = git.run("merge-base", "HEAD", revision)
     if done.returncode != 0:
-        shallow = git.git("rev-parse", "--is-shallow-repository").strip() == "true"
-        reason = " ".join(done.stderr.split()) or ("the clone is shallow" if shallow else "they share no history")
+        reason, fetch = "they share no history", "git fetch origin"
+        if git.git("rev-parse", "--is-shallow-repository").strip() == "true":
+            reason, fetch = "the clone is shallow", "git fetch --unshallow"
+        reason = " ".join(done.stderr.split()) or reason
         raise git.GitFailed(
             f"HEAD and {revision!r} have no common commit here ({reason}): "
-            f"`git fetch {'--unshallow' if shallow else 'origin'}`, or name another: make gate BASE=<revision>."
+            f"`{fetch}`, or name another: make gate BASE=<revision>."
         )
     return done.stdout.strip()
 
@@ -57,7 +59,8 @@ def judge(revision: str, policy: GateParams) -> Judged:
         decision += decide_alerts(now.threshold, before.threshold, policy)
         known = Bound.at_least(f"digest of the test rows in {EVALUATION_FILE}", int("sha256" in now.rows), 1)
         decision += Decision((known,))
-    lines = [f"### Gate: {'passed' if decision.accepted else 'refused'}", "", *_rows(revision, now, base), ""]
+    verdict = "passed" if decision.accepted else "refused"
+    lines = [f"### Gate: {verdict}", "", *_rows(revision, now, base), ""]
     changed = [f"`{key}`: {old} → {new}" for key, old, new in parameter_changes(base.commit) if key.startswith("gate.")]
     if changed:  # who loosens the gate has to be seen doing it
         lines += ["The policy changes: " + "; ".join(changed) + ".", ""]
@@ -71,8 +74,10 @@ def _rows(revision: str, now: Side, base: Base) -> list[str]:
     against = f"`{base.commit[:9]}`, the merge base with `{revision}`"
     if base.side is None:
         return [f"A first run: {against}, has no `{METRICS_FILE}`. The floors alone decide."]
-    lines = [f"Compared with {against}, on {on_rows(now.rows) if now.rows else 'unknown rows'}."]
-    if old := base.moved_from:
+    rows = on_rows(now.rows) if now.rows else "unknown rows"
+    lines = [f"Compared with {against}, on {rows}."]
+    old = base.moved_from
+    if old:
         moved = f"**The test rows have moved**, from {old['first']} to {old['last']}: "
         lines = [f"{moved}the base was scored again on the new ones.", "", *lines]
     return lines

@@ -60,7 +60,8 @@ def scored_again(base: Base, now: Side) -> Base:
 def _bundle(base: Base, folder: Path) -> bundles.Bundle:
     """Return the bundle that the base's dvc.lock names: from DVC's cache or remote, or from the registry."""
     commit, days = base.commit, f"{base.moved_from['first']} to {base.moved_from['last']}"
-    if why := missing(commit, BUNDLE_DIR, folder):
+    why = missing(commit, BUNDLE_DIR, folder)
+    if why:
         client = mlflow_runs.connect()
         digest = mlflow_runs.dvc_digests(commit).get(str(BUNDLE_DIR), "none")
         found = client.search_model_versions(f"name = '{NAME}' and tags.`dvc.md5.{BUNDLE_DIR}` = '{digest}'")

@@ -121,7 +121,7 @@ class Receiver:
 
 
 async def _run(command: str, seconds: float | None = None) -> int:
-    """Run a command, its output among ours, and return its exit code; 127 when there is no such program.
+    """Run a command, its output among ours, and return its exit code; 127 if the program does not exist.
 
     The command is killed after `seconds`.
     """

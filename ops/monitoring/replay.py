@@ -101,7 +101,8 @@ async def report(client: httpx.AsyncClient, known: list[dict[str, Any]]) -> None
     """Send the outcomes of a day."""
     for start in range(0, len(known), 1000):
         answer = await _post(client, "/outcomes/batch", {"outcomes": known[start : start + 1000]})
-        if lost := len(answer["unknown"]):
+        lost = len(answer["unknown"])
+        if lost:
             raise ReplayFailed(f"the journal lacks {lost} of the predictions; /metrics has the reason.")
 
 

@@ -50,7 +50,8 @@ def problems(p: Params) -> list[str]:
         try:
             found += [message for holds, message in check(p) if not holds]
         except Exception as err:  # pylint: disable=broad-exception-caught # whatever the problem's code raises
-            found.append(f"{_where(err)} raises {type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}")
+            first_line = str(err).partition("\n")[0]
+            found.append(f"{_where(err)} raises {type(err).__name__}: {first_line}")
     return found
 
 
@@ -74,18 +75,18 @@ def _valid(model: type[Request] | type[Outcome], body: object) -> bool:
 
 
 def _serving(_: Params) -> Iterator[tuple[bool, str]]:
-    yield _valid(Request, EXAMPLE), "EXAMPLE is no valid Request"
-    yield _valid(Outcome, OUTCOME_EXAMPLE), "OUTCOME_EXAMPLE is no valid Outcome"
+    yield _valid(Request, EXAMPLE), "EXAMPLE is not a valid Request"
+    yield _valid(Outcome, OUTCOME_EXAMPLE), "OUTCOME_EXAMPLE is not a valid Outcome"
     positive = Outcome.model_validate(OUTCOME_EXAMPLE).positive
     yield isinstance(positive, bool), f"Outcome.positive is {positive!r}, neither True nor False"
     yield len(set(FEATURE_NAMES)) == len(FEATURE_NAMES), "FEATURES has a name twice"
     for case in interface.EDGE_CASES:
-        yield _valid(Request, EXAMPLE | case), f"EXAMPLE with the edge case {case} is no valid Request"
+        yield _valid(Request, EXAMPLE | case), f"EXAMPLE with the edge case {case} is not a valid Request"
     yield set(interface.CARD) == CARD_KEYS, f"CARD has other keys than {', '.join(sorted(CARD_KEYS))}"
 
 
 def _training(p: Params) -> Iterator[tuple[bool, str]]:
-    yield isinstance(p.problem, Coverage), "Params is no subclass of stages.problem_kit.params.Coverage"
+    yield isinstance(p.problem, Coverage), "Params is not a subclass of stages.problem_kit.params.Coverage"
     tables = load_tables(DATA_DIR)
     for table, frame in tables.items():
         found = interface.days(table, frame, p.problem)
@@ -113,7 +114,7 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
         yield features.shape == (len(sample), len(FEATURE_NAMES)), f"scenario {scenario}: features have another shape"
     identity = {"prediction_id": OUTCOME_EXAMPLE["prediction_id"]}
     reported = [identity | body for body in interface.outcomes(sample.frame, problem)]
-    yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is no valid Outcome"
+    yield all(_valid(Outcome, body) for body in reported), "outcomes: a body is not a valid Outcome"
     positives = [Outcome.model_validate(body).positive for body in reported]
     yield positives == (sample.target == 1).tolist(), "outcomes: Outcome.positive differs from the target"
     yield from _recorded(sample, tables, interface.arrays_of_rows(sample.frame, tables, again, problem), reported, p)
@@ -159,7 +160,8 @@ def _months_with_other_features(tables: Tables, store: Store, p: Params) -> list
             compute(interface.arrays_of_rows(part.frame[np.isin(part.day, edges)], read, lookups, p.problem), lookups)
             for part, read in ((rows, tables), (rows_of(near, partition, p.problem), near))
         )
-        names += [partition.name] * (whole.tobytes() != own.tobytes())
+        if whole.tobytes() != own.tobytes():
+            names.append(partition.name)
     return names
 
 

@@ -1,4 +1,9 @@
-"""The registry's commands: promote, rollback, require, export."""
+"""The registry's commands: promote, rollback, require, export.
+
+A decision is recorded before the alias moves, and a refusal is recorded too: whoever reads the history sees why a
+version is Production, and which others were refused. A crash before the move leaves a decision that has moved nothing;
+after the move, `aliases.complete_record` adds what is missing at the next command.
+"""
 
 # pylint: disable=import-outside-toplevel # the evidence takes pandas, SciPy and scikit-learn, a second to import
 
@@ -146,7 +151,9 @@ def promote(
         reasons = "; ".join(decision.reasons)
         raise PromotionRefused(f"version {challenger.version} of {NAME} is refused {against}: {reasons}. {where}")
     pairs = [f"{name} {pair.champion:.4f} → {pair.challenger:.4f}" for name, pair in evidence.metrics.items()]
-    why = f"accepted {against}" + (": " + ", ".join(pairs) if pairs else "")
+    why = f"accepted {against}"
+    if pairs:
+        why += ": " + ", ".join(pairs)
     origin = str(champion.version) if champion else None
     aliases.move(client, NAME, Move("promote", str(challenger.version), origin, run_id, why))
     _cache(challenger)
@@ -162,10 +169,13 @@ def _describe(client: MlflowClient, versions: Iterable[ModelVersion | None], run
 
 def _against(champion: ModelVersion | None, lost: str, evidence: Evidence) -> str:
     """Return what a version was compared with, and on which rows."""
-    against = f"against version {champion.version}" if champion else "by the floors, with no champion"
     if lost:
         against = f"by the floors, {lost}"
-    return against + (f" on {on_rows(evidence.rows)}" if evidence.rows else "")
+    elif champion:
+        against = f"against version {champion.version}"
+    else:
+        against = "by the floors, with no champion"
+    return f"{against} on {on_rows(evidence.rows)}" if evidence.rows else against
 
 
 def _lost(champion: ModelVersion) -> str:

@@ -78,7 +78,8 @@ def pipeline_runs(client: MlflowClient, versions: list[str], last: int) -> list[
     if not versions:
         return runs[:last]
     newest = {run.data.tags.get("model.version"): run for run in reversed(runs)}
-    if absent := [version for version in versions if version not in newest]:
+    absent = [version for version in versions if version not in newest]
+    if absent:
         raise ModelUnavailable(f"no complete pipeline run made version {', '.join(absent)}: `make compare` lists runs.")
     return [newest[version] for version in versions]
 

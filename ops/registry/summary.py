@@ -39,9 +39,11 @@ def text(version: ModelVersion) -> str:
     named, number = read_aliases(mlflow_runs.connect(), NAME), str(version.version)
     words = [alias.capitalize() for alias in (STAGING, PRODUCTION) if named.get(alias) == number]
     state = " and ".join(words) or f"registered (Staging is version {named.get(STAGING, 'unknown')})"
-    promote = f"`make promote{'' if words else f' VERSION={number}'}` makes it Production, "
+    promote = "`make promote` makes it Production, "
     serve = "`make serve` serves it, "
-    if named.get(PRODUCTION) == number:
+    if not words:  # without a number, `make promote` takes Staging
+        promote = f"`make promote VERSION={number}` makes it Production, "
+    elif named.get(PRODUCTION) == number:
         promote = ""
     floors = "it reaches the floors"
     if not receipt["floors"]:  # `make promote` would refuse it

@@ -101,7 +101,9 @@ def packages_of(bill: dict[str, Any]) -> set[str]:
 def _normal(line: str) -> str:
     kind, _, package = line.partition(":")
     name, _, version = package.partition("==")
-    return f"{kind}:{re.sub(r'[-_.]+', '-', name).lower() if kind == 'pypi' else name}=={version}"
+    if kind == "pypi":
+        name = re.sub(r"[-_.]+", "-", name).lower()
+    return f"{kind}:{name}=={version}"
 
 
 @engine_errors()

@@ -30,7 +30,7 @@ PROBE = Path(__file__).with_name("probe.py")
 
 
 class EngineFailed(OnTimeError):
-    """Docker or Compose is not installed, or a command of theirs failed."""
+    """Docker or Compose is not installed, or one of its commands failed."""
 
 
 @contextmanager

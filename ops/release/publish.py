@@ -49,7 +49,7 @@ def verify_image(image: str) -> str:
         docker.image.pull(image, quiet=True)
         found = _by_digest(image.rpartition(":")[0], image)
     if not BY_DIGEST.fullmatch(found):
-        raise PublishFailed(f"{found} is no image by its digest: NAME@sha256:<64 hexadecimal digits>.")
+        raise PublishFailed(f"{found} is not an image by its digest: NAME@sha256:<64 hexadecimal digits>.")
     repository = setting("GITHUB_REPOSITORY")
     for what, predicate in PREDICATES.items():
         signed = ["--repo", repository, "--signer-workflow", f"{repository}/{SIGNER}", "--predicate-type", predicate]

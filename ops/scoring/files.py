@@ -93,7 +93,7 @@ def _input(info: fs.FileInfo, folder: PurePosixPath) -> Input:
 
 
 def is_parquet(path: str) -> bool:
-    """Return whether a file is Parquet, of which parts can be read."""
+    """Return whether a file is Parquet, which can be read in parts."""
     return path.lower().endswith(".parquet")
 
 
@@ -153,9 +153,8 @@ def count(address: str) -> int | None:
 def _parquet(file: Any, skipped: int) -> Iterator[pa.RecordBatch]:
     opened = pq.ParquetFile(file)
     groups = list(range(opened.num_row_groups))
-    while groups and (rows := opened.metadata.row_group(groups[0]).num_rows) <= skipped:
-        skipped -= rows
-        groups.pop(0)
+    while groups and opened.metadata.row_group(groups[0]).num_rows <= skipped:
+        skipped -= opened.metadata.row_group(groups.pop(0)).num_rows
     # Arrow's threads would take the cores from the processes that predict, and are slower for blocks of this size.
     return _skipped(opened.iter_batches(BLOCK_ROWS, row_groups=groups, use_threads=False), skipped)
 

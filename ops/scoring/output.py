@@ -84,8 +84,10 @@ class Target:
     def known(self, file: Input) -> list[Part]:
         """Return the complete parts of a file, from the first on; raise OutputInvalid for those of other inputs."""
         found: list[Part] = []
-        while not (found and found[-1].last) and (part := self.receipt(file, len(found))):
+        part = self.receipt(file, 0)
+        while part:
             found.append(part)
+            part = None if part.last else self.receipt(file, len(found))
         return found
 
     def receipt(self, file: Input, number: int) -> Part | None:
@@ -114,8 +116,9 @@ class Target:
                 yield opened
             self.system.move(draft, place)
         except OSError as err:
+            cause = os.strerror(err.errno) if err.errno else str(err)
             raise OutputInvalid(
-                f"{place} cannot be written: {os.strerror(err.errno) if err.errno else err}. Complete parts are kept: "
+                f"{place} cannot be written: {cause}. Complete parts are kept: "
                 "repeat the command when this is solved."
             ) from err
 

@@ -124,7 +124,7 @@ def _parsed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _scored_by_row(cells: pa.Table, bundle: Bundle) -> ScoredBlock:
-    """Return the predictions of a block of CSV whose rows the request's schema judges one by one."""
+    """Return the predictions of a block of CSV whose rows are validated one by one."""
     risks, rejected = np.full(cells.num_rows, np.nan), dict[int, list[str]]()
     validate = Request.model_validate if RECORD else Request.model_validate_strings
     requests = {}

@@ -129,7 +129,7 @@ def loosened(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def retrain() -> None:
-    """Run the pipeline on the newest windows; slices that the test rows lack are no longer watched."""
+    """Run the pipeline on the newest windows; remove slices that the test rows lack from the watched ones."""
     run("dvc", "repro", "featurize")
     content, rows = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8")), TestRows.load()
     slices, target = scores.slices(rows.frame, rows.lookups), rows.frame[TARGET]

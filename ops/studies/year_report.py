@@ -49,7 +49,9 @@ def as_table(ledger: list[Month], scores: pd.DataFrame, p: EvaluateParams) -> st
     rows = []
     for one in ledger:
         decision = f"{one['action']}: {_short(one['reasons'])}"
-        outcome = one.get("outcome", "") + (f": {_short(one['why'])}" if "why" in one else "")
+        outcome = one.get("outcome", "")
+        if "why" in one:
+            outcome += f": {_short(one['why'])}"
         rows.append([one["month"], f"{one.get('rows', 0):,}", *_cells(one.get("models", {})), decision, outcome])
     whole = {name: measured(scores, name, p) for name in MODELS}
     rows.append(["all", f"{len(scores):,}", *_cells(whole), "", ""])

@@ -75,7 +75,7 @@ def open_study(p: TrainParams, size_ratio: float, storage: Path = STORAGE) -> op
     """Return the study of these training rows and of the parameters that are not searched, as far as it has come.
 
     A trial that was interrupted is queued again; the parameters in params.yaml are a trial too. One whose model has
-    more than `size_ratio` times the leaves of theirs cannot be the best: the promotion gate would refuse it.
+    more than `size_ratio` times as many leaves cannot be the best: the promotion gate would refuse it.
     """
     most = size_ratio * leaves(present(p))
     inputs = {"rows": feature_files.digest("train"), "space": str(SPACE), "leaves": most}

@@ -33,7 +33,8 @@ def expected(err: Exception) -> OnTimeError | None:
     if "mlflow" in sys.modules:
         from app.registry import failures  # pylint: disable=import-outside-toplevel # only with MLflow, which takes 2 s
 
-        if known := failures.recognised(err):
+        known = failures.recognised(err)
+        if known:
             return known
     if not isinstance(err, OSError):
         return None

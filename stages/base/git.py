@@ -36,7 +36,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     except OSError as err:
         raise GitFailed(f"git does not start: {err.strerror}. Debian: `apt install git`.") from err
     for sign, text in REFUSALS.items() if done.returncode else ():
-        if found := re.search(sign, done.stderr):
+        found = re.search(sign, done.stderr)
+        if found:
             raise GitFailed(text.format(*found.groups()))
     return done
 

@@ -26,9 +26,9 @@ def parse(text: str, path: Path, commit: str = "") -> Any:
     With `commit`, the text is that of a commit.
     """
     place = f"{commit}:{path}" if commit else str(path)
-    restore = (
-        "Compare with another commit: make gate BASE=<revision>." if commit else f"`git checkout {path}` restores it."
-    )
+    restore = f"`git checkout {path}` restores it."
+    if commit:
+        restore = "Compare with another commit: make gate BASE=<revision>."
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(MARKERS):
             resolve = (

@@ -1,4 +1,7 @@
-"""The baseline: a logistic regression on the features of the model."""
+"""The baseline: a logistic regression on the features of the model.
+
+It answers whether boosted trees are worth their cost; a model that is not better than it fails a floor.
+"""
 
 from __future__ import annotations
 

@@ -57,14 +57,14 @@ class Bound:  # pylint: disable=too-many-instance-attributes # each is a column 
     @property
     def label(self) -> str:
         """Return slice, name and rule as one text."""
-        return " ".join(filter(None, (self.part, self.name, f"({self.rule})" if self.rule else "")))
+        rule = f"({self.rule})" if self.rule else ""
+        return " ".join(filter(None, (self.part, self.name, rule)))
 
     @property
     def reason(self) -> str:
         """Return one line on why the check failed."""
-        return f"{self.label} is {self.value:.6g}, must be {self.sense} {self.bound:.6g}" + (
-            f": {self.message}" if self.message else ""
-        )
+        text = f"{self.label} is {self.value:.6g}, must be {self.sense} {self.bound:.6g}"
+        return f"{text}: {self.message}" if self.message else text
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Compute features, target and lookups of rows, partition by partition."""
+"""Compute features, target and lookups of rows, partition by partition.
+
+The values come from app.problem's functions, which the service calls for a request: training and serving cannot differ.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """The setting by which all processes of Ray listen on 127.0.0.1 only, and connect there."""
 OWN_SETTINGS = LOOPBACK_ONLY | {  # of a cluster of this machine alone
     "RAY_agent_register_timeout_ms": "120000",  # on a busy machine, 30 s are too few
-    "RAY_worker_niceness": "0",  # not 15, as the worker of a command is no background job
+    "RAY_worker_niceness": "0",  # not 15: the worker of a command is not a background job
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process less to start
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_AUTH_MODE": "token",

@@ -89,7 +89,7 @@ def arrival_delay(t: Tables, _: Params) -> Flags:
 
 
 def unobserved(flights: pd.DataFrame) -> pd.Series:
-    """Return of which flights no more than the arrival is known, as from an outcome that was reported."""
+    """Return a mask of the flights for which only the arrival is known (reported outcomes)."""
     return flights[["dep_time", "dep_delay", "air_time", "tailnum"]].isna().all(axis=1)
 
 

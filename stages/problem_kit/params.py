@@ -76,7 +76,7 @@ class Coverage(Section):
         return [day for day in every if not any(first <= day <= last for first, last in self.gaps)]
 
     def complete_months(self) -> list[date]:
-        """Return the covered days up to the end of the newest month of which every day is covered."""
+        """Return the covered days up to the end of the newest month that is covered completely."""
         days = self.days()
         known = set(days)
         for last in reversed(days):

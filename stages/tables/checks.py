@@ -121,12 +121,14 @@ def verify_names(p: Params) -> None:
         ("missing_share", p.validate_.missing_share, columns),
         ("rows", p.validate_.rows, set(TABLES)),
     ):
-        if unknown := sorted(set(names) - known):
+        unknown = sorted(set(names) - known)
+        if unknown:
             raise ParamsInvalid(
                 f"params.yaml: unknown names under validate.{key}: {', '.join(unknown)}. "
                 "stages/problem defines the tables, columns and rules."
             )
-    if absent := sorted(set(TABLES) - set(p.validate_.rows)):
+    absent = sorted(set(TABLES) - set(p.validate_.rows))
+    if absent:
         raise ParamsInvalid(
             f"params.yaml: validate.rows lacks {', '.join(absent)}: add the minimum and maximum number of rows."
         )

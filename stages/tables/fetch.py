@@ -35,14 +35,13 @@ def verify_present(directory: Path, p: DataParams) -> None:
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         name = path.relative_to(directory).as_posix()
         if name not in p.files:
+            advice = f"Move it out of {directory}/, or add its rows by `on-time data add`."
+            # An interrupted `on-time data add`, or another branch, has left it.
+            if name.startswith(f"{ADDED}/"):
+                advice = "The next `on-time data add` sets it aside."
             raise DataInvalid(
                 f"{path} is not one of the files that params.yaml lists under data; it would change the data's digest. "
-                + (
-                    "An interrupted `on-time data add`, or another branch, left it: the next `on-time data add` sets "
-                    "it aside."
-                    if name.startswith(f"{ADDED}/")
-                    else f"Move it out of {directory}/, or add its rows by `on-time data add`."
-                )
+                + advice
             )
         expected, actual = p.files[name], sha256(path)
         if actual != expected and name not in p.pinned:
@@ -61,11 +60,10 @@ def verify_present(directory: Path, p: DataParams) -> None:
 def verify(directory: Path, p: DataParams) -> None:
     """Raise DataInvalid unless the directory contains exactly the pinned files."""
     verify_present(directory, p)
-    if absent := missing(directory, p.files):
-        raise DataInvalid(
-            f"{directory}/ lacks {', '.join(absent)}. "
-            + ("`make data` fetches what is missing." if set(absent) & set(p.pinned) else _about_additions())
-        )
+    absent = missing(directory, p.files)
+    if absent:
+        advice = "`make data` fetches what is missing." if set(absent) & set(p.pinned) else _about_additions()
+        raise DataInvalid(f"{directory}/ lacks {', '.join(absent)}. {advice}")
 
 
 def _about_additions() -> str:

@@ -2,6 +2,9 @@
 
 A table with days (`stages.problem.days`) has a file per partition, in the order in which the months appear; each other
 table has one file. Rows without a valid day, or of a month that the period lacks, are in the first partition.
+
+Memory then depends on the largest month and not on the number of years. A month is the unit, because folds and reports
+are by month, and because a feature or a rule looks back some days only, which the neighbours supply.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ CHUNK_ROWS = 500_000
 def read_csv(path: Path, table: str, rows: int | None = None) -> Any:
     """Return a CSV file of a table; text columns are text, and times are parsed, whatever the file has in them.
 
-    With `rows`, return an iterator over frames of so many rows.
+    With `rows`, return an iterator over frames of that number of rows.
     """
     header = pd.read_csv(path, nrows=0).columns
     kinds = {name: kind(column) for name, column in TABLES[table].items() if name in header}
@@ -64,7 +64,8 @@ def load_tables(folder: Path) -> Tables:
     tables = {}
     for table in TABLES:
         tables[table] = read_csv(folder / f"{table}.csv", table)
-        if added := additions(folder, table):
+        added = additions(folder, table)
+        if added:
             frames = [tables[table], *(pd.read_parquet(path) for path in added)]
             tables[table] = absorb(frames, KEYS[table])[0]
     return tables

@@ -1,4 +1,8 @@
-"""Rolling-origin folds: months predicted by models of all months before them, and the threshold chosen on these."""
+"""Rolling-origin folds: months predicted by models of all months before them, and the threshold chosen on these.
+
+Random folds would train on days after those that they predict, as the service never can. The threshold is chosen on
+the folds' predictions, because the test months must not choose anything.
+"""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def data_seed(seed: int) -> int:
 def dropout(total: int, p: TrainParams, first: int = 0, count: int | None = None) -> dict[str, Mask]:
     """Return in which rows each group of `group_dropout` is masked: a seeded share of `total` rows.
 
-    With `count`, only the masks of so many rows from row `first` on: the same as in all of them.
+    With `count`, only the masks of `count` rows from row `first` on; they equal those of the whole.
     """
     masks = {}
     for number, (group, share) in enumerate(p.group_dropout.items()):

@@ -76,7 +76,7 @@ def at_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", name="features")
 def training_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with build/features of four months, of which the last one is for the test, and params.yaml."""
+    """A folder with build/features of four months, the last one for the test, and params.yaml."""
     folder, rng = tmp_path_factory.mktemp("features"), np.random.default_rng(1)
     shutil.copy(ROOT / "params.yaml", folder)
     for place, month in enumerate(MONTHS):

@@ -26,7 +26,7 @@ WITHOUT_EFFECT = {
     "stages.base.yaml_files": "reads params.yaml and dvc.lock",
     "stages.tracking.mlflow_runs": "logs to MLflow",
 }
-"""Modules that are no dependencies, and why a change of them cannot change an output."""
+"""Modules that are not dependencies, and why a change of them cannot change an output."""
 
 
 def imported(graph: grimp.ImportGraph, stage: str) -> set[str]:
@@ -60,7 +60,7 @@ def import_graph() -> grimp.ImportGraph:
 
 
 def differences(graph: grimp.ImportGraph, stage: str, dependencies: list[str]) -> tuple[set[str], set[str]]:
-    """Return the imported files that are no dependencies of a stage, and the dependencies that it does not import."""
+    """Return the imported files that are not dependencies of a stage, and the dependencies that it does not import."""
     files = imported(graph, stage)
     code = {name for name in dependencies if Path(name).parts[0] in ("app", "stages")}
     covered = {name: {file for file in files if Path(file).is_relative_to(name)} for name in code}

@@ -159,7 +159,8 @@ def test_the_commands_work_and_print_what_is_shown(box: Box) -> None:
     for command, shown in pages:
         begin = time.monotonic()
         name = command.splitlines()[0]
-        if reason := next((reason for start, reason in LEFT_OUT.items() if command.startswith(start)), None):
+        reason = next((reason for start, reason in LEFT_OUT.items() if command.startswith(start)), None)
+        if reason:
             print(f"left out  {name}: {reason}")
         elif command.rstrip("& ") == SERVER:
             box.serve()

@@ -45,7 +45,7 @@ class Invalid(Exception):
         return len(self.errors) == MAX_ERRORS or self._bytes > MAX_ERROR_BYTES
 
     def add(self, found: Iterable[Any], at: Place) -> None:
-        """Add errors of Pydantic below a location, or at the one that a function makes of theirs."""
+        """Add errors of Pydantic, each below a location or at the location that a function returns for it."""
         for error in found:
             if self.full:
                 self.omitted += 1
@@ -161,8 +161,10 @@ def check_type(given: str, other: str = "") -> bool:
     if given and other and f"{kind}/{subtype}" == other:
         return False
     if not given or kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
+        known = ["application/json"]
+        if other:
+            known.append(other)
         what = f"not {_clip(given)!r}" if given else "which is missing"
-        known = ["application/json", *([other] if other else ())]
         text = f"The Content-Type must be {' or '.join(known)}, {what}."
         raise HTTPException(415, text, {"Accept": ", ".join(known)})
     return True

@@ -66,7 +66,7 @@ def id_of(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 class Keys:
-    """The API keys, of which the settings have the digests."""
+    """The API keys; the settings hold their digests."""
 
     def __init__(self, settings: Settings) -> None:
         self._digests = [bytes.fromhex(digest) for digest in settings.api_keys]
@@ -116,7 +116,9 @@ class Routes:
     def allowed(self, path: str) -> bytes:
         """Return the Allow header of a path; FastAPI's does not list HEAD."""
         methods = self._methods.get(self.name(path), {"GET", "POST"})
-        return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods)).encode()
+        if "GET" in methods:
+            methods = methods | {"HEAD"}
+        return ", ".join(sorted(methods)).encode()
 
 
 class Middleware:

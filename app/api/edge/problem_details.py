@@ -73,7 +73,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Invalid)
     async def invalid(request: Request, err: Invalid) -> Response:
         detail = "; ".join(f"{e.field}: {e.message}" for e in err.errors[:3])
-        detail += "; …" if len(err.errors) > 3 or err.omitted else ""
+        if len(err.errors) > 3 or err.omitted:
+            detail += "; …"
         more = inference_error(request.scope, detail)
         return response(422, detail, errors=err.errors, errors_omitted=err.omitted or None, **more)
 

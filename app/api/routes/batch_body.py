@@ -123,9 +123,8 @@ class BatchBody(Body):
     def _arrow(self, body: bytes) -> Received:
         batch = ArrowBatch(body)
         if not 1 <= batch.size <= MAX_ROWS:
-            few = f"at least 1 item after validation, not {batch.size}"
-            many = f"at most {MAX_ROWS} items after validation, not {batch.size}"
-            raise invalid(COLUMNS_KEY, f"List should have {many if batch.size else few}")
+            allowed = f"at most {MAX_ROWS} items" if batch.size else "at least 1 item"
+            raise invalid(COLUMNS_KEY, f"List should have {allowed} after validation, not {batch.size}")
         try:
             found, doubtful = batch.read()
         except NeedsFullValidation:

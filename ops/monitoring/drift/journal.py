@@ -83,7 +83,10 @@ def _pages(connection: Connection, version: str, first: str, last: str) -> Itera
         .limit(PAGE)
     )
     after = earliest(first)
-    while page := connection.execute(of_version.where(blocks.c.first_id > after)).all():
+    while True:
+        page = connection.execute(of_version.where(blocks.c.first_id > after)).all()
+        if not page:
+            return
         scores = [pair for row in page for pair in zip(ids_of(row.ids), row.probabilities, strict=True)]
         yield _with_outcomes(connection, [pair for pair in scores if first <= pair[0] <= last])
         after = page[-1].first_id

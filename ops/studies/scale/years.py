@@ -82,7 +82,7 @@ def sound(data: Path, file: Path) -> Tables:
 
 
 def make(pool: Path, number: int, data: Path, file: Path = PARAMS_FILE) -> None:
-    """Make what a folder lacks of so many years after the pinned one, each as a folder 0001, 0002, …"""
+    """Complete a folder to `number` years after the pinned one, each a folder 0001, 0002, …"""
     absent = [i for i in range(1, number + 1) if not (pool / f"{i:04d}").exists()]
     if not absent:
         return
@@ -98,9 +98,9 @@ def make(pool: Path, number: int, data: Path, file: Path = PARAMS_FILE) -> None:
 
 
 def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, Any]) -> int:
-    """Give a clone in the pool's file system so many years as data/, and parameters that fit, with `more` keys.
+    """Link `number` years into a clone as data/ and write its parameters, with the keys of `more`.
 
-    Returns the rows of the first table of COLUMNS.
+    The pool and the clone must be in one file system. Returns the number of rows of the first table of TABLES.
     """
     target = clone / DATA_DIR
     target.mkdir()
@@ -118,7 +118,7 @@ def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, An
 
 
 def change(file: Path, number: int, rows: dict[str, int], digests: dict[str, str], more: dict[str, Any]) -> None:
-    """Write the parameters of so many years: digests, numbers of rows, last date, periods, folds, and `more` keys."""
+    """Write the parameters of `number` years: digests, numbers of rows, last date, periods, folds, and `more` keys."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096

@@ -166,8 +166,10 @@ def batches_of(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, int]]:
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
     sent = rows
-    while len(body := json.dumps({ROWS_NOUN: sent}).encode()) > MAX_BODIES[BATCH_PATH]:
+    body = json.dumps({ROWS_NOUN: sent}).encode()
+    while len(body) > MAX_BODIES[BATCH_PATH]:
         sent = sent[: len(sent) // 2]
+        body = json.dumps({ROWS_NOUN: sent}).encode()
     return {"JSON": (JSON, body, len(sent)), "Arrow": (MEDIA_TYPE, stream.getvalue(), len(rows))}
 
 

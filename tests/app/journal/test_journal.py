@@ -115,7 +115,7 @@ def test_what_cannot_be_written_at_the_end_is_counted(
 
 def test_another_schema_is_refused(journal: Journal) -> None:
     prepare(journal.engine)
-    prepare(journal.engine)  # a second time is no harm
+    prepare(journal.engine)  # a second call changes nothing
     with journal.engine.begin() as connection:
         connection.execute(schema.update().values(version=1))
     for statement in ("SELECT 1", "DROP TABLE layouts"):  # also if that schema has other tables

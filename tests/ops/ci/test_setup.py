@@ -141,7 +141,7 @@ def test_a_failed_installation_is_not_a_whole_one(checkout: Path) -> None:
 @pytest.mark.parametrize("python", ["/bin/ls", "/nowhere"])
 def test_a_python_that_is_none_is_refused_by_name(python: str, tmp_path: Path) -> None:
     done = _set_up(_checkout(tmp_path / "c"), PYTHON=python)
-    assert (done.returncode, done.stderr) == (1, f"error: PYTHON={python} is no Python 3.11.\n")
+    assert (done.returncode, done.stderr) == (1, f"error: PYTHON={python} is not Python 3.11.\n")
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_server_that_does_not_answer(listens: bool, monkeypatch: pytest.MonkeyPa
 def test_server_that_is_not_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     with running([sys.executable, "-m", "http.server", address.rpartition(":")[2]], address, tmp_path):
-        assert f"{address} answers with HTTP 404, so it is no MLflow" in unusable(address, monkeypatch)
+        assert f"{address} answers with HTTP 404, so it is not an MLflow server" in unusable(address, monkeypatch)
 
 
 @pytest.mark.parametrize(

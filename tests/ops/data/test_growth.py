@@ -116,7 +116,7 @@ def celsius(text: str) -> float:
 
 
 def some_long(cases: dict[str, Any], *plain: str) -> list[Any]:
-    """Return the names of cases, of which all but some are long tests."""
+    """Return the names of the cases; most are long tests."""
     return [name if name in plain else pytest.param(name, marks=pytest.mark.long) for name in cases]
 
 

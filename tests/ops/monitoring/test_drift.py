@@ -17,8 +17,8 @@ from app.model.bundles import REFERENCE_FILE
 from app.problem.lookups import Lookups
 from ops.monitoring.drift.compare import alarms, compare, quality
 from ops.monitoring.drift.gauges import Gauges
-from ops.monitoring.drift.report import write_html
 from ops.monitoring.drift.reference import SCORE, Reference, load, psi, words
+from ops.monitoring.drift.report import write_html
 from stages.base.paths import sha256
 from stages.features.feature_files import DAY, TARGET
 from stages.problem_kit.params import DriftParams

@@ -1,4 +1,4 @@
-"""What Alertmanager talks to: what it writes down, whom it asks to retrain, and when it raises the alarm itself."""
+"""The alert receiver: what it logs, which commands it runs, and when it raises an alert itself."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_silence_raises_the_alarm_once(
         time.sleep(0.7)
         assert told.read_text() == "silent ", "once"
         client.post("/watchdog", json={"alerts": [WATCHDOG | {"status": "resolved"}]})
-        assert client.get("/readyz").status_code == 503, "a Watchdog that ends is no sign of life"
+        assert client.get("/readyz").status_code == 503, "a resolved Watchdog is not a sign of life"
         client.post("/watchdog", json={"alerts": [WATCHDOG]})
         assert client.get("/readyz").json()["watchdog_seconds_ago"] < 0.5
         for _ in range(20):  # as long as it is heard, there is no silence

@@ -1,4 +1,4 @@
-"""The floors: what reaches them is accepted, what misses one, lacks one or is no number is refused by name."""
+"""The floors: a model that reaches them is accepted; a value that is too low, absent or not a number is refused by its name."""
 
 from __future__ import annotations
 

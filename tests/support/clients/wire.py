@@ -41,7 +41,7 @@ class Load:
     stopped: bool = False
 
     async def run(self, seconds: float = 1e9, requests: float = 1e9) -> None:
-        """Ask; a connection that breaks is a failure, and opened anew."""
+        """Send a request; a broken connection is a failure and is reopened."""
         end = time.monotonic() + seconds
         self.stopped = False
 

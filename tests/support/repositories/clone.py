@@ -36,7 +36,7 @@ class Clone:
         return done
 
     def git_status(self) -> str:
-        """Return what git sees changed."""
+        """Return the paths that git reports as changed."""
         return git(self.path, "status", "--porcelain")
 
 

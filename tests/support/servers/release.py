@@ -57,7 +57,7 @@ def has_engine() -> bool:
 
 @dataclass(frozen=True)
 class Release:
-    """A clone with a registry of small models, of which version 1 is Production, and its image."""
+    """A clone with a registry of small models, version 1 in Production, and its image."""
 
     path: Path
     uri: str

@@ -86,7 +86,7 @@ class Service:
         return self.version().get("model") == {"name": NAME, "version": version}
 
     def metric(self, series: str) -> float:
-        """Return the value of a series, as it stands in the exposition; 0 where there is none."""
+        """Return the value of a series in the exposition; 0 if it is absent."""
         text = httpx.get(f"{self.base}/metrics").text
         found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
