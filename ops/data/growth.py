@@ -96,23 +96,30 @@ def gather(files: list[Incoming]) -> dict[str, Arrival]:
     return arrivals
 
 
-def compare(known: pd.DataFrame, arrival: Arrival, keys: list[str], corrects: bool = True) -> None:
+def compare(table: str, known: pd.DataFrame, arrival: Arrival, p: interface.Params, corrects: bool = True) -> None:
     """Drop the rows that are known from an arrival, and list those that correct a known one.
 
-    Unless it `corrects`, a row with a known key is known, whatever its other values.
+    Unless it `corrects`, a row with a known key is known, whatever its other values. A correction that moves its row to
+    another day is quarantined: by partitions, the row would then be in both days.
     """
+    keys = KEYS[table]
     _, place = absorb([known, arrival.typed], keys)
     found = place[len(known) :]
     old = found < len(known)
+    index = arrival.typed.index[old]
     before, after = known.iloc[found[old]].reset_index(drop=True), arrival.typed[old].reset_index(drop=True)
     differs = pd.DataFrame({name: ~_equal(before[name], after[name]) for name in after}, index=after.index)
     differs &= corrects
     for i in np.flatnonzero(differs.any(axis=1)):
         key = " ".join(f"{name}={after.loc[i, name]}" for name in keys)
         changes = ", ".join(f"{c} {before.loc[i, c]} -> {after.loc[i, c]}" for c in differs.columns[differs.loc[i]])
-        arrival.corrected[arrival.typed.index[old][i]] = f"{key}: {changes}"
-    arrival.known = int((~differs.any(axis=1)).sum())
-    arrival.typed = arrival.typed.drop(index=arrival.typed.index[old][~differs.any(axis=1)])
+        arrival.corrected[index[i]] = f"{key}: {changes}"
+    corrected = differs.any(axis=1).to_numpy()
+    arrival.known = int((~corrected).sum())
+    arrival.typed = arrival.typed.drop(index=index[~corrected])
+    old_days, new_days = interface.days(table, before, p), interface.days(table, after, p)
+    if old_days is not None and new_days is not None:
+        arrival.quarantine(index[corrected & (old_days != new_days).to_numpy()], f"{table}.day")
 
 
 def _equal(a: pd.Series, b: pd.Series) -> pd.Series:
@@ -175,7 +182,7 @@ def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True
     """
     arrivals = gather(files)
     for table, arrival in arrivals.items():
-        compare(known[table], arrival, KEYS[table], corrects)
+        compare(table, known[table], arrival, p.problem, corrects)
     while True:
         grown = parameters(p, arrivals)
         whole, places = _together(known, arrivals)

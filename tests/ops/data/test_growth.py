@@ -223,17 +223,20 @@ def test_another_value_of_a_known_row_is_a_correction_in_its_place(
     assert len(whole) == len(known["weather"])
 
 
-def test_a_correction_that_breaks_a_rule_is_quarantined(
-    known: Tables, month: dict[str, Frame], p: Params, tmp_path: Path
+@pytest.mark.parametrize(
+    ("column", "value", "rule"), [("wind_speed", "1048", "weather.wind_speed"), ("day", "12", "weather.day")]
+)
+def test_a_correction_that_breaks_a_rule_or_moves_its_row_is_quarantined(
+    known: Tables, month: dict[str, Frame], p: Params, tmp_path: Path, column: str, value: str, rule: str
 ) -> None:
     corrected = between(month, 11, 12)["weather"].iloc[:40].copy()
-    corrected.loc[corrected.index[7], "wind_speed"] = "1048"
+    corrected.loc[corrected.index[7], column] = value
     arrival = growth.judge(
         known,
         write(tmp_path, {"weather": corrected}),
         p.model_copy(update={"growth": p.growth.model_copy(update={"max_quarantined": 0.1})}),
     ).arrivals["weather"]
-    assert arrival.quarantined["rule"].tolist() == ["weather.wind_speed"]
+    assert arrival.quarantined["rule"].tolist() == [rule]
     assert (arrival.known, arrival.new, arrival.corrections) == (39, 0, [])
 
 
@@ -292,7 +295,7 @@ CSV = b"carrier,name\nZ1,First\nZ2,Second\n"
         ("airlines.csv", b"carrier\nZ1\n", "lacks name"),
         ("airlines.csv.gz", gzip.compress(CSV, mtime=0)[:-9], "cut off or damaged"),
         ("airlines.csv.gz", CSV, "cut off or damaged"),
-        ("airlines.parquet", b"PAR1 and nothing else", "no complete Parquet file"),
+        ("airlines.parquet", b"PAR1 and nothing else", "not a complete Parquet file"),
         ("hotels.csv", CSV, "must begin with a table"),
         ("airlines.xlsx", CSV, r"end in \.csv"),
     ],
