@@ -59,7 +59,7 @@ cli = Group(
 )
 
 
-@cli.verb("on-time doctor --json")
+@cli.verb("on-time doctor --json", "nothing")
 @json_option
 def doctor(as_json: bool) -> None:
     """Report what this machine has and lacks, what each part is for, and the command that installs it."""

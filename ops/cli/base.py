@@ -18,6 +18,7 @@ from stages.base.paths import finite
 CALLER_DIR = "ONTIME_CALLER_DIR"
 """The variable in which the script `on-time` passes the folder that it was called from."""
 
+CHANGES = "May change: "
 FULL_BYTES = 10_000_000
 LOCK = Path("build/pipeline.lock")
 """Locked while the pipeline runs; never removed."""
@@ -26,9 +27,11 @@ LOCK = Path("build/pipeline.lock")
 class Group(click.Group):
     """A group whose commands each have an example, and are listed in the order of their definition."""
 
-    def verb(self, example: str, name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
-        """Return a decorator that makes a function a command; the example ends its help."""
-        return self.command(name, epilog=f"\b\nExample:\n  {example}")
+    def verb(
+        self, example: str, changes: str, name: str | None = None
+    ) -> Callable[[Callable[..., Any]], click.Command]:
+        """Return a decorator that makes a function a command; its help ends with what it may change, and an example."""
+        return self.command(name, epilog=f"{CHANGES}{changes}.\n\n\b\nExample:\n  {example}")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands, in the order of their definition."""

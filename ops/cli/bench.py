@@ -12,7 +12,9 @@ from ops.cli.base import COUNT, CallerPath, Group, Several
 group = Group()
 
 
-@group.verb("on-time bench serving --seconds 2 --connections 16 --rows 1000 --without-mlflow")
+@group.verb(
+    "on-time bench serving --seconds 2 --connections 16 --rows 1000 --without-mlflow", "build/bench/serving.json"
+)
 @click.option("--seconds", type=COUNT, default=5, help="Duration of each measurement.")
 @click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 @click.option("--connections", type=COUNT, multiple=True, default=(1, 16, 64, 256), help="May be repeated.")
@@ -27,7 +29,7 @@ def serving(
     measure_service(seconds, rounds, connections, rows, without_mlflow)
 
 
-@group.verb("on-time bench request")
+@group.verb("on-time bench request", "nothing")
 @click.option("--rounds", type=COUNT, default=3, help="Number of measurements; the median is reported.")
 def request(rounds: int) -> None:
     """Measure the parts of one prediction, in microseconds of one core."""
@@ -36,7 +38,7 @@ def request(rounds: int) -> None:
     click.echo(measure_request(rounds))
 
 
-@group.verb("on-time bench scoring --files 1 --files 3")
+@group.verb("on-time bench scoring --files 1 --files 3", "build/bench/scoring.json")
 @click.option("--files", type=COUNT, multiple=True, default=(1, 3, 10, 30), help="May be repeated.")
 @click.option("--rounds", type=COUNT, default=1, help="Number of measurements; the median is reported.")
 def scoring(files: tuple[int, ...], rounds: int) -> None:
@@ -46,7 +48,10 @@ def scoring(files: tuple[int, ...], rounds: int) -> None:
     measure_scoring(files, rounds)
 
 
-@group.verb("on-time bench scale --factors 1,3 --modes memory --keep ~/years")
+@group.verb(
+    "on-time bench scale --factors 1,3 --modes memory --keep ~/years",
+    "build/bench/scale.json; with --keep, that folder",
+)
 @click.option("--factors", type=Several(COUNT), default="1,3,10,30", help="Numbers of years.")
 @click.option("--modes", type=Several(click.STRING), show_default="all", help="Settings of the pipeline.")
 @click.option("--keep", type=CallerPath(file_okay=False), help="Folder for the generated years, used again if there.")

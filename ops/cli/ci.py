@@ -26,13 +26,13 @@ OPENAPI = Path("openapi.json")
 reason_option = click.option("--reason", default="", show_default=False, metavar="TEXT", help="Reason; recorded.")
 
 
-@group.verb("on-time ci packages")
+@group.verb("on-time ci packages", "the packages of this machine")
 def packages() -> None:
     """Install the missing Debian packages that the tests use."""
     execute(".ci/packages")
 
 
-@group.verb("on-time ci lock")
+@group.verb("on-time ci lock", "requirements*.txt")
 def lock() -> None:
     """Lock the requirements from pyproject.toml again."""
     options = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"]
@@ -40,7 +40,7 @@ def lock() -> None:
         execute("ops/ci/uv", "pip", "compile", *options, "--no-header", *source, "pyproject.toml", "-o", file)
 
 
-@group.verb("on-time ci check-lock")
+@group.verb("on-time ci check-lock", "nothing")
 def check_lock() -> None:
     """Compare dvc.lock with this commit's code, parameters and data, without data and without running a stage."""
     from ops.ci.lock import compare_lock
@@ -48,7 +48,7 @@ def check_lock() -> None:
     click.echo(compare_lock())
 
 
-@group.verb("on-time ci reproduce")
+@group.verb("on-time ci reproduce", "data/, only files that are missing")
 def reproduce() -> None:
     """Prove in a clone that a rerun gives the committed dvc.lock and reports byte for byte."""
     from ops.ci.reproduce import reproduce_pipeline
@@ -58,7 +58,7 @@ def reproduce() -> None:
     reproduce_pipeline()
 
 
-@group.verb("on-time ci openapi")
+@group.verb("on-time ci openapi", "openapi.json")
 def openapi() -> None:
     """Write openapi.json, the contract with clients, after a change of the API."""
     from app.api import application, contract
@@ -68,7 +68,7 @@ def openapi() -> None:
     click.echo(f"{OPENAPI} is written; `git diff {OPENAPI}` shows what changed for clients.")
 
 
-@group.verb("on-time ci pictures")
+@group.verb("on-time ci pictures", "--folder")
 @click.option(
     "--folder", type=CallerPath(file_okay=False), default="docs/pictures", help="Where the files are written."
 )
@@ -79,7 +79,7 @@ def pictures(folder: Path) -> None:
     take(folder)
 
 
-@group.verb("on-time ci reference")
+@group.verb("on-time ci reference", "docs/reference")
 def reference() -> None:
     """Write docs/reference from the commands, parameters, settings, metrics and openapi.json."""
     from ops.docs.reference import write
@@ -88,13 +88,13 @@ def reference() -> None:
     click.echo(f"{', '.join(map(str, changed)) or 'No page'} changed.")
 
 
-@group.verb("on-time ci outputs")
+@group.verb("on-time ci outputs", "data/ and the outputs of all stages")
 def outputs() -> None:
     """Restore this commit's data and outputs from DVC's cache, as far as it has them."""
     dvc("checkout", "--allow-missing")
 
 
-@group.verb("on-time ci trim-cache --base main")
+@group.verb("on-time ci trim-cache --base main", "DVC's cache")
 @base_option
 def trim_cache(base_: str) -> None:
     """Remove files from DVC's cache that neither this commit nor its merge base uses."""
@@ -103,7 +103,7 @@ def trim_cache(base_: str) -> None:
     dvc("gc", "--workspace", "--rev", merge_base(base_), "--num", "1", "--force", "--quiet")
 
 
-@group.verb("on-time ci comment --run 1234567890")
+@group.verb("on-time ci comment --run 1234567890", "a comment of the pull request")
 @click.option("--run", "run_id", required=True, metavar="ID", help="Run of the workflow `ci`.")
 def comment(run_id: str) -> None:
     """Put the report of a workflow run on its pull request, as one comment."""
@@ -112,7 +112,7 @@ def comment(run_id: str) -> None:
     click.echo(github.comment(run_id))
 
 
-@group.verb('on-time ci propose --reason "drift of the scores"')
+@group.verb('on-time ci propose --reason "drift of the scores"', "a branch and a pull request at GitHub")
 @reason_option
 def propose(reason: str) -> None:
     """Open a pull request with the changes of a retraining, or update the open one."""
@@ -121,7 +121,10 @@ def propose(reason: str) -> None:
     click.echo(github.propose(reason or "scheduled"))
 
 
-@group.verb("on-time ci record-deployment --environment staging --version 2 --image ghcr.io/team/on-time@sha256:…")
+@group.verb(
+    "on-time ci record-deployment --environment staging --version 2 --image ghcr.io/team/on-time@sha256:…",
+    "the deployments at GitHub",
+)
 @click.option("--environment", required=True, metavar="NAME", help="Environment of GitHub.")
 @click.option("--version", type=VERSION, required=True, metavar="N", help="Version that is deployed.")
 @click.option("--image", required=True, help="Image that is deployed, by its digest.")
@@ -133,7 +136,7 @@ def record_deployment(environment: str, version: str, image: str, reason: str) -
     click.echo(github.deployment(environment, version, image, reason or "release"))
 
 
-@group.verb("on-time ci fuzz --minutes 1")
+@group.verb("on-time ci fuzz --minutes 1", "nothing")
 @click.option("--minutes", type=AMOUNT, default=10, help="Duration.")
 def fuzz(minutes: float) -> None:
     """Try almost valid bodies: none may get status 500, or be judged differently by the fast and the ordinary path."""
@@ -143,7 +146,7 @@ def fuzz(minutes: float) -> None:
     )
 
 
-@group.verb("on-time ci soak --seconds 300")
+@group.verb("on-time ci soak --seconds 300", "nothing")
 @click.option("--seconds", type=COUNT, default=60, help="Duration of the first part.")
 def soak(seconds: int) -> None:
     """Hold 300 connections without an error, then send 20,000 requests without a memory leak."""

@@ -14,14 +14,14 @@ group = Group()
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
-@group.verb("on-time data fetch --archive ~/downloads/tables.tar.gz")
+@group.verb("on-time data fetch --archive ~/downloads/tables.tar.gz", "data/, only files that are missing")
 @click.option("--archive", type=CallerPath(exists=True, dir_okay=False), help="Source package, already downloaded.")
 def fetch(archive: Path | None) -> None:
     """Fetch the raw tables, from the DVC remote if one is set, and compare them with their pinned digests."""
     click.echo(_complete(archive))
 
 
-@group.verb("on-time data check")
+@group.verb("on-time data check", "data/, only files that are missing; the outputs of the stage `validate`")
 @click.pass_context
 def check(ctx: click.Context) -> None:
     """Validate the raw tables: columns, keys and rules."""
@@ -29,7 +29,7 @@ def check(ctx: click.Context) -> None:
     dvc("repro", "validate")
 
 
-@group.verb("on-time data test-rows")
+@group.verb("on-time data test-rows", "data/, only files that are missing; the outputs of the stages up to `featurize`")
 @click.pass_context
 def test_rows(ctx: click.Context) -> None:
     """Make the rows on which a promotion compares two models."""
@@ -37,7 +37,10 @@ def test_rows(ctx: click.Context) -> None:
     dvc("repro", "featurize")
 
 
-@group.verb("on-time data add ~/inbox/TABLE-2013-07.csv.gz ~/inbox/OTHER-2013-07.parquet")
+@group.verb(
+    "on-time data add ~/inbox/TABLE-2013-07.csv.gz ~/inbox/OTHER-2013-07.parquet",
+    "data/, data.dvc and params.yaml; with --push, the DVC remote",
+)
 @click.argument("files", nargs=-1, type=CallerPath(exists=True, dir_okay=False))
 @click.option("--inbox", metavar="URL", help="Folder or s3://… whose files are added, those that are new.")
 @click.option("--from-journal", is_flag=True, help="Add the journal's requests with their outcomes, and no files.")
@@ -91,7 +94,7 @@ def _journaled(since: datetime | None) -> list[Path]:
     return journal_rows.collect(Settings().journal_url, since)
 
 
-@group.verb("on-time data status")
+@group.verb("on-time data status", "nothing")
 @json_option
 def status(as_json: bool) -> None:
     """Show what is in data/: tables, periods, rows, gaps, additions, quarantine."""

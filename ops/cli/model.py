@@ -16,7 +16,7 @@ from ops.cli import base, data
 group = base.Group()
 
 
-@group.verb("on-time model train")
+@group.verb("on-time model train", "the outputs of the stages up to `evaluate`, dvc.lock, and MLflow's runs")
 @click.pass_context
 def train(ctx: click.Context) -> None:
     """Train and evaluate the model, without registering it."""
@@ -24,7 +24,9 @@ def train(ctx: click.Context) -> None:
     base.dvc("repro", "evaluate")
 
 
-@group.verb("on-time model repro")
+@group.verb(
+    "on-time model repro", "the outputs of all stages, dvc.lock, MLflow's runs, a new version and the alias staging"
+)
 @click.pass_context
 def repro(ctx: click.Context) -> None:
     """Train, evaluate and register the model (all of `dvc repro`), and print its metrics."""
@@ -43,7 +45,10 @@ def repro(ctx: click.Context) -> None:
     click.echo(summary.text(version))
 
 
-@group.verb("on-time model promote --version 2")
+@group.verb(
+    "on-time model promote --version 2",
+    "the alias production, the recorded decision, and the service's cache of the model",
+)
 @base.version_option
 @click.option("--allow-equal", is_flag=True, help="Accept a model that is as good as Production.")
 @click.option("--if-none", is_flag=True, help="Do nothing when a version is Production.")
@@ -58,7 +63,10 @@ def promote(version: str | None, allow_equal: bool, if_none: bool, without_champ
         click.echo(text)
 
 
-@group.verb('on-time model rollback --reason "too many false alarms"')
+@group.verb(
+    'on-time model rollback --reason "too many false alarms"',
+    "the alias production, the recorded decision, and the service's cache of the model",
+)
 @base.version_option
 @click.option("--reason", required=True, metavar="TEXT", help="What is wrong with Production; recorded.")
 def rollback(version: str | None, reason: str) -> None:
@@ -68,7 +76,7 @@ def rollback(version: str | None, reason: str) -> None:
     click.echo(commands.patiently(lambda client, p: commands.rollback(client, p, version, reason)))
 
 
-@group.verb("on-time model history --json")
+@group.verb("on-time model history --json", "nothing")
 @base.json_option
 def history(as_json: bool) -> None:
     """Show which versions were Production, from when to when, and why; and what was deployed."""
@@ -82,7 +90,7 @@ def history(as_json: bool) -> None:
         click.echo(commands.patiently(lambda client, _: describe_history(client, NAME)))
 
 
-@group.verb("on-time model compare 1 2")
+@group.verb("on-time model compare 1 2", "nothing")
 @click.argument("versions", nargs=-1, type=base.VERSION, metavar="[VERSION]...")
 @click.option("--last", type=base.COUNT, default=5, help="Number of runs to show when no version is named.")
 @base.json_option
@@ -98,7 +106,7 @@ def compare(versions: tuple[str, ...], last: int, as_json: bool) -> None:
         click.echo(compare_runs(runs))
 
 
-@group.verb("on-time model require")
+@group.verb("on-time model require", "nothing")
 def require() -> None:
     """Fail, with what to do, when no version is Production."""
     from ops.registry import commands
@@ -106,7 +114,7 @@ def require() -> None:
     commands.patiently(commands.require)
 
 
-@group.verb("on-time model export build/export --version 2")
+@group.verb("on-time model export build/export --version 2", "FOLDER, which must be empty or an earlier export")
 @click.argument("folder", type=base.CallerPath(file_okay=False))
 @base.version_option
 def export(folder: Path, version: str | None) -> None:
@@ -116,7 +124,7 @@ def export(folder: Path, version: str | None) -> None:
     click.echo(commands.patiently(lambda client, p: commands.export(client, p, folder, version)))
 
 
-@group.verb("on-time model serve --port 8001")
+@group.verb("on-time model serve --port 8001", "the service's cache of the model; by requests, the journal")
 @click.option("--host", envvar="ONTIME_HOST", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", envvar="ONTIME_PORT", type=click.IntRange(0, 65535), default=8000, help="Port to listen on.")
 @click.pass_context
@@ -131,7 +139,7 @@ def serve(ctx: click.Context, host: str, port: int) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "app"])
 
 
-@group.verb("on-time model ui --port 5001")
+@group.verb("on-time model ui --port 5001", "in the browser, MLflow's runs and registry")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, help="Port to listen on.")
 def ui(port: int) -> None:
     """Open MLflow's UI on the runs and the registry."""
@@ -143,7 +151,7 @@ def ui(port: int) -> None:
     base.become(*command, *store, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # seven processes more
 
 
-@group.verb("on-time model gate --base main --json")
+@group.verb("on-time model gate --base main --json", "nothing")
 @base.base_option
 @base.json_option
 def gate(base_: str, as_json: bool) -> None:
@@ -161,7 +169,7 @@ def gate(base_: str, as_json: bool) -> None:
     pull_request.enforce(decision)
 
 
-@group.verb("on-time model report --base main")
+@group.verb("on-time model report --base main", "build/report")
 @base.base_option
 def report(base_: str) -> None:
     """Write what changes against the merge base as Markdown: metrics, parameters, plots, gate."""
@@ -170,7 +178,7 @@ def report(base_: str) -> None:
     comparison.write(base_)
 
 
-@group.verb("on-time model gate-selftest --pairs 20 --no-controls")
+@group.verb("on-time model gate-selftest --pairs 20 --no-controls", "nothing")
 @click.option("--pairs", type=click.IntRange(0), default=20, help="Pairs of models that differ by their seed.")
 @click.option("--repeats", type=click.IntRange(0), default=60, help="Resamples of the test days to measure power on.")
 @click.option("--controls/--no-controls", default=True, help="Try models that must be refused.")
@@ -181,7 +189,7 @@ def gate_selftest(pairs: int, repeats: int, controls: bool) -> None:
     show_gate(pairs, repeats, controls)
 
 
-@group.verb("on-time model tune --trials 80 --apply")
+@group.verb("on-time model tune --trials 80 --apply", "build/tune.db and MLflow's runs; with --apply, params.yaml")
 @click.option("--trials", type=base.COUNT, default=40, help="Number of trials in all, earlier ones included.")
 @click.option("--apply", is_flag=True, help="Write better parameters to params.yaml.")
 def tune(trials: int, apply: bool) -> None:
@@ -191,7 +199,10 @@ def tune(trials: int, apply: bool) -> None:
     search_parameters(trials, apply)
 
 
-@group.verb("on-time model retrain --now --until 2013-11-30")
+@group.verb(
+    "on-time model retrain --now --until 2013-11-30",
+    "MLflow's runs; when it retrains, params.yaml and the same as `model repro`, or a workflow run at GitHub",
+)
 @click.option("--now", is_flag=True, help="Train on this machine without a decision.")
 @click.option("--until", type=base.DAY, help="Last day of the data (default: the newest one in data/).")
 @click.pass_context
@@ -204,7 +215,7 @@ def retrain(ctx: click.Context, now: bool, until: datetime | None) -> None:
     retraining.retrain(until.date() if until else None, now)
 
 
-@group.verb("on-time model year --months 4 --folder build/year")
+@group.verb("on-time model year --months 4 --folder build/year", "--folder")
 @click.option("--months", type=base.COUNT, default=4, help="Months of the first data.")
 @click.option("--files", type=base.CallerPath(exists=True, file_okay=False), help="Folder of TABLE-YYYY-MM files.")
 @click.option("--folder", type=base.CallerPath(file_okay=False), default="build/year", help="What is made goes there.")
@@ -217,7 +228,7 @@ def year(ctx: click.Context, months: int, files: Path | None, folder: Path) -> N
     click.echo(live_year(Path.cwd(), Path(folder), months, files))
 
 
-@group.verb("on-time model score rows/ s3://bucket/predictions --version 3")
+@group.verb("on-time model score rows/ s3://bucket/predictions --version 3", "OUTPUT, only files that are missing")
 @click.argument("source", type=base.Address(), metavar="INPUT")
 @click.argument("target", type=base.Address(), metavar="OUTPUT")
 @base.version_option

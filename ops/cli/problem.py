@@ -12,7 +12,7 @@ from ops.cli.base import Group
 group = Group()
 
 
-@group.verb("on-time problem check")
+@group.verb("on-time problem check", "nothing")
 def check() -> None:
     """Check that app/problem and stages/problem implement the interface of docs/adapt.md consistently."""
     from ops.problem import problem_check

@@ -10,7 +10,7 @@ group = Group()
 image_argument = click.argument("image")
 
 
-@group.verb("on-time release image --version 2", name="image")
+@group.verb("on-time release image --version 2", "Docker's images", name="image")
 @version_option
 def build(version: str | None) -> None:
     """Build the image of the Production version, or of another one, named after it; never `latest`."""
@@ -25,7 +25,7 @@ def build(version: str | None) -> None:
     click.echo(f"{name} is built, {size:.0f} MB above its base. `on-time release smoke {name}` tests it.")
 
 
-@group.verb("on-time release tools")
+@group.verb("on-time release tools", "Docker's images")
 def tools() -> None:
     """Build the image of the drift monitor and of MLflow's server, named after the commit."""
     from ops.release import images
@@ -33,7 +33,7 @@ def tools() -> None:
     click.echo(f"{images.build_tools()} is built; ONTIME_TOOLS_IMAGE names it to ops/stack/compose.")
 
 
-@group.verb("on-time release rebuild on-time:model-v2-g1a2b3c4")
+@group.verb("on-time release rebuild on-time:model-v2-g1a2b3c4", "nothing")
 @image_argument
 def rebuild(image: str) -> None:
     """Build IMAGE a second time without cache, and compare every file."""
@@ -44,7 +44,7 @@ def rebuild(image: str) -> None:
     click.echo(build_again(mlflow_runs.connect(), params.load(), image))
 
 
-@group.verb("on-time release smoke on-time:model-v2-g1a2b3c4")
+@group.verb("on-time release smoke on-time:model-v2-g1a2b3c4", "nothing")
 @image_argument
 @click.option("--any-version", is_flag=True, help="Accept a version that is not Production.")
 def smoke(image: str, any_version: bool) -> None:
@@ -54,7 +54,10 @@ def smoke(image: str, any_version: bool) -> None:
     smoke_test(image, any_version)
 
 
-@group.verb("on-time release deploy on-time:model-v2-g1a2b3c4 --host deploy@example.com")
+@group.verb(
+    "on-time release deploy on-time:model-v2-g1a2b3c4 --host deploy@example.com",
+    "the containers of the deployment, and the history in the registry",
+)
 @image_argument
 @click.option("--alias", type=click.Choice(["production", "staging"]), default="production", help="Required alias.")
 @host_option
@@ -70,7 +73,10 @@ def deploy(image: str, alias: str, host: str, soak: float, watch: float) -> None
     click.echo(deploy_version(mlflow_runs.connect(), params.load(), image, plan, alias))
 
 
-@group.verb('on-time release undeploy --version 1 --reason "version 2 is too slow"')
+@group.verb(
+    'on-time release undeploy --version 1 --reason "version 2 is too slow"',
+    "the containers of the deployment, the alias production, and the history in the registry",
+)
 @click.option("--version", type=VERSION, required=True, metavar="N", help="Version to bring back.")
 @click.option("--reason", required=True, metavar="TEXT", help="What is wrong with the present one; recorded.")
 @click.option("--image", default="", show_default=False, help="Image by its digest (default: the version's tag).")
@@ -87,7 +93,7 @@ def undeploy(version: str, reason: str, image: str, host: str, soak: float, watc
     click.echo(undeploy_to(mlflow_runs.connect(), params.load(), version, plan, reason, image))
 
 
-@group.verb("on-time release load-test --rate 200 --seconds 30")
+@group.verb("on-time release load-test --rate 200 --seconds 30", "nothing")
 @click.option("--rate", type=AMOUNT, default=100, help="Requests per second.")
 @click.option("--seconds", "duration", type=AMOUNT, default=60, help="Duration in seconds.")
 @host_option
@@ -100,7 +106,7 @@ def load_test(rate: float, duration: float, host: str) -> None:
     load(rate, duration)
 
 
-@group.verb("on-time release publish ghcr.io/team/on-time:model-v2-g1a2b3c4")
+@group.verb("on-time release publish ghcr.io/team/on-time:model-v2-g1a2b3c4", "the image's registry")
 @image_argument
 def publish(image: str) -> None:
     """Push IMAGE to its registry by its own tag and as model-v<version>, and print its digest."""
@@ -109,7 +115,7 @@ def publish(image: str) -> None:
     click.echo(f"{publish_image(image)} is in the registry.")
 
 
-@group.verb("on-time release verify --version 2")
+@group.verb("on-time release verify --version 2", "nothing")
 @click.argument("image", required=False)
 @version_option
 def verify(image: str | None, version: str | None) -> None:
@@ -123,7 +129,7 @@ def verify(image: str | None, version: str | None) -> None:
     click.echo(f"{found} has provenance and bill of materials, signed by {SIGNER}.")
 
 
-@group.verb("on-time release sbom on-time:model-v2-g1a2b3c4")
+@group.verb("on-time release sbom on-time:model-v2-g1a2b3c4", "build/sbom-*.json")
 @image_argument
 def sbom(image: str) -> None:
     """Write the bill of materials (CycloneDX) of IMAGE to build/; refuse one that is not what runs in it."""
@@ -135,7 +141,7 @@ def sbom(image: str) -> None:
     click.echo(f"{written} is written.")
 
 
-@group.verb("on-time release audit")
+@group.verb("on-time release audit", "nothing")
 def audit() -> None:
     """Audit the locked packages for known vulnerabilities; ops/release/audit-ignored.yml has the exceptions."""
     from ops.release.audit import audit_packages
@@ -143,7 +149,7 @@ def audit() -> None:
     click.echo(audit_packages())
 
 
-@group.verb("on-time release ssh --host deploy@example.com")
+@group.verb("on-time release ssh --host deploy@example.com", "~/.ssh")
 @host_option
 def ssh(host: str) -> None:
     """Let ssh reach a machine with the key in DEPLOY_KEY and the host key in DEPLOY_KNOWN_HOSTS."""

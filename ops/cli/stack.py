@@ -13,7 +13,7 @@ group = Group()
 COMPOSE_FILE = "ops/stack/compose/compose.yml"
 
 
-@group.verb("on-time stack up")
+@group.verb("on-time stack up", "the missing secrets, and the containers of the stack")
 @click.pass_context
 def up(ctx: click.Context) -> None:
     """Start the monitoring and its databases by Docker Compose."""
@@ -21,7 +21,7 @@ def up(ctx: click.Context) -> None:
     execute("docker", "compose", "-f", COMPOSE_FILE, "--profile", "monitoring", "up", "--detach")
 
 
-@group.verb("on-time stack credentials")
+@group.verb("on-time stack credentials", "the missing secrets")
 def credentials() -> None:
     """Write the missing secrets that Docker Compose mounts."""
     from ops.stack.credentials import FOLDER, write
@@ -31,7 +31,7 @@ def credentials() -> None:
     click.echo(f"{FOLDER}: {outcome}.")
 
 
-@group.verb("on-time stack backup")
+@group.verb("on-time stack backup", "backup/")
 def backup() -> None:
     """Save MLflow's database and the journal to backup/<time>/."""
     from ops.stack.backup import DATABASES, FOLDER, save_databases
@@ -41,7 +41,7 @@ def backup() -> None:
     click.echo(f"{folder} contains {names}. `on-time stack restore {folder}` restores them.")
 
 
-@group.verb("on-time stack restore backup/2026-01-31T120000Z")
+@group.verb("on-time stack restore backup/2026-01-31T120000Z", "MLflow's database and the journal")
 @click.argument("folder", type=CallerPath(exists=True, file_okay=False))
 def restore(folder: Path) -> None:
     """Replace the present databases by those in FOLDER."""
@@ -51,7 +51,7 @@ def restore(folder: Path) -> None:
     click.echo(f"{' and '.join(DATABASES)} are as in {folder}.")
 
 
-@group.verb("on-time stack demo --port 8001")
+@group.verb("on-time stack demo --port 8001", "the same as `model repro` and `model promote`; the journal")
 @click.option("--port", envvar="ONTIME_PORT", type=click.IntRange(1, 65535), default=8000, help="Port to listen on.")
 @click.pass_context
 def demo(ctx: click.Context, port: int) -> None:

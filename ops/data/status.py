@@ -38,7 +38,8 @@ def describe_status(found: dict[str, Any]) -> str:
     lines = [f"data/ {found['dvc']}: {first} to {last}"]
     lines += [f"  no data: {gap[0]} to {gap[1]}" for gap in found["gaps"]]
     for table, known in found["tables"].items():
-        period = ", {} to {}".format(*known["days"]) if known["days"] else ""
+        days = known["days"]
+        period = f", {days[0]} to {days[1]}" if days else ""
         lines.append(f"  {table:10} {known['rows']:>9,} rows{period}")
     if not found["additions"]:
         lines.append("  nothing was added to the first data")

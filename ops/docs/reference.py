@@ -58,10 +58,17 @@ def words(schema: Mapping[str, Any]) -> str:
 
 
 def commands() -> str:
-    """Return the page of the command line: the help of every command."""
+    """Return the page of the command line: what every command may change, and its help."""
     from ops.cli import cli
+    from ops.cli.base import CHANGES
 
-    parts = [f"{cli.help} Exit codes are in [Workflows](../ci.md#exit-codes)."]
+    makefile = Path("Makefile").read_text(encoding="utf-8")
+    verbs = {
+        command: verb
+        for verb, command in re.findall(r"^([a-z-]+):.* ## .*\n\t\$\(ON_TIME\) (\S+ \S+)", makefile, re.MULTILINE)
+    }
+    parts: list[str] = []
+    changes: list[tuple[str, str, str]] = []
 
     def add(command: click.Command, context: click.Context, level: int) -> None:
         heading = f"{'#' * level} {context.command_path}"
@@ -71,12 +78,22 @@ def commands() -> str:
                 child = command.get_command(context, name)
                 if child is not None:
                     add(child, click.Context(child, info_name=name, parent=context), level + 1)
-        else:
-            parts.append(f"{heading}\n\n```text\n{command.get_help(context)}\n```")
+            return
+        parts.append(f"{heading}\n\n```text\n{command.get_help(context)}\n```")
+        epilog = (command.epilog or "").partition("\n")[0]
+        name = context.command_path.removeprefix("on-time ")
+        verb = f"`make {verbs[name]}`" if name in verbs else ""
+        changes.append((f"`on-time {name}`", verb, epilog.removeprefix(CHANGES).removesuffix(".")))
 
     root = click.Context(cli, info_name="on-time", terminal_width=WIDTH, **cli.context_settings)
     add(cli, root, 1)
-    return page("Commands", "the help of the commands in ops/cli", parts[0], *parts[2:])
+    intro = f"{cli.help} Exit codes are in [Workflows](../ci.md#exit-codes)."
+    overview = (
+        "## What each command may change\n\n"
+        "Besides build/pipeline.lock, caches, temporary folders, and mlflow.db in a new or a moved checkout.\n\n"
+        + table("command make changes", changes)
+    )
+    return page("Commands", "the help of the commands in ops/cli", intro, overview, *parts[1:])
 
 
 def settings() -> str:

@@ -88,7 +88,7 @@ def decide_alerts(now: Mapping[str, object], base: Mapping[str, object], policy:
 
 
 def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool = False) -> Decision:
-    """Decide on a challenger: it must reach the floors and, if there is a champion, must not be worse than the champion.
+    """Decide on a challenger: it must reach the floors and, if there is a champion, not be worse than the champion.
 
     A challenger that improves no guarded metric is a tie, which is refused unless `allow_equal`.
     """
@@ -111,7 +111,7 @@ def decide_promotion(evidence: Evidence, policy: GateParams, allow_equal: bool =
 def decide_not_worse(
     whole: Mapping[str, Comparison], parts: Mapping[str, Mapping[str, Comparison]], policy: GateParams
 ) -> Decision:
-    """Decide whether a challenger is at least as good as the champion by each guarded metric and on each watched slice."""
+    """Decide whether a challenger is not worse than the champion by any guarded metric or on any watched slice."""
     rules, unknown = policy.promotion, Comparison(math.nan, math.nan, math.nan)
     checks = [_not_worse(metric, whole.get(metric, unknown), margin) for metric, margin in rules.margins.items()]
     for name in policy.slices:

@@ -27,6 +27,7 @@ from app.interface import (
 from app.problem_kit.features import day_number
 from ops.data.incoming import convert
 from stages import interface
+from stages.base.errors import DataInvalid
 from stages.features.compute import rows_of
 from stages.interface import TABLES
 from stages.params import Params
@@ -35,7 +36,7 @@ from stages.problem_kit.params import Coverage
 from stages.problem_kit.rows import LabelledRows
 from stages.problem_kit.rules import Tables
 from stages.tables.checks import check_tables
-from stages.tables.fetch import DATA_DIR
+from stages.tables.fetch import DATA_DIR, missing
 from stages.tables.partitions import Store, split
 from stages.tables.read import load_tables
 
@@ -44,7 +45,10 @@ SAMPLE_ROWS = 500
 
 
 def problems(p: Params) -> list[str]:
-    """Return one line per violation; an exception in a check becomes a line."""
+    """Return one line per violation; an exception in a check becomes a line. Raises DataInvalid without tables."""
+    absent = missing(DATA_DIR, [f"{table}.csv" for table in TABLES])
+    if absent:
+        raise DataInvalid(f"{DATA_DIR}/ lacks {', '.join(absent)}. `make data` fetches the pinned tables.")
     found: list[str] = []
     for check in (_serving, _training, _by_month):
         try:

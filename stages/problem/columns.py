@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pandera.pandas import Check, Column, DataFrameSchema
+from pandera.pandas import Check, Column
 
 from stages.problem_kit.columns import UTC, integer, number, real, text
 

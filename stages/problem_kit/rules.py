@@ -49,7 +49,8 @@ class Rules(list[Rule]):
         """Return a decorator that adds a function as a rule; its name and docstring become name and description.
 
         A rule with `across` gets, in place of its table, each combination of these columns with the number of its
-        `rows`, the tables without days, and no others. A rule with `reach` also gets the rows of `reach` days before and after.
+        `rows`, the tables without days, and no others. A rule with `reach` also gets the rows of `reach` days before
+        and after.
         """
 
         def decorate(broken: Broken) -> Broken:

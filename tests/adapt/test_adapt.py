@@ -31,9 +31,10 @@ import json, sys
 from pathlib import Path
 from ops.registry import commands
 from ops.release import images
-from stages import params, tracking
+from stages import params
+from stages.tracking import mlflow_runs
 
-folder, client, p = Path(sys.argv[1]), tracking.connect(), params.load()
+folder, client, p = Path(sys.argv[1]), mlflow_runs.connect(), params.load()
 commit = images.committed()
 images.context(folder, commit)
 commands.export(client, p, folder / "model", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -157,3 +158,34 @@ def test_later_evaluation_replaces_the_first(changing: Clone, tmp_path: Path) ->
     kept = client.download_artifacts(str(version.run_id), "metrics.json", str(tmp_path))
     assert Path(kept).read_bytes() == (changing.path / "reports/metrics.json").read_bytes()
     assert version.tags["test.ece"] == str(json.loads(Path(kept).read_text(encoding="utf-8"))["test"]["ece"])
+
+
+ELSEWHERE = {"release rebuild", "release smoke", "release load-test", "release verify", "release audit"} | {
+    "model gate-selftest",
+    "monitor drift-selftest",
+    "bench request",
+    "ci fuzz",
+    "ci soak",
+}
+"""Commands that change nothing, and need Docker, a network, a service or a long time."""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder that are not git's, DVC's or compiled, with their bytes."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "pipeline.lock"]
+    names = {path.relative_to(folder).as_posix(): path for path in paths if "__pycache__" not in path.parts}
+    return {name: path.read_bytes() for name, path in names.items() if not name.startswith((".git/", ".dvc/"))}
+
+
+@pytest.mark.long
+def test_commands_that_change_nothing_change_nothing(small: Clone) -> None:
+    page = Path("docs/reference/cli.md").read_text(encoding="utf-8")
+    reading = set(re.findall(r"^\| `on-time (.+)` \|.*\| nothing \|$", page, re.MULTILINE)) - ELSEWHERE
+    assert {"data status", "model gate", "doctor"} < reading
+    small.run("python", "-m", "ops.cli", "model", "history")  # moves MLflow's store to this copy of the folder
+    before = contents(small.path)
+    for command in sorted(reading):
+        options = ["--base", "HEAD"] if command == "model gate" else []
+        small.run("python", "-m", "ops.cli", *command.split(), *options, check=False)
+    after = contents(small.path)
+    assert [name for name in before | after if before.get(name) != after.get(name)] == []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandera.pandas import Check, Column, DataFrameSchema
+from pandera.pandas import Column
 
 from app.problem import BUSY, WEATHER, Hours, Lookups
 from app.problem_kit.features import Ints, day_number

@@ -1,4 +1,4 @@
-"""The watcher of the alias: what is downloaded, served, kept and withdrawn; and the process with the registry's client."""
+"""The watcher of the alias: what is downloaded, served, kept, withdrawn; the process with the registry's client."""
 
 from __future__ import annotations
 

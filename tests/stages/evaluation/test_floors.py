@@ -1,4 +1,4 @@
-"""The floors: a model that reaches them is accepted; a value that is too low, absent or not a number is refused by its name."""
+"""The floors: a value that is too low, absent or not a number is refused by its name; all others are accepted."""
 
 from __future__ import annotations
 

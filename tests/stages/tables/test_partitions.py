@@ -88,7 +88,7 @@ def test_a_month_without_rows_has_a_file_and_its_days_are_missing(folder: Path, 
     store = partitions.write(folder, p.problem, "month")
     july = next(one for one in store.partitions if one.name == "2013-07")
     assert len(store.own(july)["flights"]) == 0 and len(store.own(july)["weather"]) > 2000
-    report = checks.check(store, p)
+    report = checks.check_tables(store, p)
     assert next(rule for rule in report["rules"] if rule["name"] == "flights.every_day")["violating"] == 31
 
 
