@@ -19,7 +19,7 @@ from stages.features import feature_files
 from stages.features.feature_files import DAY, FEATURES_DIR, KEY, LOOKUPS_FILE, TARGET, described
 from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
-from stages.tracking import mlflow_runs
+from stages.tracking import logged_model, mlflow_runs
 from stages.training.backtest import fold_label, folds, rolling_origin, threshold_of
 from stages.training.boosting import LOSS_STEP, Source, fit, lightgbm_params
 from stages.training.bundle import write_bundle, write_reference
@@ -88,7 +88,7 @@ def main() -> None:
         log.metrics(**measured, model_bytes=(BUNDLE_DIR / bundles.MODEL_FILE).stat().st_size)
         for path in (LOSS_FILE, TRAINING_FILE):
             log.artifact(path)
-        mlflow_runs.log_bundle(BUNDLE_DIR)
+        logged_model.log_bundle(BUNDLE_DIR)
 
 
 def _write_losses(train_loss: list[float], fold_losses: pd.DataFrame) -> None:

@@ -32,7 +32,7 @@ from stages.features import feature_files
 from stages.features.feature_files import DAY, FEATURES_DIR, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import Mask
-from stages.tracking import mlflow_runs
+from stages.tracking import logged_model, mlflow_runs
 from stages.training.boosting import Source, Targets, fit, lightgbm_params
 from stages.training.bundle import write_bundle
 
@@ -177,7 +177,7 @@ def registry_of_its_own() -> Iterator[MlflowClient]:
 def enter(client: MlflowClient, folder: Path, p: Params) -> str:
     """Register a bundle that the service may refuse, with the committed metrics; return its version number."""
     with mlflow_runs.stage_run("train"):
-        mlflow_runs.log_bundle(folder)
+        logged_model.log_bundle(folder)
     return str(register_version(client, p, sha256(folder / bundles.MANIFEST_FILE), Decision(()), {}).version)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -19,9 +20,12 @@ from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE
 from stages.evaluation.floors import Decision
 from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.evaluation.model_card import METRIC_NAMES
+from stages.features.feature_files import FEATURES_DIR
 from stages.params import Params
-from stages.tracking import mlflow_runs
+from stages.tracking import logged_model, mlflow_runs
 
+LOCK_FILE = Path("dvc.lock")
+TEST_ROWS = f"{FEATURES_DIR}/test"
 PLOTS_DIR = EVALUATION_FILE.parent / "plots"
 
 
@@ -36,7 +40,7 @@ def training_run(client: MlflowClient, digest: str, p: Params) -> str:
             return str(found.info.run_id)
     with mlflow_runs.stage_run("train", p.train.model_dump(mode="json"), ["build/features"]) as log:
         mlflow.set_tag("restored", "true")
-        mlflow_runs.log_bundle(BUNDLE_DIR)
+        logged_model.log_bundle(BUNDLE_DIR)
     return log.run_id
 
 
@@ -68,13 +72,19 @@ def register_version(
     """Return the version of this bundle, created if necessary, with the alias `staging`."""
     version = find_version(client, digest)
     run_id = str(version.run_id) if version else training_run(client, digest, p)
-    client.log_artifact(run_id, str(METRICS_FILE))  # in place of those of an earlier evaluation, as the tags below
+    for file in filter(
+        Path.exists, (METRICS_FILE, LOCK_FILE)
+    ):  # in place of those of an earlier evaluation, as the tags below
+        client.log_artifact(run_id, str(file))
+    source = client.get_run(run_id).data.tags[mlflow_runs.MODEL_URI_TAG]
     if version is None:
-        source = client.get_run(run_id).data.tags[mlflow_runs.MODEL_URI_TAG]
         version = mlflow.register_model(source, NAME, tags={mlflow_runs.DIGEST_TAG: digest})
+        client.update_registered_model(NAME, mlflow_runs.ABOUT)
+    test_rows = mlflow_runs.dataset(TEST_ROWS)
+    mlflow.log_metrics(measured, run_id=run_id, model_id=source.removeprefix("models:/"), dataset=test_rows)
+    digests = mlflow_runs.dvc_digests()
     tags = {"git.commit": git.commit(), "floors": "passed" if decision.accepted else "failed"}
-    tags |= {f"dvc.md5.{path}": md5 for path, md5 in mlflow_runs.dvc_digests().items()}
-    tags |= {f"test.{metric}": str(value) for metric, value in measured.items()}
+    tags |= {f"dvc.md5.{path}": digests[path] for path in ("data", str(BUNDLE_DIR)) if path in digests}
     for key, value in tags.items():
         client.set_model_version_tag(NAME, version.version, key, value)
     first, last = p.test_period

@@ -6,29 +6,30 @@ import hashlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import pyarrow.parquet as pq
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
 
-from app.interface import FEATURE_NAMES, NAME
-from app.model import bundles
+from app.interface import DESCRIPTION, NAME
 from app.registry import download, failures
 from app.settings import DEFAULT_TRACKING_URI
 from stages.base import git, yaml_files
-from stages.base.paths import sha256
 from stages.tracking import local_store
 
 EXPERIMENT = NAME
+ABOUT = (
+    f"{DESCRIPTION}\n\nA run for each state of the inputs, with a child run for each stage. The alias `staging` is the newest version, "
+    "`production` the one that is served."
+)
 PIPELINE_TAG = "pipeline.inputs"
 STAGE_TAG = "pipeline.stage"
 DIGEST_TAG = "bundle.digest"
@@ -39,9 +40,23 @@ INPUT_FILES = ("dvc.yaml", "params.yaml", "data.dvc")
 
 
 class _Dataset(MetaDataset):
-    """An input versioned by DVC; its digest is DVC's MD5."""
+    """An input versioned by DVC; its digest is DVC's MD5, its profile the number of rows of each folder of Parquet."""
 
-    profile = None
+    @property
+    def profile(self) -> dict[str, int] | None:
+        """Return the number of rows by folder; None if nothing in the input is Parquet."""
+        counts: Counter[str] = Counter()
+        for path in sorted(Path(self.name).rglob("*.parquet")):
+            counts[path.parent.relative_to(self.name).as_posix()] += pq.read_metadata(path).num_rows
+        return dict(counts) or None
+
+
+def dataset(path: str) -> MetaDataset:
+    """Return an input as MLflow's dataset, with the digest in dvc.lock of the output that holds it."""
+    digests = dvc_digests()
+    digest = next((digests[part] for part in (path, *map(str, Path(path).parents)) if part in digests), "not-in-lock")
+    source = CodeDatasetSource({"dvc.path": path, "dvc.md5": digest})
+    return _Dataset(source, name=path, digest=digest.removesuffix(".dir"))
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,7 @@ def pipeline_run(client: mlflow.MlflowClient) -> str:
     tags = {PIPELINE_TAG: inputs, STAGE_TAG: "pipeline", "git.commit": commit}
     run = client.create_run(experiment_id(), tags=tags, run_name=f"pipeline {commit[:9]}")
     client.set_terminated(run.info.run_id)
+    client.set_experiment_tag(experiment_id(), "mlflow.note.content", ABOUT)
     return str(run.info.run_id)
 
 
@@ -128,34 +144,15 @@ def stage_run(stage: str, params: Mapping[str, Any] | None = None, inputs: Seque
     client = connect()
     parent_id = pipeline_run(client)
     tags = {PARENT_TAG: parent_id, STAGE_TAG: stage, "git.commit": git.commit()}
-    digests = dvc_digests()
     status = "FAILED"
     try:
         with mlflow.start_run(run_name=stage, tags=tags) as run:
             if params is not None:
                 mlflow.log_params(dict(params))
             for path in inputs:
-                digest = digests.get(path, "not-in-lock")
-                source = CodeDatasetSource({"dvc.path": path, "dvc.md5": digest})
-                mlflow.log_input(_Dataset(source, name=path, digest=digest.removesuffix(".dir")), context=stage)
-                mlflow.set_tag(f"dvc.md5.{path}", digest)
+                mlflow.log_input(dataset(path), context=stage)
             yield StageLog(run.info.run_id, parent_id)
             mlflow.log_metric("duration_seconds", time.monotonic() - started)
         status = "FINISHED"
     finally:
         client.set_terminated(parent_id, status)
-
-
-def log_bundle(directory: Path) -> None:
-    """Log a bundle to the active run as a native LightGBM model; tag the run with its digest."""
-    import lightgbm  # pylint: disable=import-outside-toplevel # 1 s, for a model only
-
-    numbers = Schema([ColSpec("double", name, required=False) for name in FEATURE_NAMES])
-    info = mlflow.lightgbm.log_model(
-        lightgbm.Booster(model_file=directory / bundles.MODEL_FILE),
-        name="model",
-        signature=ModelSignature(inputs=numbers, outputs=Schema([ColSpec("double")])),
-        extra_files=[str(directory / name) for name in (bundles.MANIFEST_FILE, bundles.REFERENCE_FILE)],
-        pip_requirements=[f"{name}=={version(name)}" for name in ("lightgbm", "numpy")],
-    )
-    mlflow.set_tags({DIGEST_TAG: sha256(directory / bundles.MANIFEST_FILE), MODEL_URI_TAG: info.model_uri})

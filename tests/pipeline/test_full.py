@@ -40,7 +40,7 @@ def test_runs_are_tied_to_the_commit_and_to_the_lock(client: mlflow.MlflowClient
     train = client.get_run(version.run_id or "")
     assert train.data.tags["git.commit"] == version.tags["git.commit"] == commit
     lock = (pipeline.path / "dvc.lock").read_text()
-    assert version.tags["dvc.md5.build/bundle"] in lock
+    assert version.tags["dvc.md5.build/bundle"] in lock and len(version.tags) == 5
     assert [item.dataset.digest + ".dir" in lock for item in train.inputs.dataset_inputs] == [True]
     parent = client.get_run(train.data.tags["mlflow.parentRunId"])
     stages = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")

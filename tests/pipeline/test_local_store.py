@@ -14,7 +14,7 @@ import pytest
 from app.errors import ModelUnavailable
 from app.model import bundles
 from app.registry import download, registered
-from stages.tracking import local_store, mlflow_runs
+from stages.tracking import local_store, logged_model, mlflow_runs
 from tests.support.repositories.scratch import make_repository
 
 
@@ -36,7 +36,7 @@ def made(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         _enter(folder, monkeypatch)
         client = mlflow_runs.connect()
         with mlflow.start_run() as run:
-            mlflow_runs.log_bundle(folder / "bundle")
+            logged_model.log_bundle(folder / "bundle")
     tags = mlflow.get_run(run.info.run_id).data.tags
     digest, uri = tags[mlflow_runs.DIGEST_TAG], tags[mlflow_runs.MODEL_URI_TAG]
     client.create_registered_model("m")

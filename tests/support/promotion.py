@@ -29,7 +29,7 @@ from stages.evaluation.versions import register_version
 from stages.features.feature_files import DAY, FEATURES_DIR, GROUP, KEY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import months_of
-from stages.tracking import mlflow_runs
+from stages.tracking import logged_model, mlflow_runs
 from stages.training.bundle import write_bundle
 from tests.support.models import ROWS
 from tests.support.processes import Program, started
@@ -121,7 +121,7 @@ def fill(path: Path, names: list[str]) -> dict[str, str]:
     client, p, versions = mlflow_runs.connect(), params.load(), {}
     for name in names:
         with mlflow_runs.stage_run("train"):
-            mlflow_runs.log_bundle(path / "bundles" / name)
+            logged_model.log_bundle(path / "bundles" / name)
         folder = path / "bundles" / name
         digest = bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE).digest
         versions[name] = str(register_version(client, p, digest, Decision(()), MEASURED).version)

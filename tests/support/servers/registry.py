@@ -15,7 +15,7 @@ from app.interface import EXAMPLE, Request
 from app.model import bundles
 from app.model.bundles import Bundle
 from app.registry import registered
-from stages.tracking import mlflow_runs
+from stages.tracking import logged_model, mlflow_runs
 from tests.support.processes import running
 from tests.support.servers.service import NAME
 
@@ -45,7 +45,7 @@ class Registry:
         mlflow.set_experiment("flight-delay")
         (bundle_dir / bundles.REFERENCE_FILE).write_bytes(b"none")
         with mlflow.start_run() as run:
-            mlflow_runs.log_bundle(bundle_dir)
+            logged_model.log_bundle(bundle_dir)
         tags = self.client.get_run(run.info.run_id).data.tags
         version = mlflow.register_model(tags[mlflow_runs.MODEL_URI_TAG], NAME)
         true = tags[mlflow_runs.DIGEST_TAG]
