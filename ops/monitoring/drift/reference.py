@@ -7,30 +7,49 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from evidently.legacy.calculations.stattests import psi_stat_test
-from evidently.legacy.core import ColumnType
 
 from app.errors import BundleInvalid
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model.bundles import REFERENCE_FILE
+from app.problem_kit.features import Floats
 from stages.features.feature_files import DAY
 from stages.problem_kit.params import DriftParams
 
 SCORE = "probability"
 WEEK_DAYS = 7
 STRIDE_DAYS = 3
+FEW_VALUES = 20
+"""A number with more different values than this is compared by intervals."""
 LEAST_ROWS = 50
 """A week with fewer rows is too noisy for a limit."""
 
 
 def psi(reference: pd.Series, window: pd.Series) -> float:
-    """Return evidently's population stability index of the values that are not missing; NaN when one side has none."""
+    """Return the population stability index of the values that are not missing; NaN when one side has none.
+
+    It is the sum over bins of (p - q) ln(p / q), with the shares p of the reference and q of the window. The bins are
+    evidently's, whose page shows the same numbers: by Sturges' rule, or each value if the reference has few of them.
+    """
     there, now = reference.dropna(), window.dropna()
     if there.empty or now.empty:
         return float("nan")
-    kind = ColumnType.Numerical if pd.api.types.is_numeric_dtype(reference) else ColumnType.Categorical
-    return float(psi_stat_test(there, now, kind, None).drift_score)
+    if pd.api.types.is_numeric_dtype(reference) and there.nunique() > FEW_VALUES:
+        edges = np.histogram_bin_edges(np.concatenate([there, now]), bins="sturges")
+        counts = [np.histogram(values, edges)[0] for values in (there, now)]
+    else:
+        known = there.value_counts().index.union(now.unique())
+        counts = [values.value_counts().reindex(known, fill_value=0).to_numpy() for values in (there, now)]
+    p, q = map(_shares, counts)
+    return float(np.sum((p - q) * np.log(p / q)))
+
+
+def _shares(counts: npt.NDArray[np.int64]) -> Floats:
+    """Return the shares of bins; an empty bin has a small one instead, as evidently sets it."""
+    shares = counts / counts.sum()
+    least = float(shares[shares > 0].min())
+    return np.where(shares == 0, least / 1e6 if least <= 1e-4 else 1e-4, shares)
 
 
 def words(codes: pd.DataFrame, vocabularies: dict[str, list[str]]) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from evidently import DataDefinition, Dataset, Report
+from evidently.metrics import ValueDrift
 from prometheus_client import generate_latest
 
 from app.errors import BundleInvalid
@@ -159,3 +161,19 @@ def test_other_reference_is_refused(frame: pd.DataFrame, tables: Lookups, tmp_pa
 def test_reference_with_few_rows_a_week_has_limits(reference: Reference) -> None:
     few = Reference("1", reference.frame.iloc[:: ROWS // 100], POLICY)
     assert set(few.missing_limits) == set(FEATURE_NAMES) and few.score_limit > 0
+
+
+@pytest.mark.parametrize("column", ["number", "gap", "count", "word"])
+def test_psi_is_that_of_evidently(column: str) -> None:
+    rng = np.random.default_rng(1)
+
+    def frame(rows: int, shift: float, word: list[str]) -> pd.DataFrame:
+        numbers = rng.normal(shift, 1, rows)
+        columns = {"number": numbers, "gap": np.where(numbers > 4, np.nan, numbers), "count": rng.integers(0, 9, rows)}
+        return pd.DataFrame(columns | {"word": rng.choice(word, rows)})
+
+    reference, window = frame(20_000, 0.0, ["a", "b", "c"]), frame(900, 4.0, ["b", "c", "d"])
+    definition = DataDefinition(numerical_columns=["number", "gap", "count"], categorical_columns=["word"])
+    sides = [Dataset.from_pandas(side, data_definition=definition) for side in (window, reference)]
+    measured = Report([ValueDrift(column=column, method="psi")]).run(*sides).dict()["metrics"][0]["value"]
+    assert psi(reference[column], window[column]) == pytest.approx(measured, rel=1e-12)
