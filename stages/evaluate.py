@@ -18,6 +18,7 @@ from stages.base.errors import DataInvalid, run
 from stages.base.paths import (
     BUNDLE_DIR,
     EVALUATION_FILE,
+    FEATURES_DIR,
     METRICS_FILE,
     PREDICTIONS_FILE,
     ROLLING_FILE,
@@ -30,7 +31,7 @@ from stages.evaluation.metrics import MetricSettings, describe
 from stages.evaluation.predictions import LOGISTIC, MODEL, TestPredictions, predict
 from stages.evaluation.scores import backtest, by_slice, intervals, score
 from stages.features import feature_files
-from stages.features.feature_files import DAY, FEATURES_DIR, KEY, TARGET, described
+from stages.features.feature_files import DAY, KEY, TARGET, described
 from stages.problem_kit.params import EvaluateParams
 from stages.problem_kit.rows import day_of
 from stages.tracking import mlflow_runs

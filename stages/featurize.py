@@ -8,9 +8,9 @@ from functools import partial
 from app.interface import Lookups
 from stages import params
 from stages.base.errors import run
-from stages.base.paths import write_json
+from stages.base.paths import FEATURES_DIR, write_json
 from stages.features.compute import Counts, fit_lookups, write_partition
-from stages.features.feature_files import FEATURES_DIR, LOOKUPS_FILE
+from stages.features.feature_files import LOOKUPS_FILE
 from stages.features.samples import golden_requests, write_reference
 from stages.on_ray.cluster import cluster, results
 from stages.params import Params

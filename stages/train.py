@@ -14,9 +14,9 @@ import pandas as pd
 from app.model import bundles
 from stages import params
 from stages.base.errors import run
-from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256, write_json
+from stages.base.paths import BUNDLE_DIR, FEATURES_DIR, ROLLING_FILE, sha256, write_json
 from stages.features import feature_files
-from stages.features.feature_files import DAY, FEATURES_DIR, KEY, LOOKUPS_FILE, TARGET, described
+from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, TARGET, described
 from stages.on_ray import distributed
 from stages.problem_kit.params import TrainParams
 from stages.tracking import logged_model, mlflow_runs

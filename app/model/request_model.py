@@ -25,7 +25,7 @@ class RequestModel:
         self.bundle = bundles.load(folder / bundles.MODEL_FILE, manifest)
         self.version = _version(folder / VERSION_FILE)
 
-    def predict(self, frame: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, frame: Any) -> Any:
         """Return probability, alert and version of each row; columns are the fields of a request, as in POST /predict.
 
         Raises Pydantic's ValidationError, which names row and field.

@@ -36,12 +36,12 @@ from app.problem_kit.features import Floats
 from app.registry import download, registered
 from ops.gate.policy import Comparison, Evidence, advantage
 from stages.base.errors import DataInvalid
-from stages.base.paths import METRICS_FILE
+from stages.base.paths import FEATURES_DIR, METRICS_FILE
 from stages.evaluation import metrics, scores, versions
 from stages.evaluation.floors import Bound
 from stages.evaluation.metrics import HIGHER_IS_BETTER, MetricSettings, Scored
 from stages.features import compute, feature_files
-from stages.features.feature_files import DAY, FEATURES_DIR, KEY, LOOKUPS_FILE, TARGET, described, matrix
+from stages.features.feature_files import DAY, KEY, LOOKUPS_FILE, TARGET, described, matrix
 from stages.params import Params
 from stages.problem_kit.params import PromotionParams
 from stages.tables import partitions

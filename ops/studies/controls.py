@@ -25,11 +25,11 @@ from ops.gate.policy import table
 from ops.registry import commands
 from ops.registry.commands import PromotionRefused
 from stages.base import progress
-from stages.base.paths import BUNDLE_DIR, sha256, write_json
+from stages.base.paths import BUNDLE_DIR, FEATURES_DIR, sha256, write_json
 from stages.evaluation.floors import Decision
 from stages.evaluation.versions import register_version
 from stages.features import feature_files
-from stages.features.feature_files import DAY, FEATURES_DIR, TARGET, matrix
+from stages.features.feature_files import DAY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import Mask
 from stages.tracking import logged_model, mlflow_runs

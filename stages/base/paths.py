@@ -14,6 +14,7 @@ VALIDATION_FILE = Path("reports/validation.json")
 RECEIPT_FILE = Path("build/receipt.json")
 EVALUATION_FILE = Path("reports/evaluation.json")
 PREDICTIONS_FILE = Path("build/predictions.parquet")
+FEATURES_DIR = Path("build/features")
 BUNDLE_DIR = Path("build/bundle")
 ROLLING_FILE = Path("build/rolling.parquet")
 DECIMALS = 6

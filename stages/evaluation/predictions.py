@@ -14,10 +14,11 @@ from app.model import bundles
 from app.problem_kit.features import Floats
 from stages import interface
 from stages.base.errors import DataInvalid
+from stages.base.paths import FEATURES_DIR
 from stages.evaluation.metrics import Scored
 from stages.evaluation.scores import months, score
 from stages.features import feature_files
-from stages.features.feature_files import DAY, FEATURES_DIR, GROUP, KEY, TARGET, matrix, scenario_name
+from stages.features.feature_files import DAY, GROUP, KEY, TARGET, matrix, scenario_name
 
 MODEL, LOGISTIC = "model", "logistic"
 

@@ -16,12 +16,12 @@ from app.model import evaluation
 from app.registry import download
 from stages import interface
 from stages.base import git, yaml_files
-from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, METRICS_FILE
+from stages.base.paths import BUNDLE_DIR, EVALUATION_FILE, FEATURES_DIR, METRICS_FILE
 from stages.evaluation.floors import Decision
 from stages.evaluation.metrics import HIGHER_IS_BETTER
 from stages.evaluation.model_card import METRIC_NAMES
-from stages.features.feature_files import FEATURES_DIR
 from stages.params import Params
+from stages.problem_kit.params import as_dict, flatten
 from stages.tracking import logged_model, mlflow_runs
 
 LOCK_FILE = Path("dvc.lock")
@@ -64,6 +64,28 @@ def lost_run(client: MlflowClient, version: ModelVersion) -> str:
             raise
         return f"{known} is deleted"
     return f"{known} has no {METRICS_FILE.name}"
+
+
+def register_bundle(p: Params, digest: str, measured: dict[str, float], decision: Decision) -> None:
+    """Register build/bundle, log its evaluation, and complete the pipeline's run; `measured` on the test rows."""
+    client = mlflow_runs.connect()
+    version = find_version(client, digest)
+    log_evaluation(client, (version and version.run_id) or training_run(client, digest, p))
+    with mlflow_runs.stage_run("register", inputs=[str(BUNDLE_DIR)]) as log:
+        version = register_version(client, p, digest, decision, measured)
+        mlflow.set_tags({"model.version": str(version.version), "floors": "; ".join(decision.reasons) or "passed"})
+        _complete_pipeline_run(client, log.parent_id, measured, str(version.version))
+
+
+def _complete_pipeline_run(client: MlflowClient, run_id: str, measured: dict[str, float], version: str) -> None:
+    """Log all parameters and the test metrics to the pipeline run, even if its stages did not run here."""
+    known = client.get_run(run_id).data.params
+    for key, value in flatten(as_dict()).items():
+        if key not in known:
+            client.log_param(run_id, key, value)
+    for metric, value in measured.items():
+        client.log_metric(run_id, f"test.{metric}", value)
+    client.set_tag(run_id, "model.version", version)
 
 
 def register_version(

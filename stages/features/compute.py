@@ -14,7 +14,8 @@ import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, compute
 from stages import interface
-from stages.features.feature_files import DAY, FEATURES_DIR, GROUP, KEY, TARGET, scenario_name
+from stages.base.paths import FEATURES_DIR
+from stages.features.feature_files import DAY, GROUP, KEY, TARGET, scenario_name
 from stages.params import Params
 from stages.problem_kit.rows import LabelledRows
 from stages.problem_kit.rules import Tables

@@ -16,10 +16,9 @@ import pandas as pd
 from app.interface import FEATURE_NAMES
 from app.problem_kit.features import Floats
 from stages.base.errors import DataInvalid
-from stages.base.paths import sha256
+from stages.base.paths import FEATURES_DIR, sha256
 from stages.problem_kit.rows import day_of
 
-FEATURES_DIR = Path("build/features")
 LOOKUPS_FILE = FEATURES_DIR / "lookups.json"
 TARGET, DAY, GROUP, KEY = "target", "day", "group", "key"
 

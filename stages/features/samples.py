@@ -11,9 +11,10 @@ import pandas as pd
 from app.interface import Lookups
 from stages import interface
 from stages.base.errors import ParamsInvalid
+from stages.base.paths import FEATURES_DIR
 from stages.features import feature_files
 from stages.features.compute import Counts, rows_of
-from stages.features.feature_files import FEATURES_DIR, KEY
+from stages.features.feature_files import KEY
 from stages.interface import EDGE_CASES
 from stages.problem_kit.params import FeaturizeParams
 from stages.tables.partitions import Store

@@ -27,8 +27,8 @@ from stages.tracking import local_store
 
 EXPERIMENT = NAME
 ABOUT = (
-    f"{DESCRIPTION}\n\nA run for each state of the inputs, with a child run for each stage. The alias `staging` is the newest version, "
-    "`production` the one that is served."
+    f"{DESCRIPTION}\n\nA run for each state of the inputs, with a child run for each stage. "
+    "The alias `staging` is the newest version, `production` is the served one."
 )
 PIPELINE_TAG = "pipeline.inputs"
 STAGE_TAG = "pipeline.stage"
@@ -40,7 +40,7 @@ INPUT_FILES = ("dvc.yaml", "params.yaml", "data.dvc")
 
 
 class _Dataset(MetaDataset):
-    """An input versioned by DVC; its digest is DVC's MD5, its profile the number of rows of each folder of Parquet."""
+    """An input versioned by DVC; its digest is DVC's MD5, its profile the rows of each folder with Parquet."""
 
     @property
     def profile(self) -> dict[str, int] | None:

@@ -10,8 +10,7 @@ import pandas as pd
 
 from app.interface import FEATURE_NAMES, Lookups, Request, arrays_of_requests, compute
 from app.model import bundles
-from stages.base.paths import sha256, write_json
-from stages.features.feature_files import FEATURES_DIR
+from stages.base.paths import FEATURES_DIR, sha256, write_json
 
 
 def write_reference(rolling: pd.DataFrame, path: Path) -> None:

@@ -25,6 +25,8 @@ WITHOUT_EFFECT = {
     "stages.base.progress": "output to the terminal",
     "stages.base.yaml_files": "reads params.yaml and dvc.lock",
     "stages.tracking.mlflow_runs": "logs to MLflow",
+    "stages.tracking.logged_model": "logs the model to MLflow",
+    "app.model.request_model": "runs where MLflow loads the logged model",
 }
 """Modules that are not dependencies, and why a change of them cannot change an output."""
 

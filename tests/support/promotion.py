@@ -23,10 +23,10 @@ from app.registry import download
 from ops.registry import aliases
 from ops.registry.aliases import PRODUCTION
 from stages import params
-from stages.base.paths import METRICS_FILE, write_json
+from stages.base.paths import FEATURES_DIR, METRICS_FILE, write_json
 from stages.evaluation.floors import Decision
 from stages.evaluation.versions import register_version
-from stages.features.feature_files import DAY, FEATURES_DIR, GROUP, KEY, TARGET, matrix
+from stages.features.feature_files import DAY, GROUP, KEY, TARGET, matrix
 from stages.params import Params
 from stages.problem_kit.rows import months_of
 from stages.tracking import logged_model, mlflow_runs

@@ -17,8 +17,8 @@ from app.problem.lookups import Lookups
 from ops.gate.evidence import Resampled
 from ops.training import tune
 from stages import params
-from stages.base.paths import write_json
-from stages.features.feature_files import DAY, FEATURES_DIR, GROUP
+from stages.base.paths import FEATURES_DIR, write_json
+from stages.features.feature_files import DAY, GROUP
 from stages.tracking import mlflow_runs
 from tests.conftest import ROOT
 from tests.support.processes import started

@@ -11,7 +11,7 @@ import pytest
 
 from app.interface import CATEGORIES, FEATURE_NAMES, without
 from stages import params
-from stages.features import feature_files
+from stages.base.paths import FEATURES_DIR
 from stages.features.feature_files import TARGET, matrix
 from stages.training.boosting import Source, data_seed, dropout, fit, lightgbm_params
 from tests.conftest import ROOT
@@ -28,7 +28,7 @@ def made_up() -> pd.DataFrame:
 
 def write(rows: pd.DataFrame, cuts: list[int]) -> None:
     """Write rows to files that end at these positions."""
-    folder = feature_files.FEATURES_DIR / "train"
+    folder = FEATURES_DIR / "train"
     folder.mkdir(parents=True)
     for i, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(rows)], strict=True)):
         rows.iloc[first:last].to_parquet(folder / f"{i:04d}-2013-{i + 1:02d}.parquet", index=False)
