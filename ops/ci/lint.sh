@@ -26,3 +26,4 @@ find .github/ISSUE_TEMPLATE -name '*.yml' ! -name config.yml \
   -exec check-jsonschema --builtin-schema vendor.github-issue-forms {} +
 check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
