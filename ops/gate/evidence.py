@@ -103,18 +103,21 @@ class TestRows:
         return matrix(frame)
 
 
-def check_rows() -> None:
-    """Raise DataInvalid unless build/features is what dvc.lock, if there is one, names."""
+def check_outputs(*stages: str) -> None:
+    """Raise DataInvalid unless the outputs of these stages are what dvc.lock, if there is one, names."""
     if not Path("dvc.lock").exists():
         return
-    command = [sys.executable, "-m", "dvc", "status", "--json", "featurize"]
+    command = [sys.executable, "-m", "dvc", "status", "--json", *stages]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise DataInvalid(f"`dvc status featurize` failed: {done.stderr.strip()[-300:]}")
-    if any("changed outs" in item for item in json.loads(done.stdout).get("featurize", [])):
-        raise DataInvalid(
-            f"{FEATURES_DIR} is not what dvc.lock names. `dvc checkout featurize` restores it, `make repro` makes it."
-        )
+        raise DataInvalid(f"`dvc status {' '.join(stages)}` failed: {done.stderr.strip()[-300:]}")
+    for stage, changes in json.loads(done.stdout).items():
+        changed = [path for change in changes if "changed outs" in change for path in change["changed outs"]]
+        if changed:
+            raise DataInvalid(
+                f"{', '.join(changed)} is not what dvc.lock names. `dvc checkout {stage}` restores it, "
+                "`make repro` makes it."
+            )
 
 
 @contextmanager

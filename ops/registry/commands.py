@@ -130,7 +130,7 @@ def promote(
     With `if_none`, nothing is done when a version is Production; with `without_champion`, the floors alone decide if
     that version cannot be compared with.
     """
-    from ops.gate.evidence import check_rows, collect
+    from ops.gate.evidence import check_outputs, collect
 
     champion = by_alias(client, NAME, PRODUCTION)
     if if_none and champion:
@@ -140,7 +140,7 @@ def promote(
     if champion and champion.version == challenger.version:
         return f"Version {champion.version} of {NAME} is Production already."
     lost = _lost(champion) if champion and without_champion else ""
-    check_rows()
+    check_outputs("featurize")
     evidence = collect(client, challenger, None if lost else champion, p)
     decision = decide_promotion(evidence, p.gate, allow_equal)
     run_id = record("promote", challenger, champion, decision, p, evidence, lost)

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from app.interface import CATEGORIES, NUMBERS
 from app.model import bundles
+from ops.gate.evidence import check_outputs
 from ops.monitoring.drift.compare import Alarm, alarms, compare
 from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
 from stages import params
@@ -105,6 +106,7 @@ def row(reference: Reference, name: str, window: pd.DataFrame) -> list[str]:
 
 def show_drift() -> None:
     """Print how often samples and ordinary weeks alarm, and a row for each fault and each week of the test period."""
+    check_outputs("featurize", "train")
     reference, bundle = reference_of()
     drawn = progress.track(resampled(reference, RESAMPLES, WINDOW_ROWS), "samples", RESAMPLES, lines=False)
     samples = [beyond(reference, window) for window in drawn]

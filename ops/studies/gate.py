@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from app.model import bundles
 from app.problem_kit.features import Floats
-from ops.gate.evidence import Resampled, TestRows, check_rows, compare, resampled
+from ops.gate.evidence import Resampled, TestRows, check_outputs, compare, resampled
 from ops.gate.policy import decide_not_worse, table
 from ops.studies import controls
 from stages import params
@@ -159,7 +159,7 @@ def smallest(critical: Floats) -> str:
 def show_gate(pairs: int, repeats: int, with_controls: bool) -> None:
     """Print the refused controls, the share of equal models refused, and the power."""
     p = params.load()
-    check_rows()
+    check_outputs("featurize")
     if with_controls:
         print("## Negative controls\n\n" + controls.promote_all(p) + "\n", flush=True)
     if pairs:

@@ -147,7 +147,7 @@ def test_killed_addition(where: str, clone: Clone, march: list[Path], grown: Con
         assert {name: left[name] for name in before} == before and not listed
     if where == "before the parameters":
         stopped = clone.run("dvc", "repro", "validate", check=False)
-        assert stopped.returncode != 0 and "the next `on-time data add` sets it aside" in stopped.stderr
+        assert stopped.returncode != 0 and "The next `on-time data add` sets it aside" in stopped.stderr
         clone.run("git", "checkout", "--quiet", "data.dvc")  # which `dvc repro` had hashed
         named = clone.run("./on-time", "data", "status", check=False)
         assert named.returncode == 1 and "data/added/0001" in named.stderr and content(clone) == left

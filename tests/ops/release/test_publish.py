@@ -42,7 +42,7 @@ def attest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
         ((PROVENANCE,), IMAGE, "has no bill of materials"),
         ((SBOM,), IMAGE, "has no provenance"),
         ((PROVENANCE, SBOM), IMAGE.replace("a" * 64, "b" * 64), "has no provenance"),
-        ((PROVENANCE, SBOM), "on-time@sha256:abc", "no image by its digest"),
+        ((PROVENANCE, SBOM), "on-time@sha256:abc", "not an image by its digest"),
     ],
 )
 def test_both_attestations_allow_a_deployment(
