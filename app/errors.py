@@ -1,7 +1,7 @@
 """The exceptions that end a command or a request, with the exit codes of all commands.
 
 0: done. 1: failed, by an error below or, with a traceback, by a defect. 2: wrong use of the command. 3: refused by a
-gate or a check, which was carried out; what it guards is unchanged. Make ends with 2 for each of them.
+gate or a check; nothing was changed. Make ends with 2 for each of them.
 
 OnTimeError                 (1)
 ├── BundleInvalid           the bundle is damaged or not compatible

@@ -26,7 +26,7 @@ class LookupTables(Protocol):
         """Return the known words of each categorical feature, in the order of their codes."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, from which `from_json` makes the same lookups."""
+        """Return the JSON form; `from_json` restores the same lookups."""
 
 
 class ServingProblem(Protocol):
@@ -123,7 +123,7 @@ def members(group: str) -> list[int]:
 
 
 def without(group: str, features: Floats) -> Floats:
-    """Return a copy of the features, shape (n, k), with those of a group set to NaN."""
+    """Return a copy of the features, shape (n, k), with the features of a group set to NaN."""
     masked = features.copy()
     masked[:, members(group)] = float("nan")
     return masked

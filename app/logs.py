@@ -33,7 +33,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configuration(level: str) -> dict[str, Any]:
-    """Return the `logging` configuration: all records go to stderr, those of libraries from level WARNING."""
+    """Return the `logging` configuration: all records go to stderr; libraries log from level WARNING."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

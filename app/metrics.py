@@ -116,7 +116,7 @@ class Waiting:
         return len(queue) > WAITING
 
     def take(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Remove the observations, and yield those of each series."""
+        """Remove the observations, and yield them by series."""
         for series, queue in list(self._queues.items()):
             with self._lock:
                 taken = [queue.popleft() for _ in range(len(queue))]

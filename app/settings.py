@@ -20,7 +20,7 @@ from app.interface import NAME
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 WORKERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Variable of prometheus_client: the folder in which workers share their values, so that each exports all of them."""
+"""Variable of prometheus_client: the folder where workers share their values; each worker exports all of them."""
 
 MLFLOW_CLIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -44,7 +44,7 @@ def arrow_batch(predictions: Predictions) -> bytes:
 
 
 def encode_batch(predictions: Predictions, accept: str) -> tuple[bytes, bytes]:
-    """Return the answer to a batch and its media type: what the client accepts, otherwise that of the request."""
+    """Return the response to a batch and its media type: an accepted one, otherwise the media type of the request."""
     if MEDIA_TYPE in accept or predictions.format == "arrow" and "application/json" not in accept:
         return arrow_batch(predictions), MEDIA_TYPE.encode()
     return json_batch(predictions), b"application/json"

@@ -75,7 +75,7 @@ class FastPath:
         await send({"type": "http.response.body", "body": content})
 
     def _is_plain(self, scope: Scope) -> bool:
-        """Return whether a request is a plain prediction, and the service in a state in which it answers all of them.
+        """Return whether a request is a plain prediction and the service accepts all requests at present.
 
         Otherwise FastAPI's middleware refuses the request, logs it, or adds headers to its response.
         """

@@ -1,4 +1,4 @@
-"""Request and response schemas of the core; those of the problem are in app/problem. Every example is valid."""
+"""Request and response schemas of the core; app/problem has the schemas of the problem. Every example is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields of a request schema as columns, and Pydantic's judgement of many values at once.
+"""The fields of a request schema as columns, and their validation by Pydantic, many values at once.
 
 A description accepts no more than the schema. What it cannot express is `Unknown`, and is left to Pydantic, row by row.
 """
@@ -22,7 +22,7 @@ _ARROW = {"text": pa.string(), "flag": pa.bool_(), "integer": pa.int64(), "numbe
 
 
 class Unknown(Exception):
-    """A part of a schema that only Pydantic can judge."""
+    """A part of a schema that only Pydantic can validate."""
 
 
 class ArrowField(NamedTuple):

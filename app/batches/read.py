@@ -1,6 +1,6 @@
 """Batches of Arrow streams, read without a Pydantic object per row.
 
-What these readers refuse is judged by Pydantic (app/api/routes/batch_body.py), whose errors are the contract.
+Pydantic validates again what these readers reject (app/api/routes/batch_body.py): its errors are the contract.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ArrowBatch(Iterable[Any]):
         return [row for part in self._parts for row in _rows(part)]
 
     def read(self) -> tuple[Received, Sequence[int]]:
-        """Return the batch, and the positions of the rows that the request's own validators have to judge.
+        """Return the batch, and the positions of the rows that the validators of the request have to check.
 
         Raises NeedsFullValidation if Pydantic has to validate all rows.
         """

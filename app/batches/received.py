@@ -10,7 +10,7 @@ from app.interface import ROWS_NOUN, Request
 Format = Literal["rows", "arrow"]
 """The form of a batch: JSON, or an Arrow stream."""
 KEPT = 4096
-"""Bytes per request up to which the journal gets it as it was received, which needs no time and limits the queue."""
+"""Bytes per request up to which the journal stores the body as received: no encoding, and a bound on the queue."""
 _ROWS = f'"{ROWS_NOUN}"'.encode()
 
 

@@ -110,7 +110,7 @@ def holding(
 
 
 def _may_hold(ids: set[str]) -> ColumnElement[bool]:
-    """Return the condition for the blocks whose range has one of these ids; the primary key finds them."""
+    """Return the condition for blocks whose range contains one of these ids; it uses the primary key."""
     first, last = blocks.c.first_id, blocks.c.last_id
     return or_(*[and_(first.between(earliest(name), name), last >= name) for name in ids])
 

@@ -39,7 +39,7 @@ LOCK = 1_684_105
 
 
 class JournalInvalid(OnTimeError):
-    """The URL, the database or its schema version is not one of a journal that this code can use."""
+    """The URL, the database or its schema version does not belong to a journal that this version supports."""
 
 
 class JournalMissing(OnTimeError):

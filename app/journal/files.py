@@ -55,7 +55,7 @@ def _alone(path: str) -> Iterator[None]:
 
 
 def _leave(connection: sqlite3.Connection, info: dict[Any, Any]) -> None:
-    """Complete a file that was moved or has lost its sidecars; remove one that was emptied, and what is left behind.
+    """Recreate missing -wal and -shm files; remove an emptied file and its leftovers.
 
     Once another connection has reopened the journal, the former sidecars are unused: two pairs of them
     for one file damage it. SQLite would write the former contents of the sidecars into a file that was emptied in

@@ -43,7 +43,7 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
 
     A slow or unavailable database never delays a request: predictions wait in the queue; when it is full, they are
     dropped and counted. Writing resumes when the database is available again. A database that was removed or replaced
-    is noticed at the next flush: its tables are created, and what was written to the former one is counted as lost.
+    is detected at the next flush: its tables are created, and the rows of the former one are counted as lost.
     """
 
     def __init__(self, settings: Settings, metrics: JournalMetrics) -> None:
@@ -145,7 +145,7 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         self.metrics.written.inc(row["rows"])
 
     def _verify(self, connection: Connection) -> None:
-        """Create missing tables; count and log that the database is not the one that was written before."""
+        """Create missing tables; count and log a database that has replaced the former one."""
         identity = prepare_on(connection)
         if self._identity and identity != self._identity:
             self.metrics.replaced.inc()

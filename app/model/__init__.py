@@ -1,1 +1,1 @@
-"""The model: bundle, booster, predictions; it knows neither HTTP nor the registry."""
+"""The model: bundle, booster, predictions; it imports neither HTTP nor the registry."""

@@ -15,7 +15,7 @@ from app.problem_kit.features import Words
 
 
 def from_arrays(table: Mapping[str, Any]) -> tuple[Flights, npt.NDArray[np.bool_]]:
-    """Return the columns of a batch, and which flights the validator of `Flight` has to judge, shape (n,)."""
+    """Return the columns of a batch, and the mask, shape (n,), of flights that need the validator of `Flight`."""
     departure, arrival, (counts, hours) = (
         table[name] for name in ("scheduled_departure", "scheduled_arrival", "weather")
     )

@@ -129,7 +129,7 @@ def compute(flights: Flights, lookups: Lookups) -> Floats:
 
 
 def compute_one(flight: Flight, lookups: Lookups) -> list[float]:
-    """Return the features of one request, bit-identical to those of `compute`."""
+    """Return the features of one request, bit-identical to the result of `compute`."""
     row = single(flight)
     return [*map(float, _schedule(row, lookups.single)), *_weather(row.weather, lookups.single)]
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from app.problem_kit.models import Reported
 
 LATE_MINUTES = 15
-"""Arrival delay from which a flight counts as late (US Department of Transportation)."""
+"""Least arrival delay of a late flight, minutes (US Department of Transportation)."""
 
 EXAMPLE: dict[str, Any] = {
     "prediction_id": "0190b6c2f8c94e4f9d0f6f4f3d2b1a00",

@@ -21,11 +21,11 @@ FIND_SECONDS = 60
 EXPORT_SECONDS = 120
 """Limit of a download."""
 ERRORS = {kind.__name__: kind for kind in (BundleInvalid, VersionMissing)}
-"""The errors that the watcher tells apart; any other one is ModelUnavailable."""
+"""The errors that the watcher distinguishes; every other error is ModelUnavailable."""
 
 
 class RegistryClient:
-    """A registry, asked through the helper process; requests come one after another."""
+    """A registry behind the helper process; requests are sequential."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -74,7 +74,7 @@ class RegistryClient:
 
 
 async def start_helper() -> asyncio.subprocess.Process:
-    """Start the helper with this checkout's code, whatever the working directory is."""
+    """Start the helper with this checkout's code from any working directory."""
     code = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))
     return await asyncio.create_subprocess_exec(

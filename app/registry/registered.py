@@ -28,7 +28,7 @@ class Registered(BaseModel):
     name: str
     version: str
     alias: str
-    """The alias by which it was found; empty if it was found by version."""
+    """The alias that was resolved; empty for a version by number."""
     run_id: str | None
     bundle_digest: str
     """SHA-256 of the bundle's manifest."""

@@ -58,7 +58,7 @@ def differences(stage: str, entries: list[Any]) -> list[str]:
 
 
 def broken_chain() -> list[str]:
-    """Return the dependencies whose digest differs from that of the same path as an output, as after a wrong merge."""
+    """Return dependencies whose digest differs from the digest of the same path as an output (a wrong merge)."""
     files = [yaml_files.load(Path(name)) for name in ("data.dvc", "dvc.lock")]
     stages = files[1]["stages"]
     outs = {out["path"]: out.get("md5") for stage in [files[0], *stages.values()] for out in stage.get("outs", [])}

@@ -1,8 +1,8 @@
 """`on-time ci reproduce`: check that a rerun of the commit in an odd environment is byte-identical.
 
-The rerun has another number of threads, and what other machines have: a time zone database in which New York is as late
+The rerun has another number of threads and odd settings: a time zone database in which New York is as late
 as Tokyo, an ASCII locale, umask 077, git's `core.autocrlf`, and inherited variables of MLflow. A rerun in the same
-environment would prove little: what differs between two machines is exactly what it would leave alone.
+environment would prove little, as it shares everything in which two machines differ.
 """
 
 import importlib.resources
@@ -37,7 +37,7 @@ UMASK = 0o077
 
 
 def write_wrong_zones(folder: Path) -> None:
-    """Write a time zone database in which it is as late in all of America as in Tokyo."""
+    """Write a time zone database that gives all of America the time of Tokyo."""
     zones = importlib.resources.files("tzdata") / "zoneinfo"
     (folder / "America").mkdir(parents=True)
     for zone in (zones / "America").iterdir():

@@ -16,7 +16,7 @@ import click
 from stages.base.paths import finite
 
 CALLER_DIR = "ONTIME_CALLER_DIR"
-"""The variable in which the script `on-time` passes the folder that it was called from."""
+"""The variable with the caller's working directory, set by the script `on-time`."""
 
 CHANGES = "May change: "
 FULL_BYTES = 10_000_000
@@ -54,7 +54,7 @@ class CallerPath(click.Path):
 
 
 class Address(CallerPath):
-    """The address of an object store, as it is, or a path relative to the folder that the user is in."""
+    """The address of an object store, or a path relative to the caller's working directory."""
 
     name = "address"
 

@@ -1,1 +1,1 @@
-"""`on-time data`: new rows are read, judged and added, and data/ is listed."""
+"""`on-time data`: read, check and add new rows, and list data/."""

@@ -1,7 +1,7 @@
-"""`on-time data add`: judge files of new rows, and add them to data/ in steps; each step leaves data/ usable.
+"""`on-time data add`: check files of new rows, and add them to data/ in steps; each step leaves data/ usable.
 
 An addition is a folder `data/added/NNNN` with one Parquet file per table (new rows and corrections), one CSV file per
-table with what was quarantined, and a report. params.yaml lists its files with their digests: a folder that is not
+table with the quarantined rows, and a report. params.yaml lists its files with their digests: a folder that is not
 listed was left by an interrupted addition, or by another branch: the next addition sets it aside.
 """
 

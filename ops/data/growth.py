@@ -28,7 +28,7 @@ class Arrival:
     """The new rows of a table; `typed` shrinks to those that are added, new ones and corrections."""
 
     raw: pd.DataFrame
-    """All rows, with the columns `file` and `row` (from 1) before those of the table."""
+    """All rows, with the columns `file` and `row` (from 1) before the columns of the table."""
     typed: pd.DataFrame
     rule: pd.Series
     """The first rule that a row breaks; missing for others."""
@@ -130,7 +130,7 @@ def _equal(a: pd.Series, b: pd.Series) -> pd.Series:
 def extended(coverage: Coverage, days: npt.NDArray[np.int64], stray: float) -> Coverage:
     """Return the coverage with the days of new rows, shape (n,).
 
-    A share `stray` of the rows at either end counts only on days adjacent to those of the others.
+    A share `stray` of the rows at either end counts only on days adjacent to the other rows.
     """
     before = {day_number(day) for day in coverage.days()}
     fresh = np.sort(days[(days > day_number(coverage.first_date)) & ~np.isin(days, list(before))])
@@ -259,7 +259,7 @@ def _warnings(outcomes: list[checks.RuleResult], places: dict[str, pd.Series], w
 
 
 def shifts(known: Tables, arrivals: dict[str, Arrival], p: Params) -> dict[str, str]:
-    """Return the real columns whose median of a table's new rows is far from those of all known months.
+    """Return the numeric columns whose median in the new rows is far from the median of every known month.
 
     Another unit or another instrument shows there, within the range that the column allows.
     """

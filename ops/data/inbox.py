@@ -1,4 +1,4 @@
-"""The inbox: a folder, local or of an object store, in which others leave files of new rows."""
+"""The inbox: a local folder or a prefix of an object store with files of new rows."""
 
 from pathlib import Path
 from typing import Any

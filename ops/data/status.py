@@ -1,4 +1,4 @@
-"""`on-time data status`: what is in data/."""
+"""`on-time data status`: the content of data/."""
 
 from typing import Any
 

@@ -17,7 +17,7 @@ from ops.registry import commands
 from ops.studies.speed.server import running
 
 WIDE, NARROW = ViewportSize(width=1280, height=970), ViewportSize(width=390, height=970)
-CHOSEN = {  # what a visitor of MLflow has chosen before: entries of the browser's local storage
+CHOSEN = {  # entries of the browser's local storage: settings of MLflow's UI
     "mlflow.workflowType_v1": "machine_learning",
     "mlflow.assistant.panelOpen_v1": False,
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,

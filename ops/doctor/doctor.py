@@ -59,7 +59,7 @@ class Probe(NamedTuple):
 
 
 def output(*command: str, seconds: float = SECONDS, **variables: str) -> str | None:
-    """Return what a program prints; None if it is missing, fails or takes too long."""
+    """Return the output of a program; None if it is missing, fails or takes too long."""
     env = os.environ | variables
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds, check=False)

@@ -1,4 +1,4 @@
-"""`on-time model report`: what a branch changes, as Markdown: metrics, parameters, data, plots and gate."""
+"""`on-time model report`: the changes of a branch as Markdown: metrics, parameters, data, plots and gate."""
 
 import math
 import subprocess

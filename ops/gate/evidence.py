@@ -55,7 +55,7 @@ WITHOUT_IT = "`on-time model promote --without-champion` applies the floors alon
 
 @dataclass(frozen=True)
 class Candidate:
-    """A registered version, downloaded and verified; `size` is what it weighs, model and manifest (bytes)."""
+    """A registered version, downloaded and verified; `size` is the size of model and manifest in bytes."""
 
     version: ModelVersion
     bundle: Bundle
@@ -122,7 +122,7 @@ def check_outputs(*stages: str) -> None:
 
 @contextmanager
 def candidate(version: ModelVersion) -> Iterator[Candidate]:
-    """Download a version for as long as the block lasts; raise BundleInvalid unless it is what was registered."""
+    """Download a version for the block; raise BundleInvalid if its digest is not the registered one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         download.export(version, "", mlflow_runs.tracking_uri(), path)

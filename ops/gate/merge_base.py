@@ -39,13 +39,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Base:
-    """The merge base beside which a candidate is judged."""
+    """The merge base that a candidate is compared with."""
 
     commit: str
     side: Side | None
     """None where the commit has measured nothing."""
     moved_from: dict[str, Any] = field(default_factory=dict)
-    """The rows on which the commit was measured, if these are not the candidate's."""
+    """The test rows of the commit, if they differ from the candidate's."""
     scored: Scored | None = None
     """The base's predictions of the candidate's rows, if it was scored again."""
 
@@ -62,12 +62,12 @@ def read(path: Path, commit: str = "") -> dict[str, Any]:
 
 
 def groups(content: object) -> dict[str, Any]:
-    """Return the groups of numbers in a report; none of what is laid out otherwise, which the gate refuses."""
+    """Return the groups of numbers in a report; skip other content, so that the gate refuses it as missing."""
     return {name: part for name, part in content.items() if isinstance(part, dict)} if isinstance(content, dict) else {}
 
 
 def side(commit: str = "") -> Side:
-    """Return the reports of a commit, or those of the working tree."""
+    """Return the reports of a commit, by default of the working tree."""
     return Side(groups(read(METRICS_FILE, commit)), groups(read(EVALUATION_FILE, commit)))
 
 

@@ -60,7 +60,7 @@ def advantage(metric: str, challenger: float, champion: float) -> float:
 def decide_pull_request(
     now: Nested, base: Nested | None, slices: Nested, base_slices: Nested, policy: GateParams
 ) -> Decision:
-    """Judge reports/metrics.json and the slices of reports/evaluation.json against those of the merge base.
+    """Compare reports/metrics.json and the slices of reports/evaluation.json with the merge base.
 
     With `base` None there is nothing to compare with: the floors alone decide.
     """
@@ -162,6 +162,6 @@ def _cell(value: float, form: str = ".5g") -> str:
 
 
 def _bound(check: Bound) -> str:
-    """Return the bound, with what it bounds where that is not the metric itself."""
+    """Return the bound, with the bounded quantity if it is not the metric itself."""
     own = f" ({_cell(check.value)})" if check.value != check.now and math.isfinite(check.value) else ""
     return f"{check.sense} {check.bound:g}{own}"

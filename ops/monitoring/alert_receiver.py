@@ -39,7 +39,7 @@ class ReceiverSettings(Inherited):
     """Port to listen on."""
 
     token_file: Path | None = None
-    """File with the token that Alertmanager sends; without one, anybody may send."""
+    """File with the token that Alertmanager sends; without a file, every sender is accepted."""
 
     silence_seconds: float = Field(default=180, gt=0)
     """Time without a Watchdog after which alerting is considered broken."""

@@ -1,7 +1,7 @@
 """`on-time monitor local`: the monitoring beside a service on this machine, by Debian's programs.
 
 The committed configuration is copied with the addresses of this machine, and with shorter durations for a replay in
-fast motion, so that what is tried here is what Compose runs.
+fast motion, so that this runs the configuration of Compose.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ class Site:
     speed: float = 1
     token: str = "local"
     week_seconds: float = WEEK_SECONDS
-    """Length of the drift monitor's window: a week, or the time in which one is replayed."""
+    """Length of the drift monitor's window: a week of real or replayed time."""
     without: Sequence[str] = ()
     """Jobs to omit, so that no alert fires for them; without `cadvisor`, the rules on containers are omitted too."""
 

@@ -125,7 +125,7 @@ def _training(p: Params) -> Iterator[tuple[bool, str]]:
 
 
 def _by_month(p: Params) -> Iterator[tuple[bool, str]]:
-    """Compare what is computed from the tables of a month with what is computed from whole tables."""
+    """Compare results computed by month with results computed from whole tables."""
     tables = load_tables(DATA_DIR)
     store = split(tables, p.problem, "month")
     for table in store.dated:
@@ -170,7 +170,7 @@ def _months_with_other_features(tables: Tables, store: Store, p: Params) -> list
 
 
 def _shuffled(tables: Tables, names: list[str]) -> Tables:
-    """Return tables in which the real numbers of each column are those of other rows, so that rules are violated."""
+    """Return tables with the values of each numeric column shuffled, so that rules are violated."""
     rng, shuffled = np.random.default_rng(0), dict(tables)
     for table in names:
         numbers = [name for name, described in TABLES[table].items() if kind(described) == "real"]

@@ -29,12 +29,12 @@ PROMOTED_TAG = "promoted.by"
 
 
 class PointerMoved(OnTimeError):
-    """Another version is Production than the one that a decision was made against."""
+    """Production has changed since the decision was made."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """A move of Production to a version, from the one that was judged, by an accepted decision's run."""
+    """A move of Production from the compared version to another one, with the run of the accepted decision."""
 
     action: str
     to: str
@@ -140,7 +140,7 @@ def moves(client: MlflowClient, name: str) -> list[dict[str, str]]:
 
 
 def previous(client: MlflowClient, name: str) -> str | None:
-    """Return what was Production before the present version was promoted last, if the registry still has it."""
+    """Return the version that was Production before the present one, if the registry still has it."""
     now = read_aliases(client, name).get(PRODUCTION)
     promotions = [one for one in moves(client, name) if one["to"] == now and one["action"] == "promote"]
     if not promotions or changed(client, name, promotions[-1]):
@@ -150,7 +150,7 @@ def previous(client: MlflowClient, name: str) -> str | None:
 
 
 def changed(client: MlflowClient, name: str, made: dict[str, str]) -> str:
-    """Return what has happened to the version of a move since: deleted, or its number names another bundle."""
+    """Return the change of a moved version since then: deleted, or its number names another bundle."""
     version = by_number(client, name, made["to"])
     if version is None:
         return "deleted"

@@ -168,7 +168,7 @@ def _describe(client: MlflowClient, versions: Iterable[ModelVersion | None], run
 
 
 def _against(champion: ModelVersion | None, lost: str, evidence: Evidence) -> str:
-    """Return what a version was compared with, and on which rows."""
+    """Return the champion or the floors that decided, and the test rows, as text."""
     if lost:
         against = f"by the floors, {lost}"
     elif champion:

@@ -42,7 +42,7 @@ def describe_history(client: MlflowClient, name: str) -> str:
 def collect_history(client: MlflowClient, name: str) -> dict[str, Any]:
     """Return the moves of Production and the deployments, oldest first, and the version that is Production now.
 
-    Times are in milliseconds since 1970. `changed` is what has happened to the version of a move since.
+    Times are in milliseconds since 1970. `changed` says if the version was deleted or replaced since.
     """
     moves = [move | {"changed": aliases.changed(client, name, move)} for move in aliases.moves(client, name)]
     now = aliases.read_aliases(client, name).get(aliases.PRODUCTION, "")

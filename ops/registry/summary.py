@@ -30,7 +30,7 @@ def registered() -> ModelVersion:
 
 
 def text(version: ModelVersion) -> str:
-    """Return the metrics beside those of the baselines, what the registry holds of the version, and what to do next."""
+    """Return the metrics beside the baselines, the state of the version in the registry, and the next commands."""
     metrics, receipt = yaml_files.load(METRICS_FILE), yaml_files.load(RECEIPT_FILE)
     test = yaml_files.load(EVALUATION_FILE)["rows"]["test"]
     rows = [[name, *(metrics[column][name] for column in NAMES)] for name in metrics["test"]]

@@ -88,7 +88,7 @@ class Site:
         return found
 
     def start(self, colour: str, image: str) -> Container:
-        """Start a colour on an image, in place of what is left of an earlier one."""
+        """Start a colour with an image; remove its former container first."""
         self.remove(colour)
         compose(self.project, COMPOSE_FILE, "up", "--detach", "--no-deps", colour, ONTIME_IMAGE=image)
         return self.container(colour)

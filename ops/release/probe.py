@@ -46,7 +46,7 @@ def wait(seconds: float) -> dict[str, Any]:
 
 
 def replay(seconds: float, rate: float) -> dict[str, Any]:
-    """Replay the golden requests of the image's bundle at a rate; count what is wrong and measure."""
+    """Replay the golden requests of the image's bundle at a rate; count wrong responses and measure latency."""
     manifest = Path(os.environ["ONTIME_BAKED_MODEL"]) / "manifest.json"
     golden = json.loads(manifest.read_text(encoding="utf-8"))["golden"]
     taken: list[float] = []

@@ -1,7 +1,7 @@
 """`on-time release publish` and `verify`: an image in the shared registry, and whether it may leave it again.
 
 What is pushed is found by its digest from then on: a tag can be moved, a digest cannot. Before it is deployed, GitHub
-must hold two attestations of that digest, signed by the workflow that releases: where it was built, and what is in it.
+must hold two attestations of that digest, signed by the workflow that releases: provenance, and bill of materials.
 """
 
 from python_on_whales import docker

@@ -1,4 +1,4 @@
-"""The command: which model scores, and what is shown meanwhile."""
+"""The command: find the model, score the files, show the progress."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def reading(path: str) -> Iterator[None]:
 def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.Table]:
     """Yield the rows of a file in blocks of `BLOCK_ROWS`, the last one smaller, from row `skipped` on.
 
-    Rows that are skipped in Parquet are not decoded, as far as they are whole row groups.
+    Whole row groups of Parquet that are skipped are not decoded.
     """
     with reading(path), system.open_input_file(path) as file:
         if is_parquet(path):
@@ -130,7 +130,7 @@ def blocks(system: fs.FileSystem, path: str, skipped: int = 0) -> Iterator[pa.Ta
 
 
 def _check_names(names: list[str], path: str) -> None:
-    """Raise InputInvalid for a column name that is given twice, or is one of the output."""
+    """Raise InputInvalid for a duplicate column name, or a name of an output column."""
     for name in names:
         if names.count(name) > 1:
             raise InputInvalid(f"{path} has two columns named {name}: rename one.")

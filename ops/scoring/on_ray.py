@@ -1,6 +1,6 @@
 """Scoring of files on Ray: a task for each part of a Parquet file, and for each whole file of another format.
 
-The parts and receipts are those of the engine `local`, byte for byte; Ray repeats a task whose process has ended.
+Parts and receipts are byte-identical to the engine `local`; Ray retries a task whose process has ended.
 """
 
 # pylint: disable=import-outside-toplevel # Ray is an extra
@@ -61,7 +61,7 @@ def score(job: Job, threshold: float, report: Report = Report()) -> Total:
 
 
 def _items(target: Target, system: fs.FileSystem, file: Input) -> tuple[list[Part], list[Item]]:
-    """Return the complete parts of a file, and what is missing."""
+    """Return the complete parts of a file, and the missing items."""
     if not is_parquet(file.path):
         known = target.known(file)
         return known, [] if known and known[-1].last else [Item(file, len(known), last=True, open=True)]

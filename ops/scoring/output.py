@@ -78,11 +78,11 @@ class Target:
             )
 
     def place(self, file: Input, number: int, suffix: str = ".parquet") -> str:
-        """Return the path of a part, or with another suffix that of a file beside it."""
+        """Return the path of a part, or of a file beside it with another suffix."""
         return f"{self.path}/{file.name}-{number:05d}{suffix}"
 
     def known(self, file: Input) -> list[Part]:
-        """Return the complete parts of a file, from the first on; raise OutputInvalid for those of other inputs."""
+        """Return the leading complete parts of a file; raise OutputInvalid if a part belongs to another input."""
         found: list[Part] = []
         part = self.receipt(file, 0)
         while part:

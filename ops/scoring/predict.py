@@ -46,7 +46,7 @@ class Worker:
 
     @classmethod
     def ready(cls) -> None:
-        """Do nothing: what a process does first is to import this file."""
+        """Do nothing: a new process imports this module first."""
 
     @classmethod
     def start(cls, folder: Path) -> Bundle:
@@ -86,7 +86,7 @@ class Worker:
 
 
 class NotTyped(Exception):
-    """A block of CSV in which the schema may refuse a cell, or accepts one that Arrow does not."""
+    """A block of CSV with a cell that the schema may reject, or accepts although Arrow does not."""
 
 
 def typed(cells: pa.Table) -> pa.Table:

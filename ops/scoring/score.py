@@ -34,7 +34,7 @@ class Total(NamedTuple):
 
 
 class Report:
-    """What is told of the progress; by default, nothing is done with it."""
+    """Callbacks of the progress; by default they do nothing."""
 
     def rows(self, count: int) -> None:
         """Rows have predictions, from this call or an earlier one."""

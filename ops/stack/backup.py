@@ -22,7 +22,7 @@ class BackupFailed(OnTimeError):
 
 
 def _tool(*command: str, stdin: bytes | None = None) -> bytes:
-    """Run one of PostgreSQL's tools where PostgreSQL is; raise BackupFailed with the end of its output."""
+    """Run a tool of PostgreSQL in its container; raise BackupFailed with the end of its output."""
     if not os.environ.get("PGHOST"):
         with engine_errors():
             found = service(PROJECT, "postgres")

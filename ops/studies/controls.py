@@ -42,7 +42,7 @@ FIRST_DAYS = 31
 
 
 class ControlFailed(Refused):
-    """The gate did not refuse what it has to refuse, or for another reason."""
+    """The gate accepted a negative control, or refused it for another reason."""
 
 
 class Workshop:

@@ -95,7 +95,7 @@ class Study:
         return last - 1, lambda step: self.after_rounds(last - step)
 
     def critical_loss(self, steps: Steps, rng: np.random.Generator) -> float:
-        """Return the loss in ROC AUC from which on the gate refuses, on one resample of the groups; infinite if none.
+        """Return the least loss in ROC AUC that the gate refuses, on one resample of the groups; infinite if none.
 
         The loss is that on the test rows as they are.
         """

@@ -2,7 +2,7 @@
 
 The first months are the first data. The rows of each later month are added, and predicted by three models: the first
 one, the loop's Production, and one that is trained on all rows before the month. The monitor then compares the month's
-weeks, and what it decides is done by the commands of the daily work: pipeline, gate, promotion.
+weeks, and its decisions run the commands of the daily work: pipeline, gate, promotion.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def retrain() -> None:
 
 
 def repaired() -> Tables:
-    """Return the tables in data/ with the repairs of the last validation; build/tables lacks what was added since."""
+    """Return the tables in data/ with the repairs of the last validation; build/tables lacks later additions."""
     items = json.loads(VALIDATION_FILE.read_text(encoding="utf-8"))["repairs"]
     return {
         table: repair(frame, [item for item in items if item["table"] == table])[0]
@@ -190,7 +190,7 @@ def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: lis
 
 
 def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
-    """Add a month's rows, predict them by the three models, and let the monitor decide; return what is recorded."""
+    """Add a month's rows, predict them by the three models, and let the monitor decide; return the record."""
     code, error = run("ops.cli", "data", "add", *map(str, sorted(place.iterdir())), allowed=(0, 1))
     if code:
         return {"month": place.name, "action": "none", "reasons": [error], "outcome": "data refused"}

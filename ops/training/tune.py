@@ -194,7 +194,7 @@ def edited(text: str, values: dict[str, Any]) -> str:
 
 
 def propose(study: optuna.Study, train: Source, p: Params) -> tuple[Decision, dict[str, Any]]:
-    """Return the decision on the study's best parameters, and those of them that differ from the present ones."""
+    """Return the decision on the study's best parameters, and the parameters that differ from the present ones."""
     best = with_values(p.train, study.best_params)
     changes = {name: value for name, value in present(best).items() if value != present(p.train)[name]}
     if not changes:

@@ -29,7 +29,7 @@ class GitFailed(OnTimeError):
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run git in the working directory, whatever its exit code; raise GitFailed if it is missing or refuses to work."""
+    """Run git in the working directory, with any exit code; raise GitFailed if git is missing or rejects the folder."""
     env = {name: value for name, value in os.environ.items() if name not in INHERITED} | {"LC_ALL": "C"}
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=env)

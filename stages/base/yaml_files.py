@@ -16,7 +16,7 @@ from stages.base.errors import FileInvalid
 
 PARAMS_NAME = "params.yaml"
 PIPELINE_FILES = tuple(map(Path, ("dvc.yaml", "dvc.lock", "data.dvc", PARAMS_NAME, "reports/metrics.json")))
-"""The files by which DVC decides what to run."""
+"""The files that determine what DVC runs."""
 MARKERS = ("<<<<<<< ", "||||||| ", ">>>>>>> ")
 
 

@@ -38,7 +38,7 @@ class TestPredictions(NamedTuple):
 
 
 def predict(bundle: bundles.Bundle, regression: Pipeline, scenarios: list[str]) -> TestPredictions:
-    """Predict the test rows file by file: as they are, in each scenario, and without each group of features."""
+    """Predict the test rows file by file: unchanged, in each scenario, and without each group of features."""
     facts, slices_, found = [], [], []
     groups = dict.fromkeys(feature.group for feature in FEATURES if feature.group)
     names = [MODEL, LOGISTIC, *(f"without {group}" for group in groups), *scenarios]

@@ -18,7 +18,7 @@ from stages.problem_kit.rows import month_names, months_of
 
 
 def slices(frame: pd.DataFrame, lookups: Lookups) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return the row mask of each slice: those of the problem, and the months."""
+    """Return the row mask of each slice: the slices of the problem, and the months."""
     return interface.slices(frame, lookups) | months(frame)
 
 

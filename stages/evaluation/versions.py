@@ -96,7 +96,7 @@ def register_version(
     run_id = str(version.run_id) if version else training_run(client, digest, p)
     for file in filter(
         Path.exists, (METRICS_FILE, LOCK_FILE)
-    ):  # in place of those of an earlier evaluation, as the tags below
+    ):  # they replace the files of an earlier evaluation, as the tags below
         client.log_artifact(run_id, str(file))
     source = client.get_run(run_id).data.tags[mlflow_runs.MODEL_URI_TAG]
     if version is None:

@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 
 
 def rows_of(tables: Tables, partition: Partition, p: interface.Params) -> LabelledRows:
-    """Return the rows of a partition from tables that may have those of other days."""
+    """Return the rows of a partition from tables that may contain other days."""
     rows = interface.labelled_rows(tables, p)
     return rows.where(rows.within((partition.first, partition.last)))
 

@@ -1,4 +1,4 @@
-"""The Ray cluster of the engine `ray`: the one at RAY_ADDRESS, or one of this machine for the time of a command.
+"""The Ray cluster of the engine `ray`: at RAY_ADDRESS, or on this machine for the duration of a command.
 
 Tasks on it run the functions of the engine `local`. Ray repeats a task whose process has ended, so a task writes the
 same files when it is run again.
@@ -33,7 +33,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it, Ray warns about GPUs
 }
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""The setting by which all processes of Ray listen on 127.0.0.1 only, and connect there."""
+"""The setting that lets all processes of Ray listen and connect on 127.0.0.1 only."""
 OWN_SETTINGS = LOOPBACK_ONLY | {  # of a cluster of this machine alone
     "RAY_agent_register_timeout_ms": "120000",  # on a busy machine, 30 s are too few
     "RAY_worker_niceness": "0",  # not 15: the worker of a command is not a background job
@@ -125,7 +125,7 @@ def _enough(ray: Any, workers: int) -> int:
 
 
 def results(task: Callable[[int], Result], count: int, workers: int) -> Iterator[Result]:
-    """Call a function with each number below `count`, on a running cluster; yield what it returns, in no certain order.
+    """Call a function with each number below `count`, on a running cluster; yield the results in any order.
 
     Raises the OnTimeError that a task has raised, or one for a task whose process has ended twice.
     """

@@ -30,7 +30,7 @@ from stages.problem_kit.params import TrainParams
 from stages.training.boosting import Part, dataset, dropout, read_features
 
 SOCKET_MINUTES = 10
-"""Time after which LightGBM gives up a worker that sends nothing; Ray notices a worker that has ended in seconds."""
+"""Timeout of LightGBM for a silent worker; Ray detects a worker that has ended within seconds."""
 ADDRESSES = {"machines": "", "local_listen_port": 12400}
 """The network parameters that name addresses, and their defaults."""
 LEAST_ROWS = 0.9

@@ -85,7 +85,7 @@ def _clock(times: pd.Series) -> pd.Series:
 
 
 def _utc(local: pd.Series) -> pd.Series:
-    """Return local times, to the hour, in UTC; NaT in the hours in which the clocks are changed."""
+    """Return local times, to the hour, in UTC; NaT in the hours of a clock change."""
     return local.dt.floor("h").dt.tz_localize(LOCAL, ambiguous="NaT", nonexistent="NaT").astype(UTC)
 
 

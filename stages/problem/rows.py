@@ -94,7 +94,7 @@ def utc_hours(times: pd.Series) -> Ints:
 
 
 def weather_windows(flights: pd.DataFrame, weather: pd.DataFrame, age_hours: int = 0) -> npt.NDArray[np.float64]:
-    """Return weather by (variable, hour, flight), shape (9, 7, n); the last hour is that of the scheduled departure.
+    """Return weather by (variable, hour, flight), shape (9, 7, n); the last hour is the scheduled departure's.
 
     With `age_hours`, observations are replaced by those made that many hours earlier.
     """

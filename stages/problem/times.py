@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages.problem.params import Params
 
-LOCAL = "America/New_York"  # the zone of all local times except those of arrivals
+LOCAL = "America/New_York"  # the zone of all local times but arrivals
 
 
 def local_dates(frame: pd.DataFrame) -> pd.Series:

@@ -53,7 +53,7 @@ class DataParams(Section):
 
     @property
     def files(self) -> dict[str, str]:
-        """Return the SHA-256 of each file in data/, those of `on-time data add` included."""
+        """Return the SHA-256 of each file in data/, including the additions."""
         return self.pinned | {f"{ADDED}/{name}": digest for name, digest in self.added.items()}
 
 

@@ -82,7 +82,7 @@ class Tally:
     checked: int = 0
     violating: int = 0
     keys: list[dict[str, str]] = field(default_factory=list)
-    """Of the first violations: those of the report, and as many as can be repaired."""
+    """The first violations: enough for the report and for repairs."""
 
     @property
     def status(self) -> Status:
@@ -173,7 +173,7 @@ def column_values(frame: pd.DataFrame, table: str, p: Params) -> list[RuleResult
     outcomes = []
     for column, described in TABLES[table].items():
         rows = cases.loc[cases["column"] == column, "index"]
-        unsound = column not in frame or bool(rows.isna().any())  # a case without a row is one of the whole column
+        unsound = column not in frame or bool(rows.isna().any())  # without a row, a case concerns the whole column
         flags = pd.Series(frame.index.isin(rows) | unsound, index=frame.index)
         name = f"{table}.{column}"
         most = p.validate_.tolerance.get(name, 0)
@@ -204,7 +204,7 @@ def check_whole(tables: Tables, p: Params) -> list[RuleResult]:
 
 
 def tables_for(rule: Rule, tables: Tables) -> Tables:
-    """Return what a rule gets of whole tables."""
+    """Return the input of a rule from whole tables."""
     return tables | {rule.table: combinations(rule, [tables[rule.table]])} if rule.across else tables
 
 
@@ -227,7 +227,7 @@ class TableChecks:
         self._combinations: dict[str, pd.DataFrame] = {}
 
     def run(self) -> list[Tally]:
-        """Return the results in the order of tables and rules; without those of the rules if a column is not sound."""
+        """Return the results in the order of tables and rules; without rules if a column is not sound."""
         tables = list(TABLES)
         for partition, own, near in self.store.each(max((rule.reach for rule in RULES), default=0)):
             self._check_columns(tables, own)

@@ -1,6 +1,6 @@
-"""The raw tables by month: the rows that are in memory at once, and those of the days around them.
+"""The raw tables by month: the rows in memory at once, and the rows of the days around them.
 
-A table with days (`stages.problem.days`) has a file per partition, in the order in which the months appear; each other
+A table with days (`stages.problem.days`) has a file per partition, in the order of the months in the data; each other
 table has one file. Rows without a valid day, or of a month that the period lacks, are in the first partition.
 
 Memory then depends on the largest month and not on the number of years. A month is the unit, because folds and reports
@@ -52,7 +52,7 @@ class Partition:
         return f"{self.place:04d}-{self.name}.parquet"
 
     def only(self, p: Covered) -> Covered:
-        """Return parameters of the same period in which all other days are gaps."""
+        """Return parameters of the same period; all other days are gaps."""
         around = [(p.first_date, self.first - DAY), (self.last + DAY, p.last_date)]
         return p.model_copy(update={"gaps": [*p.gaps, *(gap for gap in around if gap[0] <= gap[1])]})
 
@@ -181,7 +181,7 @@ def _whole(p: Coverage) -> Partition:
 
 
 def _partitions(names: Sequence[str], p: Coverage, by: Partitioning) -> list[Partition]:
-    """Return the partitions of these names, each once, in their order, and those of the other months of the period."""
+    """Return the partitions of these names, each once and in order, then the other months of the period."""
     if by == "all":
         return [_whole(p)]
     spans = _spans(p)
@@ -215,7 +215,7 @@ def _groups(
 
 
 def _gathered(table: str, scratch: Path) -> pd.DataFrame:
-    """Return the rows of a partition; those of a later source replace those with the same key."""
+    """Return the rows of a partition; rows of a later source replace rows with the same key."""
     sources: dict[str, list[pd.DataFrame]] = {}
     for path in sorted(scratch.glob("*.parquet")):
         sources.setdefault(path.name.partition("-")[0], []).append(pd.read_parquet(path))

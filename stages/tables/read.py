@@ -1,4 +1,4 @@
-"""The raw tables in data/: those of the source package, and over them what `on-time data add` added, row by row."""
+"""The raw tables in data/: the source package's, with the additions of `on-time data add` over them, row by row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK_ROWS = 500_000
 
 
 def read_csv(path: Path, table: str, rows: int | None = None) -> Any:
-    """Return a CSV file of a table; text columns are text, and times are parsed, whatever the file has in them.
+    """Return a CSV file of a table; text columns are read as text, and times are parsed.
 
     With `rows`, return an iterator over frames of that number of rows.
     """

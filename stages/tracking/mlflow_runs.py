@@ -93,7 +93,7 @@ def connect() -> mlflow.MlflowClient:
 
 
 def dvc_digests(commit: str = "") -> dict[str, str]:
-    """Return the MD5 digests by path from data.dvc and dvc.lock, those of the working tree or of a commit."""
+    """Return the MD5 digests by path from data.dvc and dvc.lock, of the working tree or of a commit."""
     digests: dict[str, str] = {}
     for path in (Path("data.dvc"), Path("dvc.lock")):
         if commit or path.exists():

@@ -32,7 +32,7 @@ def rolling_origin(
     months: Sequence[int] | None = None,
     boosters: Iterable[lightgbm.Booster] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict each fold's month (by default those of `folds`) by a model trained on all months before it.
+    """Predict the month of each fold (default: `folds`) by a model trained on all earlier months.
 
     The models are trained here, one after the other, or given as `boosters`.
 

@@ -33,7 +33,7 @@ class Part(lightgbm.Sequence):
     _kept: Floats = np.empty((0, len(FEATURE_NAMES)))
 
     def __init__(self, read: Read, rows: Mask, masks: dict[str, Mask]) -> None:
-        """Take how the file is read, which of its rows, and in which of these each group of features is masked."""
+        """Set the reader of the file, the rows to use, and the rows where each group of features is masked."""
         self._read, self._rows, self._masks = read, rows, masks
         self._length = int(rows.sum())
 
@@ -125,7 +125,7 @@ def data_seed(seed: int) -> int:
 
 
 def dropout(total: int, p: TrainParams, first: int = 0, count: int | None = None) -> dict[str, Mask]:
-    """Return in which rows each group of `group_dropout` is masked: a seeded share of `total` rows.
+    """Return the mask of rows for each group of `group_dropout`: a seeded share of `total` rows.
 
     With `count`, only the masks of `count` rows from row `first` on; they equal those of the whole.
     """

@@ -1,4 +1,4 @@
-"""Request bodies: media type, JSON, schema. What an invalid body costs is bounded, whatever its size and its errors."""
+"""Request bodies: media type, JSON, schema. The cost of an invalid body is bounded for any size."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from app.batches.read import MAX_ROWS
 from app.interface import Outcome
 
 LARGE = 1 << 14
-"""Bytes from which on a body is parsed in a worker thread."""
+"""Size in bytes above which a body is parsed in a worker thread."""
 MAX_ERRORS, MAX_ERROR_BYTES, MAX_TEXT = 100, 50_000, 200
 """Limits of one response: the listed errors, their JSON in bytes, and the characters of a field's name or a message."""
 
 MAX_KEYS = 1000
-"""Keys of an object that is validated: Pydantic makes an error, of about 1 kB, for each one that it does not know."""
+"""Keys of an object that is validated: Pydantic creates an error of about 1 kB for each unknown key."""
 
 Location = tuple[int | str, ...]
 Place = Location | Callable[[Location], Location]
@@ -151,7 +151,7 @@ class Body:
 
 
 def check_type(given: str, other: str = "") -> bool:
-    """Return whether a Content-Type is JSON, and not the other one; raise 415 unless it is one of them.
+    """Return True for JSON, False for the media type `other`; raise 415 for any other Content-Type.
 
     Its parameters are ignored.
     """

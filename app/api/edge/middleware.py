@@ -72,7 +72,7 @@ class Keys:
         self._digests = [bytes.fromhex(digest) for digest in settings.api_keys]
 
     def admit(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Return whether a request has one of the keys, or none is needed; the time does not depend on the key."""
+        """Return whether a request has a valid key, or no key is required; the comparison takes constant time."""
         if not self._digests:
             return True
         digest = hashlib.sha256(headers.get(KEY_HEADER, b"")).digest()
@@ -80,7 +80,7 @@ class Keys:
 
 
 def install(app: FastAPI) -> None:
-    """Add the middleware; the one that is added last comes first."""
+    """Add the middleware; the last one added runs first."""
     routes = Routes(app)
     for middleware in (TimeLimit, Admission, Responses, Paths):
         app.add_middleware(middleware, state=app.state, routes=routes)
@@ -130,7 +130,7 @@ class Middleware:
         self.metrics: HttpMetrics = state.metrics.http
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request; pass on what is not one."""
+        """Handle a request; pass on other ASGI scopes."""
         handle = self.handle if scope["type"] == "http" else self.app
         await handle(scope, receive, send)
 

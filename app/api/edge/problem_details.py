@@ -45,7 +45,7 @@ def response(status: int, detail: str, headers: Any = None, **more: Any) -> Resp
 
 
 def inference_error(scope: Scope, detail: str) -> dict[str, str]:
-    """Return the field in which clients of the Open Inference Protocol read the cause, for a path of the protocol."""
+    """Return the `error` field of the Open Inference Protocol for a path of the protocol; otherwise nothing."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     return {"error": detail} if re.match("/v2(/|$)", path) else {}
 

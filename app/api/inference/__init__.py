@@ -1,1 +1,1 @@
-"""The Open Inference Protocol: its routes, messages and tensors, translated to and from those of /predict."""
+"""The Open Inference Protocol: its routes, messages and tensors, translated to and from the schemas of /predict."""

@@ -1,4 +1,4 @@
-"""Messages of the Open Inference Protocol: their schemas, and their translation from and to those of /predict/batch."""
+"""Messages of the Open Inference Protocol: their schemas, and the translation to and from /predict/batch."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ NamedModel = Annotated[ServedModel, Depends(named_model)]
 
 
 def install(app: FastAPI) -> None:
-    """Add the routes; those of a model once for the served version, and once for a version in the path."""
+    """Add the routes; each model route exists with and without a version in its path."""
 
     @app.get("/v2/health/live", tags=["health"])
     async def live() -> ServerLive:

@@ -1,4 +1,4 @@
-"""The page at `/`: try a prediction, what is known of the served model, and the last minutes of the service.
+"""The page at `/`: a form for a prediction, facts of the served model, and the last minutes of the service.
 
 `static/` is plain HTML, CSS and JavaScript without a build step. The form is made from the problem's request schema.
 """

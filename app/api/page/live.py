@@ -56,7 +56,7 @@ class Recent:
         self._samples.append(sample | {"time": now})
 
     def facts(self) -> dict[str, Any]:
-        """Return what has happened between the first and the last sample, and the state of the journal."""
+        """Return the changes between the first and the last sample, and the state of the journal."""
         if len(self._samples) < 2:
             return {"recent": {"seconds": 0.0}, "journal": {"state": "off"}}  # the service has just started
         first, last = self._samples[0], self._samples[-1]

@@ -27,7 +27,7 @@ Encodings = Annotated[str, Header(alias="accept-encoding")]
 
 
 def document(settings: Settings) -> bytes:
-    """Return the page as HTML, with what it needs to know of the problem before any model is loaded."""
+    """Return the page as HTML, with the facts of the problem that do not depend on a model."""
     problem = {
         "name": NAME,
         "rows": ROWS_NOUN,
@@ -47,7 +47,7 @@ def document(settings: Settings) -> bytes:
 
 
 def facts(served: ServedModel) -> dict[str, Any]:
-    """Return what is known of the served model."""
+    """Return the facts of the served model."""
     return {
         "model": served.label.model_dump(),
         "alias": served.alias,

@@ -24,7 +24,7 @@ from app.batches.stream import DAMAGED, MEDIA_TYPE
 from app.interface import ROWS_NOUN, Request, arrays_of_requests
 
 ORDINARY_BYTES = 2 << 20
-"""Bytes from which on an invalid body must have no more values than its rows need."""
+"""Size in bytes above which an invalid body must not have more values than its rows need."""
 MAX_OBJECTS, MAX_VALUES = 110_000, 1_000_000
 """JSON objects and values of a body that is read as a whole: 10,000 rows with ten parts each."""
 _BY_COLUMN = re.compile(rb'\s*\{\s*"%b"' % COLUMNS_KEY.encode())

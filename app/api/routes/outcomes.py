@@ -28,7 +28,7 @@ WAIT_SECONDS = 1.0
 
 @dataclass
 class Result:
-    """The ids of predictions, by what was done with their outcomes."""
+    """The ids of predictions by the result of their outcomes."""
 
     recorded: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
@@ -72,7 +72,7 @@ async def record(journal: Journal, reported: Sequence[Outcome]) -> Result:
     rest = {outcome.prediction_id: outcome for outcome in reported}
     try:
         while True:
-            # Asked before the database, which has what has left the queue by then.
+            # Read before the database: a prediction that leaves the queue in between is then in the database.
             waiting, waited = journal.waiting(rest), time.monotonic() - started
             done = await run_in_threadpool(_write, journal, list(rest.values()))
             result.recorded |= done.recorded

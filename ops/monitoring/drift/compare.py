@@ -67,7 +67,7 @@ class Findings:
 def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, whole: bool = True) -> Findings:
     """Compare predictions (features and score), and measure the quality of those with an outcome (score and target).
 
-    The limits of PSI are those of whole weeks: a few days differ from the reference by their weekday alone.
+    The PSI limits hold for whole weeks: a few days differ from the reference by their weekdays alone.
     """
     shares = window[list(FEATURE_NAMES)].isna().mean()
     return Findings(
@@ -90,7 +90,7 @@ def quality(labelled: pd.DataFrame) -> Quality:
 
 
 def alarms(reference: Reference, found: Findings) -> list[Alarm]:
-    """Return what is beyond a threshold; Prometheus decides the same from the gauges."""
+    """Return the values beyond a threshold; Prometheus derives the same alerts from the gauges."""
     policy = reference.policy
     limits = [
         (AlarmKind.FEATURE_DRIFT, found.feature_psi, reference.psi_limits),

@@ -19,7 +19,7 @@ LIVE = {
 
 
 class Gauges:  # pylint: disable=too-many-instance-attributes
-    """The metrics of the monitor; what a run cannot measure is removed, not left at its last value."""
+    """The metrics of the monitor; a value that a run cannot measure is removed, not left at its last value."""
 
     def __init__(self, interval_seconds: float) -> None:
         self.registry = CollectorRegistry()

@@ -46,7 +46,7 @@ class JournalRow(NamedTuple):
 
 
 def read(engine: Engine, version: str, hours: float, rows: int, registered: float = 0) -> Window:
-    """Return what a version predicted in the last hours, at most `rows`, drawn from all of that time.
+    """Return the predictions of a version in the last hours, a sample of at most `rows` of them.
 
     An id ends in random digits (app/model/prediction.py): in their order, the first rows are a sample.
     Rows from before the version was `registered` (seconds since 1970) are of another registry, and not read.

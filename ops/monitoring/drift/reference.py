@@ -83,23 +83,23 @@ class Reference:
 
     @cached_property
     def psi_limits(self) -> dict[str, float]:
-        """The PSI from which on a feature has drifted."""
+        """The PSI limit of each feature."""
         return {name: self._limit(name) for name in FEATURE_NAMES}
 
     @cached_property
     def score_limit(self) -> float:
-        """The PSI from which on the score has drifted."""
+        """The PSI limit of the score."""
         return self._limit(SCORE)
 
     @cached_property
     def missing_limits(self) -> dict[str, float]:
-        """The share of missing values from which on a feature is missing too often."""
+        """The limit of the share of missing values of each feature."""
         shares = pd.DataFrame([rows[list(FEATURE_NAMES)].isna().mean() for rows in self._weeks])
         return {str(name): float(share) + self.policy.missing_margin for name, share in shares.max().items()}
 
 
 def load(folder: Path, version: str, digest: str, policy: DriftParams) -> Reference:
-    """Read the reference from a downloaded bundle; raise BundleInvalid unless it is the one that was registered."""
+    """Read the reference from a downloaded bundle; raise BundleInvalid if its digest is not the registered one."""
     try:
         content = (folder / "manifest.json").read_bytes()
         manifest = json.loads(content)

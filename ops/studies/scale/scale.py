@@ -35,7 +35,7 @@ MODES: dict[str, dict[str, Any]] = {
     "month": {"partition": "month", "engine": "local"},
     "ray": {"partition": "month", "engine": "ray"},
 }
-"""The keys of params.yaml by which each mode differs from what is committed."""
+"""The keys of params.yaml that each mode changes."""
 CLOCK = """
 import runpy, sys
 from datetime import datetime
@@ -83,7 +83,7 @@ def measure_scale(factors: Sequence[int], modes: Sequence[str], keep: Path | Non
 
 
 def measure(folder: Path, row: dict[str, Any]) -> None:
-    """Run the stages in a clone of the commit with a row's years and mode, and add to the row what is measured."""
+    """Run the stages in a clone of the commit with a row's years and mode, and add the measurements to the row."""
     years.make(folder / "years", row["factor"] - 1, DATA_DIR)
     with tempfile.TemporaryDirectory(prefix="clone-", dir=folder) as name:
         clone = Path(name)

@@ -39,7 +39,7 @@ FOLD_MONTHS = 4
 
 
 def calendar(year: int) -> pd.DataFrame:
-    """Return the days of a year: date, midnight in UTC, and the key by which days are drawn."""
+    """Return the days of a year: date, midnight in UTC, and the key for the draw."""
     days = pd.Series(pd.date_range(f"{year}-01-01", f"{year + 1}-01-01"))
     frame = pd.DataFrame({"date": days, "midnight": days.dt.tz_localize(LOCAL).dt.tz_convert("UTC").dt.as_unit("us")})
     hours = frame["midnight"].shift(-1) - frame["midnight"]

@@ -69,7 +69,7 @@ def parts_of(served: ServedModel) -> dict[str, Callable[[], Any]]:
 
 
 async def measure(folder: Path, rounds: int) -> list[tuple[str, float]]:
-    """Return the parts, and what a request takes on the thread that answers and on those that count and record it."""
+    """Return the parts, and the sums for the thread that responds and for the threads that count and record."""
     statuses = []
 
     async def receive() -> Message:

@@ -1,6 +1,6 @@
 """`on-time bench scoring`: `model score` beside `Booster.predict` on all cores, and its memory, by the number of rows.
 
-The rows are those of the test period, several times in each input file; a measurement of more rows has more files.
+Each input file repeats the rows of the test period; a measurement of more rows has more files.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class ServingFailed(OnTimeError):
 
 @dataclass
 class Contestant:
-    """A server: its Python module and arguments, the path that tells whether it is ready, its request."""
+    """A server: its Python module and arguments, its readiness path, its request."""
 
     name: str
     module: str
