@@ -70,7 +70,7 @@ def time_zone(t: Tables, _: Params) -> Flags:
 
 @rule("flights")
 def schedule_split(t: Tables, _: Params) -> Flags:
-    """`hour` and `minute` equal `sched_dep_time`."""
+    """`hour` and `minute` are those of `sched_dep_time`."""
     return t["flights"]["hour"] * 100 + t["flights"]["minute"] != t["flights"]["sched_dep_time"]
 
 
