@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,15 +40,23 @@ INPUT_FILES = ("dvc.yaml", "params.yaml", "data.dvc")
 
 
 class _Dataset(MetaDataset):
-    """An input versioned by DVC; its digest is DVC's MD5, its profile the rows of each folder with Parquet."""
+    """An input versioned by DVC; its digest is DVC's MD5, its profile rows and columns of each folder of Parquet."""
 
     @property
-    def profile(self) -> dict[str, int] | None:
-        """Return the number of rows by folder; None if nothing in the input is Parquet."""
-        counts: Counter[str] = Counter()
+    def profile(self) -> dict[str, dict[str, Any]]:
+        """Return the number of rows and the types of the columns by folder."""
+        folders: dict[str, dict[str, Any]] = {}
         for path in sorted(Path(self.name).rglob("*.parquet")):
-            counts[path.parent.relative_to(self.name).as_posix()] += pq.read_metadata(path).num_rows
-        return dict(counts) or None
+            name = path.parent.relative_to(self.name).as_posix()
+            if name not in folders:
+                folders[name] = {"rows": 0, "columns": {field.name: str(field.type) for field in pq.read_schema(path)}}
+            folders[name]["rows"] += pq.read_metadata(path).num_rows
+        return folders
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields that MLflow stores."""
+        stored: dict[str, str] = super().to_dict()
+        return stored | {"profile": json.dumps(self.profile)} if self.profile else stored
 
 
 def dataset(path: str) -> MetaDataset:

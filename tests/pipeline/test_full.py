@@ -41,7 +41,15 @@ def test_runs_are_tied_to_the_commit_and_to_the_lock(client: mlflow.MlflowClient
     assert train.data.tags["git.commit"] == version.tags["git.commit"] == commit
     lock = (pipeline.path / "dvc.lock").read_text()
     assert version.tags["dvc.md5.build/bundle"] in lock and len(version.tags) == 5
-    assert [item.dataset.digest + ".dir" in lock for item in train.inputs.dataset_inputs] == [True]
+    inputs = {item.dataset.name: item.dataset for item in train.inputs.dataset_inputs}
+    assert inputs.keys() == {"build/features", "build/features/test"}  # of the training, and of the metrics
+    assert all(f"{dataset.digest}.dir" in lock for dataset in inputs.values())
+    profile = json.loads(inputs["build/features"].profile)
+    assert profile["test"]["rows"] == 55_403 and "departure_minute" in profile["train"]["columns"]
+    (found,) = client.search_logged_models(
+        [train.info.experiment_id], "metrics.log_loss < 0.53 and metrics.roc_auc > 0.7"
+    )
+    assert [metric.dataset_name for metric in found.metrics if metric.key == "ece"] == ["build/features/test"]
     parent = client.get_run(train.data.tags["mlflow.parentRunId"])
     stages = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(run.data.tags["pipeline.stage"] for run in stages) == [
