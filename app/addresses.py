@@ -13,8 +13,9 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def without_password(text: str) -> str:
-    """Return the text without the credentials in its URLs."""
-    return re.sub(r"://[^@/\s]+@", "://", text)
+    """Return the text without the credentials of its URLs: user and password, and secrets in the query."""
+    text = re.sub(r"://[^/?\s]*@", "://", text)  # up to the last @: a password may have one
+    return re.sub(r"([?&][\w.-]*(?:pass|secret|token|key)[\w.-]*=)[^&\s'\")]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def identity(uri: str) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, delete, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from app.addresses import without_password
 from app.errors import OnTimeError
 from app.journal import files
 from app.journal.tables import SCHEMA, VIEWS, blocks, id_at, metadata, outcomes, schema
@@ -123,7 +124,7 @@ def check_schema(connection: Connection) -> None:
     version = connection.scalar(select(schema.c.version))
     if version != SCHEMA:
         raise JournalInvalid(
-            f"the journal at {connection.engine.url!r} has schema version {version or 'none'}, this service needs "
+            f"the journal at {address(connection.engine)} has schema version {version or 'none'}, this service needs "
             f"{SCHEMA}: run the matching release, or set ONTIME_JOURNAL_URL to another database."
         )
 
@@ -136,7 +137,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """
     path = files.file_of(engine.url) if engine.dialect.name == "sqlite" else ""
     missing = JournalMissing(
-        f"no predictions yet: there is no journal at {engine.url!r}. The service creates it (`make serve`); the "
+        f"no predictions yet: there is no journal at {address(engine)}. The service creates it (`make serve`); the "
         "variable ONTIME_JOURNAL_URL has to be the same for both."
     )
     if path and not os.path.exists(path):
@@ -148,7 +149,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
             check_schema(connection)
             yield connection
     except SQLAlchemyError as err:
-        raise JournalInvalid(f"the journal at {engine.url!r} cannot be read: {first_line(err)}") from err
+        raise JournalInvalid(f"the journal at {address(engine)} cannot be read: {first_line(err)}") from err
+
+
+def address(engine: Engine) -> str:
+    """Return the URL of a database without its credentials."""
+    return without_password(engine.url.render_as_string(hide_password=False))
 
 
 def first_line(err: Exception) -> str:

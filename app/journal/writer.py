@@ -17,8 +17,9 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 
+from app.addresses import without_password
 from app.journal.blocks import block, joins, layout
-from app.journal.database import committed, connect, expire, first_line, prepare_on, upsert
+from app.journal.database import address, committed, connect, expire, first_line, prepare_on, upsert
 from app.journal.tables import blocks, layouts
 from app.metrics import JournalMetrics
 from app.model.prediction import Predictions
@@ -151,7 +152,7 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
             self.metrics.replaced.inc()
             self.metrics.lost.inc(self._held)
             text = "the journal at %r was removed or replaced; this process had written %d predictions to it"
-            log.error(text, self.engine.url, self._held)
+            log.error(text, address(self.engine), self._held)
             self._held = 0
         self._identity, self._verify_at = identity, time.monotonic() + VERIFY_SECONDS
 
@@ -176,7 +177,7 @@ class Journal:  # pylint: disable=too-many-instance-attributes # queue, database
         self.metrics.depth.set(self._depth)
         if error and error != self._error:
             text = "the journal at %r is unavailable, predictions wait in the queue: %s"
-            log.error(text, self.engine.url, error)
+            log.error(text, address(self.engine), without_password(error))
         elif not error and self._error:
             log.info("the journal is written again")
         self._error = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -108,9 +109,9 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as err:
+        reason = str(err).splitlines()[0].rstrip(". ")
         raise InputInvalid(
-            f"{path} cannot be read: {str(err).splitlines()[0]} Complete parts are kept: write the file again, and "
-            "repeat the command."
+            f"{path} cannot be read: {reason}. Complete parts are kept: write the file again, and repeat the command."
         ) from err
 
 
@@ -162,6 +163,9 @@ def _parquet(file: Any, skipped: int) -> Iterator[pa.RecordBatch]:
 def _csv(system: fs.FileSystem, path: str) -> Iterator[pa.RecordBatch]:
     """Yield the rows of CSV as text; only an empty cell without quotes is missing."""
     open_file = partial(system.open_input_stream, path, compression="gzip" if path.lower().endswith(".gz") else None)
+    with open_file() as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputInvalid(f"{path} is UTF-16, not UTF-8: convert it, for example by `iconv -f utf-16 -t utf-8`.")
     with open_file() as file:
         names = csv.open_csv(file).schema.names
     options = csv.ConvertOptions(

@@ -24,6 +24,8 @@ PART_ROWS = 100 * BLOCK_ROWS
 GROUP_BLOCKS = 10
 """Blocks of a row group of the output."""
 
+MARK = {b"on-time": b"part"}
+"""Metadata of a part, which distinguishes it from the files of others."""
 EMPTY = pa.schema({"row": pa.int64(), "probability": pa.float64(), "alert": pa.bool_()})
 """The columns of a part without rows."""
 
@@ -95,8 +97,13 @@ class Target:
         place = self.place(file, number, ".json")
         if self.system.get_file_info(place).type != fs.FileType.File:
             return None
-        with self.system.open_input_stream(place) as opened:
-            part = Part(**json.loads(opened.read()))
+        try:
+            with self.system.open_input_stream(place) as opened:
+                part = Part(**json.loads(opened.read()))
+        except (ValueError, TypeError) as err:
+            raise OutputInvalid(
+                f"{place} is not a receipt of a part. Choose another folder, or move the file."
+            ) from err
         reason = ""
         if part.bundle_digest != self.job.model.bundle_digest:
             reason = f"predictions of version {part.version}, not of version {self.job.model.version}"
@@ -105,6 +112,18 @@ class Target:
         if reason:
             raise OutputInvalid(f"{place} has {reason}. Choose another folder, or remove this one.")
         return part
+
+    def check_replaceable(self, place: str) -> None:
+        """Raise OutputInvalid for a file that is not a part: an interrupted call leaves parts without a receipt."""
+        if self.system.get_file_info(place).type == fs.FileType.NotFound:
+            return
+        try:
+            with self.system.open_input_file(place) as opened:
+                if MARK.items() <= (pq.read_schema(opened).metadata or {}).items():
+                    return
+        except (pa.ArrowException, OSError):
+            pass  # not Parquet
+        raise OutputInvalid(f"{place} is not a part of this command. Choose another folder, or move the file.")
 
     @contextmanager
     def writing(self, place: str) -> Iterator[Any]:
@@ -137,12 +156,14 @@ class Writer:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Open the file of the part, which gets its name when the block ends without an error."""
-        with self.target.writing(self.target.place(self.file, self.number)) as sink:
+        place = self.target.place(self.file, self.number)
+        self.target.check_replaceable(place)
+        with self.target.writing(place) as sink:
             self._sink = sink
             yield
             self._check_rejected(self.first + self.rows)  # of the file so far
             self._flush()
-            (self._parquet or pq.ParquetWriter(sink, EMPTY)).close()
+            (self._parquet or pq.ParquetWriter(sink, EMPTY.with_metadata(MARK))).close()
 
     def add(self, block: pa.Table, scored: ScoredBlock) -> None:
         """Add a block; raise TooManyRejected when more rows are rejected than tolerated."""
@@ -173,7 +194,7 @@ class Writer:
     def _flush(self) -> None:
         if self._blocks:
             table = pa.concat_tables(self._blocks).combine_chunks()
-            self._parquet = self._parquet or pq.ParquetWriter(self._sink, table.schema)
+            self._parquet = self._parquet or pq.ParquetWriter(self._sink, table.schema.with_metadata(MARK))
             self._parquet.write_table(table, row_group_size=table.num_rows or 1)
         self._blocks = []
 

@@ -240,5 +240,7 @@ def test_a_value_that_mlflow_cannot_read_is_named(name: str, value: str, monkeyp
 
 
 def test_a_password_is_not_shown() -> None:
-    text = download.without_password("MLflow at postgresql://user:secret@host/db and https://token@host says no")
+    text = download.without_password("MLflow at postgresql://user:se@cret@host/db and https://token@host says no")
     assert text == "MLflow at postgresql://host/db and https://host says no"
+    text = download.without_password("postgresql://host/db?user=a&sslpassword=secret&connect_timeout=1 and ?Token=b")
+    assert text == "postgresql://host/db?user=a&sslpassword=***&connect_timeout=1 and ?Token=***"

@@ -37,7 +37,7 @@ def test_command_hides_the_password(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", SERVER)
-    monkeypatch.setenv("ONTIME_JOURNAL_URL", "postgresql://team:S3cret@127.0.0.1:1/journal")
+    monkeypatch.setenv("ONTIME_JOURNAL_URL", "postgresql://team:S3cret@127.0.0.1:1/journal?sslpassword=S3cret")
     monkeypatch.setattr(sys, "argv", ["on-time", *line.split()])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -316,6 +316,25 @@ def test_output_in_the_input_is_refused(run_score: Callable[..., score.Total], s
             run_score(source, target)
 
 
+@pytest.mark.parametrize("name", ["a-00000.parquet", "a-00000.json"])
+@pytest.mark.parametrize("content", [b"mine", b"{}", b'{"mine": 1}'])
+def test_files_of_others_are_not_overwritten(
+    run_score: Callable[..., score.Total], tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEAD}\n{CELLS}\n", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(content)
+    with pytest.raises(OutputInvalid, match=f"{name} is not a .*part.*move the file"):
+        run_score(tmp_path / "a.csv", tmp_path / "out")
+    assert [(file.name, file.read_bytes()) for file in (tmp_path / "out").iterdir()] == [(name, content)]
+
+
+def test_utf_16_is_named(run_score: Callable[..., score.Total], tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEAD}\n{CELLS}\n", encoding="utf-16")
+    with pytest.raises(InputInvalid, match="a.csv is UTF-16, not UTF-8"):
+        run_score(tmp_path / "a.csv", tmp_path / "out")
+
+
 @pytest.mark.parametrize("cut", [0.3, 0.999])
 def test_a_truncated_file_is_named(
     run_score: Callable[..., score.Total], source: Path, tmp_path: Path, cut: float
