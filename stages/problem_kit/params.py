@@ -258,11 +258,12 @@ class MonitorParams(Section):
 def as_dict(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Return the content of params.yaml; raise ParamsInvalid if it cannot be read."""
     try:
-        return dict(yaml_files.load(path))
+        content = yaml_files.load(path)
     except FileInvalid as err:
         raise ParamsInvalid(str(err)) from err
-    except (TypeError, ValueError) as err:
-        raise ParamsInvalid(f"{path} cannot be read: {err}. `git checkout {path}` restores it.") from err
+    if not isinstance(content, dict):
+        raise ParamsInvalid(f"{path} is empty, or has no sections. `git checkout {path}` restores it.")
+    return content
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:

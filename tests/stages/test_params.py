@@ -118,3 +118,9 @@ def test_values_are_those_that_dvc_locks(tmp_path: Path, written: str, value: ob
 def test_a_number_that_dvc_writes_is_accepted(tmp_path: Path, text: str) -> None:
     line = next(line for line in text.splitlines() if line.startswith("  lambda_l2: "))
     assert load(tmp_path, text.replace(line, "  lambda_l2: 1e-05")).train.lambda_l2 == 1e-05
+
+
+@pytest.mark.parametrize("content", ["", "- train\n", "[[a, b]]\n", "train"])
+def test_a_file_without_sections_is_named(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ParamsInvalid, match="params.yaml is empty, or has no sections"):
+        load(tmp_path, content)
