@@ -95,14 +95,14 @@ def example(adapted: Clone) -> dict[str, object]:
     return value
 
 
-def test_the_problem_its_parameters_and_what_is_generated_change_and_nothing_else(adapted: Clone) -> None:
+def test_only_the_problem_changes(adapted: Clone) -> None:
     changed = adapted.run("git", "diff", "--name-only", "HEAD~2").stdout.split()
     assert [name for name in changed if not name.startswith(WRITTEN + GENERATED)] == []
     assert [name for name in WRITTEN if not any(file.startswith(name) for file in changed)] == []
     assert adapted.git_status() == ""
 
 
-def test_linters_accept_the_second_problem_in_its_place(adapted: Clone) -> None:
+def test_linters_accept_the_second_problem(adapted: Clone) -> None:
     adapted.run("pylint", "app/problem", "stages/problem")
     adapted.run("mypy", "-p", "app.problem", "-p", "stages.problem")
     adapted.run("lint-imports", "--no-logo")
@@ -117,12 +117,12 @@ def test_the_reports_are_about_the_second_problem(adapted: Clone) -> None:
         assert not FIRST_PROBLEM.search(path.read_text(encoding="utf-8")), path
 
 
-def test_the_first_version_is_promoted_and_the_gate_accepts_its_commit(output: str) -> None:
+def test_first_version_is_promoted_and_passes_the_gate(output: str) -> None:
     assert "Version 1 of busy-hours is Production" in output
     assert "Gate: passed" in output and "roc_auc (regression)" in output and "hour=16-20 log_loss" in output
 
 
-def test_a_gate_whose_base_is_before_the_problem_decides_by_the_floors(adapted: Clone) -> None:
+def test_base_before_the_problem_leaves_the_floors(adapted: Clone) -> None:
     first = run(adapted, ["make gate BASE=HEAD~1"])
     assert "Gate: passed" in first and "The floors alone decide" in first and "(regression)" not in first
     params = adapted.path / "params.yaml"
@@ -132,7 +132,7 @@ def test_a_gate_whose_base_is_before_the_problem_decides_by_the_floors(adapted: 
     assert refused.returncode != 0 and "roc_auc is 0.94" in refused.stderr and "Traceback" not in refused.stderr
 
 
-def test_the_service_predicts_explains_and_records_an_outcome(service: httpx.Client) -> None:
+def test_service_predicts_explains_and_records(service: httpx.Client) -> None:
     predict, report = (shlex.split(command) for command in documented("request"))
     answer = service.post(predict[1].partition(":8000")[2], json=json.loads(predict[3])).json()
     assert answer["model"] == {"name": "busy-hours", "version": "1"} and 0.5 < answer["probability"] < 1
@@ -167,9 +167,7 @@ def test_the_contract_is_that_of_the_second_problem(service: httpx.Client, examp
     assert refused.json()["errors"] == [{"field": "time", "message": "must be the start of an hour"}]
 
 
-def test_without_a_function_for_one_row_the_columns_serve_it_to_the_bit(
-    adapted: Clone, service: httpx.Client, example: dict[str, object]
-) -> None:
+def test_arrays_serve_one_row_to_the_bit(adapted: Clone, service: httpx.Client, example: dict[str, object]) -> None:
     without = "from app import problem; assert not hasattr(problem, 'compute_one')"
     adapted.run(sys.executable, "-c", without)
     hours = [example | {"time": f"2011-10-05T{hour:02d}:00:00"} for hour in range(24)]
@@ -219,7 +217,7 @@ def rows_of(series: str, exposition: str) -> float:
 
 
 @pytest.mark.usefixtures("output")
-def test_new_rows_are_judged_by_the_rules_of_the_second_problem(adapted: Clone, tmp_path: Path) -> None:
+def test_new_rows_obey_the_second_problem_s_rules(adapted: Clone, tmp_path: Path) -> None:
     header, *rows = (adapted.path / "data/Bikeshare.csv").read_text(encoding="utf-8").splitlines()
     names = header.replace('"', "").split(",")
     counts = [names.index(name) for name in ("casual", "registered", "bikers")]
@@ -241,9 +239,7 @@ def test_new_rows_are_judged_by_the_rules_of_the_second_problem(adapted: Clone, 
 
 
 @pytest.mark.usefixtures("output")
-def test_the_build_context_of_the_image_serves_by_itself(
-    adapted: Clone, example: dict[str, object], tmp_path: Path
-) -> None:
+def test_build_context_of_the_image_serves(adapted: Clone, example: dict[str, object], tmp_path: Path) -> None:
     labels = adapted.run(sys.executable, "-c", BUILD_CONTEXT, str(tmp_path)).stdout
     assert '"ai.on-time.model.name": "busy-hours"' in labels
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (tmp_path / "Dockerfile").read_text(encoding="utf-8"), re.M)
@@ -269,7 +265,7 @@ def test_the_build_context_of_the_image_serves_by_itself(
 @pytest.mark.parametrize(
     ("half", "name"), [("app", "compute"), ("app", "OUTCOME_EXAMPLE"), ("stages", "slices"), ("stages", "KEYS")]
 )
-def test_a_name_that_a_problem_lacks_is_named_in_one_line(adapted: Clone, half: str, name: str) -> None:
+def test_absent_name_of_a_problem_is_named(adapted: Clone, half: str, name: str) -> None:
     package = adapted.path / half / "problem/__init__.py"
     source = package.read_text(encoding="utf-8")
     package.write_text(f"{source}\ndel {name}\n", encoding="utf-8")

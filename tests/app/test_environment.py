@@ -81,7 +81,7 @@ def test_importing_the_packages_changes_no_variable() -> None:
     )
 
 
-def test_the_scripts_remove_what_is_read_before_our_code(tmp_path: Path) -> None:
+def test_scripts_remove_what_python_reads_first(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("raise SystemExit('imported')", encoding="utf-8")
     odd = dict.fromkeys(("PYTHONHOME", "PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONWARNINGS"), "odd")
     odd |= dict.fromkeys(("PYTHONSAFEPATH", "PYTHONOPTIMIZE", "PYTHONDONTWRITEBYTECODE", "PYTHONINSPECT"), "1")

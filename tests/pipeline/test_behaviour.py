@@ -71,12 +71,12 @@ def test_a_calm_day_is_safe_and_a_thunderstorm_is_not(real: bundles.Bundle) -> N
     assert risks(real, [CALM | WORSE["thunderstorm"]] * 7).mean() > 0.4
 
 
-def test_without_weather_the_mean_risk_is_near_the_rate(real: bundles.Bundle) -> None:
+def test_mean_risk_without_weather_is_near_the_rate(real: bundles.Bundle) -> None:
     assert 0.15 < risks(real, None).mean() < 0.4
 
 
 @pytest.mark.parametrize("unknown", [{"carrier": "ZZ"}, {"dest": "XXX"}, {"carrier": "ZZ", "dest": "XXX"}])
-def test_what_the_model_does_not_know_is_answered_within_reason(real: bundles.Bundle, unknown: dict[str, str]) -> None:
+def test_unseen_categories_get_a_plausible_risk(real: bundles.Bundle, unknown: dict[str, str]) -> None:
     apart = np.abs(risks(real, [CALM] * 7, **unknown).mean() - risks(real, [CALM] * 7).mean())
     assert apart < 0.15
 

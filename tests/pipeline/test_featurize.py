@@ -40,7 +40,7 @@ def p() -> Params:
     return params.load(ROOT / "params.yaml").problem
 
 
-def test_scrambling_what_is_known_after_departure_changes_no_feature(raw: Tables, p: Params) -> None:
+def test_later_facts_change_no_feature(raw: Tables, p: Params) -> None:
     known = lookups(raw, [raw["flights"]], p)
     scrambled = raw["flights"].copy()
     rng = np.random.default_rng(0)
@@ -54,12 +54,12 @@ def test_scrambling_what_is_known_after_departure_changes_no_feature(raw: Tables
     pd.testing.assert_frame_equal(before, compute_features(labelled_rows(raw | {"flights": reduced}, p), raw, known, p))
 
 
-def test_late_cancelled_and_diverted_flights_are_positive(raw: Tables, p: Params) -> None:
+def test_late_cancelled_diverted_are_positive(raw: Tables, p: Params) -> None:
     flights = raw["flights"].head(5).assign(arr_delay=[-20, 14, 15, 300, np.nan])
     assert labelled_rows(raw | {"flights": flights}, p).target.tolist() == [0, 0, 1, 1, 1]
 
 
-def test_requests_made_from_rows_have_the_features_of_the_rows(raw: Tables, p: Params) -> None:
+def test_requests_have_the_features_of_their_rows(raw: Tables, p: Params) -> None:
     known = lookups(raw, [raw["flights"]], p)
     expected = interface.arrays_of_rows(raw["flights"].iloc[::100], raw, known, p)
     bodies = json.loads(json.dumps(interface.requests(expected)))
@@ -81,7 +81,7 @@ def test_older_weather_is_the_weather_of_earlier_hours(raw: Tables, p: Params) -
 
 
 @pytest.mark.parametrize("golden_rows", [1, 100_000])
-def test_golden_requests_need_rows_and_room_for_the_edge_cases(raw: Tables, p: Params, golden_rows: int) -> None:
+def test_golden_requests_need_enough_rows(raw: Tables, p: Params, golden_rows: int) -> None:
     changed = params.load(ROOT / "params.yaml").featurize.model_copy(update={"golden_rows": golden_rows})
     store, counts = split(raw, p), [Counts(len(raw["flights"]), 1, 0)]
     with pytest.raises(ParamsInvalid, match=rf"featurize\.golden_rows is {golden_rows}, must be 2 "):

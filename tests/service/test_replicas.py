@@ -31,7 +31,7 @@ def replicas(mlflow_registry: Registry, postgres: Postgres, tmp_path: Path) -> I
         yield one, two, url
 
 
-def test_a_promotion_under_load_loses_and_mixes_nothing_and_the_drift_monitor_reads_both(
+def test_promotion_under_load_loses_and_mixes_nothing(
     replicas: tuple[Service, Service, str], mlflow_registry: Registry
 ) -> None:
     *services, url = replicas

@@ -172,7 +172,7 @@ def test_a_copy_is_served_where_the_cache_is_damaged(
     assert client(model_cache=cache, baked_model=baked).get("/version").json()["source"] == "baked"
 
 
-def test_a_cached_version_is_served_without_its_registry(baked: Path, tmp_path: Path) -> None:
+def test_cached_version_is_served_without_registry(baked: Path, tmp_path: Path) -> None:
     uri, base = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
     cached(baked, tmp_path / "build/served", uri)
     settings = {"ONTIME_PORT": base.rpartition(":")[2], "ONTIME_DRAIN_SECONDS": "0", "ONTIME_JOURNAL_URL": "none"}

@@ -60,7 +60,7 @@ def test_a_fold_without_earlier_rows_is_refused(fold_months: list[int] | int) ->
         folds(Source.frame(training("2013-01-01", "2013-02-28")), P.model_copy(update={"fold_months": fold_months}))
 
 
-def test_the_key_of_a_row_is_the_same_whatever_holds_it() -> None:
+def test_row_key_does_not_depend_on_its_container() -> None:
     columns = pd.DataFrame({"month": [1, 12], "number": [1545, 9], "place": ["EWR", "JFK"]})
     for types in (
         {},

@@ -42,7 +42,7 @@ def columns(result: InferResult) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("column", [True, False])
-def test_triton_s_client_gets_the_predictions_of_predict_to_the_bit(
+def test_triton_client_gets_the_same_bits(
     service: Service, triton: InferenceServerClient, binary: bool, column: bool
 ) -> None:
     single = predicted(service, FLIGHTS)
@@ -75,7 +75,7 @@ def test_predictions_are_identified_and_counted(service: Service, triton: Infere
     assert service.metric((ROUTE % "2xx").replace("{name}", "{name}/versions/{version}")) >= 1
 
 
-def test_the_requested_outputs_are_returned_in_their_order_and_form(triton: InferenceServerClient) -> None:
+def test_outputs_have_the_requested_order_and_form(triton: InferenceServerClient) -> None:
     chosen = [InferRequestedOutput("alert"), InferRequestedOutput("probability", binary_data=False)]
     alert, probability = triton.infer(NAME, inputs(FLIGHTS), outputs=chosen).get_response()["outputs"]
     assert (alert["name"], alert["parameters"], "data" in alert) == ("alert", {"binary_data_size": 4}, False)
@@ -120,7 +120,7 @@ def test_the_example_of_the_contract_is_answered(service: Service) -> None:
     assert post(service, schema["examples"][0]).status_code == 200
 
 
-def test_while_no_model_is_loaded_the_server_is_live_and_not_ready(start: Start) -> None:
+def test_server_without_a_model_is_live_not_ready(start: Start) -> None:
     service = start("livez", mlflow_uri=f"http://127.0.0.1:{free_port()}", journal_url="none")
     with client_of(service) as client:
         assert client.is_server_live() and not client.is_server_ready() and not client.is_model_ready(NAME)
@@ -130,7 +130,7 @@ def test_while_no_model_is_loaded_the_server_is_live_and_not_ready(start: Start)
     assert caught.value.status() == "503" and "model" in str(caught.value)
 
 
-def test_with_a_model_the_server_and_this_version_are_ready(triton: InferenceServerClient) -> None:
+def test_server_and_version_with_a_model_are_ready(triton: InferenceServerClient) -> None:
     assert triton.is_server_live() and triton.is_server_ready()
     assert triton.is_model_ready(NAME) and triton.is_model_ready(NAME, "7")
     assert not triton.is_model_ready(NAME, "8") and not triton.is_model_ready("other")
@@ -150,7 +150,7 @@ def test_the_model_is_ready_once_its_alias_exists(start: Start, mlflow_registry:
 
 @pytest.mark.parametrize("path", ["other", f"{NAME}/versions/8", f"{NAME}/versions/07", "x" * 20_000])
 @pytest.mark.parametrize("verb", ["", "/ready", "/infer"])
-def test_another_model_or_version_is_404_with_what_is_served(service: Service, path: str, verb: str) -> None:
+def test_other_model_or_version_is_404(service: Service, path: str, verb: str) -> None:
     method = "POST" if verb == "/infer" else "GET"
     answer = httpx.request(method, f"{service.base}/v2/models/{path}{verb}")
     assert refused(answer, 404) == f"This service serves version 7 of {NAME}, and no other model."

@@ -70,7 +70,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_violates_the_protocol_or_the_schema_is_422_with_the_field(service: Service, name: str) -> None:
+def test_violation_is_422_with_the_field(service: Service, name: str) -> None:
     content, message = WRONG[name]
     answer = post(service, content)
     assert message in refused(answer, 422)
@@ -100,7 +100,7 @@ TWO = packed(b"SFO", b"SFO")
         (b"", 0, 422, "dest: element 0 exceeds the tensor's 0 bytes"),
     ],
 )
-def test_a_binary_tensor_that_is_not_what_it_claims_is_refused(
+def test_false_binary_tensor_is_refused(
     service: Service, content: bytes, size: float, status: int, message: str
 ) -> None:
     request = body(dest={"data": None, "parameters": {"binary_data_size": size}})
@@ -109,7 +109,7 @@ def test_a_binary_tensor_that_is_not_what_it_claims_is_refused(
     assert message in refused(answer, status)
 
 
-def test_numbers_of_another_size_are_refused_and_nan_is_null(service: Service) -> None:
+def test_other_number_sizes_are_refused_nan_is_null(service: Service) -> None:
     number = {"name": "flight_number", "shape": [2], "datatype": "FP64"}
     for values, sent in (([1.0, math.nan], b""), ([1.0], b"\0")):
         tail = struct.pack(f"<{len(values)}d", *values) + sent
@@ -129,7 +129,7 @@ def test_a_length_of_the_json_that_cannot_be_is_400(service: Service, length: st
     )
 
 
-def test_compressed_bodies_and_other_media_types_are_415(service: Service, triton: InferenceServerClient) -> None:
+def test_compressed_and_other_media_types_are_415(service: Service, triton: InferenceServerClient) -> None:
     for algorithm in ("gzip", "deflate"):
         with pytest.raises(InferenceServerException, match="Content-Encoding is not supported") as caught:
             triton.infer(NAME, inputs(FLIGHTS), request_compression_algorithm=algorithm)
@@ -143,7 +143,7 @@ def test_compressed_bodies_and_other_media_types_are_415(service: Service, trito
         assert post(service, body(), Content_Type=kind).status_code == 200
 
 
-def test_a_body_that_is_too_long_is_413_and_one_that_stops_is_400(service: Service) -> None:
+def test_long_body_is_413_cut_body_is_400(service: Service) -> None:
     assert "2097152 bytes" in refused(httpx.post(service.base + INFER, content=b" " * ((2 << 20) + 1)), 413)
     assert refused(post(service, b"{}".ljust(2 << 20)), 422) == "inputs: Field required"
     before = service.metric(ROUTE % "4xx")

@@ -59,7 +59,7 @@ def test_contributions_are_those_of_lightgbm(ours: Booster, theirs: lightgbm.Boo
     assert parts.sum(axis=1) == pytest.approx(theirs.predict(few, raw_score=True), abs=1e-9)
 
 
-def test_refuses_a_model_with_another_number_of_features() -> None:
+def test_model_with_other_features_is_refused() -> None:
     data = lightgbm.Dataset(np.random.default_rng(0).random((200, 3)), np.arange(200) % 2)
     text = lightgbm.train({"objective": "binary", "verbosity": -1}, data, 2).model_to_string()
     with pytest.raises(BundleInvalid, match="takes 3 features, not 26"):

@@ -64,7 +64,7 @@ def flights(draw: strategies.DrawFn) -> dict[str, Any]:
     }
 
 
-def test_schedule_features_of_a_flight_across_time_zones(tables: Lookups) -> None:
+def test_schedule_features_across_time_zones(tables: Lookups) -> None:
     row = features_of(tables, scheduled_departure="2013-07-03T18:15:00", scheduled_arrival="2013-07-03T21:29:00")
     assert row["carrier"] == 2 and row["origin"] == 0 and row["dest"] == 1
     assert row["departure_minute"] == 18 * 60 + 15 and row["arrival_minute"] == 21 * 60 + 29
@@ -116,7 +116,7 @@ def test_gusts_are_the_last_reported_or_else_the_wind(tables: Lookups) -> None:
     assert gusty["wind_gust_mph"] == gusty["wind_gust_6h_mph"] == 30
 
 
-def test_a_gap_takes_the_hour_before_it_or_else_the_one_after(tables: Lookups) -> None:
+def test_gap_takes_the_hour_before_else_after(tables: Lookups) -> None:
     row = features_of(
         tables,
         weather=[HOUR | {"pressure_mb": None}, HOUR, HOUR | {"pressure_mb": 990.0}, HOUR | {"pressure_mb": None}],
@@ -124,12 +124,12 @@ def test_a_gap_takes_the_hour_before_it_or_else_the_one_after(tables: Lookups) -
     assert row["pressure_mb"] == 990 and row["pressure_change_6h_mb"] == -10
 
 
-def test_precipitation_of_hours_that_are_not_given_is_not_made_up(tables: Lookups) -> None:
+def test_absent_precipitation_is_not_invented(tables: Lookups) -> None:
     row = features_of(tables, weather=[HOUR | {"precipitation_in": None}, HOUR])
     assert row["precipitation_3h_in"] == row["precipitation_6h_in"] == HOUR["precipitation_in"]
 
 
-def test_without_weather_every_weather_feature_is_missing(tables: Lookups) -> None:
+def test_without_weather_its_features_are_missing(tables: Lookups) -> None:
     row = features_of(tables, weather=None)
     assert [name for name in row if np.isnan(row[name])] == [f.name for f in FEATURES if f.group == "weather"]
 
@@ -140,7 +140,7 @@ def test_unknown_categories_are_missing_not_wrong(tables: Lookups) -> None:
     assert row["origin"] == 0
 
 
-def test_the_weather_bounds_of_the_tests_are_those_of_the_schema() -> None:
+def test_weather_bounds_equal_the_schema() -> None:
     assert set(BOUNDS) == set(WEATHER)
 
 
@@ -163,9 +163,7 @@ def test_a_batch_is_its_singles_in_any_order(
 
 
 @given(requests=strategies.lists(flights(), min_size=2, max_size=8))
-def test_features_of_a_batch_are_those_of_its_singles_to_the_bit(
-    tables: Lookups, requests: list[dict[str, Any]]
-) -> None:
+def test_batch_features_equal_single_ones_to_the_bit(tables: Lookups, requests: list[dict[str, Any]]) -> None:
     flights_ = [Request.model_validate(request) for request in requests]
     batch = compute(arrays_of_requests(flights_), tables)
     assert np.array([compute_one(flight, tables) for flight in flights_]).tobytes() == batch.tobytes()

@@ -83,7 +83,7 @@ def test_another_registry_name_or_alias_is_not_used(cache: Cache, tmp_path: Path
     assert cache.pointer() and cache_of(tmp_path, **other).pointer() is None
 
 
-def test_a_sqlite_registry_is_known_by_its_absolute_path(
+def test_sqlite_registry_has_its_absolute_path(
     known: Registered, baked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

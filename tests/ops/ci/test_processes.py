@@ -23,7 +23,7 @@ def runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_process_that_ignores_sigterm_is_killed_with_what_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
     with started([sys.executable, "-c", STUBBORN]) as process:
         child = int(wait_for("the id of the child", process.output))
@@ -39,12 +39,12 @@ def test_a_process_that_ignores_sigterm_is_killed_with_what_it_has_started(monke
         ("import time; print('hello', flush=True); time.sleep(60)", 2, "not within 2 s: 200 from (.|\n)*hello"),
     ],
 )
-def test_a_server_that_does_not_come_up_fails_with_its_output(code: str, seconds: float, message: str) -> None:
+def test_server_that_fails_to_start_shows_its_output(code: str, seconds: float, message: str) -> None:
     with pytest.raises(pytest.fail.Exception, match=message):
         with running([sys.executable, "-c", code], "http://127.0.0.1:9/", seconds=seconds):
             pytest.fail("it is not ready")
 
 
-def test_a_wait_without_end_fails_with_what_was_waited_for() -> None:
+def test_endless_wait_names_its_condition() -> None:
     with pytest.raises(pytest.fail.Exception, match="not within 0.1 s: the moon"):
         wait_for("the moon", lambda: False, 0.1)

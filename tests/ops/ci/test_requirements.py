@@ -8,7 +8,7 @@ ENTRY = re.compile(r"^([a-z0-9-]+)(?:\[\S+\])?==(\S+).*\n((?: +--hash=\S+(?: \\)
 ONE_FILE = {"antlr4-python3-runtime", "tritonclient"}  # all that their release has
 
 
-def test_each_package_is_locked_with_all_files_of_its_release() -> None:
+def test_each_package_has_all_files_of_its_release() -> None:
     files: dict[tuple[str, str], dict[str, frozenset[str]]] = defaultdict(dict)
     for lock in Path().glob("requirements*.txt"):
         for name, version, hashes in ENTRY.findall(lock.read_text(encoding="utf-8")):

@@ -40,7 +40,7 @@ def _run(folder: Path, *programs: str, **environment: str) -> subprocess.Complet
     return subprocess.run([folder / ".ci/run"], env=env, capture_output=True, text=True, check=False)
 
 
-def test_every_step_runs_each_test_once_and_the_summaries_of_the_tests_are_last(tmp_path: Path) -> None:
+def test_each_test_runs_once_and_summaries_are_last(tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 0")
     assert done.returncode == 0, done.stderr
     summaries = [f"== 7 passed of {target} in 1.00s (0:00:01) ==" for target in ("test", *["test-all"] * 2)]
@@ -53,13 +53,13 @@ def test_every_step_runs_each_test_once_and_the_summaries_of_the_tests_are_last(
 
 
 @pytest.mark.parametrize("step", ["lint", "repro", "test", "test-all"])
-def test_a_step_that_fails_fails_the_run_after_the_others(step: str, tmp_path: Path) -> None:
+def test_failing_step_fails_the_run_at_its_end(step: str, tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 0", **{f"BROKEN_{step}": "false"})
     assert done.returncode == 1
     assert (done.stdout.count("  FAILED  "), done.stdout.count("  ok      ")) == (1, 7)
 
 
-def test_a_model_that_changes_what_is_committed_fails_the_run(tmp_path: Path) -> None:
+def test_model_that_changes_committed_files_fails(tmp_path: Path) -> None:
     done = _run(tmp_path / "clone", "exit 0", BROKEN_repro="echo >>on-time")
     assert done.returncode == 1 and "make repro changed committed files" in done.stderr
 

@@ -87,7 +87,7 @@ def test_an_error_is_one_line_with_its_exit_code(
     assert err.startswith("error: ") and says in err
 
 
-def test_a_program_that_is_missing_is_named_and_one_that_fails_ends_with_1() -> None:
+def test_missing_program_is_named_failing_one_ends_1() -> None:
     with pytest.raises(click.ClickException, match="no-such-program is not installed"):
         execute("no-such-program")
     with pytest.raises(SystemExit) as ended:
@@ -97,7 +97,7 @@ def test_a_program_that_is_missing_is_named_and_one_that_fails_ends_with_1() -> 
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_explains_itself_its_options_and_ends_with_an_example_that_parses(line: str) -> None:
+def test_every_command_has_help_and_a_valid_example(line: str) -> None:
     command = COMMANDS[line]
     assert command.help and command.help.endswith((".", ")")), line
     for option in command.params:
@@ -125,7 +125,7 @@ def test_help_imports_nothing_that_takes_long(line: str) -> None:
         ("ops.registry.commands ops.registry.history", {"matplotlib", "ops.gate.evidence", "stages.evaluate"}),
     ],
 )
-def test_what_a_command_imports_loads_nothing_that_it_does_not_use(modules: str, unused: set[str]) -> None:
+def test_command_imports_only_what_it_uses(modules: str, unused: set[str]) -> None:
     code = f"import sys, {', '.join(modules.split())}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     loaded = set(done.stdout.split())
@@ -140,7 +140,7 @@ def test_a_shell_completes_groups_commands_and_options() -> None:
         assert done.stdout == f"plain,{completed}\n"
 
 
-def test_the_script_works_from_any_folder_through_a_link_and_takes_paths_from_there(tmp_path: Path) -> None:
+def test_script_takes_paths_from_the_caller_s_folder(tmp_path: Path) -> None:
     (tmp_path / "command").symlink_to(ROOT / "on-time")
     (tmp_path / "folder with späces").mkdir()
     folder = tmp_path / "folder with späces"
@@ -154,7 +154,7 @@ def test_the_script_works_from_any_folder_through_a_link_and_takes_paths_from_th
     assert done.returncode == 2 and "here.tar.gz' does not exist" in done.stderr
 
 
-def test_the_makefile_is_short_and_its_targets_are_listed_and_start_commands_that_exist() -> None:
+def test_makefile_is_short_and_starts_known_commands() -> None:
     assert len(MAKEFILE.splitlines()) <= 120 and len(TARGETS) <= 22
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     values = ["VERSION=2", "REASON=x", "HOST=h", "PORT=1", "BASE=main"]

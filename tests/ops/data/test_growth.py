@@ -75,7 +75,7 @@ def write(folder: Path, tables: dict[str, Frame]) -> list[incoming.Incoming]:
     return found
 
 
-def test_a_clean_week_is_added_and_the_whole_then_keeps_every_rule(
+def test_clean_week_is_added_and_keeps_every_rule(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     verdict = growth.judge(known, write(tmp_path, week), p)
@@ -145,7 +145,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("damage", some_long(REFUSED, "a shifted clock"))
-def test_a_file_with_too_many_bad_rows_is_refused_whole_with_the_rule(
+def test_too_many_bad_rows_refuse_the_file(
     damage: str, known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     function, rule = REFUSED[damage]
@@ -183,7 +183,7 @@ QUARANTINED = {
 
 
 @pytest.mark.parametrize("damage", some_long(QUARANTINED, "rows of 2012", "rows far ahead"))
-def test_single_bad_rows_go_to_quarantine_as_they_were_and_no_row_is_lost(
+def test_single_bad_rows_go_to_quarantine_unchanged(
     damage: str, known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     function, rule, number = QUARANTINED[damage]
@@ -210,7 +210,7 @@ def test_exact_repetitions_are_counted_and_added_once(
     assert (arrival.new, arrival.repeated, len(arrival.quarantined)) == (len(week["flights"]), 300, 0)
 
 
-def test_another_value_of_a_known_row_is_a_correction_in_its_place(
+def test_changed_value_is_a_correction_in_its_place(
     known: Tables, month: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     corrected = between(month, 11, 11)["weather"].iloc[[7]].assign(visib="3")
@@ -226,7 +226,7 @@ def test_another_value_of_a_known_row_is_a_correction_in_its_place(
 @pytest.mark.parametrize(
     ("column", "value", "rule"), [("wind_speed", "1048", "weather.wind_speed"), ("day", "12", "weather.day")]
 )
-def test_a_correction_that_breaks_a_rule_or_moves_its_row_is_quarantined(
+def test_invalid_correction_is_quarantined(
     known: Tables, month: dict[str, Frame], p: Params, tmp_path: Path, column: str, value: str, rule: str
 ) -> None:
     corrected = between(month, 11, 12)["weather"].iloc[:40].copy()
@@ -241,7 +241,7 @@ def test_a_correction_that_breaks_a_rule_or_moves_its_row_is_quarantined(
 
 
 @pytest.mark.long
-def test_a_wrong_unit_that_only_columns_together_show_refuses_the_files(
+def test_wrong_unit_across_columns_refuses_the_files(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     metric = change("weather", "dewp", celsius)(change("weather", "temp", celsius)(week))
@@ -258,7 +258,7 @@ def test_a_missing_day_refuses_the_files(known: Tables, week: dict[str, Frame], 
         growth.judge(known, write(tmp_path, {"weather": week["weather"]}), p)
 
 
-def test_days_after_a_gap_are_added_and_the_gap_is_written_down(
+def test_days_after_a_gap_are_added_with_the_gap(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     late = {table: frame[frame["day"].astype(int) >= 25] for table, frame in week.items()}

@@ -124,7 +124,7 @@ def test_targets_and_features_are_those_that_were_sent(clone: Clone, recorded: R
     clone.run("dvc", "repro", "validate")
 
 
-def test_the_same_journal_again_or_none_that_is_newer_is_nothing_to_add(clone: Clone) -> None:
+def test_known_journal_adds_nothing(clone: Clone) -> None:
     clone.run(*ADD, "--from-journal")
     before = (clone.path / "params.yaml").read_bytes()
     again = clone.run(*ADD, "--from-journal").stdout
@@ -134,7 +134,7 @@ def test_the_same_journal_again_or_none_that_is_newer_is_nothing_to_add(clone: C
     assert (clone.path / "params.yaml").read_bytes() == before
 
 
-def test_a_file_replaces_what_the_journal_brought_and_never_the_other_way(clone: Clone, recorded: Recorded) -> None:
+def test_file_replaces_the_journal_never_the_reverse(clone: Clone, recorded: Recorded) -> None:
     clone.run(*ADD, "--from-journal")
     filed = clone.run(*ADD, *map(str, recorded.files)).stdout
     assert "dep_time nan -> " in filed

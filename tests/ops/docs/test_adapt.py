@@ -16,7 +16,7 @@ MOST_LINES = 300
 BLOCKS = re.findall(r"(?:^<!-- (.+?) -->\n)?^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_every_block_of_code_is_part_of_the_file_that_it_names() -> None:
+def test_every_code_block_is_in_the_file_it_names() -> None:
     quoted = [(name, code) for name, language, code in BLOCKS if language in ("python", "yaml")]
     assert len(quoted) >= 8
     for name, code in quoted:
@@ -36,7 +36,7 @@ def test_every_command_is_run_by_the_long_test() -> None:
         ("stages", [*names_of(TrainingProblem), "raw_rows", "reach_days"]),
     ],
 )
-def test_every_name_of_the_interface_is_described_and_no_other(module: str, names: list[str]) -> None:
+def test_exactly_the_interface_is_described(module: str, names: list[str]) -> None:
     table = PAGE.split(f"that `{module}/problem/__init__.py` exports")[1].split("\n\n")[1]
     cells = [line.split("|")[1] for line in table.splitlines()[2:]]
     described = [re.split(r"[(:`]", name)[0].strip() for cell in cells for name in re.findall(r"`([^`]+)`", cell)]

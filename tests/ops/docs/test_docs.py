@@ -102,7 +102,7 @@ def unknown_commands(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("document", DOCS)
-def test_every_relative_link_leads_to_a_file_and_a_section(document: str) -> None:
+def test_relative_links_lead_to_file_and_section(document: str) -> None:
     assert not broken_links(ROOT / document)
 
 

@@ -46,14 +46,14 @@ def test_any_other_command_is_found(command: str, found: list[str]) -> None:
     assert unknown(command) == found
 
 
-def test_the_container_has_the_python_of_the_project_and_sets_it_up() -> None:
+def test_container_has_the_python_of_the_project() -> None:
     container = read(".devcontainer/devcontainer.json")
     version = (ROOT / ".python-version").read_text(encoding="utf-8").strip()
     assert f":{version}-" in container["image"]
     assert container["postCreateCommand"] and not unknown(container["postCreateCommand"])
 
 
-def test_the_editor_breaks_lines_where_black_does_and_keeps_tabs_in_the_makefile() -> None:
+def test_editor_breaks_lines_as_black_does() -> None:
     settings = configparser.ConfigParser()
     settings.read_string("[top]\n" + (ROOT / ".editorconfig").read_text(encoding="utf-8"))
     black = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["black"]

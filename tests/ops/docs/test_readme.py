@@ -30,7 +30,7 @@ def test_the_readme_is_read_in_minutes() -> None:
     assert len(ENGLISH.splitlines()) <= 120
 
 
-def test_the_translation_has_the_structure_of_the_original() -> None:
+def test_translation_has_the_same_structure() -> None:
     assert structure(FRENCH) == structure(ENGLISH)
 
 

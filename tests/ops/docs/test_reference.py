@@ -41,7 +41,7 @@ def test_a_changed_help_and_default_change_their_pages(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("name", ["settings.md", "metrics.md", "parameters.md"])
-def test_every_setting_metric_and_parameter_is_explained(name: str) -> None:
+def test_settings_metrics_and_parameters_are_explained(name: str) -> None:
     rows = re.findall(r"^\| `(.*?)` .*\| (.*) \|$", committed(name), re.MULTILINE)
     assert len(rows) > 20
     assert [row for row, meaning in rows if not meaning] == []

@@ -62,13 +62,13 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     assert not re.findall(r"url\(\s*[\"']?(?:https?:)?//|@import", styles)
 
 
-def test_a_script_or_style_of_another_host_would_be_found() -> None:
+def test_script_of_another_host_would_be_found() -> None:
     assert EXTERNAL.search('<script async src="https://x.org/a.js">')
     assert EXTERNAL.search('<link rel="preconnect" href=//fonts.x.org>')
     assert not EXTERNAL.search('<a href="https://x.org">x</a><script src="a.js">')
 
 
-def test_files_outside_docs_are_pages_or_lead_to_the_repository(site: Path) -> None:
+def test_files_outside_docs_lead_to_the_repository(site: Path) -> None:
     index = (site / "index.html").read_text(encoding="utf-8")
     assert 'href="contributing.html"' in index and 'href="model-card.html"' in index
     assert "https://github.com/OWNER/REPOSITORY/tree/main/reports" in index
@@ -91,7 +91,7 @@ def test_search_finds_a_page_without_a_server(browser: Page, site: Path) -> None
     browser.wait_for_selector("a.md-search-result__link[href*='runbook.html']")
 
 
-def test_a_missing_file_section_and_place_in_the_navigation_fail_the_build(tmp_path: Path) -> None:
+def test_broken_link_or_navigation_fails_the_build(tmp_path: Path) -> None:
     clone: Clone = make_clone(tmp_path / "clone", data=False)
     (clone.path / "docs/stray.md").write_text("# A page\n", encoding="utf-8")
     with (clone.path / "docs/glossary.md").open("a", encoding="utf-8") as page:

@@ -16,9 +16,7 @@ from stages.features.feature_files import LOOKUPS_FILE, matrix
 from tests.support.repositories.clone import Clone
 
 
-def test_features_by_the_lookups_of_another_bundle_differ_in_its_unknown_categories_only(
-    small: Clone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_lookups_change_unknown_categories_only(small: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small.path)
     p, rows = params.load(), evidence.TestRows.load()
     known = rows.lookups.vocabularies["carrier"]
@@ -30,7 +28,7 @@ def test_features_by_the_lookups_of_another_bundle_differ_in_its_unknown_categor
         replace(rows, frame=rows.frame.iloc[1:]).features(fewer, p)
 
 
-def test_a_folder_without_test_rows_or_lookups_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_test_rows_or_lookups_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataInvalid, match="^build/features is not complete: .*lookups.json.*`dvc repro featurize` "):
         evidence.TestRows.load()

@@ -68,7 +68,7 @@ def failures(tables: Tables, drawn: pd.DataFrame, p: Params) -> set[str]:
     return {rule["name"] for rule in checks.check_tables(whole, p)["rules"] if rule["status"] == "fail"}
 
 
-def test_every_rule_accepts_two_years_and_what_is_repaired_is_in_the_pinned_one(project: Path, p: Params) -> None:
+def test_every_rule_accepts_two_years(project: Path, p: Params) -> None:
     data = project / "clone/data"
     fetch.verify(data, p.data)
     tables = load_tables(data)
@@ -84,7 +84,7 @@ def test_every_rule_accepts_two_years_and_what_is_repaired_is_in_the_pinned_one(
     assert len(p.problem.days()) == 730
 
 
-def test_the_last_sixth_of_the_days_is_the_test_and_the_comments_stay(p: Params, tmp_path: Path) -> None:
+def test_last_sixth_is_the_test_and_comments_stay(p: Params, tmp_path: Path) -> None:
     assert [str(day) for day in (*p.train_period, *p.test_period)] == [
         "2013-01-01",
         "2014-08-31",
@@ -99,7 +99,7 @@ def test_the_last_sixth_of_the_days_is_the_test_and_the_comments_stay(p: Params,
 
 
 @pytest.mark.parametrize("year", [2014, 2016, 2037, 2042])
-def test_a_date_is_drawn_from_its_month_and_weekday_and_a_change_of_clocks_from_one(year: int) -> None:
+def test_date_is_drawn_from_its_month_and_weekday(year: int) -> None:
     drawn = years.draw(year, 2013)
     assert len(drawn) == 365 + (year % 4 == 0)
     assert (drawn["date"].dt.month == drawn["source"].dt.month).all()
@@ -109,22 +109,18 @@ def test_a_date_is_drawn_from_its_month_and_weekday_and_a_change_of_clocks_from_
     assert drawn.equals(years.draw(year, 2013)) and not drawn.equals(years.draw(year + 28, 2013))
 
 
-def test_rows_that_keep_the_clocks_of_another_date_are_refused(
-    pinned: Tables, p: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_with_another_date_s_clock_are_refused(pinned: Tables, p: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(years, "LOCAL", "UTC")
     assert {"flights.time_zone", "weather.local_time"} <= failures(pinned, years.draw(2014, 2013), p)
 
 
-def test_a_date_that_is_drawn_twice_or_not_at_all_is_refused(pinned: Tables, p: Params) -> None:
+def test_date_drawn_twice_or_never_is_refused(pinned: Tables, p: Params) -> None:
     drawn = years.draw(2014, 2013)
     drawn.loc[100] = drawn.loc[101]
     assert {"flights.key_unique", "flights.every_day", "weather.hour_unique"} <= failures(pinned, drawn, p)
 
 
-def test_the_folds_of_the_pinned_year_and_of_thirty_go_through_the_rows_about_equally_often(
-    project: Path, tmp_path: Path
-) -> None:
+def test_folds_read_rows_about_equally_often(project: Path, tmp_path: Path) -> None:
     found = []
     for number in (1, 30):
         shutil.copy(project / "params.yaml", tmp_path)
@@ -134,14 +130,14 @@ def test_the_folds_of_the_pinned_year_and_of_thirty_go_through_the_rows_about_eq
 
 
 @pytest.mark.parametrize(("child", "least"), [("pass", 200), (ALLOCATE, 400)])
-def test_the_peak_counts_the_children_and_shared_pages_once(child: str, least: int) -> None:
+def test_peak_counts_children_and_shared_pages_once(child: str, least: int) -> None:
     code = f"import os, time\n{ALLOCATE}\nif not os.fork():\n    {child}\n    time.sleep(2)\nelse:\n    os.wait()"
     with subprocess.Popen([sys.executable, "-c", code], text=True) as process:
         peak = memory.peak(process)
     assert least <= peak / MEGABYTE < least + 100
 
 
-def test_a_stage_that_fails_is_reported_with_its_last_line(tmp_path: Path) -> None:
+def test_failing_stage_is_reported_with_its_last_line(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     (tmp_path / "app").symlink_to(ROOT / "app")
     (tmp_path / "stages/validate.py").write_text("import sys\nsys.exit('error: no data')", encoding="utf-8")

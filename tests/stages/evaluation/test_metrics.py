@@ -56,19 +56,19 @@ def test_every_metric_of_the_list_is_measured() -> None:
     assert set(measure(scores(2), SETTINGS)) == set(HIGHER_IS_BETTER)
 
 
-def test_ece_of_a_constant_is_its_distance_from_the_rate() -> None:
+def test_ece_of_a_constant_is_its_distance_to_the_rate() -> None:
     s = scores(3)
     constant = Scored(s.target, np.full(len(s.target), 0.9), s.group)
     assert measure(constant, SETTINGS)["ece"] == pytest.approx(0.9 - s.target.mean())
 
 
-def test_the_riskiest_tenth_of_a_perfect_order_is_all_positive() -> None:
+def test_riskiest_tenth_of_a_perfect_order() -> None:
     target = np.r_[np.ones(200), np.zeros(800)].astype(np.int8)
     s = Scored(target, np.linspace(1, 0, 1000), np.zeros(1000, dtype=np.int64))
     assert measure(s, SETTINGS)["top_precision"] == 1.0 and measure(s, SETTINGS)["roc_auc"] == 1.0
 
 
-def test_the_interval_holds_the_estimate_and_is_the_same_for_the_same_seed() -> None:
+def test_interval_holds_the_estimate_and_is_repeatable() -> None:
     s = scores(4)
     counts = resample_groups(s.group, 300, seed=9)
     low, high = interval(measure_weighted(s, counts, SETTINGS)["roc_auc"])

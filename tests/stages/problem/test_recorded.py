@@ -123,7 +123,7 @@ def rows_of(*told: tuple[dict[str, Any], dict[str, Any]]) -> Tables:
     return dict(interface.raw_rows(requests, outcomes, known))
 
 
-def test_the_last_report_of_a_flight_and_of_an_hour_counts() -> None:
+def test_last_report_of_flight_and_hour_counts() -> None:
     cold = [EXAMPLE["weather"][0] | {"temperature_f": 60.0}]
     made = rows_of(({}, {"delay_minutes": 5}), ({"weather": cold}, {"delay_minutes": 31}))
     assert made["flights"]["arr_delay"].tolist() == [31] and made["flights"]["arr_time"].tolist() == [2200]
@@ -151,12 +151,12 @@ def test_an_outcome_is_written_as_the_table_has_it(
     ("change", "rule"),
     [({"flight_number": None}, "flights.flight"), ({"dest": "XXX"}, "flights.distance")],
 )
-def test_a_row_that_lacks_what_no_model_can_live_without_is_quarantined(change: dict[str, Any], rule: str) -> None:
+def test_row_without_a_required_value_is_quarantined(change: dict[str, Any], rule: str) -> None:
     made = rows_of((change, {"delay_minutes": 5}))
     assert incoming.convert(made["flights"], "flights")[1].tolist() == [rule]
 
 
-def test_weather_is_taken_of_the_days_that_were_flown_only() -> None:
+def test_weather_is_taken_of_flown_days_only() -> None:
     hours = [{"temperature_f": 40.0 + i} for i in range(6)] + [{}]
     night = {"scheduled_departure": "2013-03-10T03:10:00", "scheduled_arrival": "2013-03-10T06:00:00"}
     made = rows_of((night | {"weather": hours}, {"delay_minutes": 5}))["weather"]

@@ -210,23 +210,21 @@ def repaired_tables(tables: Tables, items: Repairs) -> Tables:
     return {name: repair(frame, own[name])[0] for name, frame in tables.items()}
 
 
-def test_the_real_data_keeps_every_rule_within_its_tolerance(real_report: dict[str, Any]) -> None:
+def test_real_data_keep_every_rule_within_tolerance(real_report: dict[str, Any]) -> None:
     enforce(real_report)
     assert (real_report["failed"], real_report["not_run"]) == (0, [])
 
 
-def test_the_real_data_breaks_the_known_rules_as_often_as_known(real_report: dict[str, Any]) -> None:
+def test_real_data_break_known_rules_as_often_as_known(real_report: dict[str, Any]) -> None:
     assert {name: rule(real_report, name)["violating"] for name in KNOWN} == KNOWN
 
 
-def test_no_rule_is_broken_that_is_not_known_but_missing_values(real_report: dict[str, Any]) -> None:
+def test_only_known_rules_are_broken(real_report: dict[str, Any]) -> None:
     broken = {r["name"] for r in real_report["rules"] if r["violating"] and not r["name"].endswith(".missing")}
     assert broken <= KNOWN.keys()
 
 
-def test_each_repair_changes_exactly_one_row_and_leaves_nothing_to_repair(
-    raw: Tables, p: Params, real_report: dict[str, Any]
-) -> None:
+def test_each_repair_changes_exactly_one_row(raw: Tables, p: Params, real_report: dict[str, Any]) -> None:
     repaired = repaired_tables(raw, real_report["repairs"])
     changed = {(r["table"], r["action"], r.get("column")) for r in real_report["repairs"]}
     nulls = {("weather", "null", column) for column in ("wind_speed", "temp", "dewp")}
@@ -255,7 +253,7 @@ def test_a_damage_is_caught_by_its_rule(week: Tables, week_params: Params, name:
 
 
 @pytest.mark.parametrize("name", [f"{table}.{column}" for table, names in TABLES.items() for column in names])
-def test_a_column_out_of_its_range_or_pattern_is_caught(week: Tables, p: Params, name: str) -> None:
+def test_column_out_of_range_or_pattern_is_caught(week: Tables, p: Params, name: str) -> None:
     table, column = name.split(".")
     frame = week[table].head(10)
     spoilt = -9999 if pd.api.types.is_numeric_dtype(frame[column]) else None if column == "time_hour" else " "
@@ -296,7 +294,7 @@ def test_a_missing_mistyped_or_unknown_column_fails(
     assert bool(report["not_run"]) == (change != "extra")
 
 
-def test_more_violations_than_tolerated_fail_and_are_not_repaired(week: Tables, week_params: Params) -> None:
+def test_violations_beyond_tolerance_fail(week: Tables, week_params: Params) -> None:
     report = check_tables(put("weather", 2, wind_speed=1048.0)(week), week_params)
     assert rule(report, "weather.wind_speed")["status"] == "fail" and not report["repairs"]
     with pytest.raises(
@@ -305,7 +303,7 @@ def test_more_violations_than_tolerated_fail_and_are_not_repaired(week: Tables, 
         enforce(report)
 
 
-def test_as_many_violations_as_tolerated_pass_and_are_repaired(week: Tables, week_params: Params) -> None:
+def test_tolerated_violations_pass_and_are_repaired(week: Tables, week_params: Params) -> None:
     damaged = put("weather", 1, wind_speed=1048.0)(week)
     report = check_tables(damaged, week_params)
     assert rule(report, "weather.wind_speed")["status"] == "pass" and len(report["repairs"]) == 1
@@ -313,7 +311,7 @@ def test_as_many_violations_as_tolerated_pass_and_are_repaired(week: Tables, wee
 
 
 @pytest.mark.parametrize("key, value", [("tolerance", {"flights.rows": 1}), ("missing_share", {"flights.typo": 0.1})])
-def test_a_tolerance_for_an_unknown_rule_is_an_error_that_names_it(
+def test_tolerance_for_an_unknown_rule_is_named(
     week: Tables, week_params: Params, key: str, value: dict[str, Any]
 ) -> None:
     wrong = week_params.model_copy(update={"validate_": week_params.validate_.model_copy(update={key: value})})

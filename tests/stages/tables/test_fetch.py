@@ -59,7 +59,7 @@ def filled_directory(directory: Path, p: DataParams, archive: Path) -> Path:
     return directory
 
 
-def test_all_tables_are_unpacked_readable_and_nothing_else_is_left(filled: Path, p: DataParams) -> None:
+def test_all_tables_are_unpacked_and_nothing_else(filled: Path, p: DataParams) -> None:
     assert {path.name: path.read_bytes() for path in filled.iterdir()} == TABLES
     assert {path.stat().st_mode & 0o777 for path in filled.iterdir()} == {0o644}
     assert [path.name for path in filled.parent.iterdir()] == ["data"]
@@ -73,16 +73,12 @@ def test_only_what_is_missing_is_fetched(filled: Path, p: DataParams, archive: P
     assert (filled / "small.csv").stat().st_mtime_ns == kept
 
 
-def test_complete_data_need_neither_archive_nor_network(
-    filled: Path, p: DataParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_complete_data_need_no_archive_or_network(filled: Path, p: DataParams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(subprocess, "run")
     assert fetch.fetch(filled, p) == []
 
 
-def test_a_changed_file_stops_with_its_name_and_the_way_out_and_stays_as_it_is(
-    filled: Path, p: DataParams, archive: Path
-) -> None:
+def test_changed_file_is_named_and_kept(filled: Path, p: DataParams, archive: Path) -> None:
     (filled / "small.csv").write_bytes(b"a,b\n1,3\n")
     (filled / "zipped.csv").unlink()
     with pytest.raises(DataInvalid) as caught:
@@ -106,22 +102,20 @@ def test_an_extra_file_stops_with_its_name(filled: Path, p: DataParams) -> None:
     assert (filled / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_missing_file_is_named_with_the_command_that_fetches_it(filled: Path, p: DataParams) -> None:
+def test_missing_file_is_named_with_its_command(filled: Path, p: DataParams) -> None:
     (filled / "zipped.csv").unlink()
     with pytest.raises(DataInvalid, match=r"lacks zipped\.csv\. `make data`"):
         fetch.verify(filled, p)
 
 
-def test_an_archive_with_another_digest_is_refused_and_changes_nothing(
-    directory: Path, p: DataParams, archive: Path
-) -> None:
+def test_archive_with_another_digest_is_refused(directory: Path, p: DataParams, archive: Path) -> None:
     archive.write_bytes(archive.read_bytes() + b"\0")
     with pytest.raises(DataInvalid, match=r"pkg-1\.0\.tar\.gz is not pkg 1\.0"):
         fetch.fetch(directory, p, archive)
     assert not list(directory.iterdir()) and [path.name for path in directory.parent.iterdir()] == ["data"]
 
 
-def test_a_table_in_the_archive_with_another_digest_is_refused(directory: Path, p: DataParams, archive: Path) -> None:
+def test_table_with_another_digest_is_refused(directory: Path, p: DataParams, archive: Path) -> None:
     wrong = p.model_copy(update={"tables": p.tables | {"zipped": "0" * 64}})
     with pytest.raises(DataInvalid, match=r"zipped\.csv does not match params"):
         fetch.fetch(directory, wrong, archive)
@@ -134,9 +128,7 @@ def test_a_table_that_the_archive_lacks_is_named(directory: Path, p: DataParams,
         fetch.fetch(directory, wrong, archive)
 
 
-def test_the_folder_of_a_table_in_the_archive_does_not_matter_but_it_must_be_the_only_one(
-    directory: Path, tmp_path: Path, p: DataParams
-) -> None:
+def test_table_in_any_folder_must_be_the_only_one(directory: Path, tmp_path: Path, p: DataParams) -> None:
     path = tmp_path / "other_name-1.0.tar.gz"
     for folders in (["deep/inside"], ["deep/inside", "copy"]):
         with tarfile.open(path, "w:gz") as tar:
@@ -155,9 +147,7 @@ def test_the_folder_of_a_table_in_the_archive_does_not_matter_but_it_must_be_the
                 fetch.fetch(directory, one, path)
 
 
-def test_a_failed_download_names_the_command_and_the_way_without_a_network(
-    directory: Path, p: DataParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_download_names_the_command(directory: Path, p: DataParams, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1)
 
@@ -169,7 +159,7 @@ def test_a_failed_download_names_the_command_and_the_way_without_a_network(
     assert not list(directory.iterdir())
 
 
-def test_the_real_data_is_verified_without_loading_pandas() -> None:
+def test_data_are_verified_without_loading_pandas() -> None:
     program = "import sys; from stages.tables import fetch; print(fetch.ensure()); assert 'pandas' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")

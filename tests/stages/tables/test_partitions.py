@@ -70,7 +70,7 @@ def test_the_months_together_are_the_whole_tables(folder: Path, p: Params) -> No
         pd.testing.assert_frame_equal(frame, tables[name])
 
 
-def test_rows_without_a_day_or_of_other_months_are_in_the_first_partition(folder: Path, p: Params) -> None:
+def test_rows_without_a_day_are_in_the_first_partition(folder: Path, p: Params) -> None:
     weather = pd.read_csv(folder / "weather.csv", dtype=str, keep_default_na=False)
     weather.loc[100, "day"], weather.loc[20_000, "year"] = "31", "2019"
     weather.loc[20_001, "month"], weather.loc[20_001, "day"] = "2", "30"
@@ -82,7 +82,7 @@ def test_rows_without_a_day_or_of_other_months_are_in_the_first_partition(folder
     assert all((part["year"] == 2013).all() for part in parts[1:])
 
 
-def test_a_month_without_rows_has_a_file_and_its_days_are_missing(folder: Path, p: Params) -> None:
+def test_month_without_rows_has_a_file(folder: Path, p: Params) -> None:
     flights = pd.read_csv(folder / "flights.csv", dtype=str, keep_default_na=False)
     flights[flights["month"] != "7"].to_csv(folder / "flights.csv", index=False)
     store = partitions.write(folder, p.problem, "month")
@@ -92,7 +92,7 @@ def test_a_month_without_rows_has_a_file_and_its_days_are_missing(folder: Path, 
     assert next(rule for rule in report["rules"] if rule["name"] == "flights.every_day")["violating"] == 31
 
 
-def test_an_addition_replaces_rows_with_its_keys_in_their_place(folder: Path, p: Params) -> None:
+def test_addition_replaces_rows_in_their_place(folder: Path, p: Params) -> None:
     flights = load_tables(folder)["flights"]
     newer = flights.iloc[[5, 3000]].assign(dep_delay=777.0)
     (folder / ADDED / "0001").mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_an_addition_replaces_rows_with_its_keys_in_their_place(folder: Path, p:
     assert found["dep_delay"].eq(777).sum() == 2 and len(found) == len(flights)
 
 
-def test_the_days_around_a_month_are_those_before_and_after_it(folder: Path, p: Params) -> None:
+def test_days_around_a_month_are_before_and_after(folder: Path, p: Params) -> None:
     store = partitions.write(folder, p.problem, "month")
     march = next(one for one in store.partitions if one.name == "2013-03")
     near, own = store.around(march, 2)["weather"], store.own(march)["weather"]
@@ -112,7 +112,7 @@ def test_the_days_around_a_month_are_those_before_and_after_it(folder: Path, p: 
     assert store.around(march, 2)["planes"] is store.undated["planes"]
 
 
-def test_tables_that_are_not_complete_are_named_with_the_command(folder: Path, p: Params) -> None:
+def test_incomplete_tables_are_named_with_the_command(folder: Path, p: Params) -> None:
     partitions.write(folder, p.problem, "month")
     later = p.problem.model_copy(update={"last_date": date(2014, 1, 31)})
     with pytest.raises(DataInvalid, match="build/tables is not complete. `dvc repro validate` makes it."):
@@ -122,7 +122,7 @@ def test_tables_that_are_not_complete_are_named_with_the_command(folder: Path, p
         partitions.written(p.problem)
 
 
-def test_a_repair_rewrites_its_row_and_one_that_fits_two_or_none_is_refused(folder: Path, p: Params) -> None:
+def test_repair_must_fit_exactly_one_row(folder: Path, p: Params) -> None:
     store = partitions.write(folder, p.problem, "month")
     before = by_month(load_tables(folder)["weather"])
     row = before.iloc[20_000]
