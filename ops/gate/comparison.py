@@ -46,6 +46,19 @@ def in_words(better: float, interval: tuple[float, float] | None) -> str:
     return f"{word}, within noise" if interval and interval[0] <= 0 <= interval[1] else word
 
 
+def power(differences: Mapping[str, tuple[float, float]]) -> str:
+    """Return the loss of each metric that this comparison would have shown in 80 % of cases; empty if unknown.
+
+    The standard error is the width of the 95 % interval / (2 x 1.96); a loss of 1.96 + 0.84 standard errors has an
+    interval without 0 in 80 % of cases (normal approximation).
+    """
+    errors = {name: (high - low) / (2 * 1.96) for name, (low, high) in differences.items() if high > low}
+    if not errors:
+        return ""
+    losses = ", ".join(f"{(1.96 + 0.84) * error:.4f} {name}" for name, error in errors.items())
+    return f"In 80 % of cases, this comparison would have shown a loss of {losses}."
+
+
 def parameters(commit: str) -> str:
     """Return the parameters that differ from the commit's, the gate's apart, which its own part shows."""
     changed = pull_request.parameter_changes(commit, missing="–")
@@ -75,6 +88,7 @@ def text(revision: str) -> str:
     parts = [
         comment.removesuffix(every).strip(),
         metrics(judged.now.metrics, base.metrics, intervals),
+        power(intervals),
         "" if intervals or not judged.base.side else NO_INTERVALS,
         "**Failed checks**\n\n" + markdown(failed) if failed.checks else "",
         parameters(commit),

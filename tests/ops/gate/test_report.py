@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ops.gate import comparison
@@ -87,3 +88,13 @@ def test_report_without_a_base(project: Path) -> None:
 )
 def test_change_in_words(better: float, interval: tuple[float, float] | None, words: str) -> None:
     assert comparison.in_words(better, interval) == words
+
+
+def test_power_follows_from_the_interval() -> None:
+    """A loss of 2.8 standard errors is shown in 80 % of draws."""
+    rng = np.random.default_rng(0)
+    error = 0.002
+    (shown,) = re.findall(r"loss of (.*) roc_auc", comparison.power({"roc_auc": (-1.96 * error, 1.96 * error)}))
+    measured = -float(shown) + rng.normal(0, error, 100_000)
+    assert np.mean(measured + 1.96 * error < 0) == pytest.approx(0.8, abs=0.01)
+    assert comparison.power({"roc_auc": (0.0, 0.0)}) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def test_interval_of_each_change(project: Clone) -> None:
     worse = comparison.text("main")
     row = next(line for line in worse.splitlines() if line.startswith("| log_loss "))
     assert "| worse" in row and "within noise" not in row and " to " in row
+    assert re.search(r"In 80 % of cases, this comparison would have shown a loss of .*0\.\d{4} log_loss", worse)
     assert "moved" not in worse
     project.run("python", "-m", "ops.cli", "ci", "trim-cache", "--base", "main", PYTHONPATH=str(ROOT))
     assert "No intervals" not in comparison.text("main")
