@@ -113,7 +113,7 @@ def make_folder(path: Path, tables: Lookups) -> None:
         booster = lightgbm.train(SMALL, data, rounds)
         facts = {"threshold": threshold, "lookups": tables.to_json(), "training_data_sha256": "0" * 64, "rows": ROWS}
         write_bundle(booster, facts, [EXAMPLE], path / "bundles" / name)
-        (path / "bundles" / name / bundles.REFERENCE_FILE).write_bytes(b"none")
+        train.head(1).to_parquet(path / "bundles" / name / bundles.REFERENCE_FILE)
 
 
 def fill(path: Path, names: list[str]) -> dict[str, str]:
