@@ -87,6 +87,6 @@ def _operation(operation: dict[str, Any], keys: bool, open_to_all: bool) -> None
             headers["X-Model-Version"] = MODEL_VERSION
 
 
-def text(app: FastAPI) -> str:
+def render_contract(app: FastAPI) -> str:
     """Return the document as the text of openapi.json."""
     return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"

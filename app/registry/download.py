@@ -38,7 +38,7 @@ def connect(uri: str) -> mlflow.MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback for what it also raises
     with failures.explaining(uri):
-        failures.check(uri)
+        failures.check_store(uri)
         mlflow.set_tracking_uri(uri)
         return mlflow.MlflowClient(uri)
 

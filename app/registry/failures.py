@@ -58,7 +58,7 @@ def explaining(uri: str) -> Iterator[None]:
         raise explained(uri, err) from err
 
 
-def check(uri: str) -> None:
+def check_store(uri: str) -> None:
     """Open the store at an address once, for some seconds at most; raise its error, in the words of its library.
 
     MLflow itself repeats a failed connection to a database for minutes.

@@ -64,7 +64,7 @@ def openapi() -> None:
     from app.api import application, contract
     from app.settings import Settings
 
-    OPENAPI.write_text(contract.text(application.create_app(Settings())), encoding="utf-8")
+    OPENAPI.write_text(contract.render_contract(application.create_app(Settings())), encoding="utf-8")
     click.echo(f"{OPENAPI} is written; `git diff {OPENAPI}` shows what changed for clients.")
 
 
@@ -82,9 +82,9 @@ def pictures(folder: Path) -> None:
 @group.verb("on-time ci reference", "docs/reference")
 def reference() -> None:
     """Write docs/reference from the commands, parameters, settings, metrics and openapi.json."""
-    from ops.docs.reference import write
+    from ops.docs.reference import write_pages
 
-    changed = write()
+    changed = write_pages()
     click.echo(f"{', '.join(map(str, changed)) or 'No page'} changed.")
 
 

@@ -81,7 +81,7 @@ def _collected(url: str | None) -> list[Path]:
 
     if not url:
         return []
-    paths, left_out = inbox.collect(url)
+    paths, left_out = inbox.collect_files(url)
     for name in left_out:
         click.echo(f"{name}: left out, as it is not named after a table", err=True)
     return paths
@@ -91,7 +91,7 @@ def _journaled(since: datetime | None) -> list[Path]:
     from app.settings import Settings
     from ops.data import journal_rows
 
-    return journal_rows.collect(Settings().journal_url, since)
+    return journal_rows.collect_rows(Settings().journal_url, since)
 
 
 @group.verb("on-time data status", "nothing")

@@ -42,7 +42,7 @@ def repro(ctx: click.Context) -> None:
 
     version = summary.registered()
     output(version=str(version.version))
-    click.echo(summary.text(version))
+    click.echo(summary.describe_version(version))
 
 
 @group.verb(
@@ -159,7 +159,7 @@ def gate(base_: str, as_json: bool) -> None:
     from ops.gate import pull_request
     from stages import params
 
-    judged = pull_request.judge(base_, params.load().gate)
+    judged = pull_request.judge_commit(base_, params.load().gate)
     decision = judged.decision
     if as_json:
         checks = [vars(check) for check in decision.checks]
@@ -175,7 +175,7 @@ def report(base_: str) -> None:
     """Write what changes against the merge base as Markdown: metrics, parameters, plots, gate."""
     from ops.gate import comparison
 
-    comparison.write(base_)
+    comparison.write_report(base_)
 
 
 @group.verb("on-time model gate-selftest --pairs 20 --no-controls", "nothing")
@@ -242,4 +242,4 @@ def score(
     """Predict the rows of a file or a folder: Parquet, CSV or Arrow, local or in S3; repeat it to continue."""
     from ops.scoring import command
 
-    click.echo(command.score(source, target, version, alias, rejected, workers or 0, engine))
+    click.echo(command.score_with_version(source, target, version, alias, rejected, workers or 0, engine))

@@ -24,9 +24,9 @@ def up(ctx: click.Context) -> None:
 @group.verb("on-time stack credentials", "the missing secrets")
 def credentials() -> None:
     """Write the missing secrets that Docker Compose mounts."""
-    from ops.stack.credentials import FOLDER, write
+    from ops.stack.credentials import FOLDER, write_secrets
 
-    made = write(FOLDER)
+    made = write_secrets(FOLDER)
     outcome = f"{', '.join(made)} written" if made else "all files exist already"
     click.echo(f"{FOLDER}: {outcome}.")
 
@@ -56,8 +56,8 @@ def restore(folder: Path) -> None:
 @click.pass_context
 def demo(ctx: click.Context, port: int) -> None:
     """Train a model, promote it when nothing is in Production, start the service and send one request."""
-    from ops.stack.demo import show
+    from ops.stack.demo import run_demo
 
     ctx.invoke(model.repro)
     ctx.invoke(model.promote, if_none=True)
-    show(port)
+    run_demo(port)

@@ -141,7 +141,7 @@ def add_rows(files: list[Path], corrects: bool = True) -> tuple[bool, dict[str, 
     p: Params = params.load()
     fetch.verify(fetch.DATA_DIR, p.data)
     arrived = read(files)
-    verdict = growth.judge(load_tables(fetch.DATA_DIR), arrived, p, corrects)
+    verdict = growth.judge_addition(load_tables(fetch.DATA_DIR), arrived, p, corrects)
     report = facts(files, verdict)
     if verdict.changes:
         write_params(verdict, store(verdict, report))

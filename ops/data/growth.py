@@ -96,7 +96,9 @@ def gather(files: list[Incoming]) -> dict[str, Arrival]:
     return arrivals
 
 
-def compare(table: str, known: pd.DataFrame, arrival: Arrival, p: interface.Params, corrects: bool = True) -> None:
+def compare_with_known(
+    table: str, known: pd.DataFrame, arrival: Arrival, p: interface.Params, corrects: bool = True
+) -> None:
     """Drop the rows that are known from an arrival, and list those that correct a known one.
 
     Unless it `corrects`, a row with a known key is known, whatever its other values. A correction that moves its row to
@@ -174,7 +176,7 @@ def parameters(p: Params, arrivals: dict[str, Arrival]) -> Params:
     )
 
 
-def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True) -> Judgement:
+def judge_addition(known: Tables, files: list[Incoming], p: Params, corrects: bool = True) -> Judgement:
     """Return the verdict on new rows; raise DataInvalid if a file has too many that break an error rule.
 
     The rules are checked on the known and the new rows together, as `validate` will check them, and again without the
@@ -182,7 +184,7 @@ def judge(known: Tables, files: list[Incoming], p: Params, corrects: bool = True
     """
     arrivals = gather(files)
     for table, arrival in arrivals.items():
-        compare(table, known[table], arrival, p.problem, corrects)
+        compare_with_known(table, known[table], arrival, p.problem, corrects)
     while True:
         grown = parameters(p, arrivals)
         whole, places = _together(known, arrivals)

@@ -14,7 +14,7 @@ from stages.base.errors import DataInvalid
 from stages.base.paths import sha256
 
 
-def collect(url: str) -> tuple[list[Path], list[str]]:
+def collect_files(url: str) -> tuple[list[Path], list[str]]:
     """Copy the files of an inbox that no addition contains to this machine.
 
     Returns them by name, and the names of files that are not of a table.

@@ -30,7 +30,7 @@ class Reported(NamedTuple):
     details: dict[str, Any]
 
 
-def collect(url: str, since: datetime | None) -> list[Path]:
+def collect_rows(url: str, since: datetime | None) -> list[Path]:
     """Write the journal's requests that have an outcome as files of raw rows, one per table with rows; return these.
 
     Raises DataInvalid if the problem cannot make rows of them; JournalMissing and JournalInvalid.

@@ -253,7 +253,7 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def write(folder: Path = FOLDER) -> list[Path]:
+def write_pages(folder: Path = FOLDER) -> list[Path]:
     """Write all pages, and return those that have changed."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = []

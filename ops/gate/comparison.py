@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ops.ci.github import append
 from ops.gate import pull_request
-from ops.gate.merge_base import Side, read
+from ops.gate.merge_base import Side, read_file
 from ops.gate.policy import Nested, advantage, markdown, table
 from stages.base.paths import PREDICTIONS_FILE
 from stages.evaluation.floors import Decision, number
@@ -68,14 +68,14 @@ def parameters(commit: str) -> str:
 
 def data(commit: str) -> str:
     """Return a line on whether the raw data is another."""
-    sides = (read(Path("data.dvc"), side) for side in (commit, ""))
+    sides = (read_file(Path("data.dvc"), side) for side in (commit, ""))
     digests = [side.get("outs", [{}])[0].get("md5", "none")[:9] for side in sides]
     return f"The data changes: `{digests[0]}` → `{digests[1]}`." if digests[0] != digests[1] else ""
 
 
-def text(revision: str) -> str:
+def render_report(revision: str) -> str:
     """Return the whole report on the working tree against its merge base with a revision."""
-    judged = pull_request.judge(revision, load_section(GateParams, "gate"))
+    judged = pull_request.judge_commit(revision, load_section(GateParams, "gate"))
     decision, comment, commit = judged.decision, judged.comment, judged.base.commit
     base = judged.base.side or Side()
     intervals = {}
@@ -99,9 +99,9 @@ def text(revision: str) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def write(revision: str) -> None:
+def write_report(revision: str) -> None:
     """Write and print the report, with DVC's own page of plots beside it; the verdict of `make gate` is part of it."""
-    report = text(revision)
+    report = render_report(revision)
     FOLDER.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(report, encoding="utf-8")
     base = pull_request.merge_base(revision)[:9]  # it is the legend of the curves

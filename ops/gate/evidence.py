@@ -130,7 +130,7 @@ def candidate(version: ModelVersion) -> Iterator[Candidate]:
         yield Candidate(version, registered.load(path, "registry").bundle, size)
 
 
-def score(bundle: Bundle, rows: TestRows, p: Params) -> Scored:
+def score_rows(bundle: Bundle, rows: TestRows, p: Params) -> Scored:
     """Return a bundle's predictions of the test rows."""
     probability = bundles.predict(bundle.booster, rows.features(bundle.lookups, p)).round(9)
     return scores.score(rows.frame, probability)
@@ -159,7 +159,7 @@ def resampled(
     return Resampled({str(metric): whole[metric] for metric in p.margins}, parts, sizes)
 
 
-def compare(
+def compare_models(
     challenger: Resampled, champion: Resampled, p: PromotionParams
 ) -> tuple[dict[str, Comparison], dict[str, dict[str, Comparison]], Resampled]:
     """Return the guarded metrics of both models, whole and by slice, by one paired bootstrap over groups.
@@ -246,7 +246,9 @@ def baselines(client: MlflowClient, version: ModelVersion) -> dict[str, dict[str
     return dict(mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{METRICS_FILE.name}"))
 
 
-def collect(client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, p: Params) -> Evidence:
+def collect_evidence(
+    client: MlflowClient, challenger: ModelVersion, champion: ModelVersion | None, p: Params
+) -> Evidence:
     """Score both versions from the registry on the test rows; one that cannot be loaded is evidence too."""
     settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     rows = TestRows.load()
@@ -256,7 +258,7 @@ def collect(client: MlflowClient, challenger: ModelVersion, champion: ModelVersi
             known = baselines(client, challenger)
         except BundleInvalid as err:
             return Evidence({}, str(err))
-        scored = score(new.bundle, rows, p)
+        scored = score_rows(new.bundle, rows, p)
         known |= {"test": metrics.measure(scored, settings)}
         spent = decided_before(client, rows.described, challenger, p.gate.promotion.max_decisions)
         found = Evidence(known, rows=rows.described, conditions=(unseen(new, rows.described), spent))
@@ -268,8 +270,10 @@ def collect(client: MlflowClient, challenger: ModelVersion, champion: ModelVersi
             raise ModelUnavailable(f"nothing to compare with: {err} {WITHOUT_IT}.") from err
         guarded = scores.slices(rows.frame, rows.lookups)
         guarded = {name: guarded[name] for name in p.gate.slices if name in guarded}
-        both = [resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score(old.bundle, rows, p))]
-        whole, parts, _ = compare(both[0], both[1], p.gate.promotion)
+        both = [
+            resampled(one, guarded, p.gate.promotion, settings) for one in (scored, score_rows(old.bundle, rows, p))
+        ]
+        whole, parts, _ = compare_models(both[0], both[1], p.gate.promotion)
         times = latencies([new.bundle, old.bundle], p.gate.promotion.latency_calls)
         return replace(
             found,

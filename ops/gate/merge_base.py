@@ -50,7 +50,7 @@ class Base:
     """The base's predictions of the candidate's rows, if it was scored again."""
 
 
-def read(path: Path, commit: str = "") -> dict[str, Any]:
+def read_file(path: Path, commit: str = "") -> dict[str, Any]:
     """Return the content of a file, now or at the commit; none where it is missing, which the gate refuses."""
     text = None
     if commit:
@@ -68,10 +68,10 @@ def groups(content: object) -> dict[str, Any]:
 
 def side(commit: str = "") -> Side:
     """Return the reports of a commit, by default of the working tree."""
-    return Side(groups(read(METRICS_FILE, commit)), groups(read(EVALUATION_FILE, commit)))
+    return Side(groups(read_file(METRICS_FILE, commit)), groups(read_file(EVALUATION_FILE, commit)))
 
 
-def load(commit: str, now: Side) -> Base:
+def load_side(commit: str, now: Side) -> Base:
     """Return the merge base as it was measured; `moved_from` is set if that was on other rows than the candidate's."""
     if git.show(commit, METRICS_FILE) is None:
         return Base(commit, None)

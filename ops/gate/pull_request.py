@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import Refused
-from ops.gate.merge_base import Base, Side, load, read, side
+from ops.gate.merge_base import Base, Side, load_side, read_file, side
 from ops.gate.policy import decide_alerts, decide_pull_request, markdown, on_rows
 from stages.base import git, yaml_files
 from stages.base.paths import EVALUATION_FILE, METRICS_FILE
@@ -30,7 +30,7 @@ def merge_base(revision: str) -> str:
 
 def parameter_changes(commit: str, missing: str = "none") -> list[tuple[str, Any, Any]]:
     """Return the keys of params.yaml that differ from the commit's, with both values."""
-    return changes(read(PARAMS_FILE, commit), as_dict(), missing=missing)
+    return changes(read_file(PARAMS_FILE, commit), as_dict(), missing=missing)
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Judged:
     comment: str
 
 
-def judge(revision: str, policy: GateParams) -> Judged:
+def judge_commit(revision: str, policy: GateParams) -> Judged:
     """Judge the working tree against the merge base."""
     yaml_files.check()
     now = side()
-    base = load(merge_base(revision), now)
+    base = load_side(merge_base(revision), now)
     if base.moved_from:
         from ops.gate import rescore  # pylint: disable=import-outside-toplevel # MLflow and pandas take 2 s
 

@@ -49,7 +49,7 @@ def scored_again(base: Base, now: Side) -> Base:
                 f"begin on {now.rows['first']}: it may know some of them. `on-time data add` adds newer ones; or "
                 "choose later days for featurize.test in params.yaml."
             )
-        scored = evidence.score(bundle, rows, p)
+        scored = evidence.score_rows(bundle, rows, p)
     slices = scores.by_slice(scored, scores.slices(rows.frame, rows.lookups), settings)
     share = float((scored.probability >= bundle.threshold).mean())
     threshold = {"value": bundle.threshold, "alert_share": share}

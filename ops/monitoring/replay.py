@@ -97,7 +97,7 @@ async def predict(client: httpx.AsyncClient, requests: list[Body], seconds: floa
     return [prediction for part in await asyncio.gather(*map(send, starts)) for prediction in part]
 
 
-async def report(client: httpx.AsyncClient, known: list[dict[str, Any]]) -> None:
+async def send_outcomes(client: httpx.AsyncClient, known: list[dict[str, Any]]) -> None:
     """Send the outcomes of a day."""
     for start in range(0, len(known), 1000):
         answer = await _post(client, "/outcomes/batch", {"outcomes": known[start : start + 1000]})
@@ -114,7 +114,7 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
         for number, day in enumerate(progress.track(replayed, "days", lines=False)):
             started = time.monotonic()
             predictions = await predict(client, day.requests, week_seconds / WEEK_DAYS * 0.8)
-            await report(client, waiting)
+            await send_outcomes(client, waiting)
             waiting = []
             for prediction, outcome in zip(predictions, day.outcomes, strict=True):
                 waiting.append({"prediction_id": prediction["prediction_id"]} | outcome)
@@ -122,7 +122,7 @@ async def replay(base: str, replayed: list[Day], week_seconds: float, headers: d
             if (number + 1) % WEEK_DAYS == 0:
                 _print_week(rows, replayed[number + 1 - WEEK_DAYS].day)
             await asyncio.sleep(max(0.0, week_seconds / WEEK_DAYS - (time.monotonic() - started)))
-        await report(client, waiting)
+        await send_outcomes(client, waiting)
     return pd.DataFrame(rows, columns=["day", "probability", "positive"])
 
 

@@ -66,10 +66,10 @@ def require(client: MlflowClient, _: Params) -> ModelVersion:
     """Return the Production version; raise ModelUnavailable with the command that creates one."""
     staged = by_alias(client, NAME, STAGING)
     promote_it = f"`make promote` makes version {staged.version} Production" if staged else ""
-    return find(client, NAME, None, PRODUCTION, promote_it or "`make repro` makes a model")
+    return find_version(client, NAME, None, PRODUCTION, promote_it or "`make repro` makes a model")
 
 
-def find(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
+def find_version(client: MlflowClient, name: str, number: str | None, alias: str, command: str) -> ModelVersion:
     """Return the version with this number or alias; raise ModelUnavailable with the command that creates one."""
     version = aliases.by_number(client, name, number) if number else by_alias(client, name, alias)
     if version is None:
@@ -78,7 +78,7 @@ def find(client: MlflowClient, name: str, number: str | None, alias: str, comman
     return version
 
 
-def record(
+def record_decision(
     action: str,
     subject: ModelVersion,
     champion: ModelVersion | None,
@@ -130,20 +130,20 @@ def promote(
     With `if_none`, nothing is done when a version is Production; with `without_champion`, the floors alone decide if
     that version cannot be compared with.
     """
-    from ops.gate.evidence import check_outputs, collect
+    from ops.gate.evidence import check_outputs, collect_evidence
 
     champion = by_alias(client, NAME, PRODUCTION)
     if if_none and champion:
         return ""
-    challenger = find(client, NAME, number, STAGING, "`make repro` makes one")
+    challenger = find_version(client, NAME, number, STAGING, "`make repro` makes one")
     aliases.complete_record(client, NAME)
     if champion and champion.version == challenger.version:
         return f"Version {champion.version} of {NAME} is Production already."
     lost = _lost(champion) if champion and without_champion else ""
     check_outputs("featurize")
-    evidence = collect(client, challenger, None if lost else champion, p)
+    evidence = collect_evidence(client, challenger, None if lost else champion, p)
     decision = decide_promotion(evidence, p.gate, allow_equal)
-    run_id = record("promote", challenger, champion, decision, p, evidence, lost)
+    run_id = record_decision("promote", challenger, champion, decision, p, evidence, lost)
     against = _against(champion, lost, evidence)
     _describe(client, (challenger, champion), run_id, f"version {challenger.version} {verdict(decision)} {against}")
     where = f"The evidence: {aliases.link(run_id)}{aliases.ui_hint()}"
@@ -205,7 +205,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
             f"no version was Production before {champion.version}: `make history` shows which were; roll back with "
             "--version N."
         )
-    target = find(client, NAME, number, "", "`make history` shows which were; roll back with --version N")
+    target = find_version(client, NAME, number, "", "`make history` shows which were; roll back with --version N")
     if champion.version == target.version:
         return f"Version {target.version} of {NAME} is Production already."
     checks = [Bound.at_least("promoted before", int(PROMOTED_TAG in target.tags), 1)]
@@ -215,7 +215,7 @@ def rollback(client: MlflowClient, p: Params, number: str | None, reason: str) -
     except BundleInvalid as err:
         checks.append(Bound.at_least("bundle that the service can load", 0, 1, message=str(err)))
     decision = Decision(tuple(checks))
-    run_id = record("rollback", target, champion, decision, p, reason=reason)
+    run_id = record_decision("rollback", target, champion, decision, p, reason=reason)
     text = f"rollback from version {champion.version} to {target.version} {verdict(decision)}: {reason}"
     _describe(client, (target, champion), run_id, text)
     if not decision.accepted:
@@ -241,7 +241,7 @@ def export(client: MlflowClient, p: Params, folder: Path, number: str | None) ->
     The folder is complete or not there at all. Only an earlier export is replaced; raises ExportRefused otherwise.
     """
     _refuse_other_files(folder)
-    version = find(client, NAME, number, "", "`make history` shows them") if number else require(client, p)
+    version = find_version(client, NAME, number, "", "`make history` shows them") if number else require(client, p)
     alias = PRODUCTION if aliases.read_aliases(client, NAME).get(PRODUCTION) == str(version.version) else ""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

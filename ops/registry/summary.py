@@ -29,7 +29,7 @@ def registered() -> ModelVersion:
     return version
 
 
-def text(version: ModelVersion) -> str:
+def describe_version(version: ModelVersion) -> str:
     """Return the metrics beside the baselines, the state of the version in the registry, and the next commands."""
     metrics, receipt = yaml_files.load(METRICS_FILE), yaml_files.load(RECEIPT_FILE)
     test = yaml_files.load(EVALUATION_FILE)["rows"]["test"]

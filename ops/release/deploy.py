@@ -226,7 +226,7 @@ def _decide(
         decision = switch(site, image, plan, images.facts_of(image), version)
     done = f"{image} serves" if decision.accepted else f"{image} is not deployed"
     try:
-        run_id = commands.record(action, version, None, decision, p, reason=reason)
+        run_id = commands.record_decision(action, version, None, decision, p, reason=reason)
         history.record_deployment(client, run_id, version.name, image, plan.host)
     except MlflowException as err:
         raise DeployFailed(f"{done}, but MLflow did not record it: {str(err).splitlines()[0][:200]}") from err

@@ -238,7 +238,7 @@ def facts_of(image: str) -> dict[str, str]:
 def registered(client: MlflowClient, facts: dict[str, str], alias: str = PRODUCTION) -> ModelVersion:
     """Return the version in the registry that an image holds; refuse another bundle, or one without the alias."""
     name, number = facts[f"{OURS}model.name"], facts[f"{OURS}model.version"]
-    version = commands.find(client, name, number, "", "`make history` shows them")
+    version = commands.find_version(client, name, number, "", "`make history` shows them")
     digest = version.tags.get(mlflow_runs.DIGEST_TAG, "none")
     if digest != facts[f"{OURS}model.bundle_digest"]:
         other = f"version {number} of the registry, whose digest is {digest[:12]}…"

@@ -35,7 +35,7 @@ class Shown(Report):
         print(f"{part.file}: {part.rows:,} rows, {rate:,.0f} a second, {part.rejected:,} rejected", file=sys.stderr)
 
 
-def score(
+def score_with_version(
     source: str, target: str, number: str | None, alias: str, tolerated: float, workers: int, engine: str = "local"
 ) -> str:
     """Score files with a version, by default the one with the alias, and return what was done."""
@@ -43,14 +43,14 @@ def score(
     for path in files.hidden(source):
         print(f"{path}: left out, as its name or its folder's begins with . or _", file=sys.stderr)
     with ExitStack() as stack:
-        run: Callable[..., Total] = on_ray.score
+        run: Callable[..., Total] = on_ray.score_on_ray
         if engine == "local":  # the processes start while the version is looked for
             workers = workers or cpus.available()
             run = partial(score_files, pool=stack.enter_context(processes(workers)))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-score-"))) / "model"
         client = mlflow_runs.connect()  # the store may have been moved
         if number:
-            found = commands.find(client, NAME, number, "", "`make history` shows them")
+            found = commands.find_version(client, NAME, number, "", "`make history` shows them")
         else:
             found = download.find(uri, NAME, alias)
         known = download.export(found, "" if number else alias, uri, folder)

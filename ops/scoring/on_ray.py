@@ -34,7 +34,7 @@ class Item(NamedTuple):
     open: bool
 
 
-def score(job: Job, threshold: float, report: Report = Report()) -> Total:
+def score_on_ray(job: Job, threshold: float, report: Report = Report()) -> Total:
     """Score all input files as `ops.scoring.score.score_files` does, on a Ray cluster."""
     started, total = time.monotonic(), Total()
     system, path = located(job.source)

@@ -14,7 +14,7 @@ RANDOM = (
 DATABASE = "postgresql+psycopg://{role}:{password}@postgres:5432/journal"
 
 
-def write(folder: Path) -> list[str]:
+def write_secrets(folder: Path) -> list[str]:
     """Write the secrets that are missing, each 192 random bits or made of others; return their names.
 
     The configuration of the blackbox exporter is written each time, with the API key in `probe_key` if there is one.

@@ -37,7 +37,7 @@ def has_display() -> bool:
     return sys.stdout.isatty() and any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def show(port: int) -> None:
+def run_demo(port: int) -> None:
     """Start the service, show one request, and keep serving until interrupted."""
     base, settings = f"http://127.0.0.1:{port}", {"ONTIME_PORT": str(port), "ONTIME_LOG_LEVEL": "warning"}
     with subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | settings) as service:

@@ -13,8 +13,8 @@ from tabulate import tabulate
 from app.interface import CATEGORIES, NUMBERS
 from app.model import bundles
 from ops.gate.evidence import check_outputs
-from ops.monitoring.drift.compare import Alarm, alarms, compare
-from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load, words
+from ops.monitoring.drift.compare import Alarm, alarms, compare_window
+from ops.monitoring.drift.reference import SCORE, WEEK_DAYS, Reference, load_reference, words
 from stages import params
 from stages.base import progress
 from stages.base.paths import BUNDLE_DIR, ROLLING_FILE, sha256
@@ -30,12 +30,12 @@ def reference_of(folder: Path = BUNDLE_DIR) -> tuple[Reference, bundles.Bundle]:
     """Return the reference and the model of a bundle that the pipeline has made."""
     bundle = bundles.load(folder / bundles.MODEL_FILE, folder / bundles.MANIFEST_FILE)
     digest = sha256(folder / bundles.MANIFEST_FILE)
-    return load(folder, "of this working tree", digest, params.load().monitor.drift), bundle
+    return load_reference(folder, "of this working tree", digest, params.load().monitor.drift), bundle
 
 
 def beyond(reference: Reference, window: pd.DataFrame) -> list[Alarm]:
     """Return the alarms of a window whose outcomes are all known."""
-    return alarms(reference, compare(reference, window, window))
+    return alarms(reference, compare_window(reference, window, window))
 
 
 def resampled(reference: Reference, windows: int, rows: int, seed: int = 0) -> Iterator[pd.DataFrame]:
@@ -96,7 +96,7 @@ def kinds(alarm_lists: list[list[Alarm]]) -> str:
 
 def row(reference: Reference, name: str, window: pd.DataFrame) -> list[str]:
     """Return a window as a row of a table."""
-    found = compare(reference, window, window)
+    found = compare_window(reference, window, window)
     q = found.quality
     if q is None:
         return [name, *"–––––", f"{found.rows} rows are fewer than monitor.drift.min_rows"]

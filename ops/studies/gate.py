@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from app.model import bundles
 from app.problem_kit.features import Floats
-from ops.gate.evidence import Resampled, TestRows, check_outputs, compare, resampled
+from ops.gate.evidence import Resampled, TestRows, check_outputs, compare_models, resampled
 from ops.gate.policy import decide_not_worse, table
 from ops.studies import controls
 from stages import params
@@ -38,12 +38,12 @@ Steps = tuple[int, Callable[[int], Floats]]
 """The number of steps, and the predictions of the test rows after a number of them; 0 is the model itself."""
 
 
-def judge(challenger: Resampled, champion: Resampled, policy: GateParams) -> Decision:
+def judge_pair(challenger: Resampled, champion: Resampled, policy: GateParams) -> Decision:
     """Judge whether a challenger is worse than a champion; a slice that is too small to be measured is not watched.
 
     Floors, latency, size and ties do not depend on chance and are left out.
     """
-    whole, parts, _ = compare(challenger, champion, policy.promotion)
+    whole, parts, _ = compare_models(challenger, champion, policy.promotion)
     return decide_not_worse(whole, parts, policy.model_copy(update={"slices": list(parts)}))
 
 
@@ -109,7 +109,7 @@ class Study:
 
         champion = measured(0)
         first = 1 + bisect_left(
-            range(1, count + 1), True, key=lambda step: not judge(measured(step), champion, self.p.gate).accepted
+            range(1, count + 1), True, key=lambda step: not judge_pair(measured(step), champion, self.p.gate).accepted
         )
         if first > count:
             return float("inf")
@@ -164,7 +164,7 @@ def show_gate(pairs: int, repeats: int, with_controls: bool) -> None:
         print("## Negative controls\n\n" + controls.promote_all(p) + "\n", flush=True)
     if pairs:
         models = Study(p).equal_models(2 * pairs)
-        decisions = [judge(challenger, champion, p.gate) for challenger, champion in zip(models, models)]
+        decisions = [judge_pair(challenger, champion, p.gate) for challenger, champion in zip(models, models)]
         print("## Equal models\n\n" + pairs_table(decisions) + "\n", flush=True)
     if repeats:
         print("## Power\n\n" + measure_power(p, repeats), flush=True)

@@ -27,12 +27,12 @@ from app.model import bundles
 from app.problem_kit.features import Floats, day_number
 from ops.data import growth
 from ops.gate.evidence import TestRows
-from ops.monitoring.drift.compare import Alarm, alarms, compare
+from ops.monitoring.drift.compare import Alarm, alarms, compare_window
 from ops.monitoring.drift.reference import SCORE, Reference, words
 from ops.studies import year_report
 from ops.studies.drift import weeks
 from ops.studies.year_report import MODELS, SCORES, Month, measured
-from ops.training.retraining import TEST_DAYS, RetrainEvidence, decide
+from ops.training.retraining import TEST_DAYS, RetrainEvidence, decide_retraining
 from stages import interface, params
 from stages.base import git, progress
 from stages.base.paths import BUNDLE_DIR, VALIDATION_FILE, finite, sha256, write_json
@@ -60,7 +60,7 @@ class YearFailed(OnTimeError):
     """A step failed without which the year cannot continue."""
 
 
-def run(*arguments: str, allowed: tuple[int, ...] = (0,)) -> tuple[int, str]:
+def run_module(*arguments: str, allowed: tuple[int, ...] = (0,)) -> tuple[int, str]:
     """Run a module in the clone; return exit code and error text; raise YearFailed for any code but `allowed`."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
@@ -103,10 +103,10 @@ def prepare(root: Path, folder: Path, first: int) -> None:
             raw[month == later].to_csv(place / f"{name}-{place.name}.csv.gz", index=False)
     content["problem"]["last_date"] = str(np.datetime64(int(last) + 1, "M").astype("datetime64[D]") - 1)
     PARAMS_FILE.write_text(yaml.safe_dump(loosened(content), sort_keys=False), encoding="utf-8")
-    run("dvc", "add", "--quiet", str(fetch.DATA_DIR))
+    run_module("dvc", "add", "--quiet", str(fetch.DATA_DIR))
     retrain()
     commit("The first months")
-    run("ops.cli", "model", "promote")
+    run_module("ops.cli", "model", "promote")
     shutil.copytree(BUNDLE_DIR, folder / PRODUCTION)
     shutil.copytree(BUNDLE_DIR, folder / FIRST)
 
@@ -130,7 +130,7 @@ def loosened(content: dict[str, Any]) -> dict[str, Any]:
 
 def retrain() -> None:
     """Run the pipeline on the newest windows; remove slices that the test rows lack from the watched ones."""
-    run("dvc", "repro", "featurize")
+    run_module("dvc", "repro", "featurize")
     content, rows = yaml.safe_load(PARAMS_FILE.read_text(encoding="utf-8")), TestRows.load()
     slices, target = scores.slices(rows.frame, rows.lookups), rows.frame[TARGET]
     enough = [
@@ -142,7 +142,7 @@ def retrain() -> None:
         content["gate"]["slices"] = enough
         PARAMS_FILE.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         commit("Watch the slices that the test rows have")
-    run("dvc", "repro")
+    run_module("dvc", "repro")
 
 
 def repaired() -> Tables:
@@ -175,7 +175,7 @@ def weekly_alarms(folder: Path, window: pd.DataFrame, vocabularies: dict[str, li
     sample = words(pd.read_parquet(folder / bundles.REFERENCE_FILE), vocabularies)
     reference = Reference("of the year", sample, p.monitor.drift)
     compared = [week for _, week in weeks(words(window, vocabularies)) if len(week) >= p.monitor.drift.min_rows]
-    found = [alarm for week in compared for alarm in alarms(reference, compare(reference, week, week))]
+    found = [alarm for week in compared for alarm in alarms(reference, compare_window(reference, week, week))]
     return list({(one.kind, one.feature): one for one in sorted(found, key=lambda one: abs(one.value))}.values())
 
 
@@ -191,7 +191,7 @@ def evidence(folder: Path, found: list[Alarm], rows: int, last: int, ledger: lis
 
 def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
     """Add a month's rows, predict them by the three models, and let the monitor decide; return the record."""
-    code, error = run("ops.cli", "data", "add", *map(str, sorted(place.iterdir())), allowed=(0, 1))
+    code, error = run_module("ops.cli", "data", "add", *map(str, sorted(place.iterdir())), allowed=(0, 1))
     if code:
         return {"month": place.name, "action": "none", "reasons": [error], "outcome": "data refused"}
     commit(f"The rows of {place.name}")
@@ -207,7 +207,7 @@ def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
     (folder / SCORES).mkdir(exist_ok=True)
     scores.to_parquet(folder / SCORES / f"{place.name}.parquet", index=False)
     found = weekly_alarms(folder / PRODUCTION, frame, vocabularies, p)
-    verdict = decide(evidence(folder, found, len(now), last, ledger), p.monitor)
+    verdict = decide_retraining(evidence(folder, found, len(now), last, ledger), p.monitor)
     return {
         "month": place.name,
         "last": last,
@@ -221,13 +221,13 @@ def happen(place: Path, folder: Path, ledger: list[Month]) -> Month:
 def act(month: Month, folder: Path) -> dict[str, Any]:
     """Retrain by the pipeline, apply the gate of the pull request, and promote; return the outcome and its reasons."""
     retrain()
-    code, error = run("ops.cli", "model", "gate", "--base", "HEAD", allowed=(0, 3))
+    code, error = run_module("ops.cli", "model", "gate", "--base", "HEAD", allowed=(0, 3))
     if code:
         git.git("checkout", "--quiet", "--", "dvc.lock", "reports")
-        run("dvc", "checkout", "--quiet", allowed=(0, 1))  # the receipt is in no cache
+        run_module("dvc", "checkout", "--quiet", allowed=(0, 1))  # the receipt is in no cache
         return {"outcome": "refused by the gate", "why": _reasons(error)}
     commit(f"Retrain after {month['month']}")
-    code, error = run("ops.cli", "model", "promote", allowed=(0, 3))
+    code, error = run_module("ops.cli", "model", "promote", allowed=(0, 3))
     if code:
         return {"outcome": "refused at promotion", "why": _reasons(error)}
     shutil.copytree(BUNDLE_DIR, folder / PRODUCTION, dirs_exist_ok=True)
@@ -280,7 +280,7 @@ def live_year(root: Path, folder: Path, first: int, more: Path | None) -> str:
         if month["action"] == "retrain" and "outcome" not in month:
             month |= act(month, folder)
             _record(ledger, folder)
-    return year_report.write(ledger, folder, params.load().evaluate)
+    return year_report.write_year(ledger, folder, params.load().evaluate)
 
 
 def _record(ledger: list[Month], folder: Path) -> None:

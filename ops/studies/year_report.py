@@ -35,7 +35,7 @@ def _scored(scores: pd.DataFrame, name: str) -> Scored:
     return Scored(scores[TARGET].to_numpy(), scores[name].to_numpy(), scores[DAY].to_numpy())
 
 
-def write(ledger: list[Month], folder: Path, p: EvaluateParams) -> str:
+def write_year(ledger: list[Month], folder: Path, p: EvaluateParams) -> str:
     """Write table and picture to the folder of a year; return the table."""
     known = [pd.read_parquet(folder / SCORES / f"{one['month']}.parquet") for one in ledger if "models" in one]
     text = as_table(ledger, pd.concat(known, ignore_index=True), p)

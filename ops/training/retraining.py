@@ -73,7 +73,7 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def decide(evidence: RetrainEvidence, policy: MonitorParams) -> Verdict:
+def decide_retraining(evidence: RetrainEvidence, policy: MonitorParams) -> Verdict:
     """Return `skip` without a cause, `block` where a new model would not help, and `retrain` otherwise."""
     limits = policy.retrain
     causes = [str(alarm) for alarm in evidence.alarms if alarm.kind not in NO_CAUSE]
@@ -109,7 +109,7 @@ class RetrainSettings(Inherited):
     """GitHub's API."""
 
 
-def collect() -> RetrainEvidence:
+def collect_evidence() -> RetrainEvidence:
     """Return the evidence: the last window of the journal, the registry, and the retrainings before."""
     monitor = Monitor(DriftSettings.read())
     number = monitor.look_up()
@@ -139,7 +139,7 @@ def _days_since_retraining() -> float:
     return (time.time() - runs[0].info.start_time / 1000) / DAY_SECONDS if runs else math.inf
 
 
-def record(evidence: RetrainEvidence, verdict: Verdict) -> str:
+def record_decision(evidence: RetrainEvidence, verdict: Verdict) -> str:
     """Log a decision with its evidence to MLflow, and return the run's id."""
     mlflow.set_experiment(EXPERIMENT)
     tags = {ACTION_TAG: verdict.action, "model_version": evidence.version, "reasons": "; ".join(verdict.reasons)[:4000]}
@@ -212,9 +212,9 @@ def retrain(until: date | None, now: bool) -> None:
     if now:
         retrain_here(until)
         return
-    evidence = collect()
-    verdict = decide(evidence, p.monitor)
-    run_id = record(evidence, verdict)
+    evidence = collect_evidence()
+    verdict = decide_retraining(evidence, p.monitor)
+    run_id = record_decision(evidence, verdict)
     print(f"{verdict.action}: {'; '.join(verdict.reasons)} (MLflow run {run_id})", flush=True)
     if verdict.action != "retrain":
         return

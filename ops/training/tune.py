@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from app.interface import Lookups
-from ops.gate.evidence import Resampled, compare, resampled
+from ops.gate.evidence import Resampled, compare_models, resampled
 from ops.gate.policy import advantage, decide_not_worse, markdown
 from stages import params
 from stages.base import git, progress
@@ -150,7 +150,7 @@ def study_run(study: optuna.Study) -> Iterator[None]:
         yield
 
 
-def measure(train: Source, lookups: Lookups, p: Params, values: TrainParams) -> Resampled:
+def measure_parameters(train: Source, lookups: Lookups, p: Params, values: TrainParams) -> Resampled:
     """Measure parameters with the metrics of a promotion, on all folds together, as the mean over other seeds."""
     settings = MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
     measured = []
@@ -168,13 +168,13 @@ def measure(train: Source, lookups: Lookups, p: Params, values: TrainParams) -> 
     )
 
 
-def decide(challenger: Resampled, champion: Resampled, p: Params, trials: int) -> Decision:
+def decide_parameters(challenger: Resampled, champion: Resampled, p: Params, trials: int) -> Decision:
     """Decide whether the best of this many trials is significantly better than the current parameters.
 
     The gain in log loss has to exceed what the best of `trials` worthless ones would show by chance, and nothing that
     the promotion gate guards may be worse. A slice that has too few rows in these months is not watched.
     """
-    whole, parts, replicates = compare(challenger, champion, p.gate.promotion)
+    whole, parts, replicates = compare_models(challenger, champion, p.gate.promotion)
     policy = p.gate.model_copy(update={"slices": list(parts)})
     pair = whole["log_loss"]
     noise = NormalDist().inv_cdf(1 - DOUBT / trials) * float(np.std(replicates.metrics["log_loss"]))
@@ -200,8 +200,8 @@ def propose(study: optuna.Study, train: Source, p: Params) -> tuple[Decision, di
     if not changes:
         return Decision((Bound.at_least("trials better than the present parameters", 0, 1),)), {}
     lookups = Lookups.from_json(json.loads(LOOKUPS_FILE.read_text(encoding="utf-8")))
-    found, now = (measure(train, lookups, p, values) for values in (best, p.train))
-    decision = decide(found, now, p, len(_ended(study)))
+    found, now = (measure_parameters(train, lookups, p, values) for values in (best, p.train))
+    decision = decide_parameters(found, now, p, len(_ended(study)))
     mlflow.log_metrics({"log_loss_gain": decision.checks[0].value, "log_loss_gain_needed": decision.checks[0].bound})
     mlflow.set_tags({"decision": "proposed" if decision.accepted else "kept", "reasons": "; ".join(decision.reasons)})
     return decision, changes

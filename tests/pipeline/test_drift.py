@@ -24,7 +24,7 @@ from app.model.bundles import Bundle
 from app.model.prediction import Predictions, new_ids
 from app.model.served import ServedModel
 from ops.monitoring.drift.compare import Alarm, AlarmKind
-from ops.monitoring.drift.journal import outcomes_since, read
+from ops.monitoring.drift.journal import outcomes_since, read_window
 from ops.monitoring.drift.monitor import DriftSettings, Monitor
 from ops.monitoring.drift.reference import SCORE, Reference
 from ops.studies import drift
@@ -143,18 +143,21 @@ def test_journal_is_read_as_it_was_written(small: Clone, tmp_path: Path, monkeyp
         connection.execute(insert(layouts), layout(bundle))
         connection.execute(insert(blocks), [packed(row, bundle) for row in rows + others])
         connection.execute(insert(outcomes), known)
-    got = read(engine, "1", hours=168, rows=10_000)
+    got = read_window(engine, "1", hours=168, rows=10_000)
     expected = window[::-1][[*FEATURE_NAMES, SCORE]].reset_index(drop=True)
     pd.testing.assert_frame_equal(got.predictions, expected, check_dtype=False)
     assert len(got.known) == 550 and got.known[TARGET].mean() == pytest.approx(window[TARGET].head(550).mean())
-    few, none = read(engine, "1", hours=168, rows=100), read(engine, "3", hours=168, rows=100)
+    few, none = read_window(engine, "1", hours=168, rows=100), read_window(engine, "3", hours=168, rows=100)
     assert [len(frame) for frame in (few.predictions, few.known)] == [100, 100]
     assert [len(frame) for frame in (none.predictions, none.known)] == [0, 0]
     assert 200 < np.mean([expected.index[expected[SCORE] == p][0] for p in few.predictions[SCORE]]) < 400, "a sample"
     assert not got.whole and not none.whole, "ten minutes of a week"
     registered = (now - timedelta(seconds=99.5)).timestamp()  # what was before is of a version of another registry
-    assert len(read(engine, "1", hours=168, rows=10_000, registered=registered).predictions) == 100
-    assert read(engine, "1", hours=600 / 3600, rows=100).whole and not read(engine, "1", hours=1, rows=100).whole
+    assert len(read_window(engine, "1", hours=168, rows=10_000, registered=registered).predictions) == 100
+    assert (
+        read_window(engine, "1", hours=600 / 3600, rows=100).whole
+        and not read_window(engine, "1", hours=1, rows=100).whole
+    )
     assert outcomes_since(engine, now.timestamp() - 1) == 550 and outcomes_since(engine, now.timestamp() + 60) == 0
     assert drift.beyond(reference, got.predictions.assign(**{TARGET: window[::-1][TARGET].to_numpy()})) == []
 
@@ -177,14 +180,14 @@ def monitor(small: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def test_missing_or_unusable_journal_is_named(monitor: Monitor, tmp_path: Path) -> None:
     file = tmp_path / "journal.db"
     with pytest.raises(JournalMissing, match="no predictions yet.*journal.db.*make serve"):
-        retraining.collect()
+        retraining.collect_evidence()
     assert not file.exists()
     file.touch()
     with pytest.raises(JournalMissing, match="no predictions yet"):
-        retraining.collect()
+        retraining.collect_evidence()
     prepare(monitor.engine)
-    evidence = retraining.collect()
-    verdict = retraining.decide(evidence, params.load().monitor)
+    evidence = retraining.collect_evidence()
+    verdict = retraining.decide_retraining(evidence, params.load().monitor)
     assert verdict.action == "skip" and verdict.reasons[0].startswith("no predictions yet, ")
     with monitor.engine.begin() as connection:
         connection.execute(schema.update().values(version=5))
@@ -192,7 +195,7 @@ def test_missing_or_unusable_journal_is_named(monitor: Monitor, tmp_path: Path) 
         monitor.check("1")
     (tmp_path / "other").write_bytes(b"no database" * 1000)
     with pytest.raises(JournalInvalid, match="cannot be read: .*not a database"):
-        read(connect(f"sqlite:///{tmp_path}/other"), "1", hours=1, rows=1)
+        read_window(connect(f"sqlite:///{tmp_path}/other"), "1", hours=1, rows=1)
 
 
 @pytest.mark.parametrize("url", ["", "none", "mysql://host/database", "journal.db"])

@@ -189,7 +189,7 @@ def test_killed_scoring_has_the_same_bytes(bundle_dir: Path, tmp_path: Path, mon
     with score.processes(1) as pool:
         expected = score.score_files(job, 0.5, pool)
     monkeypatch.setattr(on_ray, "_task", partial(workers.killed_while_writing, flag=tmp_path / "killed"))
-    total = on_ray.score(job._replace(target=str(tmp_path / "there"), workers=2), 0.5)
+    total = on_ray.score_on_ray(job._replace(target=str(tmp_path / "there"), workers=2), 0.5)
     assert (tmp_path / "killed").exists() and total.rows == expected.rows == 3 * 299
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 

@@ -15,7 +15,7 @@ import pytest
 
 from app.interface import EXAMPLE
 from ops.monitoring import replay
-from ops.monitoring.replay import BATCH, Day, ReplayFailed, predict, report
+from ops.monitoring.replay import BATCH, Day, ReplayFailed, predict, send_outcomes
 from stages import interface, params
 from tests.conftest import ROOT, free_port
 from tests.support.servers.service import Service
@@ -82,7 +82,7 @@ def test_unknown_outcomes_end_the_replay() -> None:
         return httpx.Response(200, json={"unknown": ["x"] if len(sizes) == 3 else []})
 
     with pytest.raises(ReplayFailed, match="lacks 1 of the predictions"):
-        asyncio.run(report(client(forgetful), [{"prediction_id": f"{i}"} | LATE for i in range(2500)]))
+        asyncio.run(send_outcomes(client(forgetful), [{"prediction_id": f"{i}"} | LATE for i in range(2500)]))
     assert sizes == [1000, 1000, 500]
 
 

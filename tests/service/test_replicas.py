@@ -55,5 +55,5 @@ def test_promotion_under_load_loses_and_mixes_nothing(
     engine = connect(url)
     for version in traffic.versions():
         found = sum(1 for header, *_ in traffic.answers if header == version)
-        assert len(journal.read(engine, version, 1, 100_000).predictions) == found
+        assert len(journal.read_window(engine, version, 1, 100_000).predictions) == found
     engine.dispose()

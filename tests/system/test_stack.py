@@ -96,7 +96,7 @@ def system() -> Iterator[Stack]:
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="on-time-stack-")))
         patch.setenv("PATH", path)
-        credentials.write(root / "secrets")
+        credentials.write_secrets(root / "secrets")
         s3, master, volume, filer, server, gate = iter(free_ports(6))
         (root / "postgres").mkdir()
         (root / "storage").mkdir()
@@ -257,8 +257,8 @@ def test_a_backup_brings_back_what_was_lost(system: Stack, tmp_path: Path, monke
 def test_secrets_are_made_once_for_their_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", PATH)
     folder = tmp_path / "secrets"
-    assert credentials.write(folder)
+    assert credentials.write_secrets(folder)
     before = {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
-    assert not credentials.write(folder) and folder.stat().st_mode & 0o777 == 0o700
+    assert not credentials.write_secrets(folder) and folder.stat().st_mode & 0o777 == 0o700
     assert before == {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
     assert len(set(before.values())) == len(before) and all(len(value) > 40 for value in before.values())

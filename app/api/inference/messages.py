@@ -15,8 +15,8 @@ from app.api.schemas import MAX_BATCH, Batch, Prediction
 from app.interface import EXAMPLE, ROWS_NOUN, Request
 from app.model.prediction import Predictions
 
-INPUTS = tensors.of(Request)
-OUTPUTS = {name: tensor for name, tensor in tensors.of(Prediction).items() if not tensor.json}
+INPUTS = tensors.tensors_of(Request)
+OUTPUTS = {name: tensor for name, tensor in tensors.tensors_of(Prediction).items() if not tensor.json}
 MAX_TENSORS = 1000
 
 Size = Annotated[int, Field(strict=True, ge=0)]

@@ -94,7 +94,7 @@ class Tensor(NamedTuple):
         return b"".join(_LENGTH.pack(len(text)) + text for text in map(str.encode, values))
 
 
-def of(schema: type[BaseModel]) -> dict[str, Tensor]:
+def tensors_of(schema: type[BaseModel]) -> dict[str, Tensor]:
     """Return the tensors of a schema by name, in the order of its fields."""
     document = schema.model_json_schema()
     found = {}

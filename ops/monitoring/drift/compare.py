@@ -64,7 +64,7 @@ class Findings:
     quality: Quality | None
 
 
-def compare(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, whole: bool = True) -> Findings:
+def compare_window(reference: Reference, window: pd.DataFrame, labelled: pd.DataFrame, whole: bool = True) -> Findings:
     """Compare predictions (features and score), and measure the quality of those with an outcome (score and target).
 
     The PSI limits hold for whole weeks: a few days differ from the reference by their weekdays alone.

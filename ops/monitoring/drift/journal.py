@@ -45,7 +45,7 @@ class JournalRow(NamedTuple):
     positive: bool | None
 
 
-def read(engine: Engine, version: str, hours: float, rows: int, registered: float = 0) -> Window:
+def read_window(engine: Engine, version: str, hours: float, rows: int, registered: float = 0) -> Window:
     """Return the predictions of a version in the last hours, a sample of at most `rows` of them.
 
     An id ends in random digits (app/model/prediction.py): in their order, the first rows are a sample.

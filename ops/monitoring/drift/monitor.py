@@ -18,9 +18,9 @@ from app.interface import NAME
 from app.journal import database
 from app.settings import JOURNAL, Inherited
 from ops.monitoring.drift import journal, report
-from ops.monitoring.drift.compare import Alarm, alarms, compare
+from ops.monitoring.drift.compare import Alarm, alarms, compare_window
 from ops.monitoring.drift.gauges import Gauges
-from ops.monitoring.drift.reference import Reference, load
+from ops.monitoring.drift.reference import Reference, load_reference
 from stages import params
 from stages.tracking import mlflow_runs
 
@@ -94,7 +94,7 @@ class Monitor:
         if self._reference is None or self._reference[0] != key:
             with tempfile.TemporaryDirectory() as scratch:
                 found = mlflow.artifacts.download_artifacts(f"models:/{registered.name}/{key[0]}", dst_path=scratch)
-                self._reference = key, load(Path(found) / "extra_files", *key, self.policy)
+                self._reference = key, load_reference(Path(found) / "extra_files", *key, self.policy)
             self.gauges.limits(self._reference[1])
         return self._reference[1]
 
@@ -102,13 +102,13 @@ class Monitor:
         """Compare the last window of a version with its reference; return version, number of predictions and alarms."""
         registered, settings = self.client.get_model_version(self.settings.model_name, version), self.settings
         reference, created = self._load(registered), registered.creation_timestamp / 1000
-        read = journal.read(self.engine, version, settings.window_hours, settings.window_rows, created)
+        read = journal.read_window(self.engine, version, settings.window_hours, settings.window_rows, created)
         window, labelled = read.predictions, read.known
         self.gauges.ran(len(window), len(labelled))
         if len(window) < self.policy.min_rows:
             log.warning("%d predictions of version %s, %d are needed", len(window), version, self.policy.min_rows)
             return registered, len(window), []
-        found = compare(reference, window, labelled, read.whole)
+        found = compare_window(reference, window, labelled, read.whole)
         self.gauges.found(version, found)
         beyond = alarms(reference, found)
         result = "; ".join(map(str, beyond)) or "no alarm"

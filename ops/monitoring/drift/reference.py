@@ -98,7 +98,7 @@ class Reference:
         return {str(name): float(share) + self.policy.missing_margin for name, share in shares.max().items()}
 
 
-def load(folder: Path, version: str, digest: str, policy: DriftParams) -> Reference:
+def load_reference(folder: Path, version: str, digest: str, policy: DriftParams) -> Reference:
     """Read the reference from a downloaded bundle; raise BundleInvalid if its digest is not the registered one."""
     try:
         content = (folder / "manifest.json").read_bytes()

@@ -70,7 +70,7 @@ def measure_scale(factors: Sequence[int], modes: Sequence[str], keep: Path | Non
                 row: dict[str, Any] = {"factor": factor, "mode": mode}
                 table.append(row)
                 try:
-                    measure(folder, row)
+                    measure_stages(folder, row)
                 except StageFailed as err:
                     failed.append(str(err))
                     print(err, file=sys.stderr)
@@ -82,13 +82,13 @@ def measure_scale(factors: Sequence[int], modes: Sequence[str], keep: Path | Non
         raise StageFailed(f"{len(failed)} of {len(table)} measurements failed: {'; '.join(failed)}")
 
 
-def measure(folder: Path, row: dict[str, Any]) -> None:
+def measure_stages(folder: Path, row: dict[str, Any]) -> None:
     """Run the stages in a clone of the commit with a row's years and mode, and add the measurements to the row."""
-    years.make(folder / "years", row["factor"] - 1, DATA_DIR)
+    years.make_years(folder / "years", row["factor"] - 1, DATA_DIR)
     with tempfile.TemporaryDirectory(prefix="clone-", dir=folder) as name:
         clone = Path(name)
         git("clone", "--quiet", ".", name)
-        row["rows"] = years.install(folder / "years", row["factor"], DATA_DIR, clone, MODES[row["mode"]])
+        row["rows"] = years.install_years(folder / "years", row["factor"], DATA_DIR, clone, MODES[row["mode"]])
         p = params.load(clone / PARAMS_FILE)
         row["passes"] = passes(p)
         label = f"{row['factor']} x {row['mode']}"

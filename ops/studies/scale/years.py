@@ -46,7 +46,7 @@ def calendar(year: int) -> pd.DataFrame:
     return frame.assign(key=list(zip(days.dt.month, days.dt.weekday, hours, strict=True)))[:-1]
 
 
-def draw(year: int, source: int) -> pd.DataFrame:
+def draw_days(year: int, source: int) -> pd.DataFrame:
     """Return for each date of a year the one whose rows it gets, and the difference of their midnights.
 
     The days with a key are used equally often, in seeded order.
@@ -81,14 +81,14 @@ def sound(data: Path, file: Path) -> Tables:
     return tables
 
 
-def make(pool: Path, number: int, data: Path, file: Path = PARAMS_FILE) -> None:
+def make_years(pool: Path, number: int, data: Path, file: Path = PARAMS_FILE) -> None:
     """Complete a folder to `number` years after the pinned one, each a folder 0001, 0002, …"""
     absent = [i for i in range(1, number + 1) if not (pool / f"{i:04d}").exists()]
     if not absent:
         return
     tables, first = sound(data, file), params.load(file).problem.first_date.year
     for i in absent:
-        drawn = draw(first + i, first)
+        drawn = draw_days(first + i, first)
         unfinished = pool / ".unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -97,7 +97,7 @@ def make(pool: Path, number: int, data: Path, file: Path = PARAMS_FILE) -> None:
         unfinished.rename(pool / f"{i:04d}")
 
 
-def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, Any]) -> int:
+def install_years(pool: Path, number: int, data: Path, clone: Path, more: dict[str, Any]) -> int:
     """Link `number` years into a clone as data/ and write its parameters, with the keys of `more`.
 
     The pool and the clone must be in one file system. Returns the number of rows of the first table of TABLES.
@@ -113,11 +113,11 @@ def install(pool: Path, number: int, data: Path, clone: Path, more: dict[str, An
     for path in added:
         rows[path.stem] += parquet.read_metadata(path).num_rows
     digests = {str(path.relative_to(target / ADDED)): sha256(path) for path in added}
-    change(clone / PARAMS_FILE, number, rows, digests, more)
+    change_params(clone / PARAMS_FILE, number, rows, digests, more)
     return rows[next(iter(TABLES))]
 
 
-def change(file: Path, number: int, rows: dict[str, int], digests: dict[str, str], more: dict[str, Any]) -> None:
+def change_params(file: Path, number: int, rows: dict[str, int], digests: dict[str, str], more: dict[str, Any]) -> None:
     """Write the parameters of `number` years: digests, numbers of rows, last date, periods, folds, and `more` keys."""
     yaml = YAML()
     yaml.preserve_quotes = True

@@ -68,7 +68,7 @@ def parts_of(served: ServedModel) -> dict[str, Callable[[], Any]]:
     }
 
 
-async def measure(folder: Path, rounds: int) -> list[tuple[str, float]]:
+async def measure_parts(folder: Path, rounds: int) -> list[tuple[str, float]]:
     """Return the parts, and the sums for the thread that responds and for the threads that count and record."""
     statuses = []
 
@@ -101,5 +101,5 @@ async def measure(folder: Path, rounds: int) -> list[tuple[str, float]]:
 def measure_request(rounds: int) -> str:
     """Measure; return a table."""
     with tempfile.TemporaryDirectory() as folder:
-        table = asyncio.run(measure(Path(folder), rounds))
+        table = asyncio.run(measure_parts(Path(folder), rounds))
     return tabulate(table, ("part of one prediction", "µs"), floatfmt=("", ".1f"))

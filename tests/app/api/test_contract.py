@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from app.api.application import create_app
-from app.api.contract import text
+from app.api.contract import render_contract
 from app.settings import Settings
 from tests.conftest import ROOT
 
 
 def test_the_committed_contract_is_that_of_the_code() -> None:
     committed = (ROOT / "openapi.json").read_text(encoding="utf-8")
-    assert text(create_app(Settings())) == committed, "the API changed: `on-time ci openapi`, and commit what it writes"
+    assert (
+        render_contract(create_app(Settings())) == committed
+    ), "the API changed: `on-time ci openapi`, and commit what it writes"

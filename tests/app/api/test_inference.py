@@ -110,7 +110,7 @@ def test_metadata_describes_the_tensors(triton: InferenceServerClient) -> None:
 
 
 def test_the_tensors_of_another_schema() -> None:
-    found = {name: tensor[1:] for name, tensor in tensors.of(app_problem.Request).items()}
+    found = {name: tensor[1:] for name, tensor in tensors.tensors_of(app_problem.Request).items()}
     assert found["time"] == ("BYTES", False, True, False) and found["holiday"] == ("BOOL", False, False, False)
     assert found["sky"] == ("BYTES", True, False, True) and found["wind_kmh"] == ("FP64", False, False, True)
 

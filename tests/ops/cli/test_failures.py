@@ -83,7 +83,7 @@ def test_named_command_restores_the_experiment(bench: Bench) -> None:
         patiently(commands.require)
     command = str(found.value).split("`")[1].removeprefix(f"MLFLOW_TRACKING_URI={bench.uri} ").split()
     subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.DEVNULL)
-    assert commands.find(bench.client, NAME, "1", "", "").version == 1
+    assert commands.find_version(bench.client, NAME, "1", "", "").version == 1
 
 
 def run(bench: Bench, line: str, seconds: float = 60) -> tuple[int, str]:

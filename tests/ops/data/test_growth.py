@@ -78,7 +78,7 @@ def write(folder: Path, tables: dict[str, Frame]) -> list[incoming.Incoming]:
 def test_clean_week_is_added_and_keeps_every_rule(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
-    verdict = growth.judge(known, write(tmp_path, week), p)
+    verdict = growth.judge_addition(known, write(tmp_path, week), p)
     assert {t: (a.new, len(a.corrections), a.known, a.repeated) for t, a in verdict.arrivals.items()} == {
         "flights": (len(week["flights"]), 0, 0, 0),
         "weather": (len(week["weather"]), 0, 0, 0),
@@ -86,7 +86,7 @@ def test_clean_week_is_added_and_keeps_every_rule(
     assert verdict.p.problem.last_date == date(2013, 1, 27) and not verdict.p.problem.gaps
     whole = known | {t: absorb([known[t], a.typed], growth.KEYS[t])[0] for t, a in verdict.arrivals.items()}
     assert check_tables(whole, verdict.p)["failed"] == 0
-    again = growth.judge(whole, write(tmp_path, week), verdict.p)
+    again = growth.judge_addition(whole, write(tmp_path, week), verdict.p)
     assert not again.changes and again.p == verdict.p
     assert {t: a.known for t, a in again.arrivals.items()} == {t: len(f) for t, f in week.items()}
 
@@ -150,7 +150,7 @@ def test_too_many_bad_rows_refuse_the_file(
 ) -> None:
     function, rule = REFUSED[damage]
     with pytest.raises(DataInvalid, match=rule) as caught:
-        growth.judge(known, write(tmp_path, function(week)), p)
+        growth.judge_addition(known, write(tmp_path, function(week)), p)
     assert "nothing was added" in str(caught.value) and "growth.max_quarantined" in str(caught.value)
 
 
@@ -188,7 +188,7 @@ def test_single_bad_rows_go_to_quarantine_unchanged(
 ) -> None:
     function, rule, number = QUARANTINED[damage]
     damaged = function(week)
-    verdict = growth.judge(known, write(tmp_path, damaged), p)
+    verdict = growth.judge_addition(known, write(tmp_path, damaged), p)
     table = rule.split(".")[0]
     arrival = verdict.arrivals[table]
     quarantined = arrival.quarantined
@@ -206,7 +206,7 @@ def test_exact_repetitions_are_counted_and_added_once(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     twice = week | {"flights": pd.concat([week["flights"], week["flights"][:300]])}
-    arrival = growth.judge(known, write(tmp_path, twice), p).arrivals["flights"]
+    arrival = growth.judge_addition(known, write(tmp_path, twice), p).arrivals["flights"]
     assert (arrival.new, arrival.repeated, len(arrival.quarantined)) == (len(week["flights"]), 300, 0)
 
 
@@ -214,7 +214,7 @@ def test_changed_value_is_a_correction_in_its_place(
     known: Tables, month: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     corrected = between(month, 11, 11)["weather"].iloc[[7]].assign(visib="3")
-    verdict = growth.judge(known, write(tmp_path, {"weather": corrected}), p)
+    verdict = growth.judge_addition(known, write(tmp_path, {"weather": corrected}), p)
     arrival = verdict.arrivals["weather"]
     assert arrival.corrections == ["origin=EWR time_hour=2013-01-11 12:00:00+00:00: visib 10.0 -> 3.0"]
     assert arrival.new == 0 and verdict.changes and verdict.p == p
@@ -231,7 +231,7 @@ def test_invalid_correction_is_quarantined(
 ) -> None:
     corrected = between(month, 11, 12)["weather"].iloc[:40].copy()
     corrected.loc[corrected.index[7], column] = value
-    arrival = growth.judge(
+    arrival = growth.judge_addition(
         known,
         write(tmp_path, {"weather": corrected}),
         p.model_copy(update={"growth": p.growth.model_copy(update={"max_quarantined": 0.1})}),
@@ -246,27 +246,27 @@ def test_wrong_unit_across_columns_refuses_the_files(
 ) -> None:
     metric = change("weather", "dewp", celsius)(change("weather", "temp", celsius)(week))
     with pytest.raises(DataInvalid, match=r"nothing was added: .*weather\.humidity_units \(7 of 17"):
-        growth.judge(known, write(tmp_path, metric), p)
+        growth.judge_addition(known, write(tmp_path, metric), p)
 
 
 @pytest.mark.long
 def test_a_missing_day_refuses_the_files(known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path) -> None:
     holed = {table: frame[frame["day"] != "24"] for table, frame in week.items()}
     with pytest.raises(DataInvalid, match=r"flights\.every_day \(1 of 17: date=2013-01-24\)"):
-        growth.judge(known, write(tmp_path, holed), p)
+        growth.judge_addition(known, write(tmp_path, holed), p)
     with pytest.raises(DataInvalid, match=r"flights\.every_day"):
-        growth.judge(known, write(tmp_path, {"weather": week["weather"]}), p)
+        growth.judge_addition(known, write(tmp_path, {"weather": week["weather"]}), p)
 
 
 def test_days_after_a_gap_are_added_with_the_gap(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
     late = {table: frame[frame["day"].astype(int) >= 25] for table, frame in week.items()}
-    verdict = growth.judge(known, write(tmp_path, late), p)
+    verdict = growth.judge_addition(known, write(tmp_path, late), p)
     assert verdict.p.problem.gaps == [(date(2013, 1, 21), date(2013, 1, 24))]
     whole = known | {t: absorb([known[t], a.typed], growth.KEYS[t])[0] for t, a in verdict.arrivals.items()}
     assert check_tables(whole, verdict.p)["failed"] == 0
-    filled = growth.judge(whole, write(tmp_path, week), verdict.p)
+    filled = growth.judge_addition(whole, write(tmp_path, week), verdict.p)
     assert filled.p.problem.gaps == [] and filled.arrivals["flights"].known == len(late["flights"])
 
 
@@ -274,10 +274,10 @@ def test_days_after_a_gap_are_added_with_the_gap(
 def test_another_unit_within_the_range_is_a_warning(
     known: Tables, week: dict[str, Frame], p: Params, tmp_path: Path
 ) -> None:
-    found = growth.judge(known, write(tmp_path, week), p).warnings
+    found = growth.judge_addition(known, write(tmp_path, week), p).warnings
     assert "weather.wind_speed.shift" not in found
     metres = change("weather", "wind_speed", lambda v: float(v) * 0.447)(week)
-    assert "weather.wind_speed.shift" in growth.judge(known, write(tmp_path, metres), p).warnings
+    assert "weather.wind_speed.shift" in growth.judge_addition(known, write(tmp_path, metres), p).warnings
 
 
 CSV = b"carrier,name\nZ1,First\nZ2,Second\n"

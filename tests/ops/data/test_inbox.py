@@ -55,5 +55,5 @@ def object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 @pytest.mark.parametrize("url", ["s3://missing/inbox", "s3://forbidden/inbox", "https://team:secret@127.0.0.1:1/inbox"])
 def test_inbox_that_cannot_be_listed(url: str) -> None:
     with pytest.raises(DataInvalid, match="cannot be read: .*Correct --inbox") as caught:
-        inbox.collect(url)
+        inbox.collect_files(url)
     assert "secret" not in str(caught.value)

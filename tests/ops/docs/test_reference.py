@@ -31,13 +31,13 @@ def test_a_committed_page_is_what_the_code_writes(name: str) -> None:
 
 
 def test_a_changed_help_and_default_change_their_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [path.name for path in reference.write(tmp_path)] == list(reference.PAGES)
-    assert not reference.write(tmp_path)
+    assert [path.name for path in reference.write_pages(tmp_path)] == list(reference.PAGES)
+    assert not reference.write_pages(tmp_path)
     group = cli.get_command(click.Context(cli), "ci")
     assert isinstance(group, click.Group)
     monkeypatch.setattr(group.commands["lock"], "help", "Do something else.")
     monkeypatch.setattr(dict(Settings.model_fields)["port"], "default", 80)
-    assert [path.name for path in reference.write(tmp_path)] == ["cli.md", "settings.md"]
+    assert [path.name for path in reference.write_pages(tmp_path)] == ["cli.md", "settings.md"]
 
 
 @pytest.mark.parametrize("name", ["settings.md", "metrics.md", "parameters.md"])

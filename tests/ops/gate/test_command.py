@@ -50,7 +50,7 @@ def working_tree(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def judge(base: str = "main") -> Judged:
     """Judge the working tree."""
-    return pull_request.judge(base, params.load().gate)
+    return pull_request.judge_commit(base, params.load().gate)
 
 
 def change(path: Path, group: str, metric: str, value: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from app.model import bundles
-from ops.gate.evidence import compare, latencies, resampled
+from ops.gate.evidence import compare_models, latencies, resampled
 from stages import params
 from stages.evaluation import metrics
 from stages.evaluation.metrics import MetricSettings, Scored
@@ -25,7 +25,7 @@ def test_same_predictions_have_no_advantage() -> None:
     slices = {"all": np.ones(4000, bool), "empty": np.zeros(4000, bool), "few": np.arange(4000) < 50}
     p = POLICY
     measured = resampled(scored, slices, p, MetricSettings(10, 0.1))
-    whole, parts, _ = compare(measured, measured, p)
+    whole, parts, _ = compare_models(measured, measured, p)
     assert {pair.bound for pair in whole.values()} == {0.0} and list(parts) == ["all"]
 
 
@@ -35,7 +35,7 @@ def test_bootstrap_of_a_slice_is_of_its_rows() -> None:
     ours, theirs = (Scored(rng.integers(0, 2, 4000).astype(np.int8), rng.random(4000), day) for _ in range(2))
     rows = rng.random(4000) < 0.5
     p = POLICY
-    _, parts, replicates = compare(
+    _, parts, replicates = compare_models(
         *(resampled(s, {"half": rows}, p, MetricSettings(10, 0.1)) for s in (ours, theirs)), p
     )
     drawn = metrics.resample_groups(day, p.bootstrap, p.seed)[3]

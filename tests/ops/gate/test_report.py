@@ -33,12 +33,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def report() -> str:
     """Return the report, without the spaces that align tables."""
-    return re.sub(" +", " ", comparison.text("main"))
+    return re.sub(" +", " ", comparison.render_report("main"))
 
 
 def test_report_of_no_change(project: Path) -> None:
     """It has DVC's page of plots beside it."""
-    comparison.write("main")
+    comparison.write_report("main")
     assert (project / "summary.md").read_text() == (project / comparison.REPORT).read_text()
     assert (project / comparison.FOLDER / "plots/index.html").stat().st_size > 10_000
     text = report()

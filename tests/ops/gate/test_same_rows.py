@@ -35,7 +35,9 @@ def measure(name: str, rows: dict[str, Any] | None = None) -> None:
     shutil.copytree(Path("bundles") / name, BUNDLE_DIR)
     p, test = params.load(), evidence.TestRows.load()
     bundle = bundles.load(BUNDLE_DIR / bundles.MODEL_FILE, BUNDLE_DIR / bundles.MANIFEST_FILE)
-    scored, settings = evidence.score(bundle, test, p), MetricSettings(p.evaluate.ece_bins, p.evaluate.riskiest_share)
+    scored, settings = evidence.score_rows(bundle, test, p), MetricSettings(
+        p.evaluate.ece_bins, p.evaluate.riskiest_share
+    )
     baselines = {"constant": {"brier": 0.25}, "logistic": {"log_loss": 0.69}}
     write_json(METRICS_FILE, {"test": metrics.measure(scored, settings), **baselines})
     facts = {
@@ -73,7 +75,7 @@ def project(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
 
 def judge() -> Judged:
     """Judge the working tree against main."""
-    return pull_request.judge("main", params.load().gate)
+    return pull_request.judge_commit("main", params.load().gate)
 
 
 def on_main(project: Clone, message: str) -> None:
@@ -126,20 +128,20 @@ def test_interval_of_each_change(project: Clone) -> None:
     measure("better")
     on_main(project, "On the present rows")
     measure("weak")
-    worse = comparison.text("main")
+    worse = comparison.render_report("main")
     row = next(line for line in worse.splitlines() if line.startswith("| log_loss "))
     assert "| worse" in row and "within noise" not in row and " to " in row
     assert re.search(r"In 80 % of cases, this comparison would have shown a loss of .*0\.\d{4} log_loss", worse)
     assert "moved" not in worse
     project.run("python", "-m", "ops.cli", "ci", "trim-cache", "--base", "main", PYTHONPATH=str(ROOT))
-    assert "No intervals" not in comparison.text("main")
+    assert "No intervals" not in comparison.render_report("main")
     stale = PREDICTIONS_FILE.read_bytes()
     measure("good")
     PREDICTIONS_FILE.write_bytes(stale)  # of `weak`
-    assert "No intervals" in comparison.text("main")
+    assert "No intervals" in comparison.render_report("main")
     measure("weak")
     shutil.rmtree(project.path / ".dvc/cache")
-    assert "No intervals" in comparison.text("main")
+    assert "No intervals" in comparison.render_report("main")
 
 
 @pytest.mark.usefixtures("project")

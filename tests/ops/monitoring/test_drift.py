@@ -17,9 +17,9 @@ from app.errors import BundleInvalid
 from app.interface import CATEGORIES, FEATURE_NAMES
 from app.model.bundles import REFERENCE_FILE
 from app.problem.lookups import Lookups
-from ops.monitoring.drift.compare import alarms, compare, quality
+from ops.monitoring.drift.compare import alarms, compare_window, quality
 from ops.monitoring.drift.gauges import Gauges
-from ops.monitoring.drift.reference import SCORE, Reference, load, psi, words
+from ops.monitoring.drift.reference import SCORE, Reference, load_reference, psi, words
 from ops.monitoring.drift.report import write_html
 from stages.base.paths import sha256
 from stages.features.feature_files import DAY, TARGET
@@ -60,7 +60,7 @@ def reference(frame: pd.DataFrame, tables: Lookups) -> Reference:
 
 def found(reference: Reference, window: pd.DataFrame) -> list[str]:
     """Return the alerts that a window raises."""
-    return sorted({alarm.kind for alarm in alarms(reference, compare(reference, window, window))})
+    return sorted({alarm.kind for alarm in alarms(reference, compare_window(reference, window, window))})
 
 
 def test_sample_of_the_reference_does_not_alarm(reference: Reference) -> None:
@@ -103,7 +103,7 @@ def test_few_days_have_no_psi(reference: Reference) -> None:
     )
     late = monday.assign(**{TARGET: 1.0})
     assert found(reference, late) == ["CalibrationOff", "FeatureDrift", "InputMissing", "LiveLossHigh"]
-    part = compare(reference, late, late, whole=False)
+    part = compare_window(reference, late, late, whole=False)
     assert {alarm.kind for alarm in alarms(reference, part)} == {"CalibrationOff", "InputMissing", "LiveLossHigh"}
     gauges = Gauges(60)
     gauges.found("1", part)
@@ -113,17 +113,17 @@ def test_few_days_have_no_psi(reference: Reference) -> None:
 
 def test_columns_without_values_and_empty_windows(reference: Reference, tmp_path: Path) -> None:
     window = reference.frame.sample(600, random_state=2).assign(pressure_mb=np.nan, carrier=None)
-    raised = compare(reference, window, window)
+    raised = compare_window(reference, window, window)
     assert math.isnan(raised.feature_psi["pressure_mb"]) and raised.missing["pressure_mb"] == 1
     assert found(reference, window) == ["InputMissing", "UnseenCategory"]
     assert write_html(reference, window, tmp_path, 2).stat().st_size > 100_000
-    nothing = compare(reference, reference.frame.head(0), reference.frame.head(0))
+    nothing = compare_window(reference, reference.frame.head(0), reference.frame.head(0))
     assert nothing.quality is None and math.isnan(nothing.score_psi)
 
 
 def test_quality_waits_for_enough_outcomes(reference: Reference) -> None:
-    assert compare(reference, reference.frame, reference.frame.head(499)).quality is None
-    judged = compare(reference, reference.frame, reference.frame.head(500)).quality
+    assert compare_window(reference, reference.frame, reference.frame.head(499)).quality is None
+    judged = compare_window(reference, reference.frame, reference.frame.head(500)).quality
     assert judged is not None and judged.rows == 500
 
 
@@ -146,16 +146,16 @@ def test_other_reference_is_refused(frame: pd.DataFrame, tables: Lookups, tmp_pa
     facts = {"reference_sha256": sha256(tmp_path / REFERENCE_FILE), "lookups": tables.to_json()}
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     digest = sha256(tmp_path / "manifest.json")
-    read = load(tmp_path, "1", digest, POLICY)
+    read = load_reference(tmp_path, "1", digest, POLICY)
     assert set(read.frame["carrier"]) == set(tables.vocabularies["carrier"])
     with pytest.raises(BundleInvalid, match="not match the registry"):
-        load(tmp_path, "1", "0" * 64, POLICY)
+        load_reference(tmp_path, "1", "0" * 64, POLICY)
     frame.head(9).to_parquet(tmp_path / REFERENCE_FILE)
     with pytest.raises(BundleInvalid, match="not match the registry"):
-        load(tmp_path, "1", digest, POLICY)
+        load_reference(tmp_path, "1", digest, POLICY)
     (tmp_path / REFERENCE_FILE).unlink()
     with pytest.raises(BundleInvalid, match="make repro"):
-        load(tmp_path, "1", digest, POLICY)
+        load_reference(tmp_path, "1", digest, POLICY)
 
 
 def test_reference_with_few_rows_a_week_has_limits(reference: Reference) -> None:

@@ -60,7 +60,7 @@ def test_the_probe_sends_the_example_of_the_problem(tmp_path: Path) -> None:
     (tmp_path / "mlflow_users").touch()
     for key in ("", "a-key"):  # a second time as well
         (tmp_path / "probe_key").write_text(key)
-        credentials.write(tmp_path)
+        credentials.write_secrets(tmp_path)
     probes = [yaml.safe_load(file.read_text())["modules"]["predict"]["http"] for file in (local, tmp_path / local.name)]
     assert [json.loads(probe["body"]) for probe in probes] == [EXAMPLE] * 2
     assert [probe["headers"].get("X-API-Key") for probe in probes] == [None, "a-key"]

@@ -53,7 +53,9 @@ def test_two_moves_at_the_same_moment(bench: Bench, monkeypatch: pytest.MonkeyPa
 
     moves = []
     for name in ("good", "better"):
-        run_id = commands.record("promote", client.get_model_version(NAME, v[name]), None, ACCEPTED, bench.params)
+        run_id = commands.record_decision(
+            "promote", client.get_model_version(NAME, v[name]), None, ACCEPTED, bench.params
+        )
         moves.append(Move("promote", v[name], v["weak"], run_id, "at the same moment"))
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", together)
     with ThreadPoolExecutor(2) as pool:

@@ -106,12 +106,12 @@ def test_present_version_is_not_registered_again(bench: Bench) -> None:
     version, runs = summary.registered(), len(mlflow_runs.find_runs(bench.client, {mlflow_runs.STAGE_TAG: "register"}))
     assert str(version.version) == bench.versions["good"] and runs == 0
     staged = read_aliases(bench.client, NAME)[STAGING]
-    text = summary.text(version)
+    text = summary.describe_version(version)
     assert f"is registered (Staging is version {staged})" in text
     assert f"`make promote VERSION={version.version}`" in text
     bench.client.set_registered_model_alias(NAME, STAGING, str(version.version))
     bench.client.set_registered_model_alias(NAME, PRODUCTION, str(version.version))
-    text = summary.text(version)
+    text = summary.describe_version(version)
     assert "is Staging and Production in" in text and "make promote" not in text
 
 
@@ -140,7 +140,7 @@ def registered_again(bench: Bench, digest: str) -> None:
     evaluation = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/{EVALUATION_FILE.name}")
     assert evaluation["bundle_digest"] == digest and evaluation["importance"] == {"a": 0.6, "b": 0.4}
     assert read_aliases(client, NAME)[STAGING] == str(version.version)
-    assert f"Version {version.version} of {NAME} is Staging in {uri};" in summary.text(version)
+    assert f"Version {version.version} of {NAME} is Staging in {uri};" in summary.describe_version(version)
     assert commands.promote(client, bench.params, None).startswith(f"Version {version.version}")
 
 

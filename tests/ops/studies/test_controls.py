@@ -33,7 +33,7 @@ def test_groups_are_drawn_whole() -> None:
 
 
 def test_table_of_pairs() -> None:
-    decisions = [gate.judge(model(shift), model(), POLICY) for shift in (0.0, 0.0, 0.0, 0.2)]
+    decisions = [gate.judge_pair(model(shift), model(), POLICY) for shift in (0.0, 0.0, 0.0, 0.2)]
     assert [decision.accepted for decision in decisions] == [True, True, True, False]
     row = gate.pairs_table(decisions).splitlines()[-1]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -67,15 +67,15 @@ def scattered(loss: float, area: float, noise: float) -> Resampled:
 )
 def test_slice_is_refused_beyond_chance(loss: float, noise: float, accepted: bool) -> None:
     known = scattered(0.5, 0.7, 0.0)
-    assert gate.judge(scattered(0.5 + loss, 0.7, noise), known, POLICY).accepted == accepted
-    assert gate.judge(scattered(0.5, 0.7 - loss - 0.005, noise), known, POLICY).accepted == accepted
+    assert gate.judge_pair(scattered(0.5 + loss, 0.7, noise), known, POLICY).accepted == accepted
+    assert gate.judge_pair(scattered(0.5, 0.7 - loss - 0.005, noise), known, POLICY).accepted == accepted
 
 
 @pytest.mark.parametrize(("noise", "accepted"), [(0.001, True), (0.01, False)])
 def test_whole_is_refused_if_a_loss_is_possible(noise: float, accepted: bool) -> None:
     scatter = np.random.default_rng(1).normal(0, noise, 101)
     one = Resampled(model().metrics | {"roc_auc": 0.5 + scatter}, model().slices)
-    assert gate.judge(one, model(), POLICY).accepted == accepted
+    assert gate.judge_pair(one, model(), POLICY).accepted == accepted
 
 
 def test_slice_of_a_single_group_has_no_bound() -> None:
@@ -83,9 +83,9 @@ def test_slice_of_a_single_group_has_no_bound() -> None:
     worse = replace(
         known, slices=known.slices | {name: {"log_loss": np.full(1001, 0.52), "roc_auc": np.full(1001, 0.7)}}
     )
-    single = gate.judge(replace(worse, groups={name: 1}), known, POLICY)
+    single = gate.judge_pair(replace(worse, groups={name: 1}), known, POLICY)
     assert single.accepted and [c.part for c in single.checks if "single group" in c.rule] == [name, name]
-    assert not gate.judge(replace(worse, groups={name: 2}), known, POLICY).accepted
+    assert not gate.judge_pair(replace(worse, groups={name: 2}), known, POLICY).accepted
 
 
 @pytest.mark.parametrize(

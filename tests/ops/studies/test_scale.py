@@ -44,8 +44,8 @@ def two_years(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_params(path, p)
     (path / "clone").mkdir()
     shutil.copy(path / "params.yaml", path / "clone")
-    years.make(path / "pool", 1, path / "data", path / "params.yaml")
-    years.install(path / "pool", 2, path / "data", path / "clone", {})
+    years.make_years(path / "pool", 1, path / "data", path / "params.yaml")
+    years.install_years(path / "pool", 2, path / "data", path / "clone", {})
     return path
 
 
@@ -92,7 +92,7 @@ def test_last_sixth_is_the_test_and_comments_stay(p: Params, tmp_path: Path) -> 
         "2014-12-31",
     ]
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    years.change(tmp_path / "params.yaml", 2, {"flights": 7}, {}, {"new": "key"})
+    years.change_params(tmp_path / "params.yaml", 2, {"flights": 7}, {}, {"new": "key"})
     text = (tmp_path / "params.yaml").read_text(encoding="utf-8")
     assert text.count("#") == (ROOT / "params.yaml").read_text(encoding="utf-8").count("#")
     assert "    flights: [7, 7]\n" in text and text.endswith("\nnew: key\n")
@@ -100,22 +100,22 @@ def test_last_sixth_is_the_test_and_comments_stay(p: Params, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("year", [2014, 2016, 2037, 2042])
 def test_date_is_drawn_from_its_month_and_weekday(year: int) -> None:
-    drawn = years.draw(year, 2013)
+    drawn = years.draw_days(year, 2013)
     assert len(drawn) == 365 + (year % 4 == 0)
     assert (drawn["date"].dt.month == drawn["source"].dt.month).all()
     assert (drawn["date"].dt.weekday == drawn["source"].dt.weekday).all()
     changed = drawn[drawn["source"].isin(pd.to_datetime(["2013-03-10", "2013-11-03"]))]
     assert changed["date"].dt.month.tolist() == [3, 11] and (changed["date"].dt.weekday == 6).all()
-    assert drawn.equals(years.draw(year, 2013)) and not drawn.equals(years.draw(year + 28, 2013))
+    assert drawn.equals(years.draw_days(year, 2013)) and not drawn.equals(years.draw_days(year + 28, 2013))
 
 
 def test_rows_with_another_date_s_clock_are_refused(pinned: Tables, p: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(years, "LOCAL", "UTC")
-    assert {"flights.time_zone", "weather.local_time"} <= failures(pinned, years.draw(2014, 2013), p)
+    assert {"flights.time_zone", "weather.local_time"} <= failures(pinned, years.draw_days(2014, 2013), p)
 
 
 def test_date_drawn_twice_or_never_is_refused(pinned: Tables, p: Params) -> None:
-    drawn = years.draw(2014, 2013)
+    drawn = years.draw_days(2014, 2013)
     drawn.loc[100] = drawn.loc[101]
     assert {"flights.key_unique", "flights.every_day", "weather.hour_unique"} <= failures(pinned, drawn, p)
 
@@ -124,7 +124,7 @@ def test_folds_read_rows_about_equally_often(project: Path, tmp_path: Path) -> N
     found = []
     for number in (1, 30):
         shutil.copy(project / "params.yaml", tmp_path)
-        years.change(tmp_path / "params.yaml", number, {}, {}, {})
+        years.change_params(tmp_path / "params.yaml", number, {}, {}, {})
         found.append(round(scale.passes(params.load(tmp_path / "params.yaml")), 1))
     assert found == [4.9, 5.0]
 

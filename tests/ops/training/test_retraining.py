@@ -12,7 +12,14 @@ import httpx
 import pytest
 
 from ops.monitoring.drift.compare import Alarm, AlarmKind
-from ops.training.retraining import RetrainEvidence, RetrainingFailed, RetrainSettings, decide, dispatch, move_window
+from ops.training.retraining import (
+    RetrainEvidence,
+    RetrainingFailed,
+    RetrainSettings,
+    decide_retraining,
+    dispatch,
+    move_window,
+)
 from stages import params
 from tests.conftest import ROOT
 
@@ -48,7 +55,7 @@ REASON = "CalibrationOff -0.133"
 )
 def test_decision(evidence: dict[str, Any], action: str, reasons: list[str]) -> None:
     well = {"version": "3", "rows": 10_000, "alarms": (), "new_outcomes": 30_000, "age_days": 10.0}
-    verdict = decide(RetrainEvidence(**{**well, "days_since_retraining": math.inf, **evidence}), POLICY)
+    verdict = decide_retraining(RetrainEvidence(**{**well, "days_since_retraining": math.inf, **evidence}), POLICY)
     assert (verdict.action, len(verdict.reasons)) == (action, len(reasons)), verdict
     assert all(reason.startswith(start) for reason, start in zip(verdict.reasons, reasons, strict=True)), verdict
 

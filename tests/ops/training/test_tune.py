@@ -124,6 +124,6 @@ def measured(log_loss: float, noise: float = 0.0, slice_loss: float = 0.5) -> Re
     ],
 )
 def test_worse_or_better_by_chance_is_not_proposed(challenger: Resampled, reason: str) -> None:
-    decision = tune.decide(challenger, measured(0.5), P, trials=40)
+    decision = tune.decide_parameters(challenger, measured(0.5), P, trials=40)
     assert not decision.accepted and all(reason in text for text in decision.reasons)
-    assert tune.decide(measured(0.49, noise=0.0005), measured(0.5), P, trials=40).accepted
+    assert tune.decide_parameters(measured(0.49, noise=0.0005), measured(0.5), P, trials=40).accepted

@@ -97,7 +97,7 @@ def test_the_rules_let_them_pass_as_warnings(raw: Tables, lookups: Lookups, p: P
     sent = raw["flights"][raw["flights"]["day"] >= SPLIT]
     made = interface.raw_rows(*recorded(sent, raw, lookups, p), raw)
     files = [incoming.Incoming(t, t, made[t], *incoming.convert(made[t], t)) for t in ("flights", "weather")]
-    verdict = growth.judge(known, files, p, corrects=False)
+    verdict = growth.judge_addition(known, files, p, corrects=False)
     assert verdict.arrivals["flights"].new == len(sent) and verdict.p.problem.last_date == date(2013, 1, LAST)
     arrived = int(sent["arr_delay"].notna().sum())
     assert verdict.warnings["flights.observed"] == f"{arrived:,} of {len(sent):,} rows"
@@ -108,8 +108,8 @@ def test_a_known_row_stays_as_it_is(raw: Tables, lookups: Lookups, p: Params) ->
     known = {t: incoming.convert(f, t)[0] for t, f in some_days(raw, FIRST.day, SPLIT - 1).items()}
     made = interface.raw_rows(*recorded(known["flights"], known, lookups, p), known)
     files = [incoming.Incoming(t, t, made[t], *incoming.convert(made[t], t)) for t in ("flights", "weather")]
-    assert len(growth.judge(known, files, p).arrivals["flights"].corrections) == len(known["flights"])
-    verdict = growth.judge(known, files, p, corrects=False)
+    assert len(growth.judge_addition(known, files, p).arrivals["flights"].corrections) == len(known["flights"])
+    verdict = growth.judge_addition(known, files, p, corrects=False)
     assert not verdict.changes
     assert {t: a.known for t, a in verdict.arrivals.items()} == {f.table: len(f.typed) for f in files}
 
@@ -179,4 +179,4 @@ def test_the_hour_that_occurs_twice_is_quarantined() -> None:
 def test_a_problem_may_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interface, "raw_rows", None)
     with pytest.raises(DataInvalid, match="does not define raw_rows.*docs/adapt.md.*add files"):
-        journal_rows.collect("sqlite://", None)
+        journal_rows.collect_rows("sqlite://", None)
